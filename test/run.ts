@@ -1,0 +1,156 @@
+// node build/test/run.js [PATTERN] [--limit SECONDS]
+//
+// Runs test/*.test.ts (those whose name contains PATTERN) from their compiled form, each in a process of its own, one
+// after the other, so that a crash or a lost device stays with the file that caused it. Prints a line per file and
+// ends with `N passed, N failed[, N skipped]`; exits with 1 if anything failed.
+import { spawn } from 'node:child_process'
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+
+interface Output {
+  text: string
+  code: number | null
+  signal: string | null
+  timedOut: boolean
+  seconds: number
+}
+
+interface Result {
+  passed: number
+  failed: number
+  /** Reasons of the skipped tests, one entry per test. */
+  skipped: string[]
+  /** What went wrong beyond failed assertions, or undefined. */
+  problem: string | undefined
+}
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+
+function readArguments(): { pattern: string; limitSeconds: number } {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { limit: { type: 'string', default: '240' } },
+  })
+  const limitSeconds = Number(values.limit)
+  if (!(limitSeconds > 0)) throw new Error(`--limit ${values.limit}: give a number of seconds above 0`)
+  if (positionals.length > 1) throw new Error(`${positionals.join(' ')}: give one pattern at most`)
+  return { pattern: positionals[0] ?? '', limitSeconds }
+}
+
+/** Runs one compiled test file to its end, or to the limit, and collects everything it prints. */
+function runFile(path: string, limitSeconds: number): Promise<Output> {
+  const env: NodeJS.ProcessEnv = { ...process.env, NO_COLOR: '1' }
+  delete env.FORCE_COLOR
+  const started = performance.now()
+  // A process group of its own, so that the limit also ends what the test has started.
+  const child = spawn(process.execPath, [path], { cwd: root, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+  let text = ''
+  let timedOut = false
+  const collect = (chunk: string) => {
+    text += chunk
+  }
+  child.stdout.setEncoding('utf8').on('data', collect)
+  child.stderr.setEncoding('utf8').on('data', collect)
+  const kill = () => {
+    try {
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+    } catch {
+      // The group has ended by itself.
+    }
+  }
+  const interrupted = () => {
+    kill()
+    process.exit(130)
+  }
+  process.once('SIGINT', interrupted).once('SIGTERM', interrupted)
+  const timer = setTimeout(() => {
+    timedOut = true
+    kill()
+  }, limitSeconds * 1000)
+  return new Promise((resolve, reject) => {
+    child.once('error', reject)
+    // Children that a test leaves behind hold the pipes open: they end with the test.
+    child.once('exit', kill)
+    child.once('close', (code, signal) => {
+      clearTimeout(timer)
+      process.off('SIGINT', interrupted).off('SIGTERM', interrupted)
+      resolve({ text, code, signal, timedOut, seconds: (performance.now() - started) / 1000 })
+    })
+  })
+}
+
+/** Reads uvu's totals. Whatever they say, a file that did not end well has failed. */
+function judge(output: Output, limitSeconds: number): Result {
+  const totals = [...output.text.matchAll(/^ {2}Total: +(\d+)\n {2}Passed: +(\d+)\n {2}Skipped: +(\d+)$/gm)].at(-1)
+  const skipped = [...output.text.matchAll(/^skipped ".*": (.*)$/gm)].map((match) => match[1] ?? '')
+  const [total = 0, passed = 0, skips = 0] = totals?.slice(1).map(Number) ?? []
+  const failed = total - passed
+  let problem: string | undefined
+  if (output.timedOut) {
+    problem = `${totals ? 'did not exit after its tests' : 'was not done'} within ${limitSeconds} s`
+  } else if (output.signal !== null) {
+    problem = `crashed with ${output.signal}`
+  } else if (!totals) {
+    problem = `ended with exit code ${output.code} before its tests were through (is test.run() missing?)`
+  } else if (total + skips === 0) {
+    problem = 'ran no tests'
+  } else if (skips !== skipped.length) {
+    problem = `skips ${skips} tests, ${skipped.length} of them with a reason (use skipUnless of test/skip.ts)`
+  } else if (failed > 0 && !output.text.includes(' FAIL ')) {
+    // uvu swallows what a hook throws, and leaves out the tests after it.
+    problem = `has ${failed} tests that did not run: a before or after hook throws`
+  } else if (output.code !== 0 && failed === 0) {
+    problem = `ended with exit code ${output.code}`
+  }
+  return { passed, failed: failed + (problem ? 1 : 0), skipped, problem }
+}
+
+function counts(passed: number, failed: number, skipped: number): string {
+  return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
+}
+
+function report(name: string, output: Output, result: Result): void {
+  const summary = counts(result.passed, result.failed, result.skipped.length)
+  console.log(
+    `${result.failed ? 'FAIL' : 'ok  '}  ${name.padEnd(24)} ${output.seconds.toFixed(1).padStart(6)} s  ${summary}`,
+  )
+  for (const reason of new Set(result.skipped)) {
+    console.log(`      ${result.skipped.filter((other) => other === reason).length} skipped: ${reason}`)
+  }
+  if (result.failed === 0) return
+  console.log(output.text.trimEnd().replaceAll(/^/gm, '    | '))
+  if (result.problem) console.log(`      test/${name}.test.ts ${result.problem}`)
+}
+
+async function main(): Promise<void> {
+  const { pattern, limitSeconds } = readArguments()
+  // The sources are listed: build/ may still hold the compiled form of tests that are gone.
+  const names = readdirSync(join(root, 'test'))
+    .filter((file) => file.endsWith('.test.ts'))
+    .map((file) => file.slice(0, -'.test.ts'.length))
+    .filter((name) => name.includes(pattern))
+    .sort()
+  if (names.length === 0) throw new Error(`no test/*.test.ts has '${pattern}' in its name`)
+  let passed = 0
+  let failed = 0
+  let skipped = 0
+  for (const name of names) {
+    const path = join(root, 'build/test', `${name}.test.js`)
+    if (!existsSync(path)) throw new Error(`${path} is missing: run npm run build first`)
+    const output = await runFile(path, limitSeconds)
+    const result = judge(output, limitSeconds)
+    report(name, output, result)
+    passed += result.passed
+    failed += result.failed
+    skipped += result.skipped.length
+  }
+  console.log(counts(passed, failed, skipped))
+  if (failed > 0 || passed + skipped === 0) process.exitCode = 1
+}
+
+main().catch((error: unknown) => {
+  console.error(`test/run: ${error instanceof Error ? error.message : error}`)
+  process.exitCode = 1
+})
