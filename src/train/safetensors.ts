@@ -1,0 +1,250 @@
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { Float16Array } from '@petamoriken/float16'
+import { UserError } from './error.js'
+
+/** Element types, their typed arrays and sizes. F16 is kept as its bits; `toFloat32` converts. */
+const ARRAYS = {
+  F64: Float64Array,
+  F32: Float32Array,
+  F16: Uint16Array,
+  I64: BigInt64Array,
+  I32: Int32Array,
+  U8: Uint8Array,
+  BOOL: Uint8Array,
+} as const
+
+export type Dtype = keyof typeof ARRAYS
+
+export type TensorData = Float64Array | Float32Array | Uint16Array | BigInt64Array | Int32Array | Uint8Array
+
+/** A tensor of a file: row-major values. A scalar has the shape []. */
+export interface FileTensor {
+  dtype: Dtype
+  shape: readonly number[]
+  data: TensorData
+}
+
+export interface Safetensors {
+  tensors: Map<string, FileTensor>
+  metadata: Record<string, string>
+}
+
+const MAX_HEADER = 16 * 2 ** 20
+const MAX_RANK = 8
+
+interface Entry {
+  name: string
+  dtype: Dtype
+  shape: readonly number[]
+  begin: number
+  end: number
+}
+
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Elements of a shape. */
+function elements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1)
+}
+
+function parseEntry(name: string, value: unknown, fail: (what: string) => never): Entry {
+  const wrong = (what: string) => fail(`tensor '${name}' ${what}`)
+  if (!isRecord(value)) return wrong('has no description')
+  const { dtype, shape, data_offsets: offsets } = value
+  if (typeof dtype !== 'string' || !Object.hasOwn(ARRAYS, dtype)) {
+    return wrong(`has the element type ${JSON.stringify(dtype)}; readable are ${Object.keys(ARRAYS).join(', ')}`)
+  }
+  if (!Array.isArray(shape) || shape.length > MAX_RANK || !shape.every(isCount)) {
+    return wrong(`has an invalid shape (up to ${MAX_RANK} sizes are possible)`)
+  }
+  const [begin, end] = Array.isArray(offsets) && offsets.length === 2 ? (offsets as unknown[]) : []
+  if (!isCount(begin) || !isCount(end) || end < begin) return wrong('has invalid offsets')
+  const bytes = elements(shape) * ARRAYS[dtype as Dtype].BYTES_PER_ELEMENT
+  if (end - begin !== bytes) {
+    return wrong(`of shape [${shape}] needs ${bytes} bytes of ${dtype}, but its offsets span ${end - begin}`)
+  }
+  return { name, dtype: dtype as Dtype, shape, begin, end }
+}
+
+function parseHeader(
+  text: string,
+  fail: (what: string) => never,
+): { entries: Entry[]; metadata: Record<string, string> } {
+  let header: unknown
+  try {
+    header = JSON.parse(text)
+  } catch {
+    return fail('its header is not JSON')
+  }
+  if (!isRecord(header)) return fail('its header is not a JSON object')
+  const metadata: Record<string, string> = {}
+  const entries: Entry[] = []
+  for (const [name, value] of Object.entries(header)) {
+    if (name !== '__metadata__') {
+      entries.push(parseEntry(name, value, fail))
+      continue
+    }
+    if (!isRecord(value)) return fail('its __metadata__ is not an object')
+    for (const [key, text] of Object.entries(value)) {
+      if (typeof text !== 'string') return fail(`its __metadata__ entry '${key}' is not a text`)
+      metadata[key] = text
+    }
+  }
+  return { entries, metadata }
+}
+
+/** Every byte of the data belongs to exactly one tensor. */
+function checkRanges(entries: Entry[], dataLength: number, fail: (what: string) => never): void {
+  const inOrder = [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end)
+  let end = 0
+  for (const entry of inOrder) {
+    if (entry.begin < end) fail(`the data of tensor '${entry.name}' overlaps that of another`)
+    if (entry.begin > end) fail(`there are ${entry.begin - end} unused bytes before tensor '${entry.name}'`)
+    if (entry.end > dataLength) {
+      fail(`tensor '${entry.name}' ends at byte ${entry.end} of the data, but there are only ${dataLength}: truncated?`)
+    }
+    end = entry.end
+  }
+  if (end !== dataLength) fail(`there are ${dataLength - end} unused bytes after the last tensor`)
+}
+
+function readExactly(file: number, target: Uint8Array, position: number, fail: (what: string) => never): void {
+  let done = 0
+  while (done < target.length) {
+    // One read call moves at most 2 GiB.
+    const length = Math.min(target.length - done, 2 ** 30)
+    const count = readSync(file, target, done, length, position + done)
+    if (count === 0) fail('it ended while being read')
+    done += count
+  }
+}
+
+/**
+ * Reads a safetensors file. Nothing of the file is trusted: header length, shapes, offsets and ranges are checked
+ * before memory is allocated.
+ * @throws UserError naming the file and what is wrong with it
+ */
+export function readSafetensors(path: string): Safetensors {
+  const fail = (what: string): never => {
+    throw new UserError(`${path} is not a usable safetensors file: ${what}`)
+  }
+  let file: number
+  try {
+    file = openSync(path, 'r')
+  } catch (error) {
+    throw new UserError(`cannot open ${path}: ${reason(error)}`)
+  }
+  try {
+    const stat = fstatSync(file)
+    if (!stat.isFile()) return fail('it is not a file')
+    if (stat.size < 8) return fail(`it has only ${stat.size} bytes`)
+    const prefix = new Uint8Array(8)
+    readExactly(file, prefix, 0, fail)
+    const headerLength = new DataView(prefix.buffer).getBigUint64(0, true)
+    if (headerLength > MAX_HEADER) return fail(`its header claims ${headerLength} bytes (the limit is ${MAX_HEADER})`)
+    if (Number(headerLength) > stat.size - 8) {
+      return fail(`its header claims ${headerLength} bytes, but the file has only ${stat.size}: truncated?`)
+    }
+    const headerBytes = new Uint8Array(Number(headerLength))
+    readExactly(file, headerBytes, 8, fail)
+    const { entries, metadata } = parseHeader(new TextDecoder().decode(headerBytes), fail)
+    const dataStart = 8 + Number(headerLength)
+    checkRanges(entries, stat.size - dataStart, fail)
+    const tensors = new Map<string, FileTensor>()
+    for (const { name, dtype, shape, begin, end } of entries) {
+      const data = new ARRAYS[dtype](elements(shape))
+      readExactly(file, new Uint8Array(data.buffer, 0, end - begin), dataStart + begin, fail)
+      tensors.set(name, { dtype, shape, data })
+    }
+    return { tensors, metadata }
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** Values as float32; for integers and F64 with the usual rounding. */
+export function toFloat32(tensor: FileTensor): Float32Array {
+  const { dtype, data } = tensor
+  if (data instanceof Float32Array) return data
+  if (data instanceof BigInt64Array) return Float32Array.from(data, Number)
+  if (dtype === 'F16') return Float32Array.from(new Float16Array(data.buffer, data.byteOffset, data.length))
+  return Float32Array.from(data)
+}
+
+function checkTensor(name: string, { dtype, shape, data }: FileTensor): void {
+  if (!(data instanceof ARRAYS[dtype]) || elements(shape) !== data.length) {
+    throw new TypeError(`tensor '${name}': ${data.length} values do not fit ${dtype} of shape [${shape}]`)
+  }
+}
+
+function writeFully(file: number, bytes: Uint8Array): void {
+  let done = 0
+  while (done < bytes.length) done += writeSync(file, bytes, done, Math.min(bytes.length - done, 2 ** 30))
+}
+
+/** Flushes the directory entry of a renamed file, where the system can (Windows cannot). */
+function syncFolder(folder: string): void {
+  try {
+    const handle = openSync(folder, 'r')
+    try {
+      fsyncSync(handle)
+    } finally {
+      closeSync(handle)
+    }
+  } catch {
+    // The rename has happened; only its durability across a power cut is left to the system.
+  }
+}
+
+/**
+ * Writes a safetensors file. It appears under its name only when complete (temporary file in the same folder, flushed,
+ * renamed), so a crash leaves the previous file. Every tensor starts on a multiple of its item size.
+ * @throws UserError if the file cannot be written; a previous file is then untouched
+ */
+export function writeSafetensors(
+  path: string,
+  tensors: Iterable<readonly [string, FileTensor]>,
+  metadata: Record<string, string> = {},
+): void {
+  const list = [...tensors]
+  for (const [name, tensor] of list) checkTensor(name, tensor)
+  // Large items first: then no padding is needed between tensors, which the format does not allow.
+  list.sort(([, a], [, b]) => ARRAYS[b.dtype].BYTES_PER_ELEMENT - ARRAYS[a.dtype].BYTES_PER_ELEMENT)
+  const header: [string, unknown][] = []
+  if (Object.keys(metadata).length > 0) header.push(['__metadata__', metadata])
+  let offset = 0
+  for (const [name, { dtype, shape, data }] of list) {
+    header.push([name, { dtype, shape, data_offsets: [offset, offset + data.byteLength] }])
+    offset += data.byteLength
+  }
+  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)))
+  const start = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20)
+  new DataView(start.buffer).setBigUint64(0, BigInt(start.length - 8), true)
+  start.set(json, 8)
+
+  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`)
+  try {
+    const file = openSync(temporary, 'w')
+    try {
+      writeFully(file, start)
+      for (const [, { data }] of list) writeFully(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    renameSync(temporary, path)
+  } catch (error) {
+    rmSync(temporary, { force: true })
+    throw new UserError(`cannot write ${path}: ${reason(error)}`)
+  }
+  syncFolder(dirname(path))
+}
+
+function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
