@@ -112,13 +112,16 @@ install_driver_with_apt() {
     fi
   done <<<"$commands"
   probe && return
-  cat "$log" >&2
+  show_complaints
   fail "there is still no WebGPU adapter with Mesa $(dpkg-query -W -f '${Version}' mesa-vulkan-drivers)"
 }
 
+# What Dawn said about the drivers it found, without where in its source it said so.
+show_complaints() { grep -Ev '^ +(at|-) |^$' "$log" >&2 || true; }
+
 # Says what to do where this script does not install the driver itself, and fails.
 explain_driver() {
-  cat "$log" >&2
+  show_complaints
   local remedy sudo=''
   [ "$(id -u)" -eq 0 ] || sudo='sudo '
   if [ "$(uname -s)" = Darwin ]; then
@@ -141,8 +144,9 @@ explain_driver() {
   else
     fail "no WebGPU adapter: install the Vulkan loader (libvulkan.so.1) and Mesa's lavapipe driver, $minimum_mesa or newer"
   fi
-  fail 'no WebGPU adapter. Install the driver of the GPU, or else the software Vulkan driver:' \
-    "$remedy" 'and then repeat npm run setup'
+  say 'no WebGPU adapter. Install the driver of the GPU, or else the software Vulkan driver with' >&2
+  printf '%s\n' "$remedy" >&2
+  fail 'and then repeat npm run setup'
 }
 
 check_node
