@@ -1,0 +1,206 @@
+import type { AdapterTraits } from './op.js'
+
+/** What an adapter says of itself. */
+export interface AdapterSummary {
+  readonly vendor: string
+  readonly architecture: string
+  /** The marketing name of the adapter. */
+  readonly device: string
+  /** The driver's name and version. */
+  readonly driver: string
+  /** Runs on the CPU: lavapipe, SwiftShader and the like. */
+  readonly software: boolean
+}
+
+/** Waits for a promise of the device's; where a pending promise keeps a core busy, this is the place to sleep. */
+export type Wait = <T>(promise: Promise<T>) => Promise<T>
+
+const awaitPlainly: Wait = (promise) => promise
+
+/** Which buffers a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage. */
+export type Layout = string
+
+/**
+ * A WebGPU device whose every error is an exception: errors that WebGPU reports out of band (validation, out of memory,
+ * a lost device) are kept and thrown by the next `check` or `wait`.
+ */
+export class Device {
+  readonly traits: AdapterTraits
+  private readonly failures: Error[] = []
+  private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>()
+  private readonly layouts = new Map<Layout, GPUBindGroupLayout>()
+  private closing = false
+
+  constructor(
+    readonly gpu: GPUDevice,
+    readonly adapter: AdapterSummary,
+    private readonly waitFor: Wait = awaitPlainly,
+  ) {
+    const { subgroupMinSize = 0, subgroupMaxSize = 0 } = gpu.adapterInfo
+    const fixed = gpu.features.has('subgroups') && subgroupMinSize === subgroupMaxSize
+    this.traits = {
+      software: adapter.software,
+      subgroupSize: fixed ? subgroupMinSize : 0,
+      maxStorageBuffers: gpu.limits.maxStorageBuffersPerShaderStage,
+      maxWorkgroupStorage: gpu.limits.maxComputeWorkgroupStorageSize,
+    }
+    gpu.addEventListener('uncapturederror', (event) => {
+      event.preventDefault()
+      this.failures.push(new Error(`the GPU reported: ${firstLines(event.error.message)}`))
+    })
+    void gpu.lost.then(({ reason, message }) => {
+      if (!this.closing) this.failures.push(new Error(`the GPU device was lost (${reason}): ${firstLines(message)}`))
+    })
+  }
+
+  /** Throws the first error that the device reported since the last check. */
+  check(): void {
+    const [first] = this.failures.splice(0)
+    if (first) throw first
+  }
+
+  /** Awaits a promise of the device's, then throws what the device reported meanwhile. */
+  async wait<T>(promise: Promise<T>): Promise<T> {
+    try {
+      const value = await this.waitFor(promise)
+      this.check()
+      return value
+    } catch (error) {
+      this.check()
+      throw error
+    }
+  }
+
+  /** Runs `body` and throws the validation and out-of-memory errors it caused, with `what` it was doing. */
+  async guarded<T>(what: string, body: () => T): Promise<T> {
+    this.gpu.pushErrorScope('validation')
+    this.gpu.pushErrorScope('out-of-memory')
+    let value: T
+    let scopes: Promise<(GPUError | null)[]>
+    try {
+      value = body()
+    } finally {
+      scopes = Promise.all([this.gpu.popErrorScope(), this.gpu.popErrorScope()])
+    }
+    const [memory, validation] = await this.wait(scopes)
+    if (memory) throw new Error(`${what}: out of GPU memory: ${firstLines(memory.message)}`)
+    if (validation) throw new Error(`${what}: ${firstLines(validation.message)}`)
+    return value
+  }
+
+  /** A storage buffer. Throws where it exceeds the adapter's limit for one binding. */
+  storage(label: string, size: number): GPUBuffer {
+    const limit = this.gpu.limits.maxStorageBufferBindingSize
+    if (size > limit) {
+      throw new Error(
+        `${label} needs ${megabytes(size)}, but this adapter binds at most ${megabytes(limit)} at once: ` +
+          'use a smaller batch_size or crop_size',
+      )
+    }
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST
+    return this.gpu.createBuffer({ label, size, usage })
+  }
+
+  layout(pattern: Layout): GPUBindGroupLayout {
+    const known = this.layouts.get(pattern)
+    if (known) return known
+    const types = { u: 'uniform', r: 'read-only-storage', w: 'storage' } as const
+    const entries = [...pattern].map((letter, position) => ({
+      // The uniforms, where there are any, take binding 0; storage always starts at 1.
+      binding: pattern.startsWith('u') ? position : position + 1,
+      visibility: GPUShaderStage.COMPUTE,
+      buffer: { type: types[letter as keyof typeof types] },
+    }))
+    const layout = this.gpu.createBindGroupLayout({ label: pattern, entries })
+    this.layouts.set(pattern, layout)
+    return layout
+  }
+
+  /** The pipeline of a shader, compiled once per source. Throws the compiler's message with the kernel's name. */
+  pipeline(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
+    const key = `${pattern}\n${source}`
+    const known = this.pipelines.get(key)
+    if (known) return known
+    const made = this.compile(label, source, pattern)
+    this.pipelines.set(key, made)
+    return made
+  }
+
+  private async compile(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
+    this.gpu.pushErrorScope('validation')
+    const module = this.gpu.createShaderModule({ label, code: source })
+    const scope = this.gpu.popErrorScope()
+    const layout = this.gpu.createPipelineLayout({ bindGroupLayouts: [this.layout(pattern)] })
+    const pipeline = this.gpu.createComputePipelineAsync({ label, layout, compute: { module, entryPoint: 'main' } })
+    const settled = await Promise.allSettled([scope, pipeline])
+    const invalid = settled[0].status === 'fulfilled' ? settled[0].value : undefined
+    if (invalid) throw new Error(`kernel ${label} does not compile: ${invalid.message}`)
+    if (settled[1].status === 'rejected') {
+      const reason: unknown = settled[1].reason
+      throw new Error(`kernel ${label}: ${reason instanceof Error ? reason.message : String(reason)}`)
+    }
+    return settled[1].value
+  }
+
+  /** Contents of `ranges` of buffers, in their order, after all work submitted so far. */
+  async read(ranges: readonly { buffer: GPUBuffer; bytes: number }[]): Promise<ArrayBuffer[]> {
+    const total = ranges.reduce((sum, { bytes }) => sum + align(bytes), 0)
+    const usage = GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ
+    const staging = this.gpu.createBuffer({ label: 'readback', size: Math.max(8, total), usage })
+    const encoder = this.gpu.createCommandEncoder({ label: 'readback' })
+    let offset = 0
+    const starts: number[] = []
+    for (const { buffer, bytes } of ranges) {
+      encoder.copyBufferToBuffer(buffer, 0, staging, offset, Math.ceil(bytes / 4) * 4)
+      starts.push(offset)
+      offset += align(bytes)
+    }
+    this.gpu.queue.submit([encoder.finish()])
+    await this.wait(staging.mapAsync(GPUMapMode.READ))
+    const mapped = staging.getMappedRange()
+    const copies = ranges.map(({ bytes }, i) => mapped.slice(starts[i], (starts[i] ?? 0) + bytes))
+    staging.unmap()
+    staging.destroy()
+    return copies
+  }
+
+  /** Resolves when all work submitted so far is done. */
+  async idle(): Promise<void> {
+    await this.wait(this.gpu.queue.onSubmittedWorkDone())
+  }
+
+  destroy(): void {
+    this.closing = true
+    this.gpu.destroy()
+  }
+}
+
+/** Buffer copies and mapped ranges want multiples of 8 bytes. */
+const align = (bytes: number): number => Math.ceil(bytes / 8) * 8
+
+const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+
+const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
+
+/** The features that kernels can use, asked for where the adapter has them. */
+export const usefulFeatures: readonly GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query']
+
+/** Opens an adapter with its own limits instead of WebGPU's defaults, and the features that kernels can use. */
+export async function openDevice(adapter: GPUAdapter, summary: AdapterSummary, wait?: Wait): Promise<Device> {
+  const requiredLimits: Record<string, number> = {}
+  // Limits live on the prototype of GPUSupportedLimits, so neither keys() nor a spread finds them.
+  for (const name in adapter.limits) {
+    const value: unknown = adapter.limits[name as keyof GPUSupportedLimits]
+    if (typeof value === 'number') requiredLimits[name] = value
+  }
+  const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
+  const gpu = await adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
+  return new Device(gpu, summary, wait)
+}
+
+/** What an adapter says of itself. */
+export function summarize(adapter: GPUAdapter): AdapterSummary {
+  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info
+  const software = isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software/i.test(`${device} ${description}`)
+  return { vendor, architecture, device, driver: description, software }
+}

@@ -1,0 +1,156 @@
+/**
+ * The formula language of pointwise operators. One formula gives the WGSL code, the derivative and the value in
+ * double precision. All arithmetic is float32 on the device; a comparison gives 1 or 0.
+ */
+export type Expr =
+  | { readonly kind: 'input'; readonly index: number }
+  | { readonly kind: 'constant'; readonly value: number }
+  | { readonly kind: 'call'; readonly fn: FunctionName; readonly args: readonly Expr[] }
+
+interface FunctionRule {
+  /** WGSL of a call, given the WGSL of its arguments. */
+  readonly wgsl: (...args: string[]) => string
+  readonly value: (...args: number[]) => number
+  /** Partial derivatives by argument; absent for functions that are constant almost everywhere. */
+  readonly derivatives?: (...args: Expr[]) => readonly (Expr | undefined)[]
+}
+
+const functions = {
+  add: { wgsl: (a, b) => `(${a} + ${b})`, value: (a, b) => a + b, derivatives: () => [one, one] },
+  sub: { wgsl: (a, b) => `(${a} - ${b})`, value: (a, b) => a - b, derivatives: () => [one, constant(-1)] },
+  mul: { wgsl: (a, b) => `(${a} * ${b})`, value: (a, b) => a * b, derivatives: (a, b) => [b, a] },
+  div: {
+    wgsl: (a, b) => `(${a} / ${b})`,
+    value: (a, b) => a / b,
+    derivatives: (a, b) => [div(one, b), div(mul(constant(-1), a), mul(b, b))],
+  },
+  exp: { wgsl: (a) => `exp(${a})`, value: Math.exp, derivatives: (a) => [exp(a)] },
+  log: { wgsl: (a) => `log(${a})`, value: Math.log, derivatives: (a) => [div(one, a)] },
+  sqrt: { wgsl: (a) => `sqrt(${a})`, value: Math.sqrt, derivatives: (a) => [div(constant(0.5), sqrt(a))] },
+  max: {
+    wgsl: (a, b) => `max(${a}, ${b})`,
+    value: Math.max,
+    derivatives: (a, b) => [greaterEqual(a, b), sub(one, greaterEqual(a, b))],
+  },
+  greater: { wgsl: (a, b) => `select(0f, 1f, ${a} > ${b})`, value: (a, b) => Number(a > b) },
+  greaterEqual: { wgsl: (a, b) => `select(0f, 1f, ${a} >= ${b})`, value: (a, b) => Number(a >= b) },
+  equal: { wgsl: (a, b) => `select(0f, 1f, ${a} == ${b})`, value: (a, b) => Number(a === b) },
+  select: {
+    wgsl: (condition, yes, no) => `select(${no}, ${yes}, ${condition} != 0f)`,
+    value: (condition, yes, no) => (condition !== 0 ? yes : no),
+    derivatives: (condition) => [undefined, where(condition, one, zero), where(condition, zero, one)],
+  },
+} satisfies Record<string, FunctionRule>
+
+export type FunctionName = keyof typeof functions
+
+const rules: Record<FunctionName, FunctionRule> = functions
+
+export const input = (index: number): Expr => ({ kind: 'input', index })
+export const constant = (value: number): Expr => ({ kind: 'constant', value })
+
+const zero = constant(0)
+const one = constant(1)
+const isConstant = (e: Expr, value: number): boolean => e.kind === 'constant' && e.value === value
+const call = (fn: FunctionName, ...args: Expr[]): Expr =>
+  args.every((a) => a.kind === 'constant')
+    ? constant(rules[fn].value(...args.map((a) => (a.kind === 'constant' ? a.value : 0))))
+    : { kind: 'call', fn, args }
+
+export const add = (a: Expr, b: Expr): Expr => (isConstant(a, 0) ? b : isConstant(b, 0) ? a : call('add', a, b))
+export const sub = (a: Expr, b: Expr): Expr => (isConstant(b, 0) ? a : call('sub', a, b))
+export const mul = (a: Expr, b: Expr): Expr => {
+  if (isConstant(a, 0) || isConstant(b, 0)) return zero
+  return isConstant(a, 1) ? b : isConstant(b, 1) ? a : call('mul', a, b)
+}
+export const div = (a: Expr, b: Expr): Expr => (isConstant(b, 1) ? a : call('div', a, b))
+export const exp = (a: Expr): Expr => call('exp', a)
+export const log = (a: Expr): Expr => call('log', a)
+export const sqrt = (a: Expr): Expr => call('sqrt', a)
+export const max = (a: Expr, b: Expr): Expr => call('max', a, b)
+export const greater = (a: Expr, b: Expr): Expr => call('greater', a, b)
+export const greaterEqual = (a: Expr, b: Expr): Expr => call('greaterEqual', a, b)
+export const equal = (a: Expr, b: Expr): Expr => call('equal', a, b)
+/** `yes` where `condition` is not 0, else `no`; the branch not taken may be NaN. */
+export const where = (condition: Expr, yes: Expr, no: Expr): Expr => call('select', condition, yes, no)
+
+/** Replaces input i by `replacements[i]`, keeping shared parts shared. */
+export function substitute(e: Expr, replacements: readonly Expr[]): Expr {
+  const done = new Map<Expr, Expr>()
+  const visit = (node: Expr): Expr => {
+    const known = done.get(node)
+    if (known) return known
+    const result =
+      node.kind === 'input'
+        ? (replacements[node.index] ?? node)
+        : node.kind === 'constant'
+          ? node
+          : ({ ...node, args: node.args.map(visit) } satisfies Expr)
+    done.set(node, result)
+    return result
+  }
+  return visit(e)
+}
+
+/** d e / d input(index). */
+export function derivative(e: Expr, index: number): Expr {
+  const done = new Map<Expr, Expr>()
+  const visit = (node: Expr): Expr => {
+    if (node.kind === 'constant') return zero
+    if (node.kind === 'input') return node.index === index ? one : zero
+    const known = done.get(node)
+    if (known) return known
+    const partials = rules[node.fn].derivatives?.(...node.args) ?? []
+    let sum: Expr = zero
+    for (const [i, arg] of node.args.entries()) {
+      const partial = partials[i]
+      if (partial) sum = add(sum, mul(visit(arg), partial))
+    }
+    done.set(node, sum)
+    return sum
+  }
+  return visit(e)
+}
+
+/** The value in double precision: the reference of every pointwise operator. */
+export const evaluate = (e: Expr, inputs: readonly number[]): number => {
+  if (e.kind === 'constant') return e.value
+  if (e.kind === 'input') return inputs[e.index] ?? Number.NaN
+  return rules[e.fn].value(...e.args.map((a) => evaluate(a, inputs)))
+}
+
+/** WGSL float literal with all the digits of a float32. */
+export const wgslFloat = (value: number): string => {
+  if (!Number.isFinite(value)) throw new RangeError(`a formula cannot hold the constant ${value}`)
+  const text = String(Math.fround(value))
+  return /[.e]/.test(text) ? `${text}f` : `${text}.0f`
+}
+
+/**
+ * WGSL statements that compute `exprs`, and the names of their results. Shared parts are computed once.
+ * `inputs[i]` is the WGSL of input i.
+ */
+export function wgslStatements(exprs: readonly Expr[], inputs: readonly string[]): { code: string; results: string[] } {
+  const lines: string[] = []
+  const names = new Map<Expr, string>()
+  const visit = (node: Expr): string => {
+    if (node.kind === 'constant') return wgslFloat(node.value)
+    if (node.kind === 'input') return inputs[node.index] ?? `missing_${node.index}`
+    const known = names.get(node)
+    if (known) return known
+    const text = rules[node.fn].wgsl(...node.args.map(visit))
+    const name = `t${names.size}`
+    names.set(node, name)
+    lines.push(`let ${name} = ${text};`)
+    return name
+  }
+  const results = exprs.map(visit)
+  return { code: lines.join('\n'), results }
+}
+
+/** A text that is equal for equal formulas. */
+export const exprKey = (e: Expr): string =>
+  e.kind === 'input' ? `i${e.index}` : e.kind === 'constant' ? `${e.value}` : `${e.fn}(${e.args.map(exprKey).join()})`
+
+/** Number of function calls in a formula. */
+export const exprSize = (e: Expr): number => (e.kind === 'call' ? 1 + e.args.reduce((n, a) => n + exprSize(a), 0) : 0)

@@ -1,0 +1,148 @@
+import type { Op } from './op.js'
+import { type DType, elements, type Shape, type Spec, showShape, showSpec, spec } from './shape.js'
+import type { Variable } from './store.js'
+
+/** What a node without inputs stands for. */
+export type Leaf = { readonly input: string } | { readonly variable: Variable }
+
+export interface Node {
+  readonly id: number
+  /** Undefined for leaves: inputs of the program and variables of a store. */
+  readonly op: Op | undefined
+  readonly leaf?: Leaf
+  readonly inputs: readonly Tensor[]
+  readonly attrs: unknown
+  readonly outputs: readonly Spec[]
+  /** Path of the layer that made it, such as `backbone.layer1`. */
+  readonly scope: string
+}
+
+/** A symbolic tensor: one output of a node, possibly seen under another shape or cut off from differentiation. */
+export class Tensor {
+  constructor(
+    readonly node: Node,
+    readonly index: number,
+    readonly shape: Shape,
+    readonly dtype: DType,
+    readonly detached: boolean = false,
+  ) {}
+
+  /** The same elements under another shape of equal size. */
+  reshape(...shape: number[]): Tensor {
+    if (elements(shape) !== elements(this.shape)) {
+      throw new Error(`reshape: ${showShape(this.shape)} does not hold the elements of ${showShape(shape)}`)
+    }
+    return new Tensor(this.node, this.index, shape, this.dtype, this.detached)
+  }
+
+  /** The same values, through which no gradient flows. */
+  detach(): Tensor {
+    return new Tensor(this.node, this.index, this.shape, this.dtype, true)
+  }
+}
+
+/** A text that is equal for tensors that hold the same value. */
+export const valueKey = (tensor: Tensor): string => `${tensor.node.id}.${tensor.index}`
+
+/** What a traced function did: nodes in the order of the calls, and the last value given to each variable. */
+export class Graph {
+  readonly nodes: Node[] = []
+  readonly inputs = new Map<string, Tensor>()
+  readonly assigned = new Map<Variable, Tensor>()
+  private readonly reads = new Map<Variable, Tensor>()
+  private readonly scopes: string[] = []
+
+  append(op: Op | undefined, inputs: readonly Tensor[], attrs: unknown, outputs: readonly Spec[], leaf?: Leaf): Tensor[] {
+    const base = { id: this.nodes.length, op, inputs, attrs, outputs, scope: this.scopes.join('.') }
+    const node: Node = leaf ? { ...base, leaf } : base
+    this.nodes.push(node)
+    return outputs.map(({ shape, dtype }, index) => new Tensor(node, index, shape, dtype))
+  }
+
+  input(name: string, { shape, dtype }: Spec): Tensor {
+    const [tensor] = this.append(undefined, [], undefined, [spec(shape, dtype)], { input: name })
+    if (!tensor) throw new Error('unreachable: a leaf has one output')
+    this.inputs.set(name, tensor)
+    return tensor
+  }
+
+  read(variable: Variable): Tensor {
+    const known = this.assigned.get(variable) ?? this.reads.get(variable)
+    if (known) return known
+    const [tensor] = this.append(undefined, [], undefined, [variable.spec], { variable })
+    if (!tensor) throw new Error('unreachable: a leaf has one output')
+    this.reads.set(variable, tensor)
+    return tensor
+  }
+
+  scoped<T>(name: string, body: () => T): T {
+    this.scopes.push(name)
+    try {
+      return body()
+    } finally {
+      this.scopes.pop()
+    }
+  }
+}
+
+let current: Graph | undefined
+
+/** Runs `body` with `graph` receiving every operator called in it. */
+export function tracing<T>(graph: Graph, body: () => T): T {
+  const outer = current
+  current = graph
+  try {
+    return body()
+  } finally {
+    current = outer
+  }
+}
+
+/** The trace in progress. Throws where there is none. */
+export function tracedGraph(what: string): Graph {
+  if (!current) throw new Error(`${what} was called outside compile(): operators describe a program, they do not run at once`)
+  return current
+}
+
+/** The current value of a variable within the traced function. */
+export const read = (variable: Variable): Tensor => tracedGraph(`read('${variable.name}')`).read(variable)
+
+/** Gives a variable a new value: later reads of the trace see it, and the store holds it when the run ends. */
+export function assign(variable: Variable, value: Tensor): void {
+  const graph = tracedGraph(`assign('${variable.name}')`)
+  if (elements(value.shape) !== elements(variable.spec.shape) || value.dtype !== variable.spec.dtype) {
+    throw new Error(`assign: variable '${variable.name}' is ${showSpec(variable.spec)}, the value ${showSpec(value)}`)
+  }
+  graph.assigned.set(variable, value)
+}
+
+/** Names the layer that the operators called in `body` belong to, for error messages and profiles. */
+export const scoped = <T>(name: string, body: () => T): T => tracedGraph(`scoped('${name}')`).scoped(name, body)
+
+/** The line of the user's code that called an operator. */
+function callerLine(): string {
+  const frames = (new Error().stack ?? '').split('\n').slice(1)
+  const outside = frames.find((line) => !/[/\\](engine|kernels)[/\\][^/\\]+\.js/.test(line))
+  return outside ? outside.trim().replace(/^at /, '') : 'unknown place'
+}
+
+/** Calls an operator within a traced function. Throws an Error that names the operator, the shapes and the caller. */
+export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
+  const graph = tracedGraph(op.name)
+  const specs = inputs.map(({ shape, dtype }) => spec(shape, dtype))
+  let outputs: readonly Spec[]
+  try {
+    outputs = op.shape(specs, attrs)
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new Error(`${op.name}(${specs.map(showSpec).join(', ')}): ${reason} (called from ${callerLine()})`)
+  }
+  return graph.append(op as Op, inputs, attrs, outputs)
+}
+
+/** `apply` for operators with one output. */
+export function applyOne<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor {
+  const [result] = apply(op, inputs, attrs)
+  if (!result) throw new Error(`${op.name} has no output`)
+  return result
+}

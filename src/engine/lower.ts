@@ -1,0 +1,107 @@
+import { type Node, valueKey } from './graph.js'
+import type { AdapterTraits, Candidate, Dispatch, Operand } from './op.js'
+import { results, type Trace } from './rewrite.js'
+import { byteLength, type Spec } from './shape.js'
+import type { Variable } from './store.js'
+
+/** A value that needs storage while it lives. */
+export interface Value {
+  readonly key: string
+  readonly spec: Spec
+  readonly bytes: number
+  /** What to call it in messages: operator and layer. */
+  readonly label: string
+}
+
+/** One command of a program: a dispatch, or a copy between values. */
+export type Command =
+  | {
+      readonly kind: 'dispatch'
+      readonly dispatch: Dispatch
+      readonly label: string
+      readonly reads: readonly string[]
+      readonly writes: readonly string[]
+    }
+  | { readonly kind: 'copy'; readonly label: string; readonly from: string; readonly to: string }
+
+/** A value that takes over the buffer of another one. */
+export interface Takeover {
+  readonly output: string
+  readonly input: string
+  /** Index of the command that first writes the output. */
+  readonly at: number
+}
+
+/** A flat list of commands over values, with nothing decided about memory. */
+export interface Listing {
+  readonly commands: readonly Command[]
+  readonly values: ReadonlyMap<string, Value>
+  readonly takeovers: readonly Takeover[]
+  readonly inputs: ReadonlyMap<string, string>
+  readonly variables: ReadonlyMap<Variable, string>
+  readonly outputs: ReadonlyMap<string, string>
+  readonly assigned: ReadonlyMap<Variable, string>
+}
+
+/** Chooses one of an operator's candidates. */
+export type Choose = (node: Node, candidates: readonly Candidate[]) => Candidate | undefined
+
+/** The listing of a trace: each node becomes the dispatches of the candidate that `choose` takes. */
+export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Listing {
+  const commands: Command[] = []
+  const values = new Map<string, Value>()
+  const takeovers: Takeover[] = []
+  const inputs = new Map<string, string>()
+  const variables = new Map<Variable, string>()
+  const define = (key: string, spec: Spec, label: string) =>
+    values.set(key, { key, spec, bytes: byteLength(spec), label })
+
+  for (const node of trace.nodes) {
+    const label = labelOf(node)
+    for (const [index, spec] of node.outputs.entries()) define(`${node.id}.${index}`, spec, label)
+    if (node.leaf) {
+      if ('input' in node.leaf) inputs.set(node.leaf.input, `${node.id}.0`)
+      else variables.set(node.leaf.variable, `${node.id}.0`)
+    }
+    const { op } = node
+    if (!op) continue
+    const context = { inputs: node.inputs, outputs: node.outputs, attrs: node.attrs as never, adapter }
+    const candidate = choose(node, op.kernel(context))
+    if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
+    for (const [i, spec] of (candidate.temporaries ?? []).entries()) define(`${node.id}.t${i}`, spec, `${label} temporary`)
+    for (const [output, input] of op.inplace?.(node.attrs as never) ?? []) {
+      const source = node.inputs[input]
+      if (source) takeovers.push({ output: `${node.id}.${output}`, input: valueKey(source), at: commands.length })
+    }
+    const keyOf = ({ role, index }: Operand): string => {
+      if (role === 'output') return `${node.id}.${index}`
+      if (role === 'temporary') return `${node.id}.t${index}`
+      const source = node.inputs[index]
+      if (!source) throw new Error(`${label}: a kernel binds input ${index}, but there are ${node.inputs.length}`)
+      return valueKey(source)
+    }
+    for (const dispatch of candidate.dispatches) {
+      const reads = dispatch.reads.map(keyOf)
+      commands.push({ kind: 'dispatch', dispatch, label, reads, writes: dispatch.writes.map(keyOf) })
+    }
+  }
+  for (const value of results(trace)) {
+    if (!values.has(valueKey(value))) throw new Error('a result was dropped from the trace')
+  }
+  const keys = <K>(map: ReadonlyMap<K, Parameters<typeof valueKey>[0]>) =>
+    new Map([...map].map(([name, value]): [K, string] => [name, valueKey(value)]))
+  return {
+    commands,
+    values,
+    takeovers,
+    inputs,
+    variables,
+    outputs: keys(trace.outputs),
+    assigned: keys(trace.assigned),
+  }
+}
+
+const labelOf = (node: Node): string => {
+  const name = node.op?.name ?? (node.leaf && 'input' in node.leaf ? `input ${node.leaf.input}` : 'variable')
+  return node.scope ? `${node.scope}: ${name}` : name
+}

@@ -1,0 +1,76 @@
+import { tmpdir } from 'node:os'
+import type { AdapterSummary, Device, Wait } from './device.js'
+import { openDevice, summarize } from './device.js'
+
+const sleeper = new Int32Array(new SharedArrayBuffer(4))
+
+/**
+ * While a promise of Dawn's is pending, Node's event loop spins. On a software adapter that takes a core from the
+ * driver, so sleep a fraction of a millisecond between turns of the loop until the promise settles.
+ */
+const waitAsleep: Wait = async (promise) => {
+  let settled = false
+  const mark = () => {
+    settled = true
+  }
+  promise.then(mark, mark)
+  while (!settled) {
+    await new Promise((resolve) => setImmediate(resolve))
+    if (!settled) Atomics.wait(sleeper, 0, 0, 0.25)
+  }
+  return promise
+}
+
+export interface OpenOptions {
+  /** Part of the adapter's name, such as `nvidia` or `llvmpipe`; any adapter when absent. */
+  readonly gpu?: string | undefined
+}
+
+/** No adapter, or none of that name. The message is meant for the user. */
+export class NoAdapterError extends Error {}
+
+/** Dawn keeps a reference to it while its objects live. */
+let instance: GPU | undefined
+
+async function dawn(): Promise<GPU> {
+  if (instance) return instance
+  // Mesa complains on every start when it is unset.
+  process.env.XDG_RUNTIME_DIR ??= tmpdir()
+  const { create, globals } = await import('webgpu')
+  Object.assign(globalThis, globals)
+  instance = create([])
+  return instance
+}
+
+const remedy = 'run `npm run setup` to install a driver, and `node dist/doctor.js` to look at what there is'
+
+/** The adapters of this machine that WebGPU can use, the preferred one first. */
+export async function findAdapters(): Promise<{ adapter: GPUAdapter; summary: AdapterSummary }[]> {
+  const gpu = await dawn()
+  const found: { adapter: GPUAdapter; summary: AdapterSummary }[] = []
+  for (const options of [
+    { powerPreference: 'high-performance' },
+    { powerPreference: 'low-power' },
+    { forceFallbackAdapter: true },
+  ] as const) {
+    const adapter = await gpu.requestAdapter(options).catch(() => null)
+    if (!adapter) continue
+    const summary = summarize(adapter)
+    if (!found.some((other) => JSON.stringify(other.summary) === JSON.stringify(summary))) {
+      found.push({ adapter, summary })
+    }
+  }
+  return found
+}
+
+/** Opens a WebGPU device through Dawn in Node. Throws NoAdapterError where there is none of that name. */
+export async function open({ gpu }: OpenOptions = {}): Promise<Device> {
+  const found = await findAdapters()
+  if (found.length === 0) throw new NoAdapterError(`no WebGPU adapter: ${remedy}`)
+  const names = found.map(({ summary }) => `${summary.vendor} ${summary.device} ${summary.driver}`)
+  const wanted = gpu?.toLowerCase()
+  const choice = wanted === undefined ? 0 : names.findIndex((name) => name.toLowerCase().includes(wanted))
+  const chosen = found[choice]
+  if (!chosen) throw new NoAdapterError(`no adapter is named '${gpu}'; there is: ${names.join('; ')}`)
+  return openDevice(chosen.adapter, chosen.summary, chosen.summary.software ? waitAsleep : undefined)
+}

@@ -1,0 +1,175 @@
+import type { Command, Listing, Takeover } from './lower.js'
+import type { Variable } from './store.js'
+
+/** Where a value lives. */
+export type Home =
+  | { readonly kind: 'slot'; readonly slot: number }
+  | { readonly kind: 'input'; readonly name: string }
+  | { readonly kind: 'variable'; readonly variable: Variable }
+
+/** A variable that takes a value when the run ends. */
+export interface Commit {
+  readonly from: string
+  readonly variable: Variable
+}
+
+/** Commands with every value given a home. */
+export interface Plan {
+  readonly commands: readonly Command[]
+  readonly commits: readonly Commit[]
+  readonly homes: ReadonlyMap<string, Home>
+  /** Bytes of each slot: one buffer each, since WebGPU forbids reading and writing one buffer in the same dispatch. */
+  readonly slots: readonly number[]
+  /** Bytes of all values that live in slots, without sharing. */
+  readonly unsharedBytes: number
+}
+
+/**
+ * Gives every value a home: inputs and variables have buffers of their own; the rest share slots by their lifetimes
+ * (interval colouring, best fit). Values that update another in place take over its home where that one is needed no
+ * more, and a copy is inserted where it is.
+ *
+ * @param share false: every value has a slot of its own
+ */
+export function plan(listing: Listing, share = true): Plan {
+  const { commands, aliases } = placeTakeovers(listing)
+  const homes = new Map<string, Home>()
+  for (const [name, key] of listing.inputs) homes.set(key, { kind: 'input', name })
+  for (const [variable, key] of listing.variables) homes.set(key, { kind: 'variable', variable })
+
+  const root = (key: string): string => {
+    let at = key
+    for (let next = aliases.get(at); next !== undefined; next = aliases.get(at)) at = next
+    return at
+  }
+  const lifetimes = lifetimesOf(commands, root)
+  // What the program delivers must survive until its end.
+  for (const key of [...listing.outputs.values(), ...listing.assigned.values()]) {
+    const life = lifetimes.get(root(key))
+    if (life) life.last = Number.POSITIVE_INFINITY
+  }
+  const { slotOf, slots, unsharedBytes } = colour(lifetimes, listing, homes, share)
+  for (const key of listing.values.keys()) {
+    if (homes.has(key)) continue
+    const base = root(key)
+    const home = homes.get(base)
+    const slot = slotOf.get(base)
+    if (home) homes.set(key, home)
+    else if (slot !== undefined) homes.set(key, { kind: 'slot', slot })
+  }
+  return { commands, commits: commitsOf(listing, homes), homes, slots, unsharedBytes }
+}
+
+/** Copies into the variables whose new value was computed elsewhere. */
+function commitsOf(listing: Listing, homes: ReadonlyMap<string, Home>): Commit[] {
+  const fromSlots: Commit[] = []
+  const fromVariables: Commit[] = []
+  const sources = new Set<Variable>()
+  for (const [variable, from] of listing.assigned) {
+    const home = homes.get(from)
+    if (home?.kind !== 'variable') fromSlots.push({ from, variable })
+    else if (home.variable !== variable) {
+      fromVariables.push({ from, variable })
+      sources.add(home.variable)
+    }
+  }
+  // Variables are read before any is written; two that exchange their values would need a third buffer.
+  for (const { variable } of fromVariables) {
+    if (sources.has(variable)) throw new Error(`assign: '${variable.name}' is copied both from and to in one run`)
+  }
+  return [...fromVariables, ...fromSlots]
+}
+
+/** Decides which takeovers share a home with their input, and inserts copies before the others. */
+function placeTakeovers(listing: Listing): { commands: Command[]; aliases: Map<string, string> } {
+  const lastRead = new Map<string, number>()
+  for (const [i, command] of listing.commands.entries()) for (const key of readsOf(command)) lastRead.set(key, i)
+  const variableOf = new Map([...listing.variables].map(([variable, key]) => [key, variable]))
+  const finalOf = new Map([...listing.assigned].map(([variable, key]) => [key, variable]))
+  const pinned = new Set([...listing.outputs.values(), ...listing.inputs.values()])
+  const endOf = chainEnds(listing.takeovers)
+  const aliases = new Map<string, string>()
+  const lastTakeover = new Map(listing.takeovers.map(({ input, at }) => [input, at]))
+  const startOf = (key: string): string => {
+    const before = aliases.get(key)
+    return before === undefined ? key : startOf(before)
+  }
+
+  const copiesAt = new Map<number, Command[]>()
+  for (const { output, input, at } of listing.takeovers) {
+    const stillRead = (lastRead.get(input) ?? -1) >= at
+    const variable = variableOf.get(startOf(input))
+    // A variable's buffer may be overwritten only by what the variable will hold when the run ends.
+    const foreign = variable !== undefined && finalOf.get(endOf(output)) !== variable
+    const assignedElsewhere = finalOf.has(input)
+    if (stillRead || foreign || assignedElsewhere || pinned.has(input) || lastTakeover.get(input) !== at) {
+      const copy: Command = { kind: 'copy', label: 'copy before update in place', from: input, to: output }
+      copiesAt.set(at, [...(copiesAt.get(at) ?? []), copy])
+    } else {
+      aliases.set(output, input)
+    }
+  }
+  const commands = listing.commands.flatMap((command, i) => [...(copiesAt.get(i) ?? []), command])
+  return { commands, aliases }
+}
+
+/** Follows takeovers to the last value of a chain. */
+function chainEnds(takeovers: readonly Takeover[]): (key: string) => string {
+  const next = new Map(takeovers.map(({ output, input }) => [input, output]))
+  return (key) => {
+    let at = key
+    for (let after = next.get(at); after !== undefined; after = next.get(at)) at = after
+    return at
+  }
+}
+
+const readsOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.from] : command.reads)
+const writesOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.to] : command.writes)
+
+interface Lifetime {
+  readonly first: number
+  last: number
+}
+
+/** First and last command that touches each value or one that shares its home. */
+function lifetimesOf(commands: readonly Command[], root: (key: string) => string): Map<string, Lifetime> {
+  const lifetimes = new Map<string, Lifetime>()
+  for (const [i, command] of commands.entries()) {
+    for (const key of [...readsOf(command), ...writesOf(command)].map(root)) {
+      const known = lifetimes.get(key)
+      if (known) known.last = i
+      else lifetimes.set(key, { first: i, last: i })
+    }
+  }
+  return lifetimes
+}
+
+function colour(
+  lifetimes: ReadonlyMap<string, Lifetime>,
+  listing: Listing,
+  homes: ReadonlyMap<string, Home>,
+  share: boolean,
+): { slotOf: Map<string, number>; slots: number[]; unsharedBytes: number } {
+  const slots: number[] = []
+  const freeFrom: number[] = []
+  const slotOf = new Map<string, number>()
+  let unsharedBytes = 0
+  for (const [key, { first, last }] of [...lifetimes].sort((a, b) => a[1].first - b[1].first)) {
+    if (homes.has(key)) continue
+    const bytes = listing.values.get(key)?.bytes ?? 0
+    unsharedBytes += bytes
+    const free = slots.map((_, slot) => slot).filter((slot) => share && (freeFrom[slot] ?? 0) < first)
+    const slot = bestFit(free, slots, bytes) ?? slots.push(0) - 1
+    slots[slot] = Math.max(slots[slot] ?? 0, bytes)
+    freeFrom[slot] = last
+    slotOf.set(key, slot)
+  }
+  return { slotOf, slots, unsharedBytes }
+}
+
+/** The smallest free slot that is large enough, else the largest, which then grows. */
+function bestFit(free: readonly number[], slots: readonly number[], bytes: number): number | undefined {
+  const size = (slot: number) => slots[slot] ?? 0
+  const fitting = free.filter((slot) => size(slot) >= bytes).sort((a, b) => size(a) - size(b))
+  return fitting[0] ?? [...free].sort((a, b) => size(b) - size(a))[0]
+}

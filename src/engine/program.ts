@@ -1,0 +1,287 @@
+import type { Device } from './device.js'
+import { fusePointwise } from './fuse.js'
+import { Graph, Tensor, tracing } from './graph.js'
+import { type Choose, type Command, lower } from './lower.js'
+import { type Home, type Plan, plan } from './plan.js'
+import { dropDead, shareEqual, type Trace, traceOf } from './rewrite.js'
+import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
+import { type Store, upload, type Variable, view } from './store.js'
+
+export interface CompileOptions {
+  /** Name of the program in errors and profiles. */
+  readonly label?: string
+  /** false: no fusion, no sharing of buffers. The results must be the same. */
+  readonly optimize?: boolean
+  /** Chooses among an operator's kernels; the first one by default. */
+  readonly choose?: Choose
+  /** Called as pipelines are compiled. */
+  readonly onProgress?: (done: number, total: number) => void
+}
+
+/** Memory of a program in bytes, besides inputs and variables. */
+export interface MemorySummary {
+  /** What the program holds: values with disjoint lifetimes share buffers. */
+  readonly planned: number
+  /** What it would hold if every value had a buffer of its own. */
+  readonly unshared: number
+  readonly dispatches: number
+}
+
+/**
+ * Traces `body` once and returns the program that replays it.
+ *
+ * @param inputs shape and element type of each input, which `body` gets as tensors of the same names
+ * @param body calls operators, reads and assigns variables, and returns what `Program.read` can fetch
+ * @throws Error that names the operator, the shapes and the caller's line; or the kernel that does not compile
+ */
+export async function compile<I extends Record<string, Spec>, O extends Record<string, Tensor>>(
+  device: Device,
+  inputs: I,
+  body: (tensors: { [K in keyof I]: Tensor }) => O,
+  options: CompileOptions = {},
+): Promise<Program<I, O>> {
+  const { label = 'program', optimize = true, choose = (_, candidates) => candidates[0] } = options
+  const graph = new Graph()
+  const symbols: Record<string, Tensor> = {}
+  for (const [name, spec] of Object.entries(inputs)) symbols[name] = graph.input(name, spec)
+  const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
+  const raw = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
+  const trace = optimize ? optimized(raw, device) : raw
+  const planned = plan(lower(trace, device.traits, choose), optimize)
+  const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
+  const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
+  return device.guarded(`allocating ${label}`, () => new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines))
+}
+
+const optimized = (trace: Trace, device: Device): Trace =>
+  fusePointwise(dropDead(shareEqual(trace)), device.traits.maxStorageBuffers)
+
+const layoutOf = (command: Command & { kind: 'dispatch' }): string =>
+  `${command.dispatch.uniforms.length > 0 ? 'u' : ''}${'r'.repeat(command.reads.length)}${'w'.repeat(command.writes.length)}`
+
+async function compilePipelines(
+  device: Device,
+  commands: readonly Command[],
+  onProgress: CompileOptions['onProgress'],
+): Promise<Map<Command, GPUComputePipeline>> {
+  const dispatches = commands.filter((command) => command.kind === 'dispatch')
+  const total = new Set(dispatches.map(({ dispatch }) => dispatch.source)).size
+  const done = new Set<string>()
+  const made = dispatches.map(async (command) => {
+    const { label, source } = command.dispatch
+    const pipeline = await device.pipeline(label, source, layoutOf(command))
+    if (!done.has(source)) onProgress?.(done.add(source).size, total)
+    return [command, pipeline] as const
+  })
+  // Every failure is awaited, so that none is reported later as unhandled.
+  const settled = await device.wait(Promise.allSettled(made))
+  return new Map(
+    settled.map((result) => {
+      if (result.status === 'rejected') throw result.reason
+      return result.value
+    }),
+  )
+}
+
+/** What a replay executes, with nothing left to decide. */
+type Step =
+  | {
+      readonly kind: 'dispatch'
+      readonly pipeline: GPUComputePipeline
+      readonly bindGroup: GPUBindGroup
+      readonly grid: readonly [number, number, number]
+      readonly label: string
+    }
+  | { readonly kind: 'copy'; readonly from: GPUBuffer; readonly to: GPUBuffer; readonly bytes: number }
+
+export interface RunOptions {
+  /** Stores to use instead of those that were traced; their variables are found by name. */
+  readonly stores?: ReadonlyMap<Store, Store>
+}
+
+/** A compiled function of tensors. Owns its buffers until `destroy`. */
+export class Program<I extends Record<string, Spec> = Record<string, Spec>, O extends object = Record<string, unknown>> {
+  readonly memory: MemorySummary
+  private readonly slots: GPUBuffer[]
+  private readonly inputBuffers = new Map<string, GPUBuffer>()
+  private readonly uniforms: GPUBuffer
+  private readonly uniformOffsets = new Map<Command, { offset: number; size: number }>()
+  private readonly steps: Step[]
+  private rebound: { stores: ReadonlyMap<Store, Store>; steps: Step[] }[] = []
+
+  constructor(
+    private readonly device: Device,
+    private readonly label: string,
+    private readonly inputs: I,
+    private readonly outputs: ReadonlyMap<string, Spec>,
+    private readonly trace: Trace,
+    private readonly planned: Plan,
+    private readonly pipelines: ReadonlyMap<Command, GPUComputePipeline>,
+  ) {
+    this.slots = planned.slots.map((bytes, i) => device.storage(`${label} slot ${i}`, bytes))
+    for (const [name, spec] of Object.entries(inputs)) {
+      this.inputBuffers.set(name, device.storage(`${label} input ${name}`, byteLength(spec)))
+    }
+    this.uniforms = this.makeUniforms()
+    this.steps = this.bind(new Map())
+    const sum = planned.slots.reduce((total, bytes) => total + bytes, 0)
+    this.memory = { planned: sum, unshared: planned.unsharedBytes, dispatches: planned.commands.length }
+  }
+
+  /**
+   * Submits one run. It reads and updates variables in the order of the calls; nothing waits.
+   * Throws where an input is missing, or its length or type differs from the declared one.
+   */
+  run(inputs: { [K in keyof I]: Data }, options: RunOptions = {}): void {
+    for (const [name, spec] of Object.entries(this.inputs)) {
+      const data = inputs[name]
+      const buffer = this.inputBuffers.get(name)
+      if (!data || !buffer) throw new Error(`${this.label}: input '${name}' is missing`)
+      upload(this.device, buffer, spec, data, `${this.label}: input '${name}'`)
+    }
+    const encoder = this.device.gpu.createCommandEncoder({ label: this.label })
+    let pass: GPUComputePassEncoder | undefined
+    for (const step of this.stepsFor(options.stores)) {
+      if (step.kind === 'copy') {
+        pass?.end()
+        pass = undefined
+        encoder.copyBufferToBuffer(step.from, 0, step.to, 0, step.bytes)
+        continue
+      }
+      pass ??= encoder.beginComputePass({ label: this.label })
+      pass.setPipeline(step.pipeline)
+      pass.setBindGroup(0, step.bindGroup)
+      pass.dispatchWorkgroups(...step.grid)
+    }
+    pass?.end()
+    this.device.gpu.queue.submit([encoder.finish()])
+    this.device.check()
+  }
+
+  /** Values of outputs after the last run, in the order of `names`. */
+  async readAll(names: readonly (keyof O & string)[]): Promise<Data[]> {
+    const specs = names.map((name) => {
+      const spec = this.outputs.get(name)
+      if (!spec) throw new Error(`${this.label}: no output '${name}'`)
+      return spec
+    })
+    const ranges = specs.map((spec, i) => ({ buffer: this.outputBuffer(names[i] ?? ''), bytes: byteLength(spec) }))
+    const copies = await this.device.read(ranges)
+    return specs.map((spec, i) => view(copies[i] ?? new ArrayBuffer(0), spec))
+  }
+
+  /** The value of one output after the last run. Throws where its element type is not `dtype`. */
+  async read<D extends DType = 'f32'>(name: keyof O & string, dtype?: D): Promise<DataOf[D]> {
+    const wanted = dtype ?? 'f32'
+    const [data] = await this.readAll([name])
+    const actual = this.outputs.get(name)?.dtype
+    if (!data || actual !== wanted) throw new Error(`${this.label}: output '${name}' is ${actual}, not ${wanted}`)
+    return data as DataOf[D]
+  }
+
+  /** The nodes that run, after fusion: for tests and profiles. */
+  get nodes(): Trace['nodes'] {
+    return this.trace.nodes
+  }
+
+  /** Labels of the dispatches in their order. */
+  get kernels(): string[] {
+    return this.planned.commands.map((command) => (command.kind === 'dispatch' ? command.dispatch.label : 'copy'))
+  }
+
+  destroy(): void {
+    for (const buffer of [...this.slots, ...this.inputBuffers.values(), this.uniforms]) buffer.destroy()
+  }
+
+  private outputBuffer(name: string): GPUBuffer {
+    const tensor = this.trace.outputs.get(name)
+    const home = tensor && this.planned.homes.get(`${tensor.node.id}.${tensor.index}`)
+    if (!home) throw new Error(`${this.label}: output '${name}' has no buffer`)
+    return this.bufferOf(home, new Map())
+  }
+
+  private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): Step[] {
+    if (!stores || stores.size === 0) return this.steps
+    const same = (other: ReadonlyMap<Store, Store>) =>
+      other.size === stores.size && [...stores].every(([from, to]) => other.get(from) === to)
+    const known = this.rebound.find((entry) => same(entry.stores))
+    if (known) return known.steps
+    const steps = this.bind(stores)
+    this.rebound.push({ stores: new Map(stores), steps })
+    return steps
+  }
+
+  /** Forgets the bindings of a store that is about to be destroyed. */
+  forget(store: Store): void {
+    this.rebound = this.rebound.filter(({ stores }) => ![...stores.values()].includes(store))
+  }
+
+  private bufferOf(home: Home, stores: ReadonlyMap<Store, Store>): GPUBuffer {
+    if (home.kind === 'variable') return this.variableBuffer(home.variable, stores)
+    const buffer = home.kind === 'slot' ? this.slots[home.slot] : this.inputBuffers.get(home.name)
+    if (!buffer) throw new Error(`${this.label}: a planned buffer is missing`)
+    return buffer
+  }
+
+  private variableBuffer(variable: Variable, stores: ReadonlyMap<Store, Store>): GPUBuffer {
+    return (stores.get(variable.store) ?? variable.store).buffer(variable.name)
+  }
+
+  private makeUniforms(): GPUBuffer {
+    const alignment = this.device.gpu.limits.minUniformBufferOffsetAlignment
+    let size = 0
+    const parts: { words: Uint32Array; offset: number }[] = []
+    for (const command of this.planned.commands) {
+      if (command.kind !== 'dispatch' || command.dispatch.uniforms.length === 0) continue
+      // A uniform struct's size is a multiple of 16 bytes.
+      const words = new Uint32Array(Math.ceil(command.dispatch.uniforms.length / 4) * 4)
+      words.set(command.dispatch.uniforms)
+      this.uniformOffsets.set(command, { offset: size, size: words.byteLength })
+      parts.push({ words, offset: size })
+      size = Math.ceil((size + words.byteLength) / alignment) * alignment
+    }
+    const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST
+    const label = `${this.label} uniforms`
+    const buffer = this.device.gpu.createBuffer({ label, size: Math.max(16, size), usage, mappedAtCreation: true })
+    const mapped = new Uint32Array(buffer.getMappedRange())
+    for (const { words, offset } of parts) mapped.set(words, offset / 4)
+    buffer.unmap()
+    return buffer
+  }
+
+  private bind(stores: ReadonlyMap<Store, Store>): Step[] {
+    const bufferFor = (key: string): GPUBuffer => {
+      const home = this.planned.homes.get(key)
+      if (!home) throw new Error(`${this.label}: value ${key} has no home`)
+      return this.bufferOf(home, stores)
+    }
+    const steps = this.planned.commands.map((command): Step => {
+      if (command.kind === 'copy') {
+        const to = bufferFor(command.to)
+        return { kind: 'copy', from: bufferFor(command.from), to, bytes: this.bytesOf(command.to) }
+      }
+      const pipeline = this.pipelines.get(command)
+      if (!pipeline) throw new Error(`${this.label}: no pipeline for ${command.label}`)
+      const storage = [...command.reads, ...command.writes].map((key) => ({ buffer: bufferFor(key) }))
+      const uniform = this.uniformOffsets.get(command)
+      const entries = storage.map((resource, i): GPUBindGroupEntry => ({ binding: i + 1, resource }))
+      if (uniform) entries.unshift({ binding: 0, resource: { buffer: this.uniforms, ...uniform } })
+      const layout = this.device.layout(layoutOf(command))
+      const bindGroup = this.device.gpu.createBindGroup({ label: command.label, layout, entries })
+      return { kind: 'dispatch', pipeline, bindGroup, grid: command.dispatch.grid, label: command.label }
+    })
+    for (const { from, variable } of this.planned.commits) {
+      const to = this.variableBuffer(variable, stores)
+      steps.push({ kind: 'copy', from: bufferFor(from), to, bytes: byteLength(variable.spec) })
+    }
+    return steps
+  }
+
+  private bytesOf(key: string): number {
+    for (const node of this.trace.nodes) {
+      const spec = node.outputs.find((_, index) => `${node.id}.${index}` === key)
+      if (spec) return byteLength(spec)
+    }
+    throw new Error(`${this.label}: value ${key} is unknown`)
+  }
+}

@@ -1,0 +1,122 @@
+import type { Device } from './device.js'
+import { byteLength, type Data, type DataOf, elements, type Spec, showSpec, zeros } from './shape.js'
+
+/** A named tensor that outlives a run: a parameter, a momentum, a running statistic. */
+export class Variable {
+  constructor(
+    readonly store: Store,
+    readonly name: string,
+    readonly spec: Spec,
+  ) {}
+}
+
+/** Owns the buffers of its variables until `destroy`. */
+export class Store {
+  private readonly variables = new Map<string, Variable>()
+  private readonly buffers = new Map<string, GPUBuffer>()
+
+  constructor(
+    readonly device: Device,
+    readonly label: string,
+  ) {}
+
+  /** Declares a variable; its elements are `data` or 0. Throws where the name is taken or the length differs. */
+  declare(name: string, spec: Spec, data?: Data): Variable {
+    if (this.variables.has(name)) throw new Error(`store ${this.label}: there is a variable '${name}' already`)
+    const variable = new Variable(this, name, spec)
+    this.variables.set(name, variable)
+    this.buffers.set(name, this.device.storage(`${this.label}/${name}`, byteLength(spec)))
+    if (data) this.write(name, data)
+    return variable
+  }
+
+  get(name: string): Variable {
+    const variable = this.variables.get(name)
+    if (!variable) throw new Error(`store ${this.label}: no variable '${name}'`)
+    return variable
+  }
+
+  has(name: string): boolean {
+    return this.variables.has(name)
+  }
+
+  /** Variables in the order of their declaration. */
+  all(): Variable[] {
+    return [...this.variables.values()]
+  }
+
+  buffer(name: string): GPUBuffer {
+    const buffer = this.buffers.get(name)
+    if (!buffer) throw new Error(`store ${this.label}: no variable '${name}'`)
+    return buffer
+  }
+
+  /** Bytes of all variables. */
+  bytes(): number {
+    return this.all().reduce((sum, { spec }) => sum + byteLength(spec), 0)
+  }
+
+  /** Replaces the elements of a variable. Throws where the length or the element type differs. */
+  write(name: string, data: Data): void {
+    const { spec } = this.get(name)
+    upload(this.device, this.buffer(name), spec, data, `variable '${name}'`)
+  }
+
+  /** The elements of one variable, after all runs submitted so far. */
+  async read(name: string): Promise<Data> {
+    const data = (await this.readAll([name])).get(name)
+    if (!data) throw new Error(`store ${this.label}: no variable '${name}'`)
+    return data
+  }
+
+  /** The elements of several variables, after all runs submitted so far. */
+  async readAll(names: readonly string[] = [...this.variables.keys()]): Promise<Map<string, Data>> {
+    const ranges = names.map((name) => ({ buffer: this.buffer(name), bytes: byteLength(this.get(name).spec) }))
+    const copies = await this.device.read(ranges)
+    return new Map(names.map((name, i) => [name, view(copies[i] ?? new ArrayBuffer(0), this.get(name).spec)]))
+  }
+
+  /** A second store with the same variables, or those of them that `filter` takes, and a copy of their present values. */
+  snapshot(label: string, filter: (variable: Variable) => boolean = () => true): Store {
+    const copy = new Store(this.device, label)
+    const encoder = this.device.gpu.createCommandEncoder({ label: `snapshot ${label}` })
+    for (const variable of this.all().filter(filter)) {
+      copy.declare(variable.name, variable.spec)
+      const bytes = byteLength(variable.spec)
+      encoder.copyBufferToBuffer(this.buffer(variable.name), 0, copy.buffer(variable.name), 0, bytes)
+    }
+    this.device.gpu.queue.submit([encoder.finish()])
+    return copy
+  }
+
+  destroy(): void {
+    for (const buffer of this.buffers.values()) buffer.destroy()
+    this.buffers.clear()
+    this.variables.clear()
+  }
+}
+
+/** Writes host data into a buffer of a tensor. */
+export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data, what: string): void {
+  const expected = zeros(spec.dtype, 0).constructor
+  if (data.length !== elements(spec.shape) || data.constructor !== expected) {
+    throw new Error(`${what} is ${showSpec(spec)}, not a ${data.constructor.name} of ${data.length} elements`)
+  }
+  if (data.byteLength === 0) return
+  const whole = data.byteLength - (data.byteLength % 4)
+  const queue = device.gpu.queue
+  if (whole > 0) queue.writeBuffer(buffer, 0, data.buffer, data.byteOffset, whole)
+  if (whole < data.byteLength) {
+    const tail = new Uint8Array(4)
+    tail.set(new Uint8Array(data.buffer, data.byteOffset + whole, data.byteLength - whole))
+    queue.writeBuffer(buffer, whole, tail)
+  }
+}
+
+/** Bytes read back, as the typed array of a tensor. */
+export function view<D extends Spec['dtype']>(bytes: ArrayBuffer, spec: Spec & { dtype: D }): DataOf[D]
+export function view(bytes: ArrayBuffer, { shape, dtype }: Spec): Data {
+  const count = elements(shape)
+  if (dtype === 'f32') return new Float32Array(bytes, 0, count)
+  return dtype === 'u32' ? new Uint32Array(bytes, 0, count) : new Uint8Array(bytes, 0, count)
+}

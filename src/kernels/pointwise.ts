@@ -1,0 +1,257 @@
+import * as e from '../engine/expr.js'
+import type { Expr } from '../engine/expr.js'
+import { apply, type Tensor } from '../engine/graph.js'
+import {
+  type Candidate,
+  ceilDiv,
+  type Dispatch,
+  defineOp,
+  flatGrid,
+  input,
+  type KernelContext,
+  output,
+  type VjpContext,
+} from '../engine/op.js'
+import { broadcastShapes, type DType, elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
+import { sumTo } from './reduce.js'
+import { extentsOf, indexIn, loadAsFloat, storedType, type View, viewIn } from './views.js'
+
+interface PointwiseAttrs {
+  readonly label: string
+  readonly exprs: readonly Expr[]
+  /** Shape of the outputs; inputs broadcast to it. */
+  readonly space: Shape
+  readonly dtypes: readonly DType[]
+  /** Pairs of output and input whose buffers are one. */
+  readonly inplace: readonly (readonly [number, number])[]
+  readonly vjp?: (context: VjpContext<PointwiseAttrs>) => readonly (Tensor | undefined)[]
+}
+
+/** Every operator that computes each output element from the input elements at its place. */
+const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
+  shape: (_, { space, dtypes }) => dtypes.map((dtype) => spec(space, dtype)),
+  vjp: (context) => (context.attrs.vjp ?? derivativeVjp)(context),
+  inplace: ({ inplace }) => new Map(inplace),
+  kernel: (context) => {
+    const views = context.inputs.map(({ shape }) => viewIn(context.attrs.space, shape))
+    const flat = views.every((view) => view === 'full' || view === 'scalar')
+    return [flat ? flatKernel(context, views) : rowKernel(context, views)]
+  },
+  formula: {
+    elementwise: true,
+    get: ({ exprs, space }) => ({ exprs, space }),
+    set: (attrs, exprs) => ({ ...attrs, exprs }),
+  },
+})
+
+/** The gradient by differentiating the formula, summed over the axes along which an input was broadcast. */
+function derivativeVjp({ inputs, attrs, grads, wanted }: VjpContext<PointwiseAttrs>): (Tensor | undefined)[] {
+  return inputs.map((value, index) => {
+    if (!wanted[index] || value.dtype !== 'f32') return undefined
+    const received: Tensor[] = []
+    let sum: Expr = e.constant(0)
+    for (const [k, expr] of attrs.exprs.entries()) {
+      const grad = grads[k]
+      if (!grad) continue
+      received.push(grad)
+      sum = e.add(sum, e.mul(e.input(inputs.length + received.length - 1), e.derivative(expr, index)))
+    }
+    const full = pointwise(`${attrs.label}Grad`, [sum], [...inputs, ...received], { space: attrs.space })
+    return sumTo(full, value.shape)
+  })
+}
+
+export interface PointwiseOptions {
+  /** Shape of the result where it is larger than what the inputs broadcast to. */
+  readonly space?: Shape
+  readonly dtypes?: readonly DType[]
+  readonly inplace?: readonly (readonly [number, number])[]
+  readonly vjp?: PointwiseAttrs['vjp']
+}
+
+/** Formulas over the elements of tensors that broadcast; one output per formula. */
+export function pointwiseAll(
+  label: string,
+  exprs: readonly Expr[],
+  inputs: readonly Tensor[],
+  options: PointwiseOptions = {},
+): Tensor[] {
+  const space = options.space ?? broadcastShapes(inputs.map(({ shape }) => shape))
+  if (!space) throw new Error(`${label}: shapes ${inputs.map(({ shape }) => showShape(shape)).join(', ')} do not broadcast`)
+  const used = withoutUnused(exprs, inputs, options.inplace ?? [])
+  const { dtypes = exprs.map(() => 'f32' as const), inplace = [], vjp } = options
+  const attrs = { label, exprs: used.exprs, space, dtypes, inplace }
+  // Operators are named by what they compute, so that errors and profiles say more than `pointwise`.
+  return apply({ ...pointwiseOp, name: label }, used.inputs, vjp ? { ...attrs, vjp } : attrs)
+}
+
+/** One formula over the elements of tensors that broadcast. */
+export function pointwise(label: string, exprs: readonly [Expr], inputs: readonly Tensor[], options: PointwiseOptions = {}): Tensor {
+  const [result] = pointwiseAll(label, exprs, inputs, options)
+  if (!result) throw new Error(`${label} has no output`)
+  return result
+}
+
+/** A derivative often needs fewer inputs than its formula. */
+function withoutUnused(exprs: readonly Expr[], inputs: readonly Tensor[], inplace: PointwiseAttrs['inplace']) {
+  const seen = new Set<number>(inplace.map(([, index]) => index))
+  const visited = new Set<Expr>()
+  const visit = (expr: Expr): void => {
+    if (visited.has(expr)) return
+    visited.add(expr)
+    if (expr.kind === 'input') seen.add(expr.index)
+    if (expr.kind === 'call') expr.args.forEach(visit)
+  }
+  exprs.forEach(visit)
+  const kept = inputs.flatMap((value, index) => (seen.has(index) ? [{ value, index }] : []))
+  const replacements = inputs.map((_, index) => e.input(kept.findIndex((entry) => entry.index === index)))
+  return { inputs: kept.map(({ value }) => value), exprs: exprs.map((expr) => e.substitute(expr, replacements)) }
+}
+
+/** Bindings of the inputs that are not updated in place and of the outputs, and how each input is named in WGSL. */
+function bindingsOf({ inputs, outputs, attrs }: KernelContext<PointwiseAttrs>) {
+  const places = new Map(attrs.inplace.map(([out, index]) => [index, out]))
+  const reads = inputs.flatMap((_, index) => (places.has(index) ? [] : [input(index)]))
+  const declarations = [
+    ...reads.map(({ index }, i) => {
+      const type = storedType(inputs[index] ?? spec([]))
+      return `@group(0) @binding(${i + 1}) var<storage, read> x${index}: array<${type}>;`
+    }),
+    ...outputs.map((out, i) => {
+      const binding = reads.length + i + 1
+      return `@group(0) @binding(${binding}) var<storage, read_write> y${i}: array<${storedType(out)}>;`
+    }),
+  ]
+  const nameOf = (index: number) => (places.has(index) ? `y${places.get(index)}` : `x${index}`)
+  return { reads, writes: outputs.map((_, i) => output(i)), declarations: declarations.join('\n'), nameOf }
+}
+
+/** Loads that hold for a whole thread, loads per element, the formulas, and the stores. */
+function bodyOf(context: KernelContext<PointwiseAttrs>, views: readonly View[], nameOf: (index: number) => string) {
+  const { inputs, outputs, attrs } = context
+  const load = (source: Spec, index: number) => {
+    const view = views[index] ?? 'full'
+    return `let v${index} = ${loadAsFloat(source, nameOf(index), indexIn[view])};`
+  }
+  const fixed = (index: number) => views[index] === 'scalar' || views[index] === 'channel'
+  const { code, results } = e.wgslStatements(
+    attrs.exprs,
+    inputs.map((_, index) => `v${index}`),
+  )
+  const stores = outputs.map((out, i) => `y${i}[i] = ${out.dtype === 'f32' ? '' : 'u32'}(${results[i]});`)
+  return {
+    hoisted: inputs.flatMap((source, index) => (fixed(index) ? [load(source, index)] : [])).join('\n'),
+    perElement: [...inputs.flatMap((source, index) => (fixed(index) ? [] : [load(source, index)])), code, ...stores].join(
+      '\n',
+    ),
+  }
+}
+
+const threads = 64
+
+/** All operands are full or scalars: elements are walked as one row. */
+function flatKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
+  const { reads, writes, declarations, nameOf } = bindingsOf(context)
+  const { hoisted, perElement } = bodyOf(context, views, nameOf)
+  const count = elements(context.attrs.space)
+  const perThread = count < 16384 ? 1 : context.adapter.software ? 16 : 4
+  const grid = flatGrid(ceilDiv(count, threads * perThread))
+  const source = `struct Uniforms { count: u32, grid_x: u32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+${declarations}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+${hoisted}
+let start = (group.x + group.y * u.grid_x) * ${threads * perThread}u + lane;
+for (var k = 0u; k < ${perThread}u; k++) {
+let i = start + k * ${threads}u;
+if (i >= u.count) { return; }
+${perElement}
+}
+}
+`
+  return single(context.attrs.label, { source, reads, writes, uniforms: [count, grid[0]], grid })
+}
+
+/** Some operand broadcasts: a thread walks rows of one channel, so that nothing is divided per element. */
+function rowKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
+  const { reads, writes, declarations, nameOf } = bindingsOf(context)
+  const { hoisted, perElement } = bodyOf(context, views, nameOf)
+  const { rows, channels, rowsPerSample } = extentsOf(context.attrs.space)
+  const width = channels > 32 ? 64 : channels > 16 ? 32 : channels > 8 ? 16 : 8
+  const height = threads / width
+  const perThread = rows * channels < 16384 ? 1 : 8
+  const across = ceilDiv(channels, width)
+  const [downX, downY] = flatGrid(ceilDiv(rows, height * perThread))
+  const source = `struct Uniforms { rows: u32, channels: u32, rows_per_sample: u32, grid_y: u32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+${declarations}
+@compute @workgroup_size(${width}, ${height})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
+let c = group.x * ${width}u + local.x;
+if (c >= u.channels) { return; }
+${hoisted}
+let start = (group.y + group.z * u.grid_y) * ${height * perThread}u + local.y;
+for (var k = 0u; k < ${perThread}u; k++) {
+let row = start + k * ${height}u;
+if (row >= u.rows) { return; }
+let i = row * u.channels + c;
+${perElement}
+}
+}
+`
+  const uniforms = [rows, channels, rowsPerSample, downX]
+  return single(context.attrs.label, { source, reads, writes, uniforms, grid: [across, downX, downY] })
+}
+
+const single = (label: string, dispatch: Omit<Dispatch, 'label'>): Candidate => ({
+  name: 'pointwise',
+  dispatches: [{ label, ...dispatch }],
+})
+
+const a = e.input(0)
+const b = e.input(1)
+const c = e.input(2)
+
+/** a + b, broadcasting. */
+export const add = (x: Tensor, y: Tensor): Tensor => pointwise('add', [e.add(a, b)], [x, y])
+/** a − b, broadcasting. */
+export const sub = (x: Tensor, y: Tensor): Tensor => pointwise('sub', [e.sub(a, b)], [x, y])
+/** a · b, broadcasting. */
+export const mul = (x: Tensor, y: Tensor): Tensor => pointwise('mul', [e.mul(a, b)], [x, y])
+/** a / b, broadcasting. */
+export const div = (x: Tensor, y: Tensor): Tensor => pointwise('div', [e.div(a, b)], [x, y])
+/** x times a constant. */
+export const scale = (x: Tensor, factor: number): Tensor => pointwise('scale', [e.mul(a, e.constant(factor))], [x])
+
+/** max(x, 0); the gradient at 0 is 0, as in PyTorch. */
+export const relu = (x: Tensor): Tensor =>
+  pointwise('relu', [e.where(e.greater(a, e.constant(0)), a, e.constant(0))], [x], {
+    // By the output rather than the input, which then need not be kept.
+    vjp: ({ outputs: [y], grads: [dy] }) => {
+      if (!y || !dy) return [undefined]
+      return [pointwise('reluGrad', [e.where(e.greater(b, e.constant(0)), a, e.constant(0))], [dy, y])]
+    },
+  })
+
+/** `yes` where `condition` is not 0, else `no`; all broadcast. Integers below 2^24 are exact. */
+export function where(condition: Tensor, yes: Tensor, no: Tensor): Tensor {
+  if (yes.dtype === 'f32') return pointwise('where', [e.where(a, b, c)], [condition, yes, no])
+  return pointwise('where', [e.where(a, b, c)], [condition, yes, no], { dtypes: ['u32'] })
+}
+
+/** Every element `value`. */
+export const fill = (shape: Shape, value: number): Tensor => pointwise('fill', [e.constant(value)], [], { space: shape })
+
+/** x repeated along the axes in which `shape` is larger. */
+export const broadcastTo = (x: Tensor, shape: Shape): Tensor => pointwise('broadcast', [a], [x], { space: shape })
+
+/** Elements as unsigned 32-bit integers, cut off toward zero. */
+export const toU32 = (x: Tensor): Tensor => pointwise('toU32', [a], [x], { dtypes: ['u32'] })
+
+/** 1 where x equals the constant, else 0. */
+export const equals = (x: Tensor, value: number): Tensor => pointwise('equals', [e.equal(a, e.constant(value))], [x])
+
+/** 1 where x is at least the constant (rounded to float32), else 0. */
+export const atLeast = (x: Tensor, value: number): Tensor =>
+  pointwise('atLeast', [e.greaterEqual(a, e.constant(Math.fround(value)))], [x])
