@@ -157,12 +157,12 @@ function paddingMask(image: Picture, size: number, draws: WeakDraws, out: Uint8A
   place({ data: new Uint8Array(w * h), width: w, height: h }, 1, size, 255, draws.flip, out)
 }
 
+/** Colour and blur of one strong view, into `out` [S, S, 3]. */
 function strongView(weak: Uint8Array, size: number, draws: StrongDraws, out: Uint8Array): void {
-  const pixels = new Uint8Array(weak)
-  if (draws.jitter) colorJitter(pixels, draws.jitter)
-  if (draws.gray) grayscale(pixels)
-  if (draws.sigma !== null) gaussianBlur(pixels, size, draws.sigma)
-  out.set(pixels)
+  out.set(weak)
+  if (draws.jitter) colorJitter(out, draws.jitter)
+  if (draws.gray) grayscale(out)
+  if (draws.sigma !== null) gaussianBlur(out, size, draws.sigma)
 }
 
 /** 1 inside the box, 0 outside. */
@@ -188,12 +188,9 @@ export function applyLabeled(
 
 /** Fills the views of one unlabeled picture. Only the padding is ignored. */
 export function applyUnlabeled(image: Picture, size: number, draws: UnlabeledDraws, out: UnlabeledViews): void {
-  // The views of `out` are shared memory, which is slower to compute in than a private buffer.
-  const weak = new Uint8Array(size * size * 3)
-  weakImage(image, size, draws, weak)
-  out.weak.set(weak)
-  strongView(weak, size, draws.strong1, out.strong1)
-  strongView(weak, size, draws.strong2, out.strong2)
+  weakImage(image, size, draws, out.weak)
+  strongView(out.weak, size, draws.strong1, out.strong1)
+  strongView(out.weak, size, draws.strong2, out.strong2)
   paddingMask(image, size, draws, out.ignore)
   if (out.box1) boxMap(draws.strong1.box, size, out.box1)
   if (out.box2) boxMap(draws.strong2.box, size, out.box2)

@@ -34,6 +34,19 @@ function multiplyHigh(a: number, b: number): number {
   return aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(middleLow / 0x10000)
 }
 
+/** What random numbers are for: the second stream number of a generator `new Random(seed, epoch, purpose, item)`. */
+export const PURPOSE = {
+  labeledOrder: 0,
+  unlabeledOrder: 1,
+  mixOrder: 2,
+  labeledSample: 3,
+  unlabeledSample: 4,
+  mixSample: 5,
+  initialization: 6,
+  dropout: 7,
+  previousModels: 8,
+} as const
+
 /** Where a generator stands; as plain JSON, for checkpoints. */
 export interface RandomState {
   seed: number
