@@ -74,6 +74,10 @@ export const equal = (a: Expr, b: Expr): Expr => call('equal', a, b)
 /** `yes` where `condition` is not 0, else `no`; the branch not taken may be NaN. */
 export const where = (condition: Expr, yes: Expr, no: Expr): Expr => call('select', condition, yes, no)
 
+/** The formula that a function of its inputs describes, such as `formula((x, y) => add(x, y))`. */
+export const formula = (describe: (...inputs: Expr[]) => Expr): Expr =>
+  describe(...Array.from({ length: describe.length }, (_, index) => input(index)))
+
 /** Replaces input i by `replacements[i]`, keeping shared parts shared. */
 export function substitute(e: Expr, replacements: readonly Expr[]): Expr {
   const done = new Map<Expr, Expr>()

@@ -52,7 +52,13 @@ export class Graph {
   private readonly reads = new Map<Variable, Tensor>()
   private readonly scopes: string[] = []
 
-  append(op: Op | undefined, inputs: readonly Tensor[], attrs: unknown, outputs: readonly Spec[], leaf?: Leaf): Tensor[] {
+  append(
+    op: Op | undefined,
+    inputs: readonly Tensor[],
+    attrs: unknown,
+    outputs: readonly Spec[],
+    leaf?: Leaf,
+  ): Tensor[] {
     const base = { id: this.nodes.length, op, inputs, attrs, outputs, scope: this.scopes.join('.') }
     const node: Node = leaf ? { ...base, leaf } : base
     this.nodes.push(node)
@@ -100,7 +106,8 @@ export function tracing<T>(graph: Graph, body: () => T): T {
 
 /** The trace in progress. Throws where there is none. */
 export function tracedGraph(what: string): Graph {
-  if (!current) throw new Error(`${what} was called outside compile(): operators describe a program, they do not run at once`)
+  if (!current)
+    throw new Error(`${what} was called outside compile(): operators describe a program, they do not run at once`)
   return current
 }
 

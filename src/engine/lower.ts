@@ -68,7 +68,8 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
     const context = { inputs: node.inputs, outputs: node.outputs, attrs: node.attrs as never, adapter }
     const candidate = choose(node, op.kernel(context))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
-    for (const [i, spec] of (candidate.temporaries ?? []).entries()) define(`${node.id}.t${i}`, spec, `${label} temporary`)
+    for (const [i, spec] of (candidate.temporaries ?? []).entries())
+      define(`${node.id}.t${i}`, spec, `${label} temporary`)
     for (const [output, input] of op.inplace?.(node.attrs as never) ?? []) {
       const source = node.inputs[input]
       if (source) takeovers.push({ output: `${node.id}.${output}`, input: valueKey(source), at: commands.length })

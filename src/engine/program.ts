@@ -1,6 +1,6 @@
 import type { Device } from './device.js'
 import { fusePointwise } from './fuse.js'
-import { Graph, Tensor, tracing } from './graph.js'
+import { Graph, type Tensor, tracing } from './graph.js'
 import { type Choose, type Command, lower } from './lower.js'
 import { type Home, type Plan, plan } from './plan.js'
 import { dropDead, shareEqual, type Trace, traceOf } from './rewrite.js'
@@ -50,7 +50,10 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const planned = plan(lower(trace, device.traits, choose), optimize)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
-  return device.guarded(`allocating ${label}`, () => new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines))
+  return device.guarded(
+    `allocating ${label}`,
+    () => new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines),
+  )
 }
 
 const optimized = (trace: Trace, device: Device): Trace =>
@@ -100,7 +103,10 @@ export interface RunOptions {
 }
 
 /** A compiled function of tensors. Owns its buffers until `destroy`. */
-export class Program<I extends Record<string, Spec> = Record<string, Spec>, O extends object = Record<string, unknown>> {
+export class Program<
+  I extends Record<string, Spec> = Record<string, Spec>,
+  O extends object = Record<string, unknown>,
+> {
   readonly memory: MemorySummary
   private readonly slots: GPUBuffer[]
   private readonly inputBuffers = new Map<string, GPUBuffer>()

@@ -8,7 +8,8 @@ import { add, fill } from './pointwise.js'
  * @returns tensors with the shapes of the targets; zeros where the loss does not depend on one
  */
 export function grad(loss: Tensor, targets: readonly Tensor[]): Tensor[] {
-  if (loss.shape.some((extent) => extent !== 1)) throw new Error(`grad: the loss has shape [${loss.shape}], not a scalar`)
+  if (loss.shape.some((extent) => extent !== 1))
+    throw new Error(`grad: the loss has shape [${loss.shape}], not a scalar`)
   return gradients(tracedGraph('grad'), loss, targets, {
     seed: fill(loss.shape, 1),
     sum: add,

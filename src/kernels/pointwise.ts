@@ -1,5 +1,5 @@
-import * as e from '../engine/expr.js'
 import type { Expr } from '../engine/expr.js'
+import * as e from '../engine/expr.js'
 import { apply, type Tensor } from '../engine/graph.js'
 import {
   type Candidate,
@@ -77,7 +77,8 @@ export function pointwiseAll(
   options: PointwiseOptions = {},
 ): Tensor[] {
   const space = options.space ?? broadcastShapes(inputs.map(({ shape }) => shape))
-  if (!space) throw new Error(`${label}: shapes ${inputs.map(({ shape }) => showShape(shape)).join(', ')} do not broadcast`)
+  if (!space)
+    throw new Error(`${label}: shapes ${inputs.map(({ shape }) => showShape(shape)).join(', ')} do not broadcast`)
   const used = withoutUnused(exprs, inputs, options.inplace ?? [])
   const { dtypes = exprs.map(() => 'f32' as const), inplace = [], vjp } = options
   const attrs = { label, exprs: used.exprs, space, dtypes, inplace }
@@ -86,7 +87,12 @@ export function pointwiseAll(
 }
 
 /** One formula over the elements of tensors that broadcast. */
-export function pointwise(label: string, exprs: readonly [Expr], inputs: readonly Tensor[], options: PointwiseOptions = {}): Tensor {
+export function pointwise(
+  label: string,
+  exprs: readonly [Expr],
+  inputs: readonly Tensor[],
+  options: PointwiseOptions = {},
+): Tensor {
   const [result] = pointwiseAll(label, exprs, inputs, options)
   if (!result) throw new Error(`${label} has no output`)
   return result
@@ -141,9 +147,11 @@ function bodyOf(context: KernelContext<PointwiseAttrs>, views: readonly View[], 
   const stores = outputs.map((out, i) => `y${i}[i] = ${out.dtype === 'f32' ? '' : 'u32'}(${results[i]});`)
   return {
     hoisted: inputs.flatMap((source, index) => (fixed(index) ? [load(source, index)] : [])).join('\n'),
-    perElement: [...inputs.flatMap((source, index) => (fixed(index) ? [] : [load(source, index)])), code, ...stores].join(
-      '\n',
-    ),
+    perElement: [
+      ...inputs.flatMap((source, index) => (fixed(index) ? [] : [load(source, index)])),
+      code,
+      ...stores,
+    ].join('\n'),
   }
 }
 
@@ -241,7 +249,8 @@ export function where(condition: Tensor, yes: Tensor, no: Tensor): Tensor {
 }
 
 /** Every element `value`. */
-export const fill = (shape: Shape, value: number): Tensor => pointwise('fill', [e.constant(value)], [], { space: shape })
+export const fill = (shape: Shape, value: number): Tensor =>
+  pointwise('fill', [e.constant(value)], [], { space: shape })
 
 /** x repeated along the axes in which `shape` is larger. */
 export const broadcastTo = (x: Tensor, shape: Shape): Tensor => pointwise('broadcast', [a], [x], { space: shape })

@@ -1,6 +1,6 @@
-import * as e from '../engine/expr.js'
 import type { Expr } from '../engine/expr.js'
-import { applyOne, type Tensor } from '../engine/graph.js'
+import * as e from '../engine/expr.js'
+import { apply, applyOne, type Tensor } from '../engine/graph.js'
 import {
   type Candidate,
   ceilDiv,
@@ -17,23 +17,23 @@ import { broadcastTo } from './pointwise.js'
 import { extentsOf, indexIn, loadAsFloat, storedType, type View, viewIn } from './views.js'
 
 interface SumAttrs {
-  /** What is summed, per element of `space`. */
-  readonly expr: Expr
+  /** What is summed, per element of `space`: one result each. */
+  readonly exprs: readonly Expr[]
   readonly space: Shape
   /** Shape of the result: `space` with some axes of extent 1, or a scalar. */
   readonly shape: Shape
 }
 
-/** Sums a formula over the axes in which the result is smaller than the iteration space. */
+/** Sums formulas over the axes in which the result is smaller than the iteration space. */
 const sumOp = defineOp<SumAttrs>('sum', {
-  shape: (_, { shape }) => [spec(shape)],
-  // Gradients are taken before fusion, when the formula still is the input itself.
-  vjp: ({ attrs, grads: [dy] }) => [dy && broadcastTo(dy, attrs.space)],
+  shape: (_, { shape, exprs }) => exprs.map(() => spec(shape)),
+  // Gradients are taken before fusion, when the formulas still are the inputs themselves.
+  vjp: ({ attrs, grads }) => grads.map((dy) => dy && broadcastTo(dy, attrs.space)),
   kernel: (context) => [sumKernel(context)],
   formula: {
     elementwise: false,
-    get: ({ expr, space }) => ({ exprs: [expr], space }),
-    set: (attrs, [expr]) => ({ ...attrs, expr: expr ?? attrs.expr }),
+    get: ({ exprs, space }) => ({ exprs, space }),
+    set: (attrs, exprs) => ({ ...attrs, exprs }),
   },
 })
 
@@ -44,7 +44,15 @@ const sumOp = defineOp<SumAttrs>('sum', {
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x
   if (elements(x.shape) === elements(shape)) return x.reshape(...shape)
-  return applyOne(sumOp, [x], { expr: e.input(0), space: x.shape, shape })
+  return applyOne(sumOp, [x], { exprs: [e.input(0)], space: x.shape, shape })
+}
+
+/** `sumTo` of several tensors of one shape in one pass over them. */
+export const sumAllTo = (tensors: readonly Tensor[], shape: Shape): Tensor[] => {
+  const space = tensors[0]?.shape ?? []
+  const other = tensors.find((value) => !sameShape(value.shape, space))
+  if (other) throw new Error(`sumAllTo: shapes ${showShape(space)} and ${showShape(other.shape)} differ`)
+  return apply(sumOp, tensors, { exprs: tensors.map((_, i) => e.input(i)), space, shape })
 }
 
 /** The sum of all elements: a scalar. */
@@ -87,26 +95,36 @@ function sumKernel(context: KernelContext<SumAttrs>): Candidate {
   const wanted = adapter.software ? 16 : 512
   const parts = Math.max(1, Math.min(256, ceilDiv(reduced, 256), ceilDiv(wanted, outer * ceilDiv(inner, 64))))
   const { code, results } = e.wgslStatements(
-    [attrs.expr],
+    attrs.exprs,
     inputs.map((_, i) => `v${i}`),
   )
   const loads = inputs.map((source, i) => {
     const index = indexIn[viewIn(attrs.space, source.shape)]
     return `let v${i} = ${loadAsFloat(source, `x${i}`, index)};`
   })
-  const value = `${indices}\n${loads.join('\n')}\n${code}\ntotal += ${results[0]};`
-  const first = sumDispatch('sum', inputs, value, { outer, reduced, inner }, parts, [channels, rowsPerSample])
   const reads = inputs.map((_, i) => input(i))
-  if (parts === 1) return { name: 'sum', dispatches: [{ ...first, reads, writes: [output(0)] }] }
+  const totals = results.map((result, k) => `total${k} += ${result};`)
+  const body = [indices, ...loads, code, ...totals].join('\n')
+  const extents = { outer, reduced, inner }
+  const shape = { count: results.length, uniforms: [channels, rowsPerSample] as const }
+  const outputs = results.map((_, k) => output(k))
+  if (parts === 1) {
+    const dispatch = sumDispatch('sum', inputs, body, extents, 1, shape)
+    return { name: 'sum', dispatches: [{ ...dispatch, reads, writes: outputs }] }
+  }
   const partial = spec([outer, parts, inner])
-  const finish = 'let i = (o * u.reduced + r) * u.inner + n; total += x0[i];'
-  const second = sumDispatch('sum parts', [partial], finish, { outer, reduced: parts, inner }, 1, [1, 1])
+  const partials = results.map((_, k) => temporary(k))
+  const joined = results.map((_, k) => `total${k} += x${k}[i];`)
+  const finish = ['let i = (o * u.reduced + r) * u.inner + n;', ...joined].join('\n')
+  const first = sumDispatch('sum', inputs, body, extents, parts, shape)
+  const partialSpecs = results.map(() => partial)
+  const second = sumDispatch('sum parts', partialSpecs, finish, { outer, reduced: parts, inner }, 1, shape)
   return {
     name: 'sum',
-    temporaries: [partial],
+    temporaries: partialSpecs,
     dispatches: [
-      { ...first, reads, writes: [temporary(0)] },
-      { ...second, reads: [temporary(0)], writes: [output(0)] },
+      { ...first, reads, writes: partials },
+      { ...second, reads: partials, writes: outputs },
     ],
   }
 }
@@ -118,13 +136,15 @@ function sumKernel(context: KernelContext<SumAttrs>): Candidate {
 function sumDispatch(
   label: string,
   inputs: readonly Spec[],
-  value: string,
+  body: string,
   { outer, reduced, inner }: Extents,
   parts: number,
-  [channels, rowsPerSample]: [number, number],
+  { count, uniforms: [channels, rowsPerSample] }: { count: number; uniforms: readonly [number, number] },
 ): Omit<Dispatch, 'reads' | 'writes'> {
   const tree = inner < 8 && reduced >= 64
-  const grid = tree ? flatGrid(outer * parts * inner) : flatGrid(ceilDiv(outer * parts * inner, 64))
+  const columns = outer * parts * inner
+  const grid = flatGrid(tree ? columns : ceilDiv(columns, 64))
+  const each = (line: (k: number) => string) => Array.from({ length: count }, (_, k) => line(k)).join('\n')
   const bindings = inputs.map(
     (source, i) => `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<${storedType(source)}>;`,
   )
@@ -133,34 +153,35 @@ function sumDispatch(
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 ${bindings.join('\n')}
-@group(0) @binding(${inputs.length + 1}) var<storage, read_write> y: array<f32>;
-${tree ? 'var<workgroup> shared_totals: array<f32, 64>;' : ''}
+${each((k) => `@group(0) @binding(${inputs.length + 1 + k}) var<storage, read_write> y${k}: array<f32>;`)}
+${tree ? each((k) => `var<workgroup> lanes${k}: array<f32, 64>;`) : ''}
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
 let block = group.x + group.y * u.grid_x;
-${tree ? 'let target_index = block;' : 'let target_index = block * 64u + lane;'}
-if (target_index >= u.count) { return; }
-let n = target_index % u.inner;
-let p = (target_index / u.inner) % u.parts;
-let o = target_index / (u.inner * u.parts);
-let first = ${tree ? 'p * 64u + lane' : 'p'};
-let stride = u.parts${tree ? ' * 64u' : ''};
-var total = 0f;
-for (var r = first; r < u.reduced; r += stride) {
-${value}
+let column = ${tree ? 'block' : 'block * 64u + lane'};
+if (column >= u.count) { return; }
+let n = column % u.inner;
+let p = (column / u.inner) % u.parts;
+let o = column / (u.inner * u.parts);
+${each((k) => `var total${k} = 0f;`)}
+for (var r = ${tree ? 'p * 64u + lane' : 'p'}; r < u.reduced; r += u.parts${tree ? ' * 64u' : ''}) {
+${body}
 }
 ${
   tree
-    ? `shared_totals[lane] = total;
+    ? `${each((k) => `lanes${k}[lane] = total${k};`)}
 for (var half = 32u; half > 0u; half /= 2u) {
 workgroupBarrier();
-if (lane < half) { shared_totals[lane] += shared_totals[lane + half]; }
+if (lane < half) {
+${each((k) => `lanes${k}[lane] += lanes${k}[lane + half];`)}
 }
-if (lane == 0u) { y[target_index] = shared_totals[0]; }`
-    : 'y[target_index] = total;'
+}
+if (lane == 0u) {
+${each((k) => `y${k}[column] = lanes${k}[0];`)}
+}`
+    : each((k) => `y${k}[column] = total${k};`)
 }
 }
 `
-  const uniforms = [reduced, inner, parts, outer * parts * inner, channels, rowsPerSample, grid[0]]
-  return { label, source, uniforms, grid }
+  return { label, source, uniforms: [reduced, inner, parts, columns, channels, rowsPerSample, grid[0]], grid }
 }

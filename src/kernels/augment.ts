@@ -1,0 +1,41 @@
+import { applyOne, type Tensor } from '../engine/graph.js'
+import { ceilDiv, defineOp, flatGrid, input, output } from '../engine/op.js'
+import { elements, spec } from '../engine/shape.js'
+import { where } from './pointwise.js'
+import { shader } from './shaders.js'
+
+/**
+ * `other` inside the box, `base` outside, bit for bit.
+ *
+ * @param base [N, H, W, C] or [N, H, W], images or labels
+ * @param other the same shape
+ * @param box u8 [N, H, W], 1 inside
+ */
+export function cutmix(base: Tensor, other: Tensor, box: Tensor): Tensor {
+  const [n = 0, height = 0, width = 0] = box.shape
+  return where(base.shape.length === 4 ? box.reshape(n, height, width, 1) : box, other, base)
+}
+
+const normalizeImageOp = defineOp<undefined>('normalizeImage', {
+  shape: ([x = spec([])]) => {
+    if (x.dtype !== 'u8' || x.shape.at(-1) !== 3) throw new Error('expects bytes [N, H, W, 3]')
+    return [spec(x.shape)]
+  },
+  kernel: ({ inputs: [x = spec([])] }) => {
+    const count = elements(x.shape) / 3
+    const grid = flatGrid(ceilDiv(count, 64))
+    const source = shader('normalize_image')
+    const dispatch = {
+      label: 'normalizeImage',
+      source,
+      reads: [input(0)],
+      writes: [output(0)],
+      uniforms: [count, grid[0]],
+      grid,
+    }
+    return [{ name: 'pixels', dispatches: [dispatch] }]
+  },
+})
+
+/** RGB bytes u8 [N, H, W, 3] as float32, normalised by ImageNet's mean and deviation per channel. */
+export const normalizeImage = (x: Tensor): Tensor => applyOne(normalizeImageOp, [x], undefined)

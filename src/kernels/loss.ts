@@ -1,0 +1,174 @@
+import * as e from '../engine/expr.js'
+import { apply, applyOne, type Tensor } from '../engine/graph.js'
+import { ceilDiv, defineOp, flatGrid, input, type KernelContext, output } from '../engine/op.js'
+import { elements, type Spec, sameShape, spec } from '../engine/shape.js'
+import { atLeast, div, mul, pointwise } from './pointwise.js'
+import { sum, sumAllTo } from './reduce.js'
+import { kthSmallest } from './select.js'
+import { loadTarget, type ShaderName, shader } from './shaders.js'
+
+interface CrossEntropyAttrs {
+  readonly ignoreIndex: number
+}
+
+function checkTarget(logits: Spec, target: Spec): void {
+  if (!sameShape(logits.shape.slice(0, -1), target.shape))
+    throw new Error('the target is not the logits without classes')
+  if (target.dtype === 'f32') throw new Error('the target must be u8 or u32')
+}
+
+function rowKernel(label: string, name: ShaderName, { inputs, outputs, attrs }: KernelContext<CrossEntropyAttrs>) {
+  const [logits = spec([]), target = spec([])] = inputs
+  const channels = logits.shape.at(-1) ?? 1
+  const rows = elements(target.shape)
+  const grid = flatGrid(ceilDiv(rows, 64))
+  const source = shader(name, { hooks: { load_target: loadTarget(target.dtype) } })
+  const reads = inputs.map((_, i) => input(i))
+  const writes = outputs.map((_, i) => output(i))
+  const uniforms = [rows, channels, attrs.ignoreIndex, grid[0]]
+  return [{ name: 'rows', dispatches: [{ label, source, reads, writes, uniforms, grid }] }]
+}
+
+const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
+  shape: ([logits = spec([]), target = spec([])]) => {
+    checkTarget(logits, target)
+    return [spec(target.shape), spec(target.shape)]
+  },
+  vjp: ({ inputs: [logits, target], attrs, grads: [dy] }) => [
+    logits && target && dy && applyOne(crossEntropyGradOp, [logits, target, dy], attrs),
+  ],
+  kernel: (context) => rowKernel('crossEntropy', 'cross_entropy', context),
+})
+
+const crossEntropyGradOp = defineOp<CrossEntropyAttrs>('crossEntropyGrad', {
+  shape: ([logits = spec([])]) => [logits],
+  kernel: (context) => rowKernel('crossEntropyGrad', 'cross_entropy_grad', context),
+})
+
+/** Loss and probability of the target class per pixel; ignored pixels have loss 0 and probability 1. */
+function crossEntropyParts(logits: Tensor, target: Tensor, ignoreIndex: number): { loss: Tensor; probability: Tensor } {
+  const [loss, probability] = apply(crossEntropyOp, [logits, target], { ignoreIndex })
+  if (!loss || !probability) throw new Error('unreachable: crossEntropy has two outputs')
+  return { loss, probability: probability.detach() }
+}
+
+interface IgnoreOptions {
+  /** Target value of pixels that do not count; 255 by default. */
+  readonly ignoreIndex?: number
+}
+
+/**
+ * Cross entropy per pixel, as `torch.nn.functional.cross_entropy(reduction='none')`; 0 where ignored.
+ *
+ * @param logits [N, H, W, C]
+ * @param target u8 or u32 [N, H, W], class indices
+ * @returns [N, H, W]
+ */
+export const crossEntropy = (logits: Tensor, target: Tensor, { ignoreIndex = 255 }: IgnoreOptions = {}): Tensor =>
+  crossEntropyParts(logits, target, ignoreIndex).loss
+
+/** 1 where the target counts, else 0. */
+const countedPixels = (target: Tensor, ignoreIndex: number): Tensor =>
+  pointwise('counted', [e.formula((x) => e.sub(e.constant(1), e.equal(x, e.constant(ignoreIndex))))], [target])
+
+/**
+ * The mean cross entropy of the pixels that are not ignored: a scalar. NaN with zero gradient where all are, as in
+ * PyTorch.
+ */
+export function crossEntropyMean(logits: Tensor, target: Tensor, { ignoreIndex = 255 }: IgnoreOptions = {}): Tensor {
+  const [total, count] = sumAllTo(
+    [crossEntropy(logits, target, { ignoreIndex }), countedPixels(target, ignoreIndex)],
+    [],
+  )
+  if (!total || !count) throw new Error('unreachable: two sums were asked for')
+  return div(total, count)
+}
+
+export interface OhemOptions extends IgnoreOptions {
+  /** Pixels whose target has at most this probability always count. */
+  readonly threshold: number
+  /** At least this many of the hardest pixels count; 0, or more than there are valid pixels: all count. */
+  readonly minKept: number
+}
+
+/**
+ * Online hard example mining, as the reference code's ProbOhemCrossEntropy2d: the mean cross entropy of the pixels whose
+ * target's probability is at most max(threshold, the minKept-th smallest).
+ *
+ * @returns the loss, a scalar, and the pixels that count: [N, H, W] of 1 and 0
+ */
+export function ohemCrossEntropy(
+  logits: Tensor,
+  target: Tensor,
+  { threshold, minKept, ignoreIndex = 255 }: OhemOptions,
+): { loss: Tensor; kept: Tensor } {
+  const { loss, probability } = crossEntropyParts(logits, target, ignoreIndex)
+  const counted = countedPixels(target, ignoreIndex)
+  let kept = counted
+  if (minKept > 0) {
+    const kth = kthSmallest(probability, Math.min(minKept, elements(target.shape)))
+    const enough = pointwise('enough', [e.formula((n) => e.greaterEqual(n, e.constant(minKept)))], [sum(counted)])
+    const formula = e.formula((p, isCounted, limit, isEnough) => {
+      const hard = e.greaterEqual(e.max(limit, e.constant(Math.fround(threshold))), p)
+      return e.mul(isCounted, e.where(isEnough, hard, e.constant(1)))
+    })
+    kept = pointwise('hardPixels', [formula], [probability, counted, kth, enough]).detach()
+  }
+  const [total, count] = sumAllTo([mul(loss, kept), kept], [])
+  if (!total || !count) throw new Error('unreachable: two sums were asked for')
+  return { loss: div(total, count), kept }
+}
+
+/**
+ * How confidence weighs a loss: `pixelwise`, confident pixels count; `pixelratio`, all pixels of an image count by the
+ * share of confident ones; `pixelavg`, all pixels of the batch count by the sum over images of the mean confidence.
+ */
+export type ConfidenceMode = 'pixelwise' | 'pixelratio' | 'pixelavg'
+
+export interface ConfidenceOptions {
+  /** A pixel is confident from here on, compared in float32. */
+  readonly threshold: number
+  readonly mode: ConfidenceMode
+}
+
+/** 1 where a pixel is confident and not ignored (mask 255), else 0. */
+const confidentPixels = (confidence: Tensor, ignoreMask: Tensor, threshold: number): Tensor =>
+  mul(atLeast(confidence, threshold), countedPixels(ignoreMask, 255))
+
+/**
+ * The confidence-weighted loss of the PrevMatch code, always divided by the number of valid pixels of the batch.
+ * Ignored pixels stay in the loss sum of `pixelratio` and `pixelavg`, as they do there.
+ *
+ * @param loss [N, H, W]
+ * @param confidence [N, H, W]; no gradient flows through it
+ * @param ignoreMask u8 or u32 [N, H, W], 255 where a pixel is ignored
+ */
+export function confidenceWeightedLoss(
+  loss: Tensor,
+  confidence: Tensor,
+  ignoreMask: Tensor,
+  { threshold, mode }: ConfidenceOptions,
+): Tensor {
+  const trusted = confidence.detach()
+  const valid = countedPixels(ignoreMask, 255)
+  if (mode === 'pixelwise') {
+    const [total, count] = sumAllTo([mul(loss, confidentPixels(trusted, ignoreMask, threshold)), valid], [])
+    if (!total || !count) throw new Error('unreachable: two sums were asked for')
+    return div(total, count)
+  }
+  const perImage = [loss.shape[0] ?? 0, 1, 1]
+  const weight = mode === 'pixelratio' ? confidentPixels(trusted, ignoreMask, threshold) : mul(trusted, valid)
+  const [losses, weights, counts] = sumAllTo([loss, weight, valid], perImage)
+  if (!losses || !weights || !counts) throw new Error('unreachable: three sums were asked for')
+  const shares = div(weights, counts)
+  const total = mode === 'pixelratio' ? sum(mul(losses, shares)) : mul(sum(losses), sum(shares))
+  return div(total, sum(counts))
+}
+
+/** The share of valid pixels that are confident: a scalar. */
+export function confidentRatio(confidence: Tensor, ignoreMask: Tensor, threshold: number): Tensor {
+  const pixels = [confidentPixels(confidence.detach(), ignoreMask, threshold), countedPixels(ignoreMask, 255)]
+  const [confident, valid] = sumAllTo(pixels, [])
+  if (!confident || !valid) throw new Error('unreachable: two sums were asked for')
+  return div(confident, valid)
+}

@@ -1,0 +1,43 @@
+import { applyOne, type Tensor } from '../engine/graph.js'
+import { ceilDiv, defineOp, flatGrid, input, output } from '../engine/op.js'
+import { elements, sameShape, spec } from '../engine/shape.js'
+import { loadTarget, shader } from './shaders.js'
+
+interface ConfusionAttrs {
+  readonly ignoreIndex: number
+}
+
+const confusionOp = defineOp<ConfusionAttrs>('confusionMatrix', {
+  shape: ([counts = spec([]), predicted = spec([]), target = spec([])]) => {
+    const [rows, columns] = counts.shape
+    if (counts.dtype !== 'u32' || counts.shape.length !== 2 || rows !== columns)
+      throw new Error('counts must be u32 [K, K]')
+    if (!sameShape(predicted.shape, target.shape)) throw new Error('prediction and target differ in shape')
+    return [counts]
+  },
+  inplace: () => new Map([[0, 0]]),
+  kernel: ({ inputs: [counts = spec([]), predicted = spec([]), target = spec([])], attrs }) => {
+    const count = elements(predicted.shape)
+    const grid = flatGrid(ceilDiv(count, 64))
+    const source = shader('confusion_matrix', { hooks: { load_target: loadTarget(target.dtype) } })
+    const reads = [input(1), input(2)]
+    const uniforms = [count, counts.shape[0] ?? 0, attrs.ignoreIndex, grid[0]]
+    const dispatch = { label: 'confusionMatrix', source, reads, writes: [output(0)], uniforms, grid }
+    return [{ name: 'atomics', dispatches: [dispatch] }]
+  },
+})
+
+/**
+ * Adds a batch of predictions to a confusion matrix.
+ *
+ * @param counts u32 [K, K], rows by target, columns by prediction
+ * @param predicted u32 [N, H, W]
+ * @param target u8 or u32 [N, H, W]; `ignoreIndex` does not count
+ * @returns the new counts, for the caller to assign
+ */
+export const confusionMatrix = (
+  counts: Tensor,
+  predicted: Tensor,
+  target: Tensor,
+  { ignoreIndex = 255 }: { ignoreIndex?: number } = {},
+): Tensor => applyOne(confusionOp, [counts, predicted, target], { ignoreIndex })

@@ -1,0 +1,51 @@
+import { applyOne, type Tensor } from '../engine/graph.js'
+import { ceilDiv, type Dispatch, defineOp, input, output, temporary } from '../engine/op.js'
+import { elements, spec } from '../engine/shape.js'
+import { shader } from './shaders.js'
+
+interface KthAttrs {
+  readonly k: number
+}
+
+const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
+  shape: ([x = spec([])], { k }) => {
+    if (k < 1 || k > elements(x.shape)) throw new Error(`there is no ${k}th smallest of ${elements(x.shape)} elements`)
+    return [spec([])]
+  },
+  kernel: ({ inputs: [x = spec([])], attrs: { k }, adapter }) => {
+    const count = elements(x.shape)
+    const groups = Math.max(1, Math.min(ceilDiv(count, 1024), adapter.software ? 8 : 256))
+    const uniforms = [count, k, groups]
+    const histogram = spec([4, 256], 'u32')
+    const clear: Dispatch = {
+      label: 'kthSmallest clear',
+      source: shader('clear'),
+      reads: [],
+      writes: [temporary(0)],
+      uniforms: [4 * 256],
+      grid: [16, 1, 1],
+    }
+    const passes = [0, 1, 2, 3].map(
+      (pass): Dispatch => ({
+        label: 'kthSmallest',
+        source: shader('kth_smallest', { constants: { PASS: pass } }),
+        reads: [input(0)],
+        writes: [temporary(0)],
+        uniforms,
+        grid: [groups, 1, 1],
+      }),
+    )
+    const finish: Dispatch = {
+      label: 'kthSmallest finish',
+      source: shader('kth_smallest_finish'),
+      reads: [temporary(0)],
+      writes: [output(0)],
+      uniforms,
+      grid: [1, 1, 1],
+    }
+    return [{ name: 'radix', temporaries: [histogram], dispatches: [clear, ...passes, finish] }]
+  },
+})
+
+/** The k-th smallest element (k from 1) of a tensor of non-negative floats, exactly: a scalar without gradient. */
+export const kthSmallest = (x: Tensor, k: number): Tensor => applyOne(kthSmallestOp, [x], { k })
