@@ -48,7 +48,9 @@ function mergeOne(node: Node, mayVanish: (value: Tensor) => boolean, maxInputs: 
     const merged = merge(node.inputs, value, innerInputs, innerExpr, exprs)
     const size = merged.exprs.reduce((sum, e) => sum + exprSize(e), 0)
     if (merged.inputs.length + node.outputs.length > maxInputs || size > maxFormulaSize) continue
-    return { ...node, inputs: merged.inputs, attrs: formula.set(node.attrs as never, merged.exprs, merged.inputs) }
+    const op = node.op && { ...node.op, name: `${producer.op?.name}+${node.op.name}` }
+    const attrs = formula.set(node.attrs as never, merged.exprs, merged.inputs)
+    return { ...node, op, inputs: merged.inputs, attrs }
   }
   return undefined
 }

@@ -1,7 +1,7 @@
 /** What a use of a shader file changes in it. */
 export interface Specialization {
   /** New values of leading `const NAME = …;` declarations. */
-  readonly constants?: Readonly<Record<string, number>>
+  readonly constants?: Readonly<Record<string, number | boolean>>
   /** New targets of `alias NAME = …;` declarations: element types. */
   readonly aliases?: Readonly<Record<string, string>>
   /** New texts of functions, by name: the whole `fn name(…) { … }`. */

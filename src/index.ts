@@ -1,0 +1,50 @@
+/**
+ * The engine of atrous: tensors on WebGPU with automatic differentiation.
+ *
+ * `compile` traces a function of symbolic tensors once and returns a `Program` that replays it. Tensors own no memory:
+ * a `Store` owns parameters, a `Program` owns its intermediates. Maps are [N, H, W, C], convolution weights
+ * [KH, KW, C / groups, O], matrices row-major; all arithmetic is float32.
+ *
+ * In Node open a device with `open` of `atrous/node`; in a browser pass an adapter to `openDevice`.
+ */
+export { type AdapterSummary, Device, openDevice, summarize, type Wait } from './engine/device.js'
+export { assign, read, scoped, type Tensor } from './engine/graph.js'
+export { type CompileOptions, compile, type MemorySummary, type Program, type RunOptions } from './engine/program.js'
+export { type Data, type DType, type Shape, type Spec, spec } from './engine/shape.js'
+export { Store, type Variable } from './engine/store.js'
+export { cutmix, normalizeImage } from './kernels/augment.js'
+export { grad } from './kernels/autograd.js'
+export { type BatchNormTensors, batchNormEvaluation, batchNormTraining } from './kernels/batchnorm.js'
+export { type Conv2dOptions, conv2d } from './kernels/conv2d.js'
+export {
+  type ConfidenceMode,
+  type ConfidenceOptions,
+  confidenceWeightedLoss,
+  crossEntropy,
+  crossEntropyMean,
+  type OhemOptions,
+  ohemCrossEntropy,
+} from './kernels/loss.js'
+export { matmul } from './kernels/matmul.js'
+export { confusionMatrix } from './kernels/metrics.js'
+export { concat, slice, split } from './kernels/movement.js'
+export {
+  add,
+  atLeast,
+  broadcastTo,
+  div,
+  equals,
+  fill,
+  mul,
+  relu,
+  scale,
+  sub,
+  toU32,
+  where,
+} from './kernels/pointwise.js'
+export { globalAveragePool, maxPool2d } from './kernels/pool.js'
+export { sum, sumTo } from './kernels/reduce.js'
+export { resizeBilinear } from './kernels/resize.js'
+export { kthSmallest } from './kernels/select.js'
+export { softmax, softmaxMax } from './kernels/softmax.js'
+export { type SgdTensors, sgd } from './kernels/update.js'

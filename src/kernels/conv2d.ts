@@ -1,0 +1,119 @@
+import { applyOne, type Tensor } from '../engine/graph.js'
+import { defineOp } from '../engine/op.js'
+import { type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
+import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-tiled.js'
+
+export interface Conv2dOptions {
+  readonly stride?: number
+  /** Zeros on every side. */
+  readonly padding?: number
+  readonly dilation?: number
+  /** Groups of channels that see only each other; as many as channels: depthwise. */
+  readonly groups?: number
+}
+
+type ConvAttrs = Required<Conv2dOptions>
+
+interface SizedAttrs extends ConvAttrs {
+  /** Shape of the gradient: that of x or w. */
+  readonly size: Shape
+}
+
+const withDefaults = ({ stride = 1, padding = 0, dilation = 1, groups = 1 }: Conv2dOptions): ConvAttrs => ({
+  stride,
+  padding,
+  dilation,
+  groups,
+})
+
+/** Shape of the result; throws what does not fit. */
+function convShape(x: Shape, w: Shape, { stride, padding, dilation, groups }: ConvAttrs): number[] {
+  const [n = 0, height = 0, width = 0, channels = 0] = x
+  const [kh = 0, kw = 0, wIn = 0, wOut = 0] = w
+  if (x.length !== 4 || w.length !== 4) throw new Error('expects x [N, H, W, C] and w [KH, KW, C / groups, O]')
+  if (channels !== wIn * groups) throw new Error(`x has ${channels} channels, w takes ${wIn} in ${groups} group(s)`)
+  if (wOut % groups !== 0) throw new Error(`${wOut} output channels do not divide into ${groups} groups`)
+  const extent = (size: number, taps: number) =>
+    Math.floor((size + 2 * padding - dilation * (taps - 1) - 1) / stride) + 1
+  const shape = [n, extent(height, kh), extent(width, kw), wOut]
+  if (shape.some((value) => value < 1)) throw new Error(`the kernel is larger than the padded map: ${showShape(shape)}`)
+  return shape
+}
+
+const geometryOf = (x: Spec, w: Spec, y: Spec, { stride, padding, dilation, groups }: ConvAttrs): ConvGeometry => {
+  const [n = 0, xHeight = 0, xWidth = 0, xChannels = 0] = x.shape
+  const [kh = 0, kw = 0] = w.shape
+  const [, yHeight = 0, yWidth = 0, yChannels = 0] = y.shape
+  return { n, xHeight, xWidth, xChannels, yHeight, yWidth, yChannels, kh, kw, stride, padding, dilation, groups }
+}
+
+const conv2dOp = defineOp<ConvAttrs>('conv2d', {
+  shape: ([x = spec([]), w = spec([])], attrs) => [spec(convShape(x.shape, w.shape, attrs))],
+  vjp: ({ inputs: [x, w], attrs, grads: [dy], wanted }) => {
+    if (!x || !w || !dy) return []
+    return [
+      wanted[0] ? conv2dInputGrad(dy, w, { ...attrs, size: x.shape }) : undefined,
+      wanted[1] ? conv2dWeightGrad(x, dy, { ...attrs, size: w.shape }) : undefined,
+    ]
+  },
+  kernel: ({ inputs: [x = spec([]), w = spec([])], outputs: [y = spec([])], attrs, adapter }) =>
+    convCandidates('forward', geometryOf(x, w, y, attrs), adapter),
+})
+
+const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
+  shape: ([dy = spec([]), w = spec([])], attrs) => {
+    const expected = convShape(attrs.size, w.shape, attrs)
+    if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
+    return [spec(attrs.size)]
+  },
+  // Linear in both arguments, so second derivatives are convolutions again.
+  vjp: ({ inputs: [dy, w], attrs, grads: [dx], wanted }) => {
+    if (!dy || !w || !dx) return []
+    return [
+      wanted[0] ? conv2d(dx, w, attrs) : undefined,
+      wanted[1] ? conv2dWeightGrad(dx, dy, { ...attrs, size: w.shape }) : undefined,
+    ]
+  },
+  kernel: ({ inputs: [dy = spec([]), w = spec([])], outputs: [dx = spec([])], attrs, adapter }) =>
+    convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), adapter),
+})
+
+const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
+  shape: ([x = spec([]), dy = spec([])], attrs) => {
+    const expected = convShape(x.shape, attrs.size, attrs)
+    if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
+    return [spec(attrs.size)]
+  },
+  kernel: ({ inputs: [x = spec([]), dy = spec([])], outputs: [dw = spec([])], attrs, adapter }) =>
+    weightGradCandidates(geometryOf(x, dw, dy, attrs), adapter),
+})
+
+/**
+ * 2-D cross-correlation as `torch.nn.functional.conv2d` without bias.
+ *
+ * @param x [N, H, W, C]
+ * @param w [KH, KW, C / groups, O]
+ * @returns [N, OH, OW, O] with OH = ⌊(H + 2 padding − dilation (KH − 1) − 1) / stride⌋ + 1
+ */
+export const conv2d = (x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tensor =>
+  applyOne(conv2dOp, [x, w], withDefaults(options))
+
+/**
+ * Gradient of `conv2d` with respect to its input.
+ *
+ * @param dy [N, OH, OW, O]
+ * @param w [KH, KW, C / groups, O]
+ * @param options those of the convolution, and `size`, the shape of x
+ */
+export const conv2dInputGrad = (dy: Tensor, w: Tensor, options: Conv2dOptions & { size: Shape }): Tensor =>
+  applyOne(inputGradOp, [dy, w], { ...withDefaults(options), size: options.size })
+
+/**
+ * Gradient of `conv2d` with respect to its weights.
+ *
+ * @param x [N, H, W, C]
+ * @param dy [N, OH, OW, O]
+ * @param options those of the convolution, and `size`, the shape of w
+ */
+export const conv2dWeightGrad = (x: Tensor, dy: Tensor, options: Conv2dOptions & { size: Shape }): Tensor =>
+  applyOne(weightGradOp, [x, dy], { ...withDefaults(options), size: options.size })

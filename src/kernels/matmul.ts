@@ -1,0 +1,67 @@
+import { applyOne, type Tensor } from '../engine/graph.js'
+import { defineOp } from '../engine/op.js'
+import { type Shape, spec } from '../engine/shape.js'
+import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-tiled.js'
+
+interface MatmulAttrs {
+  readonly transposeA: boolean
+  readonly transposeB: boolean
+}
+
+/** Rows and columns of a matrix after an optional transposition. */
+const extents = ([rows = 0, columns = 0]: Shape, transposed: boolean): [number, number] =>
+  transposed ? [columns, rows] : [rows, columns]
+
+/** A product of matrices is a 1×1 convolution of a map of one row. */
+const asConvolution = (pixels: number, xChannels: number, yChannels: number): ConvGeometry => ({
+  n: 1,
+  xHeight: 1,
+  xWidth: pixels,
+  xChannels,
+  yHeight: 1,
+  yWidth: pixels,
+  yChannels,
+  kh: 1,
+  kw: 1,
+  stride: 1,
+  padding: 0,
+  dilation: 1,
+  groups: 1,
+})
+
+const matmulOp = defineOp<MatmulAttrs>('matmul', {
+  shape: ([a = spec([]), b = spec([])], { transposeA, transposeB }) => {
+    if (a.shape.length !== 2 || b.shape.length !== 2) throw new Error('expects two matrices')
+    if (transposeA && transposeB) throw new Error('transposes one factor at most')
+    const [m, k] = extents(a.shape, transposeA)
+    const [k2, n] = extents(b.shape, transposeB)
+    if (k !== k2) throw new Error(`${k} columns meet ${k2} rows`)
+    return [spec([m, n])]
+  },
+  vjp: ({ inputs: [a, b], attrs: { transposeA, transposeB }, grads: [dy], wanted }) => {
+    if (!a || !b || !dy) return []
+    const da = () => (transposeA ? matmul(b, dy, { transposeB: true }) : matmul(dy, b, { transposeB: !transposeB }))
+    const db = () => (transposeB ? matmul(dy, a, { transposeA: true }) : matmul(a, dy, { transposeA: !transposeA }))
+    return [wanted[0] ? da() : undefined, wanted[1] ? db() : undefined]
+  },
+  kernel: ({ inputs: [a = spec([])], outputs: [y = spec([])], attrs: { transposeA, transposeB }, adapter }) => {
+    const [m = 0, n = 0] = y.shape
+    const [, k] = extents(a.shape, transposeA)
+    if (transposeA) return weightGradCandidates(asConvolution(k, m, n), adapter)
+    if (transposeB) return convCandidates('inputGrad', asConvolution(m, n, k), adapter)
+    return convCandidates('forward', asConvolution(m, k, n), adapter)
+  },
+})
+
+/**
+ * The product of two matrices.
+ *
+ * @param a [M, K], or [K, M] with `transposeA`
+ * @param b [K, N], or [N, K] with `transposeB`
+ * @returns [M, N]
+ */
+export const matmul = (
+  a: Tensor,
+  b: Tensor,
+  { transposeA = false, transposeB = false }: Partial<MatmulAttrs> = {},
+): Tensor => applyOne(matmulOp, [a, b], { transposeA, transposeB })
