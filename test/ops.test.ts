@@ -1,0 +1,44 @@
+// Every row of the table of operators: values against the reference, gradients against its finite differences, every
+// kernel that could be chosen, and the program without optimisation.
+import { test } from 'uvu'
+import type { Choose } from '#dist/engine/lower.js'
+import { findAdapters, open } from '#dist/engine/node.js'
+import { cases } from './cases.js'
+import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from './check.js'
+import { skipUnless } from './skip.js'
+
+const available = (await findAdapters()).length > 0
+const deviceTest = skipUnless(available, 'there is no WebGPU adapter')
+const device = available ? await open() : undefined
+
+for (const row of cases) {
+  deviceTest(`${row.op}: ${row.name}`, async () => {
+    if (!device) throw new Error('unreachable: the test is skipped without a device')
+    const prepared = prepare(row)
+    let kernels = 1
+    const first: Choose = (_, candidates) => {
+      kernels = Math.max(kernels, candidates.length)
+      return candidates[0]
+    }
+    const optimized = await runCase(device, prepared, { choose: first })
+    compareOutputs(prepared, optimized, 'first kernels')
+    compareGradients(prepared, optimized)
+    for (let k = 1; k < kernels; k++) {
+      const names = new Set<string>()
+      const choose: Choose = (_, candidates) => {
+        const candidate = candidates[Math.min(k, candidates.length - 1)]
+        if (candidate && candidates.length > 1) names.add(candidate.name)
+        return candidate
+      }
+      const other = await runCase(device, prepared, { choose })
+      compareOutputs(prepared, other, `kernel ${[...names].join(', ')}`)
+      compareRuns(prepared, optimized, other, `with kernel ${[...names].join(', ')}`)
+    }
+    const naive = await runCase(device, prepared, { optimize: false })
+    compareRuns(prepared, optimized, naive, 'without optimisation')
+  })
+}
+
+test.after(() => device?.destroy())
+
+test.run()
