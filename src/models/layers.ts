@@ -1,0 +1,125 @@
+import { assign, read, scoped, type Tensor } from '../engine/graph.js'
+import { elements, type Shape, spec } from '../engine/shape.js'
+import type { Store, Variable } from '../engine/store.js'
+import { batchNormEvaluation, batchNormTraining } from '../kernels/batchnorm.js'
+import { conv2d } from '../kernels/conv2d.js'
+import { add, relu } from '../kernels/pointwise.js'
+
+/** Source of initial values. */
+export interface InitialRandom {
+  /** Uniform in [low, high). */
+  uniform(low: number, high: number): number
+  /** Standard normal. */
+  normal(): number
+}
+
+/** Where a layer declares its variables: a store, and the path of the layer in it. */
+export class Declarations {
+  /**
+   * @param random draws the initial weights; without it they are 0, for values that are loaded afterwards
+   * @param path PyTorch's name of the module, such as `backbone.layer1.0`
+   */
+  constructor(
+    private readonly store: Store,
+    readonly random: InitialRandom | undefined,
+    private readonly path = '',
+  ) {}
+
+  /** The place of a submodule; `name` may have several parts. */
+  at(name: string): Declarations {
+    return new Declarations(this.store, this.random, this.path === '' ? name : `${this.path}.${name}`)
+  }
+
+  /** Declares a variable of this layer, its elements given by `value`, or 0. */
+  declare(name: string, shape: Shape, value?: () => number): Variable {
+    const data = value && Float32Array.from({ length: elements(shape) }, value)
+    return this.store.declare(`${this.path}.${name}`, spec(shape), data)
+  }
+}
+
+/** Whether batch norm takes the statistics of the batch and updates the running ones. */
+export interface Mode {
+  readonly training: boolean
+}
+
+/** Feature maps in, feature maps out: [N, H, W, C]. Called while tracing. */
+export type Layer = (x: Tensor, mode: Mode) => Tensor
+
+export interface ConvOptions {
+  readonly kernel?: number
+  readonly stride?: number
+  readonly dilation?: number
+  readonly bias?: boolean
+  /**
+   * `uniform`: PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weight and bias;
+   * `fanOut`: N(0, 2/fan_out), as residual networks have it.
+   */
+  readonly init?: 'uniform' | 'fanOut'
+}
+
+/** A convolution that keeps the size of the map, up to its stride. */
+export function conv(
+  at: Declarations,
+  cin: number,
+  cout: number,
+  { kernel = 1, stride = 1, dilation = 1, bias = false, init = 'uniform' }: ConvOptions = {},
+): Layer {
+  const { random } = at
+  const bound = 1 / Math.sqrt(cin * kernel * kernel)
+  const deviation = Math.sqrt(2 / (cout * kernel * kernel))
+  const uniform = random && (() => random.uniform(-bound, bound))
+  const normal = random && (() => deviation * random.normal())
+  const weight = at.declare('weight', [kernel, kernel, cin, cout], init === 'fanOut' ? normal : uniform)
+  const offset = bias ? at.declare('bias', [cout], uniform) : undefined
+  const padding = dilation * Math.floor(kernel / 2)
+  return (x) => {
+    const y = conv2d(x, read(weight), { stride, padding, dilation })
+    return offset ? add(y, read(offset)) : y
+  }
+}
+
+/** Batch norm; the running statistics are those of PyTorch (momentum 0.1, unbiased variance). */
+export function batchNorm(at: Declarations, channels: number): Layer {
+  const weight = at.declare('weight', [channels], () => 1)
+  const bias = at.declare('bias', [channels])
+  const runningMean = at.declare('running_mean', [channels])
+  const runningVar = at.declare('running_var', [channels], () => 1)
+  return (x, { training }) => {
+    const state = {
+      weight: read(weight),
+      bias: read(bias),
+      runningMean: read(runningMean),
+      runningVar: read(runningVar),
+    }
+    if (!training) return batchNormEvaluation(x, state)
+    const result = batchNormTraining(x, state)
+    assign(runningMean, result.runningMean)
+    assign(runningVar, result.runningVar)
+    return result.y
+  }
+}
+
+/** Convolution without bias, batch norm, ReLU, named as three places of a PyTorch `Sequential` from `first` on. */
+export function convUnit(
+  at: Declarations,
+  first: number,
+  cin: number,
+  cout: number,
+  options: Omit<ConvOptions, 'bias'> = {},
+): Layer {
+  const convolve = conv(at.at(`${first}`), cin, cout, options)
+  const normalize = batchNorm(at.at(`${first + 1}`), cout)
+  return named(`${first}`, (x, mode) => relu(normalize(convolve(x, mode), mode)))
+}
+
+/** The layer whose operators carry `name` in errors and profiles. */
+export const named =
+  (name: string, layer: Layer): Layer =>
+  (x, mode) =>
+    scoped(name, () => layer(x, mode))
+
+/** One layer after the other. */
+export const sequence =
+  (layers: readonly Layer[]): Layer =>
+  (x, mode) =>
+    layers.reduce((y, layer) => layer(y, mode), x)

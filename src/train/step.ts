@@ -1,0 +1,251 @@
+import type { Device } from '../engine/device.js'
+import { compile, type Program } from '../engine/program.js'
+import { type Spec, spec } from '../engine/shape.js'
+import { Store, type Variable } from '../engine/store.js'
+import { type DeepLabV3Plus, quarter } from '../models/deeplabv3plus.js'
+import type { Batch, BatchField } from './batch.js'
+import type { Criterion } from './losses.js'
+import { get, semiSupervised, supervised, type Tensors } from './methods.js'
+import { createVelocities, globalNorm, updateParameters } from './optimizer.js'
+import { Ensemble, type PreviousDraws, PreviousModels, type PreviousSettings } from './previous.js'
+import { lambdaAt, learningRateAt } from './schedule.js'
+
+export type Method = 'supervised' | 'unimatch' | 'prevmatch'
+
+/** What a trainer takes from the configuration, under the names it has there. */
+export interface TrainerConfig {
+  readonly method: Method
+  readonly dataset: string
+  readonly epochs: number
+  readonly lr: number
+  /** Learning rate of everything but the backbone, as a multiple of `lr`. */
+  readonly lr_multi: number
+  readonly criterion: Criterion
+  readonly conf_thresh: number
+  readonly prev: PreviousSettings
+  /** Label of the labeled pixels that do not count. */
+  readonly ignore_index: number
+}
+
+export interface TrainerOptions {
+  readonly iterationsPerEpoch: number
+  /** Labeled images per step, and unlabeled images in each of the two unlabeled batches. */
+  readonly labeled: number
+  readonly unlabeled: number
+  /** Size of the crops. */
+  readonly height: number
+  readonly width: number
+  /** Also compute the norm of the gradients. */
+  readonly gradNorm?: boolean
+  /** Called as pipelines are compiled. */
+  readonly onProgress?: (done: number, total: number) => void
+}
+
+/** The random choices of one step. */
+export interface Draws {
+  /** Multipliers (0 or 2) of the channels of c1 and c4 for labeled and unlabeled images: [labeled + unlabeled, C]. */
+  readonly drop_c1: Float32Array
+  readonly drop_c4: Float32Array
+  /** Previous models, where there are any. */
+  readonly previous?: PreviousDraws
+}
+
+/** What one step computed. What its method lacks is undefined. */
+export interface StepResult {
+  readonly total_loss: number
+  readonly loss_x: number
+  readonly loss_s1?: number
+  readonly loss_s2?: number
+  readonly loss_fp?: number
+  readonly mask_ratio?: number
+  readonly loss_s1_prev?: number
+  readonly loss_s2_prev?: number
+  readonly loss_fp_prev?: number
+  readonly mask_ratio_prev?: number
+  readonly grad_norm?: number
+  /** Learning rates of the backbone and of everything else. */
+  readonly lr_used: readonly [number, number]
+  readonly lambda: number
+}
+
+type LossName = Exclude<keyof StepResult, 'lr_used' | 'lambda'>
+const labeledFields = ['img_x', 'mask_x'] as const satisfies readonly BatchField[]
+const unlabeledImages = [
+  'img_u_w',
+  'img_u_s1',
+  'img_u_s2',
+  'img_u_w_mix',
+  'img_u_s1_mix',
+  'img_u_s2_mix',
+] as const satisfies readonly BatchField[]
+const unlabeledMaps = [
+  'ignore_mask',
+  'ignore_mask_mix',
+  'cutmix_box1',
+  'cutmix_box2',
+] as const satisfies readonly BatchField[]
+const scalars = ['lr_backbone', 'lr_rest'] as const
+const scalarsOfPrevious = ['lambda', 'denominator'] as const
+
+/** Trains a model; the state of a training between its steps. */
+export class Trainer {
+  /** Steps done. Set it to go on after a checkpoint. */
+  iteration = 0
+
+  private constructor(
+    readonly model: DeepLabV3Plus,
+    readonly config: TrainerConfig,
+    readonly options: TrainerOptions,
+    /** Momentum of the parameters, under their names. */
+    readonly velocities: Store,
+    readonly previous: PreviousModels,
+    private readonly workspace: Store,
+    private readonly ensemble: Ensemble | undefined,
+    private readonly program: Program,
+  ) {}
+
+  /** See `createTrainer`. */
+  static async create(
+    device: Device,
+    model: DeepLabV3Plus,
+    config: TrainerConfig,
+    options: TrainerOptions,
+  ): Promise<Trainer> {
+    const { labeled, unlabeled, height, width, gradNorm, onProgress } = options
+    const velocities = createVelocities(model.parameters)
+    const workspace = new Store(device, 'workspace')
+    let ensemble: Ensemble | undefined
+    let previousLogits: Variable | undefined
+    if (config.method === 'prevmatch') {
+      const shape = [2 * unlabeled, quarter(height), quarter(width), model.config.nclass]
+      const sum = workspace.declare('previous logits', spec(shape))
+      ensemble = await Ensemble.compile(device, model, [unlabeled, height, width, 3], sum)
+      previousLogits = sum
+    }
+    const { criterion, ignore_index: ignoreIndex, conf_thresh: threshold, prev, dataset } = config
+    const setting = { model, criterion, ignoreIndex, threshold, labeled, unlabeled, size: [height, width] as const }
+    const trust = { threshold: prev.conf_thresh, mode: dataset === 'cityscapes' ? 'pixelavg' : 'pixelwise' } as const
+    const body = (inputs: Tensors): Tensors => {
+      const guide = previousLogits && { logits: previousLogits, trust }
+      const losses =
+        config.method === 'supervised' ? supervised(setting, inputs) : semiSupervised(setting, inputs, guide)
+      const rates = { backbone: get(inputs, 'lr_backbone'), rest: get(inputs, 'lr_rest') }
+      const gradients = updateParameters(losses.total_loss, model.parameters, velocities, rates)
+      return gradNorm ? { ...losses, grad_norm: globalNorm(gradients) } : { ...losses }
+    }
+    const progress = onProgress ? { onProgress } : {}
+    const specs = inputSpecs(model, config, options)
+    const program = await compile(device, specs, body, { label: `${config.method} step`, ...progress })
+    const previous = new PreviousModels(config.prev.list_max_len, (snapshot) => ensemble?.forget(snapshot))
+    return new Trainer(model, config, options, velocities, previous, workspace, ensemble, program)
+  }
+
+  get iterations(): number {
+    return this.config.epochs * this.options.iterationsPerEpoch
+  }
+
+  /** Epoch of the next step, from 0. */
+  get epoch(): number {
+    return Math.floor(this.iteration / this.options.iterationsPerEpoch)
+  }
+
+  /** Learning rates of the next step: of the backbone and of everything else. */
+  get learningRates(): [number, number] {
+    const rate = learningRateAt(this.config.lr, this.iteration, this.iterations)
+    return [rate, rate * this.config.lr_multi]
+  }
+
+  /** Memory of the step's program in bytes; see `MemorySummary`. */
+  get memory(): Program['memory'] {
+    return this.program.memory
+  }
+
+  /**
+   * Keeps a copy of the model for the next epochs where the method does so. Call it before the first step of an epoch.
+   * @param newBest whether the epoch before reached a new best validation result
+   * @returns whether a copy was kept
+   */
+  beginEpoch(epoch: number, newBest: boolean): boolean {
+    const { method, prev } = this.config
+    if (method !== 'prevmatch' || !newBest || epoch < prev.base_only_epoch) return false
+    this.previous.push(this.model.store)
+    return true
+  }
+
+  /** One iteration: forward, losses, gradients, update. The learning rates follow after it. */
+  async step(batch: Batch, draws: Draws): Promise<StepResult> {
+    const { method } = this.config
+    const [backbone, rest] = this.learningRates
+    const guided = method === 'prevmatch' && this.previous.length > 0
+    const lambda = guided ? lambdaAt(this.epoch, this.config.epochs) : 0
+    if (guided) {
+      if (!draws.previous?.prev_indices.length) throw new Error('there are previous models, but none is drawn')
+      this.ensemble?.run(batch, this.previous, draws.previous)
+    }
+    this.program.run({
+      ...batch,
+      drop_c1: draws.drop_c1,
+      drop_c4: draws.drop_c4,
+      lr_backbone: Float32Array.of(backbone),
+      lr_rest: Float32Array.of(rest),
+      lambda: Float32Array.of(lambda),
+      denominator: Float32Array.of(2 + lambda),
+    })
+    const names = lossNames(method, this.options.gradNorm === true)
+    const values = await this.program.readAll(names)
+    const losses = names.map((name, i) => [name, values[i]?.[0]] as const)
+    const given = guided ? losses : losses.filter(([name]) => !name.endsWith('_prev'))
+    this.iteration++
+    this.model.countBatches(method === 'supervised' ? 1 : 2)
+    return { ...(Object.fromEntries(given) as Pick<StepResult, LossName>), lr_used: [backbone, rest], lambda }
+  }
+
+  /** Frees everything but the model. */
+  destroy(): void {
+    this.previous.destroy()
+    this.ensemble?.destroy()
+    this.program.destroy()
+    this.velocities.destroy()
+    this.workspace.destroy()
+  }
+}
+
+/**
+ * Compiles the training step of a model.
+ * @param model its weights are trained in place
+ * @throws Error that names the operator or the kernel that cannot run
+ */
+export const createTrainer = (
+  device: Device,
+  model: DeepLabV3Plus,
+  config: TrainerConfig,
+  options: TrainerOptions,
+): Promise<Trainer> => Trainer.create(device, model, config, options)
+
+/** Draws the multipliers of channel dropout with probability 1/2: [samples, channels], each 0 or 2. */
+export const drawDropout = (random: { word(): number }, samples: number, channels: number): Float32Array =>
+  Float32Array.from({ length: samples * channels }, () => (random.word() < 2 ** 31 ? 2 : 0))
+
+function lossNames(method: Method, gradNorm: boolean): LossName[] {
+  const names: LossName[] = ['total_loss', 'loss_x']
+  if (method !== 'supervised') names.push('loss_s1', 'loss_s2', 'loss_fp', 'mask_ratio')
+  if (method === 'prevmatch') names.push('loss_s1_prev', 'loss_s2_prev', 'loss_fp_prev', 'mask_ratio_prev')
+  return gradNorm ? [...names, 'grad_norm'] : names
+}
+
+function inputSpecs(model: DeepLabV3Plus, { method }: TrainerConfig, options: TrainerOptions): Record<string, Spec> {
+  const { labeled, unlabeled, height, width } = options
+  const specs: Record<string, Spec> = {}
+  for (const name of scalars) specs[name] = spec([])
+  for (const name of labeledFields) {
+    specs[name] = spec(name === 'img_x' ? [labeled, height, width, 3] : [labeled, height, width], 'u8')
+  }
+  if (method === 'supervised') return specs
+  for (const name of unlabeledImages) specs[name] = spec([unlabeled, height, width, 3], 'u8')
+  for (const name of unlabeledMaps) specs[name] = spec([unlabeled, height, width], 'u8')
+  const { planes, expansion } = model.config
+  specs.drop_c1 = spec([labeled + unlabeled, planes[0] * expansion])
+  specs.drop_c4 = spec([labeled + unlabeled, planes[3] * expansion])
+  if (method === 'prevmatch') for (const name of scalarsOfPrevious) specs[name] = spec([])
+  return specs
+}
