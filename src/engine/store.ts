@@ -98,19 +98,20 @@ export class Store {
 
 /** Writes host data into a buffer of a tensor. */
 export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data, what: string): void {
-  const expected = zeros(spec.dtype, 0).constructor
-  if (data.length !== elements(spec.shape) || data.constructor !== expected) {
+  const expected = zeros(spec.dtype, 0).constructor as typeof Float32Array | typeof Uint32Array | typeof Uint8Array
+  if (data.length !== elements(spec.shape) || !(data instanceof expected)) {
     throw new Error(`${what} is ${showSpec(spec)}, not a ${data.constructor.name} of ${data.length} elements`)
   }
   if (data.byteLength === 0) return
-  const whole = data.byteLength - (data.byteLength % 4)
-  const queue = device.gpu.queue
-  if (whole > 0) queue.writeBuffer(buffer, 0, data.buffer, data.byteOffset, whole)
-  if (whole < data.byteLength) {
-    const tail = new Uint8Array(4)
-    tail.set(new Uint8Array(data.buffer, data.byteOffset + whole, data.byteLength - whole))
-    queue.writeBuffer(buffer, whole, tail)
+  // Dawn in Node takes no shared memory, and WebGPU copies whole words only.
+  const shared = !(data.buffer instanceof ArrayBuffer)
+  let bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+  if (shared || bytes.length % 4 !== 0) {
+    const copy = new Uint8Array(Math.ceil(bytes.length / 4) * 4)
+    copy.set(bytes)
+    bytes = copy
   }
+  device.gpu.queue.writeBuffer(buffer, 0, bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 /** Bytes read back, as the typed array of a tensor. */

@@ -1,0 +1,80 @@
+#!/usr/bin/env node
+import { Command, InvalidArgumentError } from 'commander'
+import { runCommand } from './command.js'
+import { open } from './engine/node.js'
+import { loadConfig } from './train/config.js'
+import { duration } from './train/log.js'
+import { train } from './train/training.js'
+
+interface Options {
+  config: string
+  labeledIdPath?: string
+  unlabeledIdPath?: string
+  valIdPath?: string
+  savePath: string
+  method?: string
+  seed?: string
+  set: string[]
+  maxIters?: number
+  gpu?: string
+  overwrite?: true
+}
+
+function positive(text: string): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expects an integer of at least 1.')
+  return value
+}
+
+const command = new Command('train')
+  .description('Trains DeepLabV3+ for semantic segmentation with few labeled and many unlabeled images.')
+  .requiredOption('--config <file>', 'YAML configuration, see configs/')
+  .option('--labeled-id-path <list>', 'list of lines `image label`, relative to data_root')
+  .option('--unlabeled-id-path <list>', 'list of images, one per line; labels in it are not read')
+  .option('--val-id-path <list>', 'list of lines `image label` for the evaluation after each epoch')
+  .requiredOption('--save-path <folder>', 'where checkpoints and the log go')
+  .option('--method <name>', 'supervised, unimatch or prevmatch')
+  .option(
+    '--set <key=value>',
+    'changes a key of the configuration; may be repeated',
+    (v, all: string[]) => [...all, v],
+    [],
+  )
+  .option('--seed <number>', 'seed of everything random')
+  .option('--max-iters <count>', 'stop after so many iterations', positive)
+  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option('--overwrite', 'replace the run that the folder holds')
+  .addHelpText(
+    'after',
+    `
+Examples:
+  node dist/train.js --config configs/pascal.yaml --labeled-id-path labeled.txt --unlabeled-id-path unlabeled.txt \\
+      --val-id-path val.txt --save-path runs/first
+  node dist/train.js --config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base`,
+  )
+
+await runCommand(async () => {
+  const options = command.parse().opts<Options>()
+  const given = {
+    labeled_id_path: options.labeledIdPath,
+    unlabeled_id_path: options.unlabeledIdPath,
+    val_id_path: options.valIdPath,
+    method: options.method,
+    seed: options.seed,
+  }
+  const overrides = Object.entries(given).flatMap(([key, value]) =>
+    // Quoted, so that a path is not read as YAML; a number stays one.
+    value === undefined ? [] : [`${key}=${key === 'seed' ? value : JSON.stringify(value)}`],
+  )
+  const config = loadConfig(options.config, [...options.set, ...overrides])
+  const print = (line: string) => console.log(line)
+  const device = await open({ gpu: options.gpu })
+  print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  const { savePath, maxIters: maxIterations, overwrite = false } = options
+  const result = await train(device, { config, savePath, maxIterations, overwrite, print })
+  device.destroy()
+  print(
+    `${result.iterations} iterations in ${duration(result.seconds)}; mIoU ${result.scores.miou.toFixed(2)}, ` +
+      `best ${result.bestMiou.toFixed(2)}; checkpoints in ${savePath}`,
+  )
+})

@@ -1,0 +1,75 @@
+import { appendFileSync, writeFileSync } from 'node:fs'
+import type { StepResult } from './step.js'
+
+/** Takes the lines of a run: for people on `print`, and as JSON lines in a file. */
+export class RunLog {
+  /**
+   * @param path of the JSON lines, a new file
+   * @param print shows a line to the user
+   */
+  constructor(
+    private readonly path: string,
+    private readonly print: (line: string) => void,
+  ) {
+    writeFileSync(path, '')
+  }
+
+  /** One line for the user, and one JSON object with `event` for the file. */
+  write(event: string, line: string, fields: Record<string, unknown>): void {
+    this.print(line)
+    appendFileSync(this.path, `${JSON.stringify({ event, ...fields })}\n`)
+  }
+}
+
+/** Seconds as `1:02:03` or `2:03`. */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds))
+  const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60]
+  const shown = parts[0] === 0 ? parts.slice(1) : parts
+  return shown.map((part, i) => (i === 0 ? String(part) : String(part).padStart(2, '0'))).join(':')
+}
+
+/** The running means of what steps compute, for one line of the log. */
+export class Means {
+  private readonly sums = new Map<string, { total: number; count: number }>()
+
+  add(values: Readonly<Record<string, number | undefined>>): void {
+    for (const [name, value] of Object.entries(values)) {
+      if (value === undefined) continue
+      const { total, count } = this.sums.get(name) ?? { total: 0, count: 0 }
+      this.sums.set(name, { total: total + value, count: count + 1 })
+    }
+  }
+
+  /** The means since the last call. */
+  take(): Record<string, number> {
+    const means = Object.fromEntries([...this.sums].map(([name, { total, count }]) => [name, total / count]))
+    this.sums.clear()
+    return means
+  }
+}
+
+/** The numbers of a step by name. */
+export const numbersOf = ({ lr_used: _, ...numbers }: StepResult): Record<string, number> => numbers
+
+const shortNames = [
+  ['loss_x', 'x'],
+  ['loss_s1', 's1'],
+  ['loss_s2', 's2'],
+  ['loss_fp', 'fp'],
+  ['loss_s1_prev', 'prev s1'],
+  ['loss_s2_prev', 'prev s2'],
+  ['loss_fp_prev', 'prev fp'],
+] as const
+
+/** `loss 1.234 (x 0.9, s1 0.2, …)  mask 0.81` */
+export function showLosses(means: Readonly<Record<string, number>>): string {
+  const parts = shortNames.flatMap(([name, short]) => {
+    const value = means[name]
+    return value === undefined ? [] : [`${short} ${value.toFixed(3)}`]
+  })
+  const ratios = [means.mask_ratio, means.mask_ratio_prev].filter((value) => value !== undefined)
+  const masks = ratios.length > 0 ? `  mask ${ratios.map((value) => value.toFixed(3)).join('/')}` : ''
+  const single = parts.length < 2 ? '' : ` (${parts.join(', ')})`
+  return `loss ${(means.total_loss ?? Number.NaN).toFixed(4)}${single}${masks}`
+}
