@@ -135,5 +135,5 @@ async function runLane(): Promise<void> {
 port.on('message', (job: Job) => {
   const { batchSize, size, unlabeled } = settings
   jobs.push({ job, batch: batchViews(job.buffer, batchSize, size, unlabeled) })
-  while (lanes < LANES) void runLane()
+  for (let free = LANES - lanes; free > 0; free--) void runLane()
 })
