@@ -29,6 +29,9 @@ export interface OpenOptions {
 /** No adapter, or none of that name. The message is meant for the user. */
 export class NoAdapterError extends Error {}
 
+/** Dawn hides subgroup matrices, and half precision on NVIDIA, behind these. */
+const toggles = 'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia'
+
 /** Dawn keeps a reference to it while its objects live. */
 let instance: GPU | undefined
 
@@ -38,7 +41,7 @@ async function dawn(): Promise<GPU> {
   process.env.XDG_RUNTIME_DIR ??= tmpdir()
   const { create, globals } = await import('webgpu')
   Object.assign(globalThis, globals)
-  instance = create([])
+  instance = create([toggles])
   return instance
 }
 
