@@ -30,7 +30,7 @@ test('a seed gives the same bytes on every machine', () => {
     const { image, label } = scene(seed, index, size)
     digest.update(image).update(label)
   }
-  assert.is(digest.digest('hex'), '92463857dd6b29f363c8dae29a0da89346e89c61f1c5be69625ed8b6a3d542a5')
+  assert.is(digest.digest('hex'), 'efd6d88cfd19bd7023c9b9e08146500f83a8aa1d20fd85a29b7e1d0a4647ebf4')
 })
 
 test('seeds and indices give different scenes', () => {

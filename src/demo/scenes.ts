@@ -90,14 +90,15 @@ function findSpot(
   return undefined
 }
 
-/** What the camera makes of the canvas: exposure, white balance, vignetting, blur, sensor noise, 8 bits. */
+/** What the camera makes of the canvas: exposure, contrast, white balance, saturation, vignetting, blur, sensor noise, 8 bits. */
 function photograph(canvas: Canvas, random: Random, size: number): Scene {
-  const gain = random.uniform(0.85, 1.15)
-  const balance = [random.uniform(0.88, 1.12), random.uniform(0.94, 1.06), random.uniform(0.88, 1.12)] as const
-  const saturation = random.uniform(0.75, 1.15)
+  const gain = random.uniform(0.65, 1.25)
+  const contrast = random.uniform(0.7, 1.2)
+  const balance = [random.uniform(0.84, 1.16), random.uniform(0.92, 1.08), random.uniform(0.84, 1.16)] as const
+  const saturation = random.uniform(0.45, 1.25)
   const vignette = random.uniform(0, 0.4)
-  const grain = random.uniform(0.005, 0.025)
-  const blur = random.chance(0.25)
+  const grain = random.uniform(0.005, 0.03)
+  const blur = random.chance(0.3)
   const key = random.bits()
   const film = new Float64Array(size * size * 3) // [size, size, 3]
   const label = new Uint8Array(size * size) // [size, size]
@@ -130,7 +131,8 @@ function photograph(canvas: Canvas, random: Random, size: number): Scene {
         // The sum of two uniform numbers stands in for a normal one.
         const bits = hash(key, at + c, 0x68bc21eb)
         const speck = ((bits & 0xffff) + (bits >>> 16)) / 65535 - 1
-        const seen = (grey + ((colour[c] ?? 0) - grey) * saturation) * exposure + speck * grain * 2
+        const developed = 0.5 + (grey + ((colour[c] ?? 0) - grey) * saturation - 0.5) * contrast
+        const seen = developed * exposure + speck * grain * 2
         image[at + c] = Math.floor(Math.min(1, Math.max(0, seen)) * 255 + 0.5)
       }
     }
