@@ -1,0 +1,135 @@
+// node build/test/golden.js DIR [--out RESULTS]
+//
+// Checks the engine, the training step and the evaluation against recorded values of PyTorch: operators (ops.json),
+// augmentation (augment.json), evaluation (eval.json) and every training trajectory beneath DIR, which is a folder with
+// config.json, init.safetensors and iter_*.safetensors. Exits with 1 where any error exceeds the files' tolerance.
+import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
+import { basename, join, relative, resolve } from 'node:path'
+import { Command } from 'commander'
+import type { Device } from '#dist/engine/device.js'
+import { open } from '#dist/engine/node.js'
+import { UserError } from '#dist/train/error.js'
+import { checkAugment } from './augment.golden.js'
+import { checkEvaluation } from './golden-eval.js'
+import { checkOps } from './golden-ops.js'
+import { type CaseResult, passes, printCase, worst } from './golden-report.js'
+import { checkFinal, finalTensors, runTrajectory, writeResults } from './golden-trajectory.js'
+
+interface Tally {
+  passed: number
+  failed: number
+}
+
+function count(tally: Tally, results: readonly CaseResult[]): void {
+  for (const result of results) passes(result) ? tally.passed++ : tally.failed++
+}
+
+/** Folders beneath `folder`, itself included, that hold a trajectory. */
+function trajectories(folder: string): string[] {
+  const names = readdirSync(folder).sort()
+  if (names.includes('config.json') && names.includes('init.safetensors')) return [folder]
+  return names
+    .map((name) => join(folder, name))
+    .flatMap((path) => (statSync(path).isDirectory() ? trajectories(path) : []))
+}
+
+/** The folder's name where no other trajectory has it, else its path with dashes. */
+function nameOf(folder: string, root: string, all: readonly string[]): string {
+  const own = basename(folder)
+  const unique = all.filter((other) => basename(other) === own).length === 1
+  return unique ? own : relative(root, folder).split(/[\\/]/).join('-')
+}
+
+async function checkTrajectory(
+  device: Device,
+  folder: string,
+  name: string,
+  tally: Tally,
+  { out, verbose }: Options,
+): Promise<void> {
+  console.log(`\n${name}`)
+  const started = performance.now()
+  const run = await runTrajectory(device, folder, (iteration, steps, results) => {
+    count(tally, results)
+    const shown = verbose ? results : results.filter((result) => !passes(result))
+    const closest = worst(results)
+    const label = `${name} iteration ${iteration} of ${steps}`
+    if (closest && !shown.includes(closest)) printCase({ ...closest, name: `${label}: ${closest.name} is the closest` })
+    for (const result of shown) printCase({ ...result, name: `${label}: ${result.name}` })
+    if (!closest) console.log(`      ${label}: nothing to compare with`)
+  })
+  const seconds = (performance.now() - started) / 1000
+  const sorted = [...run.times].sort((a, b) => a - b)
+  const median = sorted[Math.floor(sorted.length / 2)] ?? 0
+  console.log(`      ${run.times.length} steps in ${seconds.toFixed(1)} s, ${median.toFixed(0)} ms each (median)`)
+
+  const tensors = await finalTensors(run)
+  const final = checkFinal(folder, tensors)
+  count(tally, final)
+  const closest = worst(final)
+  const shown = verbose ? final : final.filter((result) => !passes(result))
+  if (closest && !shown.includes(closest)) {
+    printCase({ ...closest, name: `${name} final values: ${closest.name} is the closest of ${final.length} tensors` })
+  }
+  for (const result of shown) printCase({ ...result, name: `${name} final values: ${result.name}` })
+  if (out !== undefined) {
+    await writeResults(out, name, run.rows, tensors)
+    console.log(`      wrote ${join(out, `${name}.json`)} and ${name}.safetensors`)
+  }
+  run.trainer.destroy()
+  run.model.store.destroy()
+}
+
+interface Options {
+  readonly out?: string
+  readonly gpu?: string
+  readonly verbose?: boolean
+}
+
+/** Checks everything in a folder; returns how many comparisons passed and failed. */
+async function checkAll(folder: string, options: Options): Promise<Tally> {
+  if (!existsSync(folder)) throw new UserError(`there is no folder ${folder}: give one with reference values`)
+  const has = (name: string) => existsSync(join(folder, name))
+  const found = trajectories(folder)
+  const kinds = ['ops.json', 'eval.json', 'augment.json'].filter(has)
+  if (found.length + kinds.length === 0) {
+    throw new UserError(`${folder} holds no ops.json, eval.json, augment.json or trajectory: nothing to check`)
+  }
+  if (options.out !== undefined) mkdirSync(options.out, { recursive: true })
+  const tally: Tally = { passed: 0, failed: 0 }
+  const report = (title: string, results: readonly CaseResult[]): void => {
+    console.log(`\n${title}`)
+    for (const result of results) printCase(result)
+    count(tally, results)
+  }
+  const device = await open({ gpu: options.gpu })
+  console.log(`on ${device.adapter.device} (${device.adapter.driver})`)
+  try {
+    if (has('ops.json')) report('operators', await checkOps(device, folder))
+    if (has('augment.json')) report('augmentation', checkAugment(folder))
+    if (has('eval.json')) report('evaluation', await checkEvaluation(device, folder))
+    for (const path of found) await checkTrajectory(device, path, nameOf(path, folder, found), tally, options)
+  } finally {
+    device.destroy()
+  }
+  return tally
+}
+
+const command = new Command('golden')
+  .description('check against recorded values of PyTorch')
+  .argument('<dir>', 'folder with ops.json, eval.json, augment.json or trajectories beneath it')
+  .option('--out <folder>', 'write losses and last weights of every trajectory there')
+  .option('--gpu <name>', 'part of the name of the adapter to use')
+  .option('--verbose', 'print every comparison, not only the closest one of each step')
+  .action(async (dir: string, options: Options) => {
+    try {
+      const { passed, failed } = await checkAll(resolve(dir), options)
+      console.log(`\n${passed} passed, ${failed} failed`)
+      process.exitCode = failed > 0 ? 1 : 0
+    } catch (error) {
+      const known = error instanceof UserError
+      console.error(known ? `golden: ${error.message}` : error)
+      process.exitCode = 1
+    }
+  })
+await command.parseAsync()
