@@ -47,6 +47,11 @@ function mergeOne(node: Node, mayVanish: (value: Tensor) => boolean, maxInputs: 
     if (!innerInputs || !innerExpr) continue
     const merged = merge(node.inputs, value, innerInputs, innerExpr, exprs)
     const size = merged.exprs.reduce((sum, e) => sum + exprSize(e), 0)
+    // An operand that is updated in place must stay the one it is, at its position.
+    const moved = [...(node.op?.inplace?.(node.attrs as never).values() ?? [])].some(
+      (index) => merged.inputs[index] !== node.inputs[index],
+    )
+    if (moved) continue
     if (merged.inputs.length + node.outputs.length > maxInputs || size > maxFormulaSize) continue
     const op = node.op && { ...node.op, name: `${producer.op?.name}+${node.op.name}` }
     const attrs = formula.set(node.attrs as never, merged.exprs, merged.inputs)

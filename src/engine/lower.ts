@@ -22,7 +22,13 @@ export type Command =
       readonly reads: readonly string[]
       readonly writes: readonly string[]
     }
-  | { readonly kind: 'copy'; readonly label: string; readonly from: string; readonly to: string }
+  | {
+      readonly kind: 'copy'
+      readonly label: string
+      readonly from: string
+      readonly to: string
+      readonly bytes: number
+    }
 
 /** A value that takes over the buffer of another one. */
 export interface Takeover {

@@ -18,6 +18,8 @@ export interface Plan {
   readonly commands: readonly Command[]
   readonly commits: readonly Commit[]
   readonly homes: ReadonlyMap<string, Home>
+  /** Where each output is found after the commits. */
+  readonly outputs: ReadonlyMap<string, Home>
   /** Bytes of each slot: one buffer each, since WebGPU forbids reading and writing one buffer in the same dispatch. */
   readonly slots: readonly number[]
   /** Bytes of all values that live in slots, without sharing. */
@@ -57,7 +59,16 @@ export function plan(listing: Listing, share = true): Plan {
     if (home) homes.set(key, home)
     else if (slot !== undefined) homes.set(key, { kind: 'slot', slot })
   }
-  return { commands, commits: commitsOf(listing, homes), homes, slots, unsharedBytes }
+  const commits = commitsOf(listing, homes)
+  const kept = keepOutputs(listing, homes, commits, slots.length)
+  return {
+    commands: [...commands, ...kept.commands],
+    commits,
+    homes: new Map([...homes, ...kept.homes]),
+    outputs: kept.outputs,
+    slots: [...slots, ...kept.commands.map(({ bytes }) => bytes)],
+    unsharedBytes: unsharedBytes + kept.commands.reduce((sum, { bytes }) => sum + bytes, 0),
+  }
 }
 
 /** Copies into the variables whose new value was computed elsewhere. */
@@ -79,6 +90,41 @@ function commitsOf(listing: Listing, homes: ReadonlyMap<string, Home>): Commit[]
   }
   return [...fromVariables, ...fromSlots]
 }
+
+/** Copies the outputs that live in variables which a commit overwrites: an output is a value of the run. */
+function keepOutputs(
+  listing: Listing,
+  homes: ReadonlyMap<string, Home>,
+  commits: readonly Commit[],
+  firstSlot: number,
+): { commands: CopyCommand[]; homes: Map<string, Home>; outputs: Map<string, Home> } {
+  const overwritten = new Set(commits.map(({ variable }) => variable))
+  const commands: CopyCommand[] = []
+  const kept = new Map<string, Home>()
+  const outputs = new Map<string, Home>()
+  for (const [name, from] of listing.outputs) {
+    const home = homes.get(from)
+    if (!home) throw new Error(`output '${name}' has no home`)
+    const to = `${from} kept`
+    const isOverwritten = home.kind === 'variable' && overwritten.has(home.variable)
+    if (isOverwritten && !kept.has(to)) {
+      kept.set(to, { kind: 'slot', slot: firstSlot + commands.length })
+      commands.push(copyCommand(listing, 'copy of an output', from, to))
+    }
+    outputs.set(name, kept.get(to) ?? home)
+  }
+  return { commands, homes: kept, outputs }
+}
+
+type CopyCommand = Command & { kind: 'copy' }
+
+const copyCommand = (listing: Listing, label: string, from: string, to: string): CopyCommand => ({
+  kind: 'copy',
+  label,
+  from,
+  to,
+  bytes: listing.values.get(from)?.bytes ?? 0,
+})
 
 /** Decides which takeovers share a home with their input, and inserts copies before the others. */
 function placeTakeovers(listing: Listing): { commands: Command[]; aliases: Map<string, string> } {
@@ -103,7 +149,7 @@ function placeTakeovers(listing: Listing): { commands: Command[]; aliases: Map<s
     const foreign = variable !== undefined && finalOf.get(endOf(output)) !== variable
     const assignedElsewhere = finalOf.has(input)
     if (stillRead || foreign || assignedElsewhere || pinned.has(input) || lastTakeover.get(input) !== at) {
-      const copy: Command = { kind: 'copy', label: 'copy before update in place', from: input, to: output }
+      const copy = copyCommand(listing, 'copy before update in place', input, output)
       copiesAt.set(at, [...(copiesAt.get(at) ?? []), copy])
     } else {
       aliases.set(output, input)

@@ -113,6 +113,8 @@ export class Program<
   private readonly uniforms: GPUBuffer
   private readonly uniformOffsets = new Map<Command, { offset: number; size: number }>()
   private readonly steps: Step[]
+  /** Of the last run, whose outputs `read` gives. */
+  private lastStores: ReadonlyMap<Store, Store> = new Map()
   private rebound: { stores: ReadonlyMap<Store, Store>; steps: Step[] }[] = []
 
   constructor(
@@ -145,6 +147,7 @@ export class Program<
       if (!data || !buffer) throw new Error(`${this.label}: input '${name}' is missing`)
       upload(this.device, buffer, spec, data, `${this.label}: input '${name}'`)
     }
+    this.lastStores = options.stores ?? new Map()
     const encoder = this.device.gpu.createCommandEncoder({ label: this.label })
     let pass: GPUComputePassEncoder | undefined
     for (const step of this.stepsFor(options.stores)) {
@@ -200,10 +203,9 @@ export class Program<
   }
 
   private outputBuffer(name: string): GPUBuffer {
-    const tensor = this.trace.outputs.get(name)
-    const home = tensor && this.planned.homes.get(`${tensor.node.id}.${tensor.index}`)
+    const home = this.planned.outputs.get(name)
     if (!home) throw new Error(`${this.label}: output '${name}' has no buffer`)
-    return this.bufferOf(home, new Map())
+    return this.bufferOf(home, this.lastStores)
   }
 
   private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): Step[] {
@@ -263,8 +265,7 @@ export class Program<
     }
     const steps = this.planned.commands.map((command): Step => {
       if (command.kind === 'copy') {
-        const to = bufferFor(command.to)
-        return { kind: 'copy', from: bufferFor(command.from), to, bytes: this.bytesOf(command.to) }
+        return { kind: 'copy', from: bufferFor(command.from), to: bufferFor(command.to), bytes: command.bytes }
       }
       const pipeline = this.pipelines.get(command)
       if (!pipeline) throw new Error(`${this.label}: no pipeline for ${command.label}`)
@@ -281,13 +282,5 @@ export class Program<
       steps.push({ kind: 'copy', from: bufferFor(from), to, bytes: byteLength(variable.spec) })
     }
     return steps
-  }
-
-  private bytesOf(key: string): number {
-    for (const node of this.trace.nodes) {
-      const spec = node.outputs.find((_, index) => `${node.id}.${index}` === key)
-      if (spec) return byteLength(spec)
-    }
-    throw new Error(`${this.label}: value ${key} is unknown`)
   }
 }
