@@ -1,6 +1,6 @@
-// Convolution as an implicit matrix product, for adapters whose subgroups have 8 lanes.
-// One workgroup is one subgroup: it owns 2 * L pixels by 8 * G output channels, the lanes lie along the channels.
-// A lane-wide load of `a` brings 4 channels of 2 pixels, which are broadcast to all lanes.
+// Convolution, its input gradient and the matrix product, as an implicit GEMM for adapters whose subgroups have 8 lanes.
+// One workgroup is one subgroup. It owns 2 * L pixels by 8 * G output channels; the lanes lie along the channels.
+// A lane-wide load of `a` brings 4 channels of 2 pixels, which are then broadcast: where a load is a gather, loads dominate.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
@@ -8,20 +8,22 @@ const L = 16u;
 const G = 2u;
 alias V = vec2f;
 alias T = f32;
+alias U = f32;
 const INPUT_GRAD = false;
 
-// Forward: reads x [n, in_h, in_w, in_c], writes y [n, out_h, out_w, out_c], weights [kh, kw, in_c, out_c].
-// Input gradient: reads dy [n, in_h, in_w, in_c], writes dx [n, out_h, out_w, out_c], weights [kh, kw, out_c, in_c].
+// Forward: a = x [n, in_h, in_w, in_c], w [kh, kw, in_c, out_c], y [n, out_h, out_w, out_c].
+// Input gradient: a = dy [n, in_h, in_w, in_c], w [kh, kw, out_c, in_c], y = dx [n, out_h, out_w, out_c].
+// Grid: tiles of pixels, tiles of channels, phases (input gradient: stride_h * stride_w, else 1). `chunk` is not used.
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
   out_h: u32, out_w: u32, out_c: u32, kh: u32,
   kw: u32, stride_h: u32, stride_w: u32, pad_h: u32,
-  pad_w: u32, dil_h: u32, dil_w: u32, unused: u32,
+  pad_w: u32, dil_h: u32, dil_w: u32, chunk: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> a: array<T>;
 @group(0) @binding(2) var<storage, read> w: array<T>;
-@group(0) @binding(3) var<storage, read_write> y: array<T>;
+@group(0) @binding(3) var<storage, read_write> y: array<U>;
 
 fn load_a(i: u32) -> f32 {
   return f32(a[i]);
@@ -35,7 +37,7 @@ fn load_b(tap: u32, k: u32, n: u32) -> f32 {
 }
 
 fn store(pixel: u32, n: u32, v: f32) {
-  y[pixel * s.out_c + n] = T(v);
+  y[pixel * s.out_c + n] = U(v);
 }
 
 fn weights(tap: u32, k: u32, n: array<u32, G>) -> V {
@@ -77,12 +79,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   var first: array<i32, L>;
   var py: array<i32, L>;
   var px: array<i32, L>;
-  var pixel: array<u32, L>;
   for (var l = 0u; l < L; l++) {
     first[l] = i32(image * s.in_h);
     py[l] = select(-0x40000000, i32(oy) * scale.x, image < s.n);
     px[l] = i32(ox) * scale.y;
-    pixel[l] = (image * s.out_h + oy * step.x + phase.x) * s.out_w + ox * step.y + phase.y;
     ox += dx;
     let cx = ox >= cols;
     ox -= select(0, cols, cx);
@@ -144,19 +144,30 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     }
   }
 
+  // The trip count is unknown to the compiler, which therefore leaves this a loop: unrolled, the stores fill the caches.
+  var sums: array<V, 2 * L>;
   for (var l = 0u; l < L; l++) {
-    let m = m0 + 2 * l;
-    let pixel0 = subgroupBroadcast(pixel[l], 0u);
-    let pixel1 = subgroupBroadcast(pixel[l], 4u);
+    sums[2 * l] = acc0[l];
+    sums[2 * l + 1] = acc1[l];
+  }
+  let count = min(2 * L, pixels - m0);
+  ox = m0 % cols;
+  oy = m0 / cols % rows;
+  image = m0 / cols / rows;
+  for (var r = 0u; r < count; r++) {
+    let pixel = (image * s.out_h + oy * step.x + phase.x) * s.out_w + ox * step.y + phase.y;
+    let v = sums[r];
     for (var g = 0u; g < G; g++) {
       if (n0 + g * 8 < s.out_c) {
-        if (m < pixels) {
-          store(pixel0, n0 + g * 8, acc0[l][g]);
-        }
-        if (m + 1 < pixels) {
-          store(pixel1, n0 + g * 8, acc1[l][g]);
-        }
+        store(pixel, n0 + g * 8, v[g]);
       }
     }
+    ox++;
+    let end_x = ox == cols;
+    ox = select(ox, 0, end_x);
+    oy += u32(end_x);
+    let end_y = oy == rows;
+    oy = select(oy, 0, end_y);
+    image += u32(end_y);
   }
 }

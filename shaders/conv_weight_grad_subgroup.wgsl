@@ -1,7 +1,7 @@
-// Weight gradient of a convolution as an implicit matrix product, for adapters whose subgroups have 8 lanes.
-// One workgroup is one subgroup: it owns 2 * L rows (tap and input channel) by 8 * G output channels of the gradient
-// and sums over a slice of the pixels; the lanes lie along the output channels.
-// A lane-wide load of `x` brings 4 pixels of 2 rows, which are broadcast to all lanes.
+// Weight gradient of a convolution, as an implicit GEMM for adapters whose subgroups have 8 lanes.
+// One workgroup is one subgroup. It owns 2 * L rows (tap and input channel) by 8 * G output channels of the gradient and
+// sums over a slice of the pixels; the lanes lie along the output channels.
+// A lane-wide load of `x` brings 4 pixels of 2 rows, which are then broadcast: where a load is a gather, loads dominate.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
@@ -9,9 +9,10 @@ const L = 16u;
 const G = 2u;
 alias V = vec2f;
 alias T = f32;
+alias U = f32;
 
-// Reads x [n, in_h, in_w, in_c] and dy [n, out_h, out_w, out_c], writes dw [slices, kh, kw, in_c, out_c].
-// Slice z of the grid sums the pixels [z * chunk, (z + 1) * chunk) of dy; chunk is a multiple of 4.
+// x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c, out_c].
+// Grid: tiles of rows, tiles of channels, slices. Slice z sums the pixels [z * chunk, (z + 1) * chunk) of dy.
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
   out_h: u32, out_w: u32, out_c: u32, kh: u32,
@@ -21,7 +22,7 @@ struct Shape {
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read> dy: array<T>;
-@group(0) @binding(3) var<storage, read_write> dw: array<T>;
+@group(0) @binding(3) var<storage, read_write> dw: array<U>;
 
 fn load_a(i: u32) -> f32 {
   return f32(x[i]);
@@ -32,7 +33,7 @@ fn load_b(pixel: u32, n: u32) -> f32 {
 }
 
 fn store(slice: u32, row: u32, n: u32, v: f32) {
-  dw[(slice * s.kh * s.kw * s.in_c + row) * s.out_c + n] = T(v);
+  dw[(slice * s.kh * s.kw * s.in_c + row) * s.out_c + n] = U(v);
 }
 
 fn gradients(pixel: u32, n: array<u32, G>) -> V {
@@ -80,14 +81,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   var acc0: array<V, L>;
   var acc1: array<V, L>;
   for (var k = begin; k < end; k += 4) {
-    let y = i32(oy * s.stride_h);
-    let x = i32(ox * s.stride_w);
-    let base = ((i32(image * s.in_h) + y) * i32(s.in_w) + x) * i32(s.in_c);
+    let iy = i32(oy * s.stride_h);
+    let ix = i32(ox * s.stride_w);
+    let base = ((i32(image * s.in_h) + iy) * i32(s.in_w) + ix) * i32(s.in_c);
     let live = k + lane % 4 < end;
     var inside: array<bool, L>;
     var any = false;
     for (var l = 0u; l < L; l++) {
-      inside[l] = live && u32(y + ry[l]) < s.in_h && u32(x + rx[l]) < s.in_w;
+      inside[l] = live && u32(iy + ry[l]) < s.in_h && u32(ix + rx[l]) < s.in_w;
       any |= inside[l];
     }
     if (subgroupAny(any)) {
@@ -120,16 +121,17 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     image += step_n + u32(carry_y);
   }
 
+  // The trip count is unknown to the compiler, which therefore leaves this a loop: unrolled, the stores fill the caches.
+  var sums: array<V, 2 * L>;
   for (var l = 0u; l < L; l++) {
-    let m = m0 + 2 * l;
+    sums[2 * l] = acc0[l];
+    sums[2 * l + 1] = acc1[l];
+  }
+  for (var r = 0u; r < min(2 * L, rows - m0); r++) {
+    let v = sums[r];
     for (var g = 0u; g < G; g++) {
       if (n0 + g * 8 < s.out_c) {
-        if (m < rows) {
-          store(wg.z, m, n0 + g * 8, acc0[l][g]);
-        }
-        if (m + 1 < rows) {
-          store(wg.z, m + 1, n0 + g * 8, acc1[l][g]);
-        }
+        store(wg.z, m0 + r, n0 + g * 8, v[g]);
       }
     }
   }

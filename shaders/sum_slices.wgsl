@@ -1,12 +1,12 @@
-// y[i] = sum over slices of x[slice * size + i], slices in order: the second pass of a product split along its inner dimension.
-alias T = f32;
+// y[i] = sum of x[slice, i] over the slices, in order: the second pass of a product split along its inner dimension.
+alias U = f32;
 struct Shape { size: u32, slices: u32 }
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<U>;
 
 fn store(i: u32, v: f32) {
-  y[i] = T(v);
+  y[i] = U(v);
 }
 
 @compute @workgroup_size(64)
