@@ -13,7 +13,7 @@ export function paintBoat(
   long: number,
   depth: number,
 ): void {
-  const kind = random.integer(0, 3)
+  const kind = random.pick([0, 0, 0, 1, 1, 3, 2])
   const hull: Rgb = random.chance(0.5) ? [0.94, 0.94, 0.92] : drawColour(random, 0.85)
   const band = drawColour(random, 0.8)
   const sail: Rgb = random.chance(0.65) ? [0.97, 0.95, 0.9] : drawColour(random, 0.85)

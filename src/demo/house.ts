@@ -26,7 +26,7 @@ export function paintHouse(
   tall: number,
   depth: number,
 ): void {
-  const flat = random.chance(0.15)
+  const flat = random.chance(0.1)
   const wall = random.chance(0.1) ? drawColour(random, 0.4) : jitter(random, random.pick(walls), 0.08)
   const roof = random.chance(0.1) ? drawColour(random, 0.5) : jitter(random, random.pick(roofs), 0.08)
   const trim = random.chance(0.5) ? ([0.95, 0.95, 0.92] as const) : mix(wall, [0.1, 0.08, 0.06], 0.7)

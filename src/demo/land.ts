@@ -122,12 +122,12 @@ const soils: readonly [Rgb, ...Rgb[]] = [
 const seas: readonly [Rgb, ...Rgb[]] = [
   [0.12, 0.34, 0.58],
   [0.1, 0.46, 0.52],
-  [0.16, 0.38, 0.34],
-  [0.1, 0.2, 0.36],
+  [0.14, 0.4, 0.44],
+  [0.1, 0.24, 0.44],
 ]
 
 export function paintHills(canvas: Canvas, random: Random, light: Light, land: Land): void {
-  for (let ridge = random.integer(0, 1); ridge > 0; ridge--) {
+  for (let ridge = random.chance(0.4) ? 1 : 0; ridge > 0; ridge--) {
     const seed = random.bits()
     const high = random.uniform(0.05, 0.16)
     const scale = random.uniform(1.5, 6)

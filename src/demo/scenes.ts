@@ -39,9 +39,9 @@ export function scene(seed: number, index: number, size: number): Scene {
   paintGround(canvas, random, light, land)
   paintWater(canvas, random, light, land)
 
-  const zoom = random.uniform(0.85, 1.3)
+  const zoom = random.uniform(0.85, 1.25)
   const groves = [drawGrove(random), drawGrove(random)] as const
-  const forest = random.integer(2, 5)
+  const forest = random.integer(1, 4)
   const things: { x: number; y: number; kind: 'tree' | 'house' | 'boat' | 'clutter' }[] = []
   const add = (
     kind: (typeof things)[number]['kind'],
@@ -57,16 +57,16 @@ export function scene(seed: number, index: number, size: number): Scene {
   add('tree', forest, false, 0)
   add('house', random.integer(1, 2), false, 0.04)
   add('boat', random.integer(1, 2), true, 0.06)
-  add('clutter', random.integer(0, 5), undefined, 0)
+  add('clutter', random.integer(0, 3), undefined, 0)
   things.sort((a, b) => a.y - b.y)
 
   for (const { x, y, kind } of things) {
     const depth = Math.max(0, land.depth(y))
-    const size = (0.24 + 0.32 * depth) * zoom * random.uniform(0.8, 1.2)
+    const size = (0.34 + 0.24 * depth) * zoom * random.uniform(0.8, 1.2)
     const spot = [x, y] as const
     if (kind === 'tree') paintTree(canvas, random, light, groves[random.chance(0.7) ? 0 : 1], spot, size * 1.1, depth)
     else if (kind === 'house') paintHouse(canvas, random, light, spot, size * 0.8, depth)
-    else if (kind === 'boat') paintBoat(canvas, random, light, spot, size * 1.15, depth)
+    else if (kind === 'boat') paintBoat(canvas, random, light, spot, size * 1.2, depth)
     else paintClutter(canvas, random, light, x, y, size * 0.2)
   }
   return photograph(canvas, random, size)

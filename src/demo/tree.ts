@@ -22,7 +22,7 @@ export interface Grove {
 
 export function drawGrove(random: Random): Grove {
   return {
-    kind: random.pick([0, 0, 1, 1, 1, 2, 4, 4, 3]),
+    kind: random.pick([0, 0, 0, 1, 1, 1, 1, 4, 4, 2]),
     leaf: random.pick(leaves),
     bark: mix([0.34, 0.24, 0.16], [0.85, 0.84, 0.8], random.chance(0.2) ? 1 : random.uniform(0, 0.4)),
     snow: random.chance(0.08) ? random.uniform(0.3, 0.6) : 0,
