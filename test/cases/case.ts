@@ -30,6 +30,8 @@ export interface Body<I extends Record<string, Source> = Record<string, Source>>
   readonly exact?: boolean
   /** The loss is not a number, and its gradient must be 0 all the same. */
   readonly zeroGradient?: boolean
+  /** Outputs that are the next run's inputs, by their names: what the bench updates in place. */
+  readonly state?: Readonly<Record<string, keyof I & string>>
   /** Floating-point operations of the forward pass, where they are what bounds it. */
   readonly flops?: number
 }

@@ -258,6 +258,7 @@ const confusion = family(
       },
       run: (t) => ({ out: confusionMatrix(t.counts, t.predicted, t.target) }),
       reference: (v) => ({ out: reference.confusionMatrix(v.counts, v.predicted, v.target) }),
+      state: { out: 'counts' },
     }),
   {
     '5 classes': { shape: [2, 5, 7], classes: 5 },

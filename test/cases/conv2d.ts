@@ -25,6 +25,17 @@ function geometry({ n = 1, map, c, o, kernel = [1, 1], ...rest }: ConvShape) {
   const [oh, ow] = [0, 1].map((axis) => reference.outputExtent(map[axis] ?? 0, kernel[axis] ?? 0, options))
   const y = [n, oh ?? 0, ow ?? 0, o]
   const window = kernel[0] * kernel[1]
+  // Places of an axis and taps that meet within the map, added up; the rest is padding.
+  const meetings = (size: number, taps: number, places: number): number => {
+    let total = 0
+    for (let place = 0; place < places; place++) {
+      for (let tap = 0; tap < taps; tap++) {
+        const at = place * stride - padding + tap * dilation
+        if (at >= 0 && at < size) total++
+      }
+    }
+    return total
+  }
   const pixels = n * (oh ?? 0) * (ow ?? 0)
   return {
     options,
@@ -33,7 +44,7 @@ function geometry({ n = 1, map, c, o, kernel = [1, 1], ...rest }: ConvShape) {
     y,
     // Sums over the window and input channels, the window and output channels, and the pixels.
     terms: Math.max((window * c) / groups, (window * o) / groups, pixels),
-    flops: (2 * pixels * window * c * o) / groups,
+    flops: (2 * n * meetings(map[0], kernel[0], oh ?? 0) * meetings(map[1], kernel[1], ow ?? 0) * c * o) / groups,
   }
 }
 

@@ -59,6 +59,7 @@ const sgdFamily = family(
       },
       run: (t) => ({ ...sgd(t, options) }),
       reference: (v) => ({ ...reference.sgd(v, options) }),
+      state: { parameter: 'parameter', velocity: 'velocity' },
     }),
   {
     weight: { shape: [3, 3, 5, 7] },

@@ -1,0 +1,111 @@
+import type { Device } from '#dist/engine/device.js'
+import { Store } from '#dist/engine/store.js'
+import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import type { Batch } from '#dist/train/batch.js'
+import { createTrainer, type Method } from '#dist/train/step.js'
+import { Random } from '../test/cases/case.js'
+import { median } from './measure.js'
+
+/** Models of the step: the widths of the reference trajectories, and the full ones. */
+export const stepModels = {
+  small: {
+    nclass: 5,
+    model: {
+      stem: [8, 8, 16],
+      planes: [8, 12, 16, 32],
+      blocks: [1, 2, 1, 2],
+      reduce_channels: 6,
+      aspp_channels: 16,
+      fuse_channels: 24,
+    },
+  },
+  resnet50: { nclass: 21, backbone: 'resnet50' },
+  resnet101: { nclass: 21, backbone: 'resnet101' },
+} as const satisfies Record<string, ModelChoice>
+
+export interface StepMeasurement {
+  readonly method: Method
+  readonly crop: number
+  /** Labeled images, and unlabeled ones. */
+  readonly images: readonly [number, number]
+  readonly milliseconds: number
+  /** Milliseconds until the first step can run: trace, plan and pipelines. */
+  readonly compile: number
+  readonly dispatches: number
+  /** Bytes of the values between inputs and variables: with buffers shared by lifetimes, and with one for each value. */
+  readonly planned: number
+  readonly unshared: number
+}
+
+/** Times whole training steps, uploads and the readback of the losses included. */
+export async function measureStep(
+  device: Device,
+  choice: ModelChoice,
+  method: Method,
+  { crop, batch }: { crop: number; batch: number },
+): Promise<StepMeasurement> {
+  const model = createModel(new Store(device, 'model'), modelConfig(choice))
+  const unlabeled = method === 'supervised' ? 0 : batch
+  const config = {
+    method,
+    dataset: 'pascal',
+    epochs: 10,
+    lr: 0.001,
+    lr_multi: 10,
+    criterion: { name: 'CELoss', kwargs: {} },
+    conf_thresh: 0.5,
+    prev: { list_max_len: 1, model_num: 1, random_select: false, conf_thresh: 0.5, base_only_epoch: 0 },
+    ignore_index: 255,
+  } as const
+  const started = performance.now()
+  const size = { height: crop, width: crop }
+  const trainer = await createTrainer(device, model, config, {
+    iterationsPerEpoch: 100,
+    labeled: batch,
+    unlabeled,
+    ...size,
+  })
+  const compile = performance.now() - started
+  trainer.beginEpoch(0, true)
+  const random = new Random('step')
+  const bytes = (count: number, below: number) => new Uint8Array(count).map(() => random.integer(below))
+  const images = (n: number) => bytes(n * crop * crop * 3, 256)
+  const maps = (n: number, below: number) => bytes(n * crop * crop, below)
+  const data: Batch = {
+    img_x: images(batch),
+    mask_x: maps(batch, choice.nclass),
+    img_u_w: images(unlabeled),
+    img_u_s1: images(unlabeled),
+    img_u_s2: images(unlabeled),
+    ignore_mask: maps(unlabeled, 1),
+    cutmix_box1: maps(unlabeled, 2),
+    cutmix_box2: maps(unlabeled, 2),
+    img_u_w_mix: images(unlabeled),
+    img_u_s1_mix: images(unlabeled),
+    img_u_s2_mix: images(unlabeled),
+    ignore_mask_mix: maps(unlabeled, 1),
+  }
+  const { planes, expansion } = model.config
+  const multipliers = (channels: number) =>
+    new Float32Array((batch + unlabeled) * channels).map(() => 2 * random.integer(2))
+  const draws = {
+    drop_c1: multipliers(planes[0] * expansion),
+    drop_c4: multipliers(planes[3] * expansion),
+    previous: { prev_indices: [0], prev_weights: [1] },
+  }
+  try {
+    const times: number[] = []
+    for (let k = 0; k < 6; k++) {
+      const before = performance.now()
+      await trainer.step(data, draws)
+      times.push(performance.now() - before)
+    }
+    const { planned, unshared, dispatches } = trainer.memory
+    // The first step also zeroes fresh buffers.
+    const milliseconds = median(times.slice(1))
+    return { method, crop, images: [batch, unlabeled], milliseconds, compile, dispatches, planned, unshared }
+  } finally {
+    trainer.destroy()
+    model.store.destroy()
+  }
+}
