@@ -91,13 +91,19 @@ function compare(row: StepResult, pushed: boolean, expected: ExpectedIteration):
   return results
 }
 
+export interface RunOptions {
+  /** Replaces settings of `config.json`. */
+  readonly settings?: Partial<TrajectoryConfig>
+  readonly onStep?: (iteration: number, steps: number, results: CaseResult[]) => void
+}
+
 /** Runs the recorded steps of a trajectory's folder, comparing each with what is expected. */
 export async function runTrajectory(
   device: Device,
   folder: string,
-  onStep: (iteration: number, steps: number, results: CaseResult[]) => void = () => {},
+  { settings = {}, onStep }: RunOptions = {},
 ): Promise<Trajectory> {
-  const config = readJson<TrajectoryConfig>(join(folder, 'config.json'))
+  const config = { ...readJson<TrajectoryConfig>(join(folder, 'config.json')), ...settings }
   const expectedPath = join(folder, 'expected.json')
   const expected = existsSync(expectedPath) ? readJson<Expected>(expectedPath) : undefined
   const steps = readdirSync(folder).filter((name) => /^iter_\d+\.safetensors$/.test(name))
@@ -141,7 +147,7 @@ export async function runTrajectory(
     const wanted = expected?.iterations[iteration]
     const results = wanted ? compare(row, pushed, wanted) : []
     checks.push({ iteration, results })
-    onStep(iteration, steps.length, results)
+    onStep?.(iteration, steps.length, results)
   }
   return { model, trainer, rows, checks, times }
 }

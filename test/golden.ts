@@ -49,14 +49,17 @@ async function checkTrajectory(
 ): Promise<void> {
   console.log(`\n${name}`)
   const started = performance.now()
-  const run = await runTrajectory(device, folder, (iteration, steps, results) => {
-    count(tally, results)
-    const shown = verbose ? results : results.filter((result) => !passes(result))
-    const closest = worst(results)
-    const label = `${name} iteration ${iteration} of ${steps}`
-    if (closest && !shown.includes(closest)) printCase({ ...closest, name: `${label}: ${closest.name} is the closest` })
-    for (const result of shown) printCase({ ...result, name: `${label}: ${result.name}` })
-    if (!closest) console.log(`      ${label}: nothing to compare with`)
+  const run = await runTrajectory(device, folder, {
+    onStep: (iteration, steps, results) => {
+      count(tally, results)
+      const shown = verbose ? results : results.filter((result) => !passes(result))
+      const closest = worst(results)
+      const label = `${name} iteration ${iteration} of ${steps}`
+      if (closest && !shown.includes(closest))
+        printCase({ ...closest, name: `${label}: ${closest.name} is the closest` })
+      for (const result of shown) printCase({ ...result, name: `${label}: ${result.name}` })
+      if (!closest) console.log(`      ${label}: nothing to compare with`)
+    },
   })
   const seconds = (performance.now() - started) / 1000
   const sorted = [...run.times].sort((a, b) => a - b)
