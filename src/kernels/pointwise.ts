@@ -157,28 +157,39 @@ function bodyOf(context: KernelContext<PointwiseAttrs>, views: readonly View[], 
 
 const threads = 64
 
+/**
+ * Elements per thread, a uniform so that compilers do not unroll the loop. On a CPU driver starting a subgroup costs as much as ten elements, so threads walk many once both
+ * cores have work; on a GPU many short threads hide the latency of memory.
+ */
+function elementsPerThread(count: number, software: boolean): number {
+  const wanted = software ? Math.floor(count / (threads * 8)) : Math.floor(count / 16384)
+  return Math.max(1, Math.min(wanted, software ? 64 : 4))
+}
+
 /** All operands are full or scalars: elements are walked as one row. */
 function flatKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
   const { reads, writes, declarations, nameOf } = bindingsOf(context)
   const { hoisted, perElement } = bodyOf(context, views, nameOf)
   const count = elements(context.attrs.space)
-  const perThread = count < 16384 ? 1 : context.adapter.software ? 16 : 4
+  const perThread = elementsPerThread(count, context.adapter.software)
   const grid = flatGrid(ceilDiv(count, threads * perThread))
-  const source = `struct Uniforms { count: u32, grid_x: u32 }
+  const source = `struct Uniforms { count: u32, grid_x: u32, per_thread: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 ${declarations}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
 ${hoisted}
-let start = (group.x + group.y * u.grid_x) * ${threads * perThread}u + lane;
-for (var k = 0u; k < ${perThread}u; k++) {
+let count = u.count;
+let per_thread = u.per_thread;
+let start = (group.x + group.y * u.grid_x) * ${threads}u * per_thread + lane;
+for (var k = 0u; k < per_thread; k++) {
 let i = start + k * ${threads}u;
-if (i >= u.count) { return; }
+if (i >= count) { return; }
 ${perElement}
 }
 }
 `
-  return single(context.attrs.label, { source, reads, writes, uniforms: [count, grid[0]], grid })
+  return single(context.attrs.label, { source, reads, writes, uniforms: [count, grid[0], perThread], grid })
 }
 
 /** Some operand broadcasts: a thread walks rows of one channel, so that nothing is divided per element. */
@@ -188,10 +199,10 @@ function rowKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[
   const { rows, channels, rowsPerSample } = extentsOf(context.attrs.space)
   const width = channels > 32 ? 64 : channels > 16 ? 32 : channels > 8 ? 16 : 8
   const height = threads / width
-  const perThread = rows * channels < 16384 ? 1 : 8
+  const perThread = elementsPerThread(rows * width, context.adapter.software)
   const across = ceilDiv(channels, width)
   const [downX, downY] = flatGrid(ceilDiv(rows, height * perThread))
-  const source = `struct Uniforms { rows: u32, channels: u32, rows_per_sample: u32, grid_y: u32 }
+  const source = `struct Uniforms { rows: u32, channels: u32, rows_per_sample: u32, grid_y: u32, per_thread: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 ${declarations}
 @compute @workgroup_size(${width}, ${height})
@@ -199,16 +210,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
 let c = group.x * ${width}u + local.x;
 if (c >= u.channels) { return; }
 ${hoisted}
-let start = (group.y + group.z * u.grid_y) * ${height * perThread}u + local.y;
-for (var k = 0u; k < ${perThread}u; k++) {
+let rows = u.rows;
+let per_thread = u.per_thread;
+let start = (group.y + group.z * u.grid_y) * ${height}u * per_thread + local.y;
+for (var k = 0u; k < per_thread; k++) {
 let row = start + k * ${height}u;
-if (row >= u.rows) { return; }
+if (row >= rows) { return; }
 let i = row * u.channels + c;
 ${perElement}
 }
 }
 `
-  const uniforms = [rows, channels, rowsPerSample, downX]
+  const uniforms = [rows, channels, rowsPerSample, downX, perThread]
   return single(context.attrs.label, { source, reads, writes, uniforms, grid: [across, downX, downY] })
 }
 

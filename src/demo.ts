@@ -1,0 +1,112 @@
+#!/usr/bin/env node
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Command } from 'commander'
+import { runCommand } from './command.js'
+import { writeScenes } from './demo/dataset.js'
+import { classNames, palette } from './demo/scenes.js'
+import { contactSheet, type SheetRow } from './demo/sheet.js'
+import type { Device } from './engine/device.js'
+import { open } from './engine/node.js'
+import { Store } from './engine/store.js'
+import { createModel, modelConfig } from './models/deeplabv3plus.js'
+import { loadCheckpoint } from './train/checkpoint.js'
+import { type Config, loadConfig } from './train/config.js'
+import { evaluationSamples, readList } from './train/dataset.js'
+import { Evaluator } from './train/evaluate.js'
+import { duration } from './train/log.js'
+import { train } from './train/training.js'
+
+/** Scenes of 96 pixels; the few labeled ones are the point. */
+const scenes = { size: 96, labeled: 8, unlabeled: 400, validation: 60 }
+const shown = 6
+const methods = ['supervised', 'prevmatch'] as const
+type Method = (typeof methods)[number]
+
+const print = (line: string) => console.log(line)
+
+/** Predictions of a trained model for the first validation scenes: [size, size] each. */
+async function predictions(device: Device, config: Config, checkpoint: string): Promise<Uint8Array[]> {
+  const store = new Store(device, 'prediction')
+  const model = createModel(store, modelConfig(config))
+  loadCheckpoint(checkpoint, model)
+  const evaluator = new Evaluator(device, model, { mode: 'original' })
+  const masks: Uint8Array[] = []
+  for await (const { image } of evaluationSamples(validationScenes(config), config)) {
+    masks.push(Uint8Array.from((await evaluator.predict(image)).label))
+  }
+  evaluator.destroy()
+  store.destroy()
+  return masks
+}
+
+const validationScenes = (config: Config) =>
+  readList(config.val_id_path ?? '', config.data_root, 'required').slice(0, shown)
+
+async function writeSheet(
+  path: string,
+  config: Config,
+  masks: Record<Method, Uint8Array[]>,
+  mious: Record<Method, number>,
+) {
+  const rows: SheetRow[] = []
+  for await (const { image, label } of evaluationSamples(validationScenes(config), config)) {
+    const at = rows.length
+    const columns = methods.map((name) => ({ name, mask: masks[name][at] ?? new Uint8Array(0) }))
+    rows.push({ image: image.data, truth: label.data, predictions: columns })
+  }
+  const captions = Object.fromEntries(methods.map((name) => [name, `mIoU ${mious[name].toFixed(1)}`]))
+  writeFileSync(path, contactSheet(rows, { size: scenes.size, classNames, palette, captions }))
+}
+
+const command = new Command('demo')
+  .description('Trains with a handful of labels, without and with unlabeled images, and shows the difference.')
+  .option('--out <folder>', 'where data, runs and the contact sheet go', 'demo')
+  .option('--seed <number>', 'seed of the scenes and of the training', '0')
+  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option(
+    '--set <key=value>',
+    'changes a key of configs/demo.yaml; may be repeated',
+    (v, all: string[]) => [...all, v],
+    [],
+  )
+  .addHelpText('after', '\nExamples:\n  node dist/demo.js\n  node dist/demo.js --seed 1 --out runs/demo-1')
+
+await runCommand(async () => {
+  const options = command.parse().opts<{ out: string; seed: string; gpu?: string; set: string[] }>()
+  const begin = performance.now()
+  const settings = fileURLToPath(new URL('../configs/demo.yaml', import.meta.url))
+  const seed = Number(options.seed)
+  const device = await open({ gpu: options.gpu })
+  print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+
+  print(`painting ${scenes.labeled} labeled, ${scenes.unlabeled} unlabeled and ${scenes.validation} validation scenes`)
+  const data = await writeScenes(join(options.out, 'data'), { seed, ...scenes })
+  const paths = {
+    data_root: data.root,
+    labeled_id_path: data.labeled,
+    unlabeled_id_path: data.unlabeled,
+    val_id_path: data.validation,
+  }
+  const overrides = Object.entries({ ...paths, seed }).map(([key, value]) => `${key}=${JSON.stringify(value)}`)
+  const configOf = (method: Method) => loadConfig(settings, [...overrides, `method=${method}`, ...options.set])
+
+  const masks: Record<Method, Uint8Array[]> = { supervised: [], prevmatch: [] }
+  const mious: Record<Method, number> = { supervised: 0, prevmatch: 0 }
+  for (const method of methods) {
+    print(`\n== ${method} ==`)
+    const config = configOf(method)
+    const savePath = join(options.out, method)
+    const { scores } = await train(device, { config, savePath, overwrite: true, print })
+    mious[method] = scores.miou
+    masks[method] = await predictions(device, config, join(savePath, 'latest.safetensors'))
+  }
+  const sheet = join(options.out, 'sheet.png')
+  await writeSheet(sheet, configOf('prevmatch'), masks, mious)
+  device.destroy()
+
+  print(`\nmean IoU on ${scenes.validation} scenes that no training saw, after ${scenes.labeled} labeled scenes:`)
+  for (const method of methods) print(`  ${method.padEnd(12)}${mious[method].toFixed(2)}`)
+  print(`pictures: ${sheet}   (${duration((performance.now() - begin) / 1000)} in all)`)
+})
