@@ -500,6 +500,18 @@ export function confidenceWeightedLoss(
   return scalar(total / validInBatch)
 }
 
+/** Share of the valid pixels whose confidence reaches the threshold. */
+export function confidentRatio(confidence: Values, ignoreMask: Values, threshold: number): Values {
+  let valid = 0
+  let confident = 0
+  for (let i = 0; i < confidence.data.length; i++) {
+    if (get(ignoreMask, i) === 255) continue
+    valid++
+    if (get(confidence, i) >= Math.fround(threshold)) confident++
+  }
+  return scalar(confident / valid)
+}
+
 // Augmentation on the device
 
 /** `other` where the box is set; `box` [N, H, W] holds for all channels. */

@@ -1,5 +1,11 @@
 import { type Data, spec } from '#dist/engine/shape.js'
-import { confidenceWeightedLoss, crossEntropy, crossEntropyMean, ohemCrossEntropy } from '#dist/kernels/loss.js'
+import {
+  confidenceWeightedLoss,
+  confidentRatio,
+  crossEntropy,
+  crossEntropyMean,
+  ohemCrossEntropy,
+} from '#dist/kernels/loss.js'
 import { confusionMatrix } from '#dist/kernels/metrics.js'
 import { softmax, softmaxMax } from '#dist/kernels/softmax.js'
 import * as reference from '../reference.js'
@@ -240,6 +246,20 @@ const weighted = family(
   ({ crop, batch }) => inModes({ pixels: { shape: [batch, crop, crop] } }),
 )
 
+const confident = family(
+  'confidentRatio',
+  ({ shape, threshold = 0.7, ignored = 0.2, dtype = 'u8' }: Omit<WeightedCase, 'mode'>) =>
+    body({
+      inputs: {
+        confidence: floats(shape, (random) => (random.integer(4) ? random.uniform() : threshold)),
+        ignore: mask(shape, ignored, 255, dtype),
+      },
+      run: (t) => ({ out: confidentRatio(t.confidence, t.ignore, threshold) }),
+      reference: (v) => ({ out: reference.confidentRatio(v.confidence, v.ignore, threshold) }),
+    }),
+  weightedRows,
+)
+
 interface MatrixCase {
   readonly shape: Shape
   readonly classes: number
@@ -279,5 +299,6 @@ export const classificationFamilies: Family[] = [
   meanOfNone,
   ohem,
   weighted,
+  confident,
   confusion,
 ]

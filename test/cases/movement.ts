@@ -70,4 +70,24 @@ const slice = family(
   },
 )
 
-export const movementFamilies: Family[] = [concat, slice]
+const split = family(
+  'split',
+  ({ shape, axis }: { shape: Shape; axis: number }) =>
+    body({
+      inputs: { x: normal(shape) },
+      run: (t) => {
+        const [first, second] = kernels.split(t.x, axis, 2)
+        if (!first || !second) throw new Error('split gave fewer than two parts')
+        return { first, second }
+      },
+      reference: (v) => {
+        const half = (shape[axis] ?? 0) / 2
+        return { first: reference.slice(v.x, axis, 0, half), second: reference.slice(v.x, axis, half, half) }
+      },
+      differentiable: ['x'],
+      exact: true,
+    }),
+  { samples: { shape: [4, 2, 5, 7], axis: 0 }, channels: { shape: [2, 3, 5, 6], axis: 3 } },
+)
+
+export const movementFamilies: Family[] = [concat, slice, split]
