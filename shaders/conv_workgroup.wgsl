@@ -11,12 +11,13 @@ const INPUT_GRAD = false;
 
 // Forward: a = x [n, in_h, in_w, in_c], w [kh, kw, in_c, out_c], y [n, out_h, out_w, out_c].
 // Input gradient: a = dy [n, in_h, in_w, in_c], w [kh, kw, out_c, in_c], y = dx [n, out_h, out_w, out_c].
-// Grid: tiles of pixels, tiles of channels, phases (input gradient: stride_h * stride_w, else 1). `chunk` is not used.
+// Grid: grid_x tiles of pixels, tiles of channels, then phases (input gradient: stride_h * stride_w, else 1) times what
+// more of grid_x tiles of pixels there are.
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
   out_h: u32, out_w: u32, out_c: u32, kh: u32,
   kw: u32, stride_h: u32, stride_w: u32, pad_h: u32,
-  pad_w: u32, dil_h: u32, dil_w: u32, chunk: u32,
+  pad_w: u32, dil_h: u32, dil_w: u32, grid_x: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> a: array<A>;
@@ -67,11 +68,12 @@ fn tap_offset(tap: u32, phase: vec2u) -> Tap {
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) id: u32) {
   let step = select(vec2u(1), vec2u(s.stride_h, s.stride_w), INPUT_GRAD);
   let scale = select(vec2i(i32(s.stride_h), i32(s.stride_w)), vec2i(1), INPUT_GRAD);
-  let phase = vec2u(wg.z / step.y, wg.z % step.y);
+  let phases = step.x * step.y;
+  let phase = vec2u(wg.z % phases / step.y, wg.z % step.y);
   let rows = (s.out_h + step.x - 1 - phase.x) / step.x;
   let cols = (s.out_w + step.y - 1 - phase.y) / step.y;
   let pixels = s.n * rows * cols;
-  let m0 = wg.x * 8 * R;
+  let m0 = (wg.x + wg.z / phases * s.grid_x) * 8 * R;
   let n0 = wg.y * 32 * C;
   if (m0 >= pixels) {
     return;

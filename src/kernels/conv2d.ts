@@ -1,7 +1,7 @@
 import { applyOne, type Tensor } from '../engine/graph.js'
 import { defineOp } from '../engine/op.js'
 import { type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
-import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-tiled.js'
+import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-kernels.js'
 
 export interface Conv2dOptions {
   readonly stride?: number

@@ -1,7 +1,7 @@
 import { applyOne, type Tensor } from '../engine/graph.js'
 import { defineOp } from '../engine/op.js'
 import { type Shape, spec } from '../engine/shape.js'
-import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-tiled.js'
+import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-kernels.js'
 
 interface MatmulAttrs {
   readonly transposeA: boolean

@@ -1,0 +1,197 @@
+import {
+  type AdapterTraits,
+  type Candidate,
+  ceilDiv,
+  type Dispatch,
+  flatGrid,
+  input,
+  type Operand,
+  output,
+  temporary,
+} from '../engine/op.js'
+import type { Specialization } from '../engine/shader.js'
+import { spec } from '../engine/shape.js'
+import { type ShaderName, shader } from './shaders.js'
+
+/** A convolution's sizes: x [n, xHeight, xWidth, xChannels] → y [n, yHeight, yWidth, yChannels]. */
+export interface ConvGeometry {
+  readonly n: number
+  readonly xHeight: number
+  readonly xWidth: number
+  readonly xChannels: number
+  readonly yHeight: number
+  readonly yWidth: number
+  readonly yChannels: number
+  readonly kh: number
+  readonly kw: number
+  readonly stride: number
+  readonly padding: number
+  readonly dilation: number
+  readonly groups: number
+}
+
+type Extents = readonly [height: number, width: number, channels: number]
+
+const xExtents = (g: ConvGeometry): Extents => [g.xHeight, g.xWidth, g.xChannels]
+const yExtents = (g: ConvGeometry): Extents => [g.yHeight, g.yWidth, g.yChannels]
+
+/** The uniform struct `Shape` that all convolution shaders share; `last` is the meaning of its 16th field there. */
+const shapeUniforms = (g: ConvGeometry, read: Extents, written: Extents, last: number): number[] => [
+  ...[g.n, ...read, ...written, g.kh, g.kw, g.stride, g.stride],
+  ...[g.padding, g.padding, g.dilation, g.dilation, last, g.groups],
+]
+
+/** The shader, its specialization, and the pixels or rows by channels that one workgroup of it owns. */
+interface Tiling {
+  readonly name: string
+  readonly shader: ShaderName
+  readonly changes: Specialization
+  readonly rows: number
+  readonly columns: number
+}
+
+/** Channels per lane, and the vector that holds them; of two columns' worth the compiler drops an unused half. */
+function lanes(channels: number): { G: number; V: string } {
+  if (channels <= 8) return { G: 1, V: 'vec2f' }
+  return channels > 16 && channels <= 24 ? { G: 3, V: 'vec3f' } : { G: 2, V: 'vec2f' }
+}
+
+/** Register tiles of one subgroup of 8 lanes: what is fast on a CPU driver. */
+function subgroupTiling(name: ShaderName, rows: number, channels: number, inputGrad?: boolean): Tiling {
+  const { G, V } = lanes(channels)
+  const L = rows <= 4 ? 2 : rows <= 16 ? 8 : G === 3 ? 12 : 16
+  const constants = inputGrad === undefined ? { L, G } : { L, G, INPUT_GRAD: inputGrad }
+  return { name: 'subgroup', shader: name, changes: { constants, aliases: { V } }, rows: 2 * L, columns: 8 * G }
+}
+
+/** Loads four elements at once where every row of a buffer is a whole number of them. */
+function vectorLoads(buffers: readonly { hook: 'load_a' | 'load_b'; alias: string; name: string; extent: number }[]) {
+  const whole = buffers.filter(({ extent }) => extent % 4 === 0)
+  return {
+    aliases: Object.fromEntries(whole.map(({ alias }) => [alias, 'vec4<T>'])),
+    hooks: Object.fromEntries(
+      whole.map(({ hook, name }) => [
+        hook,
+        `fn ${hook}(i: u32, count: u32) -> vec4f {\n  return vec4f(${name}[i / 4]);\n}`,
+      ]),
+    ),
+  }
+}
+
+/** Workgroups that keep a GPU busy; smaller tiles where there would be fewer. */
+const busyWorkgroups = 256
+
+/** Tiles in workgroup memory: any adapter. */
+function workgroupTiling(rows: number, channels: number, inputGrad: boolean, reads: number, weights: number): Tiling {
+  const C = channels <= 32 ? 1 : 2
+  const R = ceilDiv(rows, 64) * ceilDiv(channels, 32 * C) < busyWorkgroups ? 4 : 8
+  const changes = {
+    constants: { R, C, INPUT_GRAD: inputGrad },
+    ...vectorLoads([
+      { hook: 'load_a', alias: 'A', name: 'a', extent: reads },
+      { hook: 'load_b', alias: 'B', name: 'w', extent: weights },
+    ]),
+  }
+  return { name: 'workgroup', shader: 'conv_workgroup', changes, rows: 8 * R, columns: 32 * C }
+}
+
+const wants = (adapter: AdapterTraits, subgroup: () => Tiling, workgroup: () => Tiling): Tiling[] =>
+  adapter.subgroupSize === 8 ? [subgroup(), workgroup()] : [workgroup()]
+
+/** Kernels of a convolution, or of its input gradient: x or dy, and w, to y or dx. */
+export function convCandidates(kind: 'forward' | 'inputGrad', g: ConvGeometry, adapter: AdapterTraits): Candidate[] {
+  const inputGrad = kind === 'inputGrad'
+  const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
+  const [height, width, channels] = written
+  const label = inputGrad ? 'conv2dInputGrad' : 'conv2d'
+  const operands = { label, reads: [input(0), input(1)], writes: [output(0)] }
+  // The written pixels of one phase of the stride are reached by the same taps.
+  const step = inputGrad ? g.stride : 1
+  const pixels = g.n * ceilDiv(height, step) * ceilDiv(width, step)
+  const phases = step * step
+  if (g.groups > 1) {
+    const pixelsPerThread = 8
+    const [x, y] = flatGrid(ceilDiv(ceilDiv(pixels, pixelsPerThread) * channels, 64))
+    const source = shader('conv_grouped', { constants: { P: pixelsPerThread, INPUT_GRAD: inputGrad } })
+    const uniforms = shapeUniforms(g, read, written, 0)
+    return [{ name: 'direct', dispatches: [{ ...operands, source, uniforms, grid: [x, y, phases] }] }]
+  }
+  const tilings = wants(
+    adapter,
+    () => subgroupTiling('conv_subgroup', pixels, channels, inputGrad),
+    () => workgroupTiling(pixels, channels, inputGrad, read[2], inputGrad ? read[2] : channels),
+  )
+  return tilings.map(({ name, shader: file, changes, rows, columns }) => {
+    const [x, layers] = flatGrid(ceilDiv(pixels, rows))
+    const uniforms = shapeUniforms(g, read, written, x)
+    const grid = [x, ceilDiv(channels, columns), phases * layers] as const
+    return { name, dispatches: [{ ...operands, source: shader(file, changes), uniforms, grid }] }
+  })
+}
+
+/** Kernels of a convolution's weight gradient: x and dy to dw. */
+export function weightGradCandidates(g: ConvGeometry, adapter: AdapterTraits): Candidate[] {
+  const taps = g.kh * g.kw
+  const rows = (taps * g.xChannels) / g.groups
+  const size = rows * g.yChannels
+  const pixels = g.n * g.yHeight * g.yWidth
+  const wanted = adapter.software ? 8 : busyWorkgroups
+  const candidate = (name: string, source: string, across: number, down: number): Candidate => {
+    const tiles = across * down
+    const most = tiles >= wanted ? 1 : Math.max(1, Math.min(ceilDiv(wanted, tiles), Math.floor(pixels / 256)))
+    const chunk = ceilDiv(ceilDiv(pixels, most), 4) * 4
+    const slices = ceilDiv(pixels, chunk)
+    return splitSum(name, size, slices, (target) => ({
+      label: 'conv2dWeightGrad',
+      source,
+      reads: [input(0), input(1)],
+      writes: [target],
+      uniforms: shapeUniforms(g, xExtents(g), yExtents(g), chunk),
+      grid: [across, down, slices],
+    }))
+  }
+  if (g.groups > 1) {
+    const rowsPerThread = 9
+    const source = shader('conv_grouped_weight_grad', { constants: { R: rowsPerThread } })
+    return [candidate('direct', source, ceilDiv(ceilDiv(rows, rowsPerThread) * g.yChannels, 64), 1)]
+  }
+  const tilings = wants(
+    adapter,
+    () => subgroupTiling('conv_weight_grad_subgroup', rows, g.yChannels),
+    () => weightGradWorkgroupTiling(g),
+  )
+  return tilings.map((tiling) => {
+    // The workgroup kernel fills the channels of each tap up to whole vectors.
+    const padded = tiling.name === 'workgroup' ? taps * ceilDiv(g.xChannels, 4) * 4 : rows
+    const source = shader(tiling.shader, tiling.changes)
+    return candidate(tiling.name, source, ceilDiv(padded, tiling.rows), ceilDiv(g.yChannels, tiling.columns))
+  })
+}
+
+function weightGradWorkgroupTiling(g: ConvGeometry): Tiling {
+  const R = g.kh * g.kw * g.xChannels <= 32 ? 1 : 2
+  const C = g.yChannels <= 32 ? 1 : 2
+  const changes = {
+    constants: { R, C },
+    ...vectorLoads([
+      { hook: 'load_a', alias: 'A', name: 'x', extent: g.xChannels },
+      { hook: 'load_b', alias: 'B', name: 'dy', extent: g.yChannels },
+    ]),
+  }
+  return { name: 'workgroup', shader: 'conv_weight_grad_workgroup', changes, rows: 32 * R, columns: 32 * C }
+}
+
+/** A product whose inner dimension is cut into slices, each written apart and then added up in order. */
+function splitSum(name: string, size: number, slices: number, product: (target: Operand) => Dispatch): Candidate {
+  if (slices === 1) return { name, dispatches: [product(output(0))] }
+  const first = product(temporary(0))
+  const sum: Dispatch = {
+    label: `${first.label} sum`,
+    source: shader('sum_slices'),
+    reads: [temporary(0)],
+    writes: [output(0)],
+    uniforms: [size, slices],
+    grid: flatGrid(ceilDiv(size, 64)),
+  }
+  return { name, temporaries: [spec([slices, size])], dispatches: [first, sum] }
+}
