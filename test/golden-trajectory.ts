@@ -91,6 +91,16 @@ function compare(row: StepResult, pushed: boolean, expected: ExpectedIteration):
   return results
 }
 
+/** Names of the recorded steps in their order. Throws a UserError where there is none, or one in between is missing. */
+function stepFiles(folder: string): string[] {
+  const numberOf = (name: string) => Number(name.match(/^iter_(\d+)\.safetensors$/)?.[1])
+  const steps = readdirSync(folder).filter((name) => numberOf(name) >= 0)
+  steps.sort((a, b) => numberOf(a) - numberOf(b))
+  const missing = steps.length === 0 ? 0 : steps.findIndex((name, i) => numberOf(name) !== i)
+  if (missing >= 0) throw new UserError(`${folder} has no iter_*.safetensors of step ${missing}`)
+  return steps
+}
+
 export interface RunOptions {
   /** Replaces settings of `config.json`. */
   readonly settings?: Partial<TrajectoryConfig>
@@ -106,24 +116,24 @@ export async function runTrajectory(
   const config = { ...readJson<TrajectoryConfig>(join(folder, 'config.json')), ...settings }
   const expectedPath = join(folder, 'expected.json')
   const expected = existsSync(expectedPath) ? readJson<Expected>(expectedPath) : undefined
-  const steps = readdirSync(folder).filter((name) => /^iter_\d+\.safetensors$/.test(name))
-  steps.sort((a, b) => Number(a.match(/\d+/)?.[0]) - Number(b.match(/\d+/)?.[0]))
-  const [firstName] = steps
-  if (!firstName) throw new UserError(`${folder} has no iter_*.safetensors`)
+  const steps = stepFiles(folder)
+  if (expected && steps.length !== expected.iterations.length) {
+    throw new UserError(`${folder} has ${steps.length} steps, but ${expected.iterations.length} are expected`)
+  }
 
   const nclass = config.nclass ?? config.model?.nclass
   if (nclass === undefined) throw new UserError(`${folder}/config.json gives no nclass`)
   const model = createModel(new Store(device, 'model'), modelConfig({ ...config, nclass }))
   loadWeights(model, new TensorFile(join(folder, 'init.safetensors')).tensors, join(folder, 'init.safetensors'))
 
-  const first = new TensorFile(join(folder, firstName))
+  const first = new TensorFile(join(folder, steps[0] ?? ''))
   const [labeled = 0, , height = 0, width = 0] = first.get('img_x').shape
   const method = config.method ?? 'prevmatch'
   const unlabeled = method === 'supervised' ? 0 : (first.get('img_u_w').shape[0] ?? 0)
   const trainer = await createTrainer(
     device,
     model,
-    { ...config, method, ignore_index: 255 },
+    { ...config, method, ignore_index: config.criterion.kwargs.ignore_index ?? 255 },
     { iterationsPerEpoch: config.iters_per_epoch, labeled, unlabeled, height, width, gradNorm: true },
   )
   const bests = newBests(config, expected)

@@ -2,7 +2,8 @@
 //
 // Checks the engine, the training step and the evaluation against recorded values of PyTorch: operators (ops.json),
 // augmentation (augment.json), evaluation (eval.json) and every training trajectory beneath DIR, which is a folder with
-// config.json, init.safetensors and iter_*.safetensors. Exits with 1 where any error exceeds the files' tolerance.
+// config.json, init.safetensors and iter_*.safetensors. Exits with 1 where any error exceeds the files' tolerance, or
+// anything cannot be checked.
 import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
 import { basename, join, relative, resolve } from 'node:path'
 import { Command } from 'commander'
@@ -12,8 +13,11 @@ import { UserError } from '#dist/train/error.js'
 import { checkAugment } from './augment.golden.js'
 import { checkEvaluation } from './golden-eval.js'
 import { checkOps } from './golden-ops.js'
-import { type CaseResult, passes, printCase, worst } from './golden-report.js'
+import { type CaseResult, passes, printCase, strain, worst } from './golden-report.js'
 import { checkFinal, finalTensors, runTrajectory, writeResults } from './golden-trajectory.js'
+
+/** Final values beyond their tolerance that are printed, the worst first. */
+const mostFailuresShown = 10
 
 interface Tally {
   passed: number
@@ -47,7 +51,6 @@ async function checkTrajectory(
   tally: Tally,
   { out, verbose }: Options,
 ): Promise<void> {
-  console.log(`\n${name}`)
   const started = performance.now()
   const run = await runTrajectory(device, folder, {
     onStep: (iteration, steps, results) => {
@@ -74,7 +77,9 @@ async function checkTrajectory(
   if (closest && !shown.includes(closest)) {
     printCase({ ...closest, name: `${name} final values: ${closest.name} is the closest of ${final.length} tensors` })
   }
-  for (const result of shown) printCase({ ...result, name: `${name} final values: ${result.name}` })
+  const printed = verbose ? shown : [...shown].sort((a, b) => strain(b) - strain(a)).slice(0, mostFailuresShown)
+  for (const result of printed) printCase({ ...result, name: `${name} final values: ${result.name}` })
+  if (printed.length < shown.length) console.log(`      and ${shown.length - printed.length} more`)
   if (out !== undefined) {
     await writeResults(out, name, run.rows, tensors)
     console.log(`      wrote ${join(out, `${name}.json`)} and ${name}.safetensors`)
@@ -82,6 +87,8 @@ async function checkTrajectory(
   run.trainer.destroy()
   run.model.store.destroy()
 }
+
+const describe = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error))
 
 interface Options {
   readonly out?: string
@@ -100,18 +107,31 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
   }
   if (options.out !== undefined) mkdirSync(options.out, { recursive: true })
   const tally: Tally = { passed: 0, failed: 0 }
-  const report = (title: string, results: readonly CaseResult[]): void => {
-    console.log(`\n${title}`)
-    for (const result of results) printCase(result)
-    count(tally, results)
-  }
   const device = await open({ gpu: options.gpu })
   console.log(`on ${device.adapter.device} (${device.adapter.driver})`)
   try {
-    if (has('ops.json')) report('operators', await checkOps(device, folder))
-    if (has('augment.json')) report('augmentation', checkAugment(folder))
-    if (has('eval.json')) report('evaluation', await checkEvaluation(device, folder))
-    for (const path of found) await checkTrajectory(device, path, nameOf(path, folder, found), tally, options)
+    const attempt = async (title: string, check: () => Promise<readonly CaseResult[]>): Promise<void> => {
+      console.log(`\n${title}`)
+      try {
+        const results = await check()
+        for (const result of results) printCase(result)
+        count(tally, results)
+      } catch (error) {
+        // The other parts are still worth checking.
+        console.log(`FAIL  ${title}: ${error instanceof UserError ? error.message : describe(error)}`)
+        tally.failed++
+      }
+    }
+    if (has('ops.json')) await attempt('operators', () => checkOps(device, folder))
+    if (has('augment.json')) await attempt('augmentation', async () => checkAugment(folder))
+    if (has('eval.json')) await attempt('evaluation', () => checkEvaluation(device, folder))
+    for (const path of found) {
+      const name = nameOf(path, folder, found)
+      await attempt(name, async () => {
+        await checkTrajectory(device, path, name, tally, options)
+        return []
+      })
+    }
   } finally {
     device.destroy()
   }

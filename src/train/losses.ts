@@ -13,7 +13,11 @@ import { softmaxMax } from '../kernels/softmax.js'
 /** The criterion of the labeled images, as in the configuration. */
 export interface Criterion {
   readonly name: 'CELoss' | 'OHEM'
-  readonly kwargs: { readonly thresh?: number | undefined; readonly min_kept?: number | undefined }
+  readonly kwargs: {
+    readonly thresh?: number | undefined
+    readonly min_kept?: number | undefined
+    readonly ignore_index?: number | undefined
+  }
 }
 
 /** Loss of labeled images: logits [N, H, W, C], target [N, H, W] → []. */
@@ -24,7 +28,7 @@ export function supervisedLoss(
   ignoreIndex: number,
 ): Tensor {
   if (name === 'CELoss') return crossEntropyMean(logits, target, { ignoreIndex })
-  const { thresh: threshold = 0.7, min_kept: minKept = 100000 } = kwargs
+  const { thresh: threshold = 0.7, min_kept: minKept = 256 } = kwargs
   return ohemCrossEntropy(logits, target, { threshold, minKept, ignoreIndex }).loss
 }
 
