@@ -48,7 +48,7 @@ const command = new Command('train')
     'after',
     `
 Examples:
-  node dist/train.js --config configs/pascal.yaml --labeled-id-path labeled.txt --unlabeled-id-path unlabeled.txt \\
+  node dist/train.js --config configs/custom.yaml --labeled-id-path labeled.txt --unlabeled-id-path unlabeled.txt \\
       --val-id-path val.txt --save-path runs/first
   node dist/train.js --config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base`,
   )
