@@ -142,6 +142,9 @@ function simulate(listing: Listing, { commands, commits, homes, outputs }: Plan)
     expectAt(homeOf(from), from, `commit of ${variable.name}`)
     content.set(`variable ${variable.name}`, from)
   }
+  for (const [variable, before] of listing.variables) {
+    expectAt(`variable ${variable.name}`, listing.assigned.get(variable) ?? before, 'at the end')
+  }
   for (const [variable, key] of listing.assigned) expectAt(`variable ${variable.name}`, key, 'at the end')
   for (const [name, key] of listing.outputs) {
     const home = outputs.get(name)
@@ -276,7 +279,9 @@ deviceTest('a value with two readers or with a name of its own is stored', async
 })
 
 deviceTest('an absorbed operand of an update in place leaves the other operands where they were', async (device) => {
-  const shape = spec([3])
+  // More than one workgroup, so that one which starts late finds what the others have written.
+  const count = 50000
+  const shape = spec([count])
   for (const which of [['parameter'], ['velocity'], ['gradient'], ['parameter', 'velocity']] as const) {
     const program = await compile(
       device,
@@ -288,15 +293,19 @@ deviceTest('an absorbed operand of an update in place leaves the other operands 
     )
     const data = { parameter: 100, velocity: 10, gradient: 1 }
     program.run({
-      parameter: new Float32Array(3).fill(data.parameter),
-      velocity: new Float32Array(3).fill(data.velocity),
-      gradient: new Float32Array(3).fill(data.gradient),
+      parameter: new Float32Array(count).fill(data.parameter),
+      velocity: new Float32Array(count).fill(data.velocity),
+      gradient: new Float32Array(count).fill(data.gradient),
       learningRate: Float32Array.of(1),
     })
     const scaled = { ...data, ...Object.fromEntries(which.map((name) => [name, data[name] * 2])) }
     const velocity = 0.5 * scaled.velocity + scaled.gradient
-    assert.equal(await program.read('velocity'), new Float32Array(3).fill(velocity), which.join())
-    assert.equal(await program.read('parameter'), new Float32Array(3).fill(scaled.parameter - velocity), which.join())
+    assert.equal(await program.read('velocity'), new Float32Array(count).fill(velocity), which.join())
+    assert.equal(
+      await program.read('parameter'),
+      new Float32Array(count).fill(scaled.parameter - velocity),
+      which.join(),
+    )
   }
 })
 
