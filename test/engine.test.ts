@@ -300,12 +300,8 @@ deviceTest('an absorbed operand of an update in place leaves the other operands 
     })
     const scaled = { ...data, ...Object.fromEntries(which.map((name) => [name, data[name] * 2])) }
     const velocity = 0.5 * scaled.velocity + scaled.gradient
-    assert.equal(await program.read('velocity'), new Float32Array(count).fill(velocity), which.join())
-    assert.equal(
-      await program.read('parameter'),
-      new Float32Array(count).fill(scaled.parameter - velocity),
-      which.join(),
-    )
+    assert.equal([...new Set(await program.read('velocity'))], [velocity], which.join())
+    assert.equal([...new Set(await program.read('parameter'))], [scaled.parameter - velocity], which.join())
   }
 })
 
