@@ -1,6 +1,7 @@
 // Every row of the table of operators: values against the reference, gradients against its finite differences, every
 // kernel that could be chosen, and the program without optimisation.
 import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import type { Choose } from '#dist/engine/lower.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { cases } from './cases.js'
@@ -10,6 +11,9 @@ import { skipUnless } from './skip.js'
 const available = (await findAdapters()).length > 0
 const deviceTest = skipUnless(available, 'there is no WebGPU adapter')
 const device = available ? await open() : undefined
+
+/** Kernels that were tried beside the first of their operator. */
+const alternatives = new Set<string>()
 
 for (const row of cases) {
   deviceTest(`${row.op}: ${row.name}`, async () => {
@@ -31,6 +35,7 @@ for (const row of cases) {
         return candidate
       }
       const other = await runCase(device, prepared, { choose })
+      for (const name of names) alternatives.add(`${row.op} ${name}`)
       compareOutputs(prepared, other, `kernel ${[...names].join(', ')}`)
       compareRuns(prepared, optimized, other, `with kernel ${[...names].join(', ')}`)
     }
@@ -38,6 +43,16 @@ for (const row of cases) {
     compareRuns(prepared, optimized, naive, 'without optimisation')
   })
 }
+
+const several = skipUnless(device?.traits.subgroupSize === 8, 'this adapter has one kernel for each operator')
+several('the products were also computed by their other kernels', () => {
+  for (const op of ['matmul', 'conv2d', 'conv2dInputGrad', 'conv2dWeightGrad']) {
+    assert.ok(
+      [...alternatives].some((name) => name.startsWith(`${op} `)),
+      `${op} has one kernel; tried were ${[...alternatives].join(', ')}`,
+    )
+  }
+})
 
 test.after(() => device?.destroy())
 
