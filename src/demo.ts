@@ -99,6 +99,7 @@ await runCommand(async () => {
     const config = configOf(method)
     const savePath = join(options.out, method)
     const { scores } = await train(device, { config, savePath, overwrite: true, print })
+    if (!scores) throw new Error('the training ended without an evaluation')
     mious[method] = scores.miou
     masks[method] = await predictions(device, config, join(savePath, 'latest.safetensors'))
   }

@@ -1,8 +1,10 @@
 #!/usr/bin/env node
+import { dirname, join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
 import { runCommand } from './command.js'
 import { open } from './engine/node.js'
 import { loadConfig } from './train/config.js'
+import { UserError } from './train/error.js'
 import { duration } from './train/log.js'
 import { train } from './train/training.js'
 
@@ -11,7 +13,8 @@ interface Options {
   labeledIdPath?: string
   unlabeledIdPath?: string
   valIdPath?: string
-  savePath: string
+  savePath?: string
+  resume?: string
   method?: string
   seed?: string
   set: string[]
@@ -32,7 +35,8 @@ const command = new Command('train')
   .option('--labeled-id-path <list>', 'list of lines `image label`, relative to data_root')
   .option('--unlabeled-id-path <list>', 'list of images, one per line; labels in it are not read')
   .option('--val-id-path <list>', 'list of lines `image label` for the evaluation after each epoch')
-  .requiredOption('--save-path <folder>', 'where checkpoints and the log go')
+  .option('--save-path <folder>', 'where checkpoints and the log go')
+  .option('--resume <checkpoint>', 'go on from the latest.safetensors of a run, in its folder')
   .option('--method <name>', 'supervised, unimatch or prevmatch')
   .option(
     '--set <key=value>',
@@ -50,6 +54,7 @@ const command = new Command('train')
 Examples:
   node dist/train.js --config configs/custom.yaml --labeled-id-path labeled.txt --unlabeled-id-path unlabeled.txt \\
       --val-id-path val.txt --save-path runs/first
+  node dist/train.js --config configs/custom.yaml --resume runs/first/latest.safetensors
   node dist/train.js --config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base`,
   )
 
@@ -67,14 +72,42 @@ await runCommand(async () => {
     value === undefined ? [] : [`${key}=${key === 'seed' ? value : JSON.stringify(value)}`],
   )
   const config = loadConfig(options.config, [...options.set, ...overrides])
+  const { resume, maxIters: maxIterations, overwrite = false } = options
+  const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
+  if (!savePath) throw new UserError('where should the run be saved? give --save-path')
   const print = (line: string) => console.log(line)
   const device = await open({ gpu: options.gpu })
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-  const { savePath, maxIters: maxIterations, overwrite = false } = options
-  const result = await train(device, { config, savePath, maxIterations, overwrite, print })
+
+  const interrupt = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => {
+      print(`${name}: finishing the step and writing a checkpoint; once more to stop at once`)
+      interrupt.abort()
+    })
+  }
+  const { signal } = interrupt
+  const result = await train(device, { config, savePath, resume, maxIterations, overwrite, signal, print })
   device.destroy()
+  if (result.interrupted) {
+    print(
+      `stopped after iteration ${result.iterations}; to go on: ${resumeCommand(join(savePath, 'latest.safetensors'))}`,
+    )
+    process.exitCode = 130
+    return
+  }
   print(
-    `${result.iterations} iterations in ${duration(result.seconds)}; mIoU ${result.scores.miou.toFixed(2)}, ` +
+    `${result.iterations} iterations in ${duration(result.seconds)}; mIoU ${result.scores?.miou.toFixed(2)}, ` +
       `best ${result.bestMiou.toFixed(2)}; checkpoints in ${savePath}`,
   )
 })
+
+/** The command line of this process, going on from a checkpoint. */
+function resumeCommand(checkpoint: string): string {
+  const kept = process.argv.slice(2).filter((arg, i, all) => {
+    const isOption = (text: string | undefined) =>
+      text === '--resume' || text === '--save-path' || text === '--overwrite'
+    return !isOption(arg) && !(isOption(all[i - 1]) && all[i - 1] !== '--overwrite')
+  })
+  return ['node', 'dist/train.js', ...kept, '--resume', checkpoint].join(' ')
+}

@@ -1,49 +1,14 @@
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { encode } from 'fast-png'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { writeScenes } from '#dist/demo/dataset.js'
 import { readSafetensors } from '#dist/train/safetensors.js'
+import { run, tinyData } from './tiny-run.js'
 
-const folder = mkdtempSync(join(tmpdir(), 'atrous-commands-'))
-const data = join(folder, 'data')
-const configPath = join(folder, 'tiny.yaml')
-
-const tiny = `
-dataset: scenes
-nclass: 6
-crop_size: 33
-data_root: ${data}
-val_id_path: ${join(data, 'val.txt')}
-labeled_id_path: ${join(data, 'labeled.txt')}
-unlabeled_id_path: ${join(data, 'unlabeled.txt')}
-epochs: 2
-batch_size: 2
-lr: 0.01
-conf_thresh: 0.5
-prev: { list_max_len: 2, model_num: 2, conf_thresh: 0.5 }
-model: { stem: [4, 4, 8], planes: [4, 4, 8, 8], blocks: [1, 1, 1, 1], expansion: 2, reduce_channels: 4, aspp_channels: 8, fuse_channels: 8 }
-dilations: [1, 2, 3]
-log_interval: 1
-`
-
-test.before(async () => {
-  await writeScenes(data, { seed: 3, size: 48, labeled: 2, unlabeled: 6, validation: 3 })
-  writeFileSync(configPath, tiny)
-})
-test.after(() => rmSync(folder, { recursive: true }))
-
-function run(script: string, args: readonly string[]) {
-  const result = spawnSync(process.execPath, [join('dist', script), ...args], { encoding: 'utf8' })
-  const errors = result.stderr.split('\n').filter((line) => line !== '' && !line.startsWith('Warning: '))
-  return { code: result.status, stdout: result.stdout, errors }
-}
-
-const trainInto = (name: string, ...args: string[]) =>
-  run('train.js', ['--config', configPath, '--save-path', join(folder, name), ...args])
+const { folder, data, trainInto, remove } = await tinyData('commands')
+test.after(remove)
 
 /** One line on stderr that matches, exit code 1, and nothing in the output folder. */
 function refuses(name: string, pattern: RegExp, ...args: string[]): void {

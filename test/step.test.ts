@@ -110,7 +110,7 @@ test('previous models are copies, and the oldest leaves', async () => {
   const previous = new PreviousModels(2, (snapshot) => left.push(snapshot))
   for (const value of [1, 2, 3]) {
     store.write('w', Float32Array.of(value, value))
-    previous.push(store)
+    previous.push(store, `${value}`)
   }
   store.write('w', Float32Array.of(9, 9))
   assert.is(previous.length, 2)

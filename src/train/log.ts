@@ -1,17 +1,25 @@
-import { appendFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import type { StepResult } from './step.js'
 
 /** Takes the lines of a run: for people on `print`, and as JSON lines in a file. */
 export class RunLog {
   /**
-   * @param path of the JSON lines, a new file
+   * @param path of the JSON lines
    * @param print shows a line to the user
+   * @param keep bytes of the file that stay, where a run is resumed; the rest belongs to steps that are done again
    */
   constructor(
     private readonly path: string,
     private readonly print: (line: string) => void,
+    keep = 0,
   ) {
-    writeFileSync(path, '')
+    if (keep > 0 && existsSync(path)) truncateSync(path, Math.min(keep, statSync(path).size))
+    else writeFileSync(path, '')
+  }
+
+  /** Length of the file so far. */
+  get bytes(): number {
+    return statSync(this.path).size
   }
 
   /** One line for the user, and one JSON object with `event` for the file. */
@@ -29,9 +37,21 @@ export function duration(seconds: number): string {
   return shown.map((part, i) => (i === 0 ? String(part) : String(part).padStart(2, '0'))).join(':')
 }
 
+/** Sums of values and their counts, by name. */
+export type MeansState = Readonly<Record<string, { readonly total: number; readonly count: number }>>
+
 /** The running means of what steps compute, for one line of the log. */
 export class Means {
-  private readonly sums = new Map<string, { total: number; count: number }>()
+  private readonly sums: Map<string, { readonly total: number; readonly count: number }>
+
+  /** @param state where a resumed run stood */
+  constructor(state: MeansState = {}) {
+    this.sums = new Map(Object.entries(state))
+  }
+
+  get state(): MeansState {
+    return Object.fromEntries(this.sums)
+  }
 
   add(values: Readonly<Record<string, number | undefined>>): void {
     for (const [name, value] of Object.entries(values)) {

@@ -10,8 +10,7 @@ import type { DeepLabV3Plus } from '../models/deeplabv3plus.js'
 
 /** The previous models: snapshots of the weights, the oldest first; the oldest leaves when there are too many. */
 export class PreviousModels {
-  private readonly snapshots: Store[] = []
-  private pushed = 0
+  private readonly snapshots: { readonly name: string; readonly store: Store }[] = []
 
   /** @param onLeave called with a snapshot that leaves, before its buffers are freed */
   constructor(
@@ -27,20 +26,27 @@ export class PreviousModels {
   at(index: number): Store {
     const snapshot = this.snapshots[index]
     if (!snapshot) throw new Error(`there are ${this.length} previous models, but number ${index} is asked for`)
-    return snapshot
+    return snapshot.store
   }
 
-  /** Adds a copy of the present values of `store`. */
-  push(store: Store): void {
-    this.snapshots.push(store.snapshot(`previous model ${++this.pushed}`))
+  /** Names of the snapshots, the oldest first. */
+  get names(): string[] {
+    return this.snapshots.map(({ name }) => name)
+  }
+
+  /** Adds a copy of the present values of `store` under a name. Returns the copy. */
+  push(store: Store, name: string): Store {
+    const copy = store.snapshot(`previous model ${name}`)
+    this.snapshots.push({ name, store: copy })
     while (this.snapshots.length > this.most) {
       const oldest = this.snapshots.shift()
-      if (oldest) this.leave(oldest)
+      if (oldest) this.leave(oldest.store)
     }
+    return copy
   }
 
   destroy(): void {
-    for (const snapshot of this.snapshots.splice(0)) this.leave(snapshot)
+    for (const { store } of this.snapshots.splice(0)) this.leave(store)
   }
 
   private leave(snapshot: Store): void {

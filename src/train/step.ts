@@ -168,7 +168,7 @@ export class Trainer {
   beginEpoch(epoch: number, newBest: boolean): boolean {
     const { method, prev } = this.config
     if (method !== 'prevmatch' || !newBest || epoch < prev.base_only_epoch) return false
-    this.previous.push(this.model.store)
+    this.previous.push(this.model.store, `iteration-${String(this.iteration).padStart(7, '0')}`)
     return true
   }
 

@@ -1,8 +1,9 @@
-import { existsSync, mkdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { stringify } from 'yaml'
 import type { Device } from '../engine/device.js'
 import { Store } from '../engine/store.js'
-import { createModel, type DeepLabV3Plus, modelConfig } from '../models/deeplabv3plus.js'
+import { createModel, modelConfig } from '../models/deeplabv3plus.js'
 import { saveCheckpoint } from './checkpoint.js'
 import type { Config } from './config.js'
 import { evaluationSamples, readList, type Sample } from './dataset.js'
@@ -13,28 +14,43 @@ import { duration, Means, numbersOf, RunLog, showLosses } from './log.js'
 import { checkPairs } from './precheck.js'
 import { drawPrevious } from './previous.js'
 import { PURPOSE, Random } from './random.js'
+import {
+  type Fingerprint,
+  fingerprintOf,
+  initialState,
+  type RunState,
+  restoreRun,
+  savePrevious,
+  saveRun,
+} from './run-state.js'
 import { loadBackbone } from './state.js'
 import { createTrainer, type Draws, drawDropout, type Trainer } from './step.js'
+import { versions } from './versions.js'
 
 export interface TrainingOptions {
   /** With labeled_id_path and val_id_path, and unlabeled_id_path unless the method is supervised. */
   readonly config: Config
   /** Folder for checkpoints and logs; made when the first step is about to run. */
   readonly savePath: string
+  /** A `latest.safetensors` to go on from; `savePath` is then its folder. */
+  readonly resume?: string | undefined
   /** Stops after so many steps. */
   readonly maxIterations?: number | undefined
   /** Replaces the run that the folder holds. */
   readonly overwrite?: boolean
+  /** Aborted: the step at hand is finished, a checkpoint written, and the training ends. */
+  readonly signal?: AbortSignal
   /** Shows a line to the user. */
   readonly print: (line: string) => void
 }
 
 export interface TrainingResult {
   readonly iterations: number
-  /** The last validation, and the best one. */
-  readonly scores: Scores
+  /** The last validation; undefined where the training was interrupted before the first. */
+  readonly scores: Scores | undefined
   readonly bestMiou: number
   readonly seconds: number
+  readonly interrupted: boolean
 }
 
 interface Lists {
@@ -61,16 +77,19 @@ function readLists(config: Config): Lists {
   }
 }
 
-/** A run's state between its steps. */
+/** What a run works with. */
 interface Run {
-  readonly config: Config
-  readonly model: DeepLabV3Plus
+  readonly options: TrainingOptions
   readonly trainer: Trainer
   readonly evaluator: Evaluator
   readonly loader: Loader
   readonly validation: readonly Sample[]
   readonly log: RunLog
-  readonly savePath: string
+  readonly means: Means
+  readonly state: RunState
+  readonly fingerprint: Fingerprint
+  /** Where this process began, and where it ends. */
+  readonly firstIteration: number
   readonly lastIteration: number
 }
 
@@ -80,42 +99,59 @@ interface Run {
  * @throws UserError before anything is written where configuration, lists or labeled images cannot be used
  */
 export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
-  const { config, savePath, print } = options
+  const { config, savePath, resume, print } = options
   const lists = readLists(config)
-  if (existsSync(join(savePath, 'log.jsonl')) && !options.overwrite) {
-    throw new UserError(`${savePath} holds a run already: choose another --save-path, or replace it with --overwrite`)
+  const folder = resume ? dirname(resume) : savePath
+  if (!resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
+    throw new UserError(
+      `${folder} holds a run already: choose another --save-path, replace it with --overwrite, ` +
+        `or continue it with --resume ${join(folder, 'latest.safetensors')}`,
+    )
   }
   await checkPairs([...lists.labeled, ...lists.validation], config)
   if (config.amp) print('amp: computing in float32, half precision is not available')
 
-  const { nclass, method, seed, crop_size: size, batch_size: batch } = config
+  const { seed, method } = config
+  const { labeled, unlabeled, validation } = lists
   const store = new Store(device, 'model')
   const model = createModel(store, modelConfig(config), new Random(seed, 0, PURPOSE.initialization))
-  if (config.pretrained) print(loadBackbone(model, config.pretrained))
+  if (resume) print(`weights: from ${resume}`)
+  else if (config.pretrained) print(loadBackbone(model, config.pretrained))
   else print('backbone: starts from random weights (set `pretrained` to start from a checkpoint)')
-  const { labeled, unlabeled, validation } = lists
   const workers = config.workers === undefined ? {} : { workers: config.workers }
   const loader = createLoader({ config, labeled, unlabeled, seed, method, ...workers })
-  const { iterationsPerEpoch } = loader
-  const sizes = { iterationsPerEpoch, labeled: batch, unlabeled: batch, height: size, width: size }
-  const onProgress = (done: number, total: number) => {
-    if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
-  }
-  const trainer = await createTrainer(device, model, config, { ...sizes, onProgress })
-  const { mode, ignoreIndex } = { mode: config.eval_mode, ignoreIndex: config.ignore_index }
-  const evaluator = new Evaluator(device, model, { mode, window: size, ignoreIndex })
-  const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
-  const parameters = model.parameters.reduce((sum, { spec }) => sum + spec.shape.reduce((a, b) => a * b, 1), 0)
-  print(
-    `${method}: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images, ` +
-      `${nclass} classes; ${(parameters / 1e6).toFixed(2)} M parameters; ${lastIteration} iterations of ` +
-      `${config.epochs} epochs x ${iterationsPerEpoch}; ${Math.round(trainer.memory.planned / 2 ** 20)} MiB for a step`,
-  )
-  mkdirSync(savePath, { recursive: true })
-  const log = new RunLog(join(savePath, 'log.jsonl'), print)
-  log.write('start', `saving to ${savePath}`, { config, adapter: device.adapter })
+  const trainer = await createTrainer(device, model, config, {
+    iterationsPerEpoch: loader.iterationsPerEpoch,
+    labeled: config.batch_size,
+    unlabeled: config.batch_size,
+    height: config.crop_size,
+    width: config.crop_size,
+    onProgress: (done, total) => {
+      if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
+    },
+  })
+  const evaluator = new Evaluator(device, model, {
+    mode: config.eval_mode,
+    window: config.crop_size,
+    ignoreIndex: config.ignore_index,
+  })
   try {
-    return await runEpochs({ config, model, trainer, evaluator, loader, validation, log, savePath, lastIteration })
+    const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
+    const saved = resume ? restoreRun(resume, trainer, fingerprint) : undefined
+    const { iteration, miou, bestMiou, newBest } = saved ?? initialState()
+    const state = { iteration, miou, bestMiou, newBest }
+    const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
+    describe(lists, config, trainer, lastIteration, print)
+    mkdirSync(folder, { recursive: true })
+    const log = new RunLog(join(folder, 'log.jsonl'), print, saved?.logBytes)
+    if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
+    else {
+      writeSettings(folder, config, device, lists, fingerprint)
+      log.write('start', `saving to ${folder}`, { config, adapter: device.adapter })
+    }
+    const means = new Means(saved?.means)
+    const run = { options: { ...options, savePath: folder }, trainer, evaluator, loader, validation, log, means }
+    return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
   } finally {
     await loader.close()
     trainer.destroy()
@@ -124,44 +160,90 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
   }
 }
 
+function describe(
+  lists: Lists,
+  config: Config,
+  trainer: Trainer,
+  lastIteration: number,
+  print: (line: string) => void,
+) {
+  const { labeled, unlabeled, validation } = lists
+  const parameters = trainer.model.parameters.reduce((sum, { spec }) => sum + spec.shape.reduce((a, b) => a * b, 1), 0)
+  print(
+    `${config.method}: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images, ` +
+      `${config.nclass} classes; ${(parameters / 1e6).toFixed(2)} M parameters; ${lastIteration} iterations of ` +
+      `${config.epochs} epochs x ${trainer.options.iterationsPerEpoch}; ` +
+      `${Math.round(trainer.memory.planned / 2 ** 20)} MiB for a step`,
+  )
+}
+
+/** Writes config.yaml: everything that the run depends on. */
+function writeSettings(folder: string, config: Config, device: Device, lists: Lists, fingerprint: Fingerprint): void {
+  const counts = Object.fromEntries(
+    Object.entries(lists).map(([name, list]: [string, Sample[]]) => {
+      return [name, { images: list.length, sha256: fingerprint[`list of ${name} images`] }]
+    }),
+  )
+  const settings = { ...config, run: { versions: versions(), adapter: { ...device.adapter }, lists: counts } }
+  writeFileSync(join(folder, 'config.yaml'), stringify(settings))
+}
+
 async function runEpochs(run: Run): Promise<TrainingResult> {
-  const { config, trainer, evaluator, validation, log, savePath, lastIteration } = run
+  const { trainer, log, state, lastIteration, loader } = run
+  const { config, savePath, signal } = run.options
   const begin = performance.now()
-  let bestMiou = 0
-  let newBest = false
+  const seconds = () => (performance.now() - begin) / 1000
   let scores: Scores | undefined
-  for (let epoch = 0; epoch < config.epochs && trainer.iteration < lastIteration; epoch++) {
-    if (trainer.beginEpoch(epoch, newBest)) {
-      log.write('previous', `epoch ${epoch + 1}: kept the model; previous models: ${trainer.previous.length}`, {
-        epoch,
-      })
+  while (trainer.iteration < lastIteration && !signal?.aborted) {
+    const { epoch } = trainer
+    const first = trainer.iteration - epoch * loader.iterationsPerEpoch
+    if (first === 0 && trainer.beginEpoch(epoch, state.newBest)) {
+      await savePrevious(savePath, trainer)
+      const kept = trainer.previous.length
+      log.write('previous', `epoch ${epoch + 1}: kept the model; previous models: ${kept}`, { epoch, models: kept })
     }
-    await runEpoch(run, epoch, begin)
-    scores = await evaluator.evaluate(evaluationSamples(validation, config))
-    newBest = scores.miou > bestMiou
-    bestMiou = Math.max(bestMiou, scores.miou)
+    await runEpoch(run, epoch, first, begin)
+    if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
+    scores = await run.evaluator.evaluate(evaluationSamples(run.validation, config))
     const { miou, iou } = scores
-    const star = newBest ? ' (best so far)' : `; best ${bestMiou.toFixed(2)}`
-    const seconds = (performance.now() - begin) / 1000
+    state.newBest = miou > state.bestMiou
+    state.bestMiou = Math.max(state.bestMiou, miou)
+    state.miou = miou
+    state.iteration = trainer.iteration
+    const star = state.newBest ? ' (best so far)' : `; best ${state.bestMiou.toFixed(2)}`
     const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}  [${showClasses(iou, config)}]`
-    log.write('evaluation', line, { epoch, iteration: trainer.iteration, miou, iou, best: bestMiou, seconds })
-    const info = { epoch: epoch + 1, iteration: trainer.iteration, miou, bestMiou }
-    await saveCheckpoint(join(savePath, 'latest.safetensors'), run.model, info)
-    if (newBest) await saveCheckpoint(join(savePath, 'best.safetensors'), run.model, info)
+    const fields = { epoch, iteration: trainer.iteration, miou, iou, best: state.bestMiou, seconds: seconds() }
+    log.write('evaluation', line, fields)
+    if (state.newBest) {
+      await saveCheckpoint(join(savePath, 'best.safetensors'), trainer.model, { ...state, ...namesOf(config) })
+    }
+    await save(run)
   }
-  if (!scores) throw new UserError('there is nothing to do: epochs and --max-iters must be at least 1')
-  return { iterations: trainer.iteration, scores, bestMiou, seconds: (performance.now() - begin) / 1000 }
+  const interrupted = signal?.aborted === true && trainer.iteration < lastIteration
+  if (interrupted) await save(run)
+  else if (!scores) throw new UserError(`all ${lastIteration} iterations are done: there is nothing to resume`)
+  return { iterations: trainer.iteration, scores, bestMiou: state.bestMiou, seconds: seconds(), interrupted }
+}
+
+const namesOf = ({ class_names: names }: Config) => (names ? { class_names: names } : {})
+
+async function save({ options, trainer, state, means, log, fingerprint }: Run): Promise<void> {
+  state.iteration = trainer.iteration
+  const rest = { means: means.state, logBytes: log.bytes, fingerprint, ...namesOf(options.config) }
+  await saveRun(options.savePath, trainer, state, rest)
 }
 
 const showClasses = (iou: readonly number[], { class_names: names }: Config): string =>
   iou.map((value, k) => `${names?.[k] ?? k} ${value.toFixed(1)}`).join(', ')
 
-async function runEpoch({ config, trainer, loader, log, lastIteration }: Run, epoch: number, begin: number) {
+/** The steps of an epoch from the iteration `first` on. */
+async function runEpoch(run: Run, epoch: number, first: number, begin: number): Promise<void> {
+  const { trainer, loader, log, means, firstIteration, lastIteration } = run
+  const { config, signal } = run.options
   const { iterationsPerEpoch } = loader
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
-  const means = new Means()
   let waitedSince = performance.now()
-  for await (const batch of loader.epoch(epoch)) {
+  for await (const batch of loader.epoch(epoch, first)) {
     const ready = performance.now()
     const [learningRate] = trainer.learningRates
     const result = await trainer.step(batch, drawsFor(config, trainer))
@@ -169,20 +251,20 @@ async function runEpoch({ config, trainer, loader, log, lastIteration }: Run, ep
       throw new UserError(`the loss of iteration ${trainer.iteration} is ${result.total_loss}: try a lower lr`)
     }
     const done = performance.now()
-    const times = { data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 }
-    means.add({ ...numbersOf(result), ...times })
+    means.add({ ...numbersOf(result), data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 })
     waitedSince = done
     const inEpoch = trainer.iteration - epoch * iterationsPerEpoch
     if (inEpoch % interval === 0 || inEpoch === iterationsPerEpoch || trainer.iteration === lastIteration) {
       const mean = means.take()
-      const left = ((done - begin) / 1000 / trainer.iteration) * (lastIteration - trainer.iteration)
+      const perStep = (done - begin) / 1000 / (trainer.iteration - firstIteration)
+      const left = perStep * (lastIteration - trainer.iteration)
       const share = Math.round((100 * (mean.data ?? 0)) / (mean.seconds ?? 1))
       const line =
         `epoch ${epoch + 1}/${config.epochs} ${inEpoch}/${iterationsPerEpoch}  ${showLosses(mean)}  ` +
         `lr ${learningRate.toExponential(2)}  ${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${duration(left)}`
       log.write('train', line, { epoch, iteration: trainer.iteration, lr: learningRate, ...mean })
     }
-    if (trainer.iteration >= lastIteration) break
+    if (trainer.iteration >= lastIteration || signal?.aborted) break
   }
 }
 
