@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { parse, YAMLError } from 'yaml'
 import { z } from 'zod'
+import { knownClasses, parseColor, type Rgb } from './classes.js'
 import { UserError } from './error.js'
 
 const count = z.int().min(1)
@@ -44,9 +45,34 @@ const model = z.strictObject({
   nclass: count.optional(),
 })
 
+const byte = z.int().min(0).max(255)
+const hexColor = /^#[0-9a-f]{6}$/i
+
+/** `[r, g, b]` or `"#rrggbb"`. */
+const color = z.preprocess(
+  (value): unknown => (typeof value === 'string' && hexColor.test(value) ? parseColor(value.slice(1)) : value),
+  z.tuple([byte, byte, byte], { error: 'expected a colour: [r, g, b] of 0 to 255, or "#rrggbb"' }).readonly(),
+)
+
+/** Images and labels in two folders, paired by their names without ending. */
+const folders = z.strictObject({
+  /** Relative to `data_root`, like `labels`. */
+  images: z.string().min(1),
+  labels: z.string().min(1).optional(),
+  /** What the names of the images, and of the labels, have behind the part that both share. */
+  image_suffix: z.string().default(''),
+  label_suffix: z.string().default(''),
+})
+
+/** A pair of folders with images and labels, in place of a list. */
+export type Folders = z.infer<typeof folders>
+
+const source = z.union([z.string().min(1), folders])
+
 const schema = z.strictObject({
   dataset: z.string().min(1).default('custom'),
-  nclass: z.int().min(2).max(255),
+  /** By default as many as there are names of classes. */
+  nclass: z.int().min(2).max(255).optional(),
   /** Side of the square training crops, in pixels. */
   crop_size: z.int().min(8).max(4096),
   /** Folder that the paths in the lists are relative to. */
@@ -72,12 +98,24 @@ const schema = z.strictObject({
   seed: z.int().min(0).default(0),
   /** Threads that load pictures; by default one core is left free, and at most four are used. */
   workers: z.int().min(1).max(64).optional(),
-  labeled_id_path: z.string().min(1).optional(),
-  unlabeled_id_path: z.string().min(1).optional(),
-  val_id_path: z.string().min(1).optional(),
+  /** Each a list file, relative to the working folder, or folders below `data_root`. */
+  labeled_id_path: source.optional(),
+  unlabeled_id_path: source.optional(),
+  val_id_path: source.optional(),
   /** Label of pixels that count nowhere. */
-  ignore_index: z.int().min(0).max(255).optional(),
-  class_names: z.array(z.string()).optional(),
+  ignore_index: byte.optional(),
+  /** By default the names of the data set where it is known, else the indices. */
+  class_names: z.array(z.string().min(1)).optional(),
+  /** The same as `class_names`. */
+  classes: z.array(z.string().min(1)).optional(),
+  /** A colour for each class: to show it, and to read labels that are RGB pictures. */
+  palette: z.array(color).optional(),
+  /** Class, or `ignore_index`, of each value that label files hold; a colour is written '#rrggbb'. */
+  label_map: z.record(z.string(), byte).optional(),
+  /** Label files hold 0 for "ignore" and 1 to nclass for the classes. Default: for `ade20k` without a `label_map`. */
+  reduce_zero_label: z.boolean().optional(),
+  /** Of UniMatch's configurations; only false is available. */
+  multi_grid: z.literal(false).optional(),
   eval_mode: z.enum(['original', 'sliding_window']).optional(),
   save_map: z.boolean().default(false),
   /** Iterations between two lines of the log; by default about eight lines per epoch. */
@@ -87,7 +125,10 @@ const schema = z.strictObject({
 type Parsed = z.infer<typeof schema>
 
 /** A checked configuration; keys as in the YAML files, see there for defaults. */
-export type Config = Parsed & {
+export type Config = Omit<Parsed, 'classes' | 'multi_grid'> & {
+  nclass: number
+  class_names: string[]
+  reduce_zero_label: boolean
   ignore_index: number
   eval_mode: 'original' | 'sliding_window'
 }
@@ -113,6 +154,7 @@ function objectShape(type: unknown): Record<string, unknown> | null {
   for (;;) {
     if (at instanceof z.ZodObject) return at.shape
     if (at instanceof z.ZodPipe) at = at.def.out
+    else if (at instanceof z.ZodUnion) at = at.def.options.find((option) => option instanceof z.ZodObject)
     else if (at instanceof z.ZodPrefault || at instanceof z.ZodDefault || at instanceof z.ZodOptional)
       at = at.def.innerType
     else return null
@@ -157,12 +199,24 @@ function show(value: unknown): string {
   return text.length > 60 ? `${text.slice(0, 57)}...` : text
 }
 
+type Issue = z.core.$ZodIssue
+
 /** Names the source of the value at a dotted key: the file, or an option. */
 type Origin = (key: string) => string
 
+/** The fault within the alternative that was meant: the one whose kind of value was given. */
+function deepest(issue: Issue | undefined, path: PropertyKey[]): Issue | undefined {
+  if (!issue) return undefined
+  const at = [...path, ...issue.path]
+  if (issue.code !== 'invalid_union') return { ...issue, path: at }
+  const meant = issue.errors.find(([first]) => first && (first.path.length > 0 || first.code !== 'invalid_type'))
+  if (meant) return deepest(meant[0], at)
+  return { ...issue, path: at, message: 'expected the path of a list, or folders {images, labels}' }
+}
+
 /** One line for the first fault that zod found. */
 function explain(error: z.ZodError, origin: Origin): UserError {
-  const issue = error.issues[0]
+  const issue = deepest(error.issues[0], [])
   if (!issue) return new UserError(`${origin('')}: invalid configuration`)
   const path = issue.path.map(String)
   const key = path.join('.')
@@ -172,10 +226,62 @@ function explain(error: z.ZodError, origin: Origin): UserError {
   return new UserError(`${origin(key)}: '${key}' ${found}, ${expected.slice(0, 1).toLowerCase()}${expected.slice(1)}`)
 }
 
+/** Number and names of the classes, each of which may follow from the other or from the name of the data set. */
+function resolveClasses(config: Parsed, fail: (what: string) => UserError): { nclass: number; class_names: string[] } {
+  const { dataset, class_names: names, classes } = config
+  if (names && classes && names.join('\n') !== classes.join('\n')) {
+    throw fail("'classes' and 'class_names' are two words for the same thing: leave one of them out")
+  }
+  const given = names ?? classes
+  const key = names ? 'class_names' : 'classes'
+  const known = knownClasses(dataset)?.names
+  const nclass = config.nclass ?? given?.length ?? known?.length
+  if (nclass === undefined) throw fail("'nclass' is missing: give it, or the names of the classes as 'classes'")
+  if (nclass < 2 || nclass > 255) throw fail(`'${key}' has ${nclass} names: between 2 and 255 classes are possible`)
+  if (given && given.length !== nclass) {
+    throw fail(`'${key}' has ${given.length} names, but 'nclass' is ${nclass}: give one for each class`)
+  }
+  const fallback = known?.length === nclass ? known : Array.from({ length: nclass }, (_, i) => String(i))
+  return { nclass, class_names: given ?? [...fallback] }
+}
+
+const hex = (rgb: Rgb): string => `#${rgb.map((channel) => channel.toString(16).padStart(2, '0')).join('')}`
+
+function checkPalette(palette: readonly Rgb[], nclass: number, fail: (what: string) => UserError): void {
+  if (palette.length !== nclass) {
+    throw fail(`'palette' has ${palette.length} colours, but there are ${nclass} classes: give one for each class`)
+  }
+  const shown = palette.map(hex)
+  const twice = shown.findIndex((one, i) => shown.indexOf(one) < i)
+  if (twice >= 0) {
+    const first = shown.indexOf(shown[twice] ?? '')
+    throw fail(`'palette' gives the classes ${first} and ${twice} the same colour ${shown[twice]}: change one of them`)
+  }
+}
+
+function checkLabelMap(
+  map: Readonly<Record<string, number>>,
+  nclass: number,
+  ignore: number,
+  fail: (what: string) => UserError,
+): void {
+  for (const [key, label] of Object.entries(map)) {
+    if (!hexColor.test(key) && !(/^\d{1,5}$/.test(key) && Number(key) <= 65535)) {
+      throw fail(`'label_map' has the key ${show(key)}: write a value of 0 to 65535, or a colour as '#rrggbb'`)
+    }
+    if (label >= nclass && label !== ignore) {
+      throw fail(
+        `'label_map' turns ${key} into ${label}, but the classes are 0 to ${nclass - 1} and ${ignore} is ignored`,
+      )
+    }
+  }
+}
+
 /** Rules that concern more than one key. */
-function checkTogether(config: Parsed, origin: string): Config {
+function checkTogether({ classes, multi_grid, ...config }: Parsed, origin: string): Config {
   const fail = (what: string) => new UserError(`${origin}: ${what}`)
-  const { nclass, criterion } = config
+  const { nclass, class_names } = resolveClasses({ ...config, classes }, fail)
+  const { criterion, palette, label_map: labelMap } = config
   const fromCriterion = criterion.kwargs.ignore_index
   const ignore = config.ignore_index ?? fromCriterion ?? 255
   if (fromCriterion !== undefined && fromCriterion !== ignore) {
@@ -187,18 +293,19 @@ function checkTogether(config: Parsed, origin: string): Config {
   if (config.model.nclass !== undefined && config.model.nclass !== nclass) {
     throw fail(`'model.nclass' is ${config.model.nclass}, but 'nclass' is ${nclass}: leave one of them out`)
   }
-  if (config.class_names && config.class_names.length !== nclass) {
-    throw fail(
-      `'class_names' has ${config.class_names.length} names, but 'nclass' is ${nclass}: give one for each class`,
-    )
+  if (palette) checkPalette(palette, nclass, fail)
+  if (labelMap) checkLabelMap(labelMap, nclass, ignore, fail)
+  if (labelMap && config.reduce_zero_label) {
+    throw fail("'label_map' and 'reduce_zero_label' exclude each other: write 0 into the label_map, too")
   }
+  const reduce_zero_label = config.reduce_zero_label ?? (config.dataset === 'ade20k' && !labelMap)
   if (criterion.name === 'OHEM') {
     for (const key of ['thresh', 'min_kept'] as const) {
       if (criterion.kwargs[key] === undefined) throw fail(`'criterion.kwargs.${key}' is missing: OHEM needs it`)
     }
   }
   const eval_mode = config.eval_mode ?? (config.dataset === 'cityscapes' ? 'sliding_window' : 'original')
-  return { ...config, ignore_index: ignore, eval_mode }
+  return { ...config, nclass, class_names, reduce_zero_label, ignore_index: ignore, eval_mode }
 }
 
 /**

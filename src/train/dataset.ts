@@ -1,41 +1,23 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { readFile, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { inflateSync } from 'node:zlib'
-import { type DecodedPng, decode } from 'fast-png'
 import sharp from 'sharp'
-import type { Config } from './config.js'
+import type { Config, Folders } from './config.js'
 import { UserError } from './error.js'
-import { type Picture, reduceZeroLabel } from './pixels.js'
+import { isInside, pairFolders } from './folders.js'
+import { type LabelRules, labelRules, MAX_PIXELS, readLabel } from './label.js'
+import type { Picture } from './pixels.js'
 
-/** One line of a list. */
+/** An image and its label. */
 export interface Sample {
   /** The image as the list names it. */
   name: string
   /** Path of the image. */
   image: string
-  /** Path of the label; null where the list has none. */
+  /** Path of the label; null where there is none, or none is wanted. */
   label: string | null
 }
 
-/** How labels are read. */
-export interface LabelRules {
-  nclass: number
-  ignoreIndex: number
-  /** ADE20K: 0 is "ignore", classes are stored as 1 to nclass. */
-  reduceZero: boolean
-}
-
-export function labelRules(config: Config): LabelRules {
-  return { nclass: config.nclass, ignoreIndex: config.ignore_index, reduceZero: config.dataset === 'ade20k' }
-}
-
-/** Pictures larger than this are refused before they are decoded. */
-export const MAX_PIXELS = 2 ** 26
 const MAX_LIST_BYTES = 2 ** 28
-const MAX_LABEL_BYTES = 2 ** 28
-/** Compressed label data up to this size cannot become larger than 64 MiB (deflate shrinks 1032 times at most). */
-const MAX_UNCHECKED_BYTES = 2 ** 16
 
 // Pictures of the data sets are raster files; these loaders would render documents instead.
 sharp.block({ operation: ['VipsForeignLoadSvg', 'VipsForeignLoadPdf', 'VipsForeignLoadMagick'] })
@@ -48,13 +30,20 @@ function firstLine(error: unknown): string {
   return line
 }
 
+/** One line of a list, as it is written. */
+export interface ListEntry {
+  readonly image: string
+  readonly label: string | null
+  /** Where the line is, for error messages. */
+  readonly where: string
+}
+
 /**
- * Reads a list of lines `image label`, relative to `dataRoot`; empty lines are skipped.
- * @param labels whether every line must have a label (which must exist), or labels play no part
- * @param minimum fewest usable lines, usually the batch size
- * @throws UserError for a list that is missing, empty, too short, or names files that do not exist
+ * Reads a list of lines `image label` or `image`, with a space or a tab between the two (names may hold spaces where
+ * there is a tab); empty lines are skipped.
+ * @throws UserError for a list that is missing or empty, has lines of more words, or names files outside `dataRoot`
  */
-export function readList(path: string, dataRoot: string, labels: 'required' | 'unused', minimum = 1): Sample[] {
+export function readEntries(path: string, dataRoot: string): ListEntry[] {
   let text: string
   try {
     if (statSync(path).size > MAX_LIST_BYTES) throw new UserError(`the list ${path} is larger than 256 MiB`)
@@ -67,35 +56,86 @@ export function readList(path: string, dataRoot: string, labels: 'required' | 'u
     )
   }
   if (!existsSync(dataRoot)) throw new UserError(`there is no data folder ${dataRoot}: check data_root`)
-  const samples: Sample[] = []
+  const entries: ListEntry[] = []
   for (const [index, line] of text.split('\n').entries()) {
-    const [image, label, ...rest] = line.split(/\s+/).filter((word) => word !== '')
+    const words = line.includes('\t') ? line.split('\t').map((word) => word.trim()) : line.split(/\s+/)
+    const [image, label, ...rest] = words.filter((word) => word !== '')
     if (image === undefined) continue
     const where = `${path} line ${index + 1}`
-    if (rest.length > 0)
-      throw new UserError(`${where}: more than two words; a line is 'image label', without spaces in names`)
-    if (labels === 'required' && label === undefined) {
-      throw new UserError(`${where}: no label for ${image}; a line is 'image label'`)
+    if (rest.length > 0) {
+      throw new UserError(`${where}: more than two words; a line is 'image label', with a tab where names hold spaces`)
     }
+    for (const file of [image, label]) {
+      if (file !== undefined && !isInside(dataRoot, file)) {
+        throw new UserError(`${where}: ${file} is outside of data_root (${dataRoot}): choose another data_root`)
+      }
+    }
+    entries.push({ image, label: label ?? null, where })
+  }
+  if (entries.length === 0) throw new UserError(`the list ${path} is empty: it needs lines 'image label'`)
+  return entries
+}
+
+/**
+ * The images of a list or of folders, with paths relative to `dataRoot`; see `readEntries` and `pairFolders`.
+ * @param labels whether every image must have a label (which must exist), or labels play no part
+ * @param minimum fewest usable images, usually the batch size
+ * @throws UserError for a list that is missing, empty, too short, or names files that do not exist
+ */
+export function readList(
+  source: string | Folders,
+  dataRoot: string,
+  labels: 'required' | 'unused',
+  minimum = 1,
+): Sample[] {
+  const wanted = labels === 'required'
+  const samples =
+    typeof source === 'string' ? fromList(source, dataRoot, wanted) : fromFolders(source, dataRoot, wanted)
+  if (samples.length < minimum) {
+    const what =
+      typeof source === 'string' ? `the list ${source} has` : `the folder ${resolve(dataRoot, source.images)} has`
+    const unit = typeof source === 'string' ? 'lines' : 'images'
+    throw new UserError(
+      `${what} ${samples.length} ${unit}, fewer than a batch of ${minimum}: add some, or lower batch_size`,
+    )
+  }
+  return samples
+}
+
+function fromList(path: string, dataRoot: string, wanted: boolean): Sample[] {
+  return readEntries(path, dataRoot).map(({ image, label, where }) => {
+    if (wanted && label === null) throw new UserError(`${where}: no label for ${image}; a line is 'image label'`)
     const sample = {
       name: image,
       image: resolve(dataRoot, image),
-      label: labels === 'required' && label !== undefined ? resolve(dataRoot, label) : null,
+      label: wanted && label !== null ? resolve(dataRoot, label) : null,
     }
     for (const file of [sample.image, sample.label]) {
       if (file !== null && !existsSync(file)) {
         throw new UserError(`${where}: there is no file ${file}; paths are relative to data_root (${dataRoot})`)
       }
     }
-    samples.push(sample)
+    return sample
+  })
+}
+
+function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sample[] {
+  if (wanted && folders.labels === undefined) {
+    throw new UserError(`the images in ${folders.images} need labels: give their folder as 'labels'`)
   }
-  if (samples.length === 0) throw new UserError(`the list ${path} is empty: it needs lines 'image label'`)
-  if (samples.length < minimum) {
+  const pairs = pairFolders(dataRoot, wanted ? folders : { ...folders, labels: undefined })
+  const bare = pairs.filter(({ label }) => label === null)
+  if (wanted && bare[0]) {
     throw new UserError(
-      `the list ${path} has ${samples.length} lines, fewer than a batch of ${minimum}: add some, or lower batch_size`,
+      `${bare.length} of ${pairs.length} images in ${folders.images} have no label of the same name in ` +
+        `${folders.labels}, the first is ${bare[0].image}: add them, or make lists with node dist/split.js`,
     )
   }
-  return samples
+  return pairs.map(({ image, label }) => ({
+    name: image,
+    image: resolve(dataRoot, image),
+    label: label === null ? null : resolve(dataRoot, label),
+  }))
 }
 
 /**
@@ -115,96 +155,6 @@ export async function readImage(path: string): Promise<Picture> {
   } catch (error) {
     throw new UserError(`cannot read the image ${path}: ${firstLine(error)}; replace the file, or take it off the list`)
   }
-}
-
-interface PngHeader {
-  width: number
-  height: number
-  /** Bits per pixel. */
-  bits: number
-}
-
-/** Walks the chunks of a PNG file and checks, before anything is inflated, how much could come out. */
-function checkPng(bytes: Buffer): PngHeader {
-  if (bytes.length < 33 || bytes.readUInt32BE(0) !== 0x89504e47 || bytes.toString('latin1', 12, 16) !== 'IHDR') {
-    throw new Error('it is not a PNG file')
-  }
-  const width = bytes.readUInt32BE(16)
-  const height = bytes.readUInt32BE(20)
-  const bits = bytes.readUInt8(24)
-  const color = bytes.readUInt8(25)
-  if (width * height > MAX_PIXELS) throw new Error(`its ${width}x${height} pixels are more than ${MAX_PIXELS}`)
-  if (color !== 0 && color !== 3) throw new Error('it holds colours; labels are grey or palette PNGs of class indices')
-  const compressed: Buffer[] = []
-  for (let at = 8; at + 12 <= bytes.length; ) {
-    const length = bytes.readUInt32BE(at)
-    const type = bytes.toString('latin1', at + 4, at + 8)
-    if (type === 'IDAT') compressed.push(bytes.subarray(at + 8, at + 8 + length))
-    if (type === 'iCCP' && length > MAX_UNCHECKED_BYTES) throw new Error(`its colour profile has ${length} bytes`)
-    at += 12 + length
-  }
-  const data = Buffer.concat(compressed)
-  if (data.length > MAX_UNCHECKED_BYTES) {
-    // Rows have one more byte each; the seven passes of an interlaced picture may round each row up again.
-    const limit = height * (Math.ceil((width * bits) / 8) + 1) * 2 + 1024
-    inflateSync(data, { maxOutputLength: limit })
-  }
-  return { width, height, bits }
-}
-
-/** One value per pixel, whatever the bit depth. */
-function unpack({ data, width, height }: DecodedPng, bits: number): Uint8Array | Uint16Array | Uint8ClampedArray {
-  if (bits >= 8) return data
-  const stride = Math.ceil((width * bits) / 8)
-  const out = new Uint8Array(width * height)
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const byte = data[y * stride + ((x * bits) >> 3)] as number
-      out[y * width + x] = (byte >> (8 - bits - ((x * bits) & 7))) & ((1 << bits) - 1)
-    }
-  }
-  return out
-}
-
-/**
- * Decodes a label map: a grey or palette PNG of class indices (of a palette the indices count, not the colours).
- * @returns data [H, W]: 0 to nclass - 1, or ignoreIndex
- * @throws UserError naming the file, and for an impossible value also the value and its first position
- */
-export async function readLabel(path: string, rules: LabelRules): Promise<Picture> {
-  let png: DecodedPng
-  let values: ReturnType<typeof unpack>
-  try {
-    const { size } = await stat(path)
-    if (size > MAX_LABEL_BYTES) throw new Error(`it has ${size} bytes, more than ${MAX_LABEL_BYTES}`)
-    const bytes = await readFile(path)
-    const { bits } = checkPng(bytes)
-    png = decode(bytes, { checkCrc: true })
-    values = unpack(png, bits)
-    if (values.length !== png.width * png.height) throw new Error('its pixels are not complete')
-  } catch (error) {
-    throw new UserError(`cannot read the label ${path}: ${firstLine(error)}; replace the file, or take it off the list`)
-  }
-  const data = new Uint8Array(values.length)
-  const wrong = (index: number) => {
-    const [x, y] = [index % png.width, Math.floor(index / png.width)]
-    const classes = rules.reduceZero ? `1 to ${rules.nclass} (0 is ignored)` : `0 to ${rules.nclass - 1}`
-    return new UserError(
-      `${path}: label value ${values[index]} at x=${x}, y=${y}, but the classes are ${classes} and ${rules.ignoreIndex} ` +
-        'is ignored: correct the label, or nclass or ignore_index',
-    )
-  }
-  for (let i = 0; i < data.length; i++) {
-    const value = values[i] as number
-    if (value > 255) throw wrong(i)
-    data[i] = value
-  }
-  if (rules.reduceZero) reduceZeroLabel(data)
-  for (let i = 0; i < data.length; i++) {
-    const value = data[i] as number
-    if (value >= rules.nclass && value !== rules.ignoreIndex) throw wrong(i)
-  }
-  return { data, width: png.width, height: png.height }
 }
 
 /**

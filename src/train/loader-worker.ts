@@ -1,8 +1,9 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { applyLabeled, applyUnlabeled, drawUnlabeled, drawWeak } from './augment.js'
 import { type Batch, type BatchField, batchViews, pictureBytes } from './batch.js'
-import { type LabelRules, readImage, readPair } from './dataset.js'
+import { readImage, readPair } from './dataset.js'
 import { UserError } from './error.js'
+import type { LabelRules } from './label.js'
 import type { Picture } from './pixels.js'
 import { PURPOSE, Random } from './random.js'
 

@@ -1,5 +1,6 @@
 import type { Config } from './config.js'
-import { labelRules, readPair, type Sample } from './dataset.js'
+import { readPair, type Sample } from './dataset.js'
+import { labelRules } from './label.js'
 
 /** Reading more pairs than this before the first step would keep the user waiting. */
 const mostPairs = 400
