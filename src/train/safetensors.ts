@@ -1,13 +1,13 @@
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
 import { Float16Array } from '@petamoriken/float16'
 import { UserError } from './error.js'
+import { BinaryFile, type Fail, writeAtomically } from './files.js'
 
-/** Element types, their typed arrays and sizes. F16 is kept as its bits; `toFloat32` converts. */
-const ARRAYS = {
+/** Element types, their typed arrays and sizes. F16 and BF16 are kept as their bits; `toFloat32` converts. */
+export const ARRAYS = {
   F64: Float64Array,
   F32: Float32Array,
   F16: Uint16Array,
+  BF16: Uint16Array,
   I64: BigInt64Array,
   I32: Int32Array,
   U8: Uint8Array,
@@ -48,11 +48,11 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 }
 
 /** Elements of a shape. */
-function elements(shape: readonly number[]): number {
+export function elements(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1)
 }
 
-function parseEntry(name: string, value: unknown, fail: (what: string) => never): Entry {
+function parseEntry(name: string, value: unknown, fail: Fail): Entry {
   const wrong = (what: string) => fail(`tensor '${name}' ${what}`)
   if (!isRecord(value)) return wrong('has no description')
   const { dtype, shape, data_offsets: offsets } = value
@@ -71,10 +71,7 @@ function parseEntry(name: string, value: unknown, fail: (what: string) => never)
   return { name, dtype: dtype as Dtype, shape, begin, end }
 }
 
-function parseHeader(
-  text: string,
-  fail: (what: string) => never,
-): { entries: Entry[]; metadata: Record<string, string> } {
+function parseHeader(text: string, fail: Fail): { entries: Entry[]; metadata: Record<string, string> } {
   let header: unknown
   try {
     header = JSON.parse(text)
@@ -99,7 +96,7 @@ function parseHeader(
 }
 
 /** Every byte of the data belongs to exactly one tensor. */
-function checkRanges(entries: Entry[], dataLength: number, fail: (what: string) => never): void {
+function checkRanges(entries: Entry[], dataLength: number, fail: Fail): void {
   const inOrder = [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end)
   let end = 0
   for (const entry of inOrder) {
@@ -113,17 +110,6 @@ function checkRanges(entries: Entry[], dataLength: number, fail: (what: string) 
   if (end !== dataLength) fail(`there are ${dataLength - end} unused bytes after the last tensor`)
 }
 
-function readExactly(file: number, target: Uint8Array, position: number, fail: (what: string) => never): void {
-  let done = 0
-  while (done < target.length) {
-    // One read call moves at most 2 GiB.
-    const length = Math.min(target.length - done, 2 ** 30)
-    const count = readSync(file, target, done, length, position + done)
-    if (count === 0) fail('it ended while being read')
-    done += count
-  }
-}
-
 /**
  * Reads a safetensors file. Nothing of the file is trusted: header length, shapes, offsets and ranges are checked
  * before memory is allocated.
@@ -133,38 +119,24 @@ export function readSafetensors(path: string): Safetensors {
   const fail = (what: string): never => {
     throw new UserError(`${path} is not a usable safetensors file: ${what}`)
   }
-  let file: number
-  try {
-    file = openSync(path, 'r')
-  } catch (error) {
-    throw new UserError(`cannot open ${path}: ${reason(error)}`)
-  }
-  try {
-    const stat = fstatSync(file)
-    if (!stat.isFile()) return fail('it is not a file')
-    if (stat.size < 8) return fail(`it has only ${stat.size} bytes`)
-    const prefix = new Uint8Array(8)
-    readExactly(file, prefix, 0, fail)
-    const headerLength = new DataView(prefix.buffer).getBigUint64(0, true)
+  return BinaryFile.with(path, fail, (file) => {
+    if (file.size < 8) return fail(`it has only ${file.size} bytes`)
+    const headerLength = new DataView(file.read(0, 8).buffer).getBigUint64(0, true)
     if (headerLength > MAX_HEADER) return fail(`its header claims ${headerLength} bytes (the limit is ${MAX_HEADER})`)
-    if (Number(headerLength) > stat.size - 8) {
-      return fail(`its header claims ${headerLength} bytes, but the file has only ${stat.size}: truncated?`)
+    if (Number(headerLength) > file.size - 8) {
+      return fail(`its header claims ${headerLength} bytes, but the file has only ${file.size}: truncated?`)
     }
-    const headerBytes = new Uint8Array(Number(headerLength))
-    readExactly(file, headerBytes, 8, fail)
-    const { entries, metadata } = parseHeader(new TextDecoder().decode(headerBytes), fail)
+    const { entries, metadata } = parseHeader(new TextDecoder().decode(file.read(8, Number(headerLength))), fail)
     const dataStart = 8 + Number(headerLength)
-    checkRanges(entries, stat.size - dataStart, fail)
+    checkRanges(entries, file.size - dataStart, fail)
     const tensors = new Map<string, FileTensor>()
     for (const { name, dtype, shape, begin, end } of entries) {
       const data = new ARRAYS[dtype](elements(shape))
-      readExactly(file, new Uint8Array(data.buffer, 0, end - begin), dataStart + begin, fail)
+      file.readInto(new Uint8Array(data.buffer, 0, end - begin), dataStart + begin)
       tensors.set(name, { dtype, shape, data })
     }
     return { tensors, metadata }
-  } finally {
-    closeSync(file)
-  }
+  })
 }
 
 /** Values as float32; for integers and F64 with the usual rounding. */
@@ -172,6 +144,8 @@ export function toFloat32(tensor: FileTensor): Float32Array {
   const { dtype, data } = tensor
   if (data instanceof Float32Array) return data
   if (data instanceof BigInt64Array) return Float32Array.from(data, Number)
+  // A bfloat16 is the upper half of a float32.
+  if (dtype === 'BF16') return new Float32Array(Uint32Array.from(data, (bits) => bits << 16).buffer)
   if (dtype === 'F16') return Float32Array.from(new Float16Array(data.buffer, data.byteOffset, data.length))
   return Float32Array.from(data)
 }
@@ -179,25 +153,6 @@ export function toFloat32(tensor: FileTensor): Float32Array {
 function checkTensor(name: string, { dtype, shape, data }: FileTensor): void {
   if (!(data instanceof ARRAYS[dtype]) || elements(shape) !== data.length) {
     throw new TypeError(`tensor '${name}': ${data.length} values do not fit ${dtype} of shape [${shape}]`)
-  }
-}
-
-function writeFully(file: number, bytes: Uint8Array): void {
-  let done = 0
-  while (done < bytes.length) done += writeSync(file, bytes, done, Math.min(bytes.length - done, 2 ** 30))
-}
-
-/** Flushes the directory entry of a renamed file, where the system can (Windows cannot). */
-function syncFolder(folder: string): void {
-  try {
-    const handle = openSync(folder, 'r')
-    try {
-      fsyncSync(handle)
-    } finally {
-      closeSync(handle)
-    }
-  } catch {
-    // The rename has happened; only its durability across a power cut is left to the system.
   }
 }
 
@@ -226,25 +181,6 @@ export function writeSafetensors(
   const start = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20)
   new DataView(start.buffer).setBigUint64(0, BigInt(start.length - 8), true)
   start.set(json, 8)
-
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`)
-  try {
-    const file = openSync(temporary, 'w')
-    try {
-      writeFully(file, start)
-      for (const [, { data }] of list) writeFully(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
-      fsyncSync(file)
-    } finally {
-      closeSync(file)
-    }
-    renameSync(temporary, path)
-  } catch (error) {
-    rmSync(temporary, { force: true })
-    throw new UserError(`cannot write ${path}: ${reason(error)}`)
-  }
-  syncFolder(dirname(path))
-}
-
-function reason(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
+  const data = list.map(([, { data }]) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
+  writeAtomically(path, [start, ...data])
 }
