@@ -3,10 +3,7 @@ import type { DeepLabV3Plus } from '../models/deeplabv3plus.js'
 import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../models/weights.js'
 import { UserError } from './error.js'
 import { type FileTensor, readSafetensors, type Safetensors, toFloat32, writeSafetensors } from './safetensors.js'
-import { loadWeights } from './state.js'
-
-/** Names of the momenta in a checkpoint: this and the parameter's name. */
-export const momentumPrefix = 'momentum/'
+import { loadWeights, momentumPrefix, readCheckpoint } from './state.js'
 
 /** What a checkpoint says of itself besides its tensors; each key is JSON in the file's metadata. */
 export type CheckpointInfo = Readonly<Record<string, unknown>>
@@ -50,11 +47,9 @@ export async function saveCheckpoint(path: string, model: DeepLabV3Plus, info: C
   writeSafetensors(path, [...(await stateDict(model)), ...momenta], encode({ ...info, model: model.config }))
 }
 
-/** Gives a model the weights of a checkpoint. Throws a UserError where they do not fit. */
-export function loadCheckpoint(path: string, model: DeepLabV3Plus): void {
-  const tensors = [...readSafetensors(path).tensors].filter(([name]) => !name.startsWith(momentumPrefix))
-  loadWeights(model, tensors, path)
-}
+/** Gives a model the weights of a file of either format. Throws a UserError where they do not fit. */
+export const loadCheckpoint = (path: string, model: DeepLabV3Plus): void =>
+  loadWeights(model, readCheckpoint(path).tensors, path)
 
 /** Reads what `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
 export function readInfo(path: string): CheckpointInfo {
