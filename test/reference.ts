@@ -127,6 +127,17 @@ export function concat(tensors: readonly Values[], axis: number): Values {
   return values(first.shape.with(axis, total), parts)
 }
 
+export function flip(x: Values): Values {
+  const [n, h, w, c] = extents4(x)
+  const y = values(x.shape)
+  for (let row = 0; row < n * h; row++) {
+    for (let column = 0; column < w; column++) {
+      for (let k = 0; k < c; k++) y.data[(row * w + column) * c + k] = get(x, (row * w + w - 1 - column) * c + k)
+    }
+  }
+  return y
+}
+
 export function slice(x: Values, axis: number, start: number, size: number): Values {
   const outer = count(x.shape.slice(0, axis))
   const inner = count(x.shape.slice(axis + 1))

@@ -27,7 +27,8 @@ export type Layout = string
 export class Device {
   readonly traits: AdapterTraits
   private readonly failures: Error[] = []
-  private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>()
+  /** By layout, then by source. */
+  private readonly pipelines = new Map<Layout, Map<string, Promise<GPUComputePipeline>>>()
   private readonly layouts = new Map<Layout, GPUBindGroupLayout>()
   private closing = false
 
@@ -118,11 +119,12 @@ export class Device {
 
   /** The pipeline of a shader, compiled once per source. Throws the compiler's message with the kernel's name. */
   pipeline(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
-    const key = `${pattern}\n${source}`
-    const known = this.pipelines.get(key)
+    const ofLayout = this.pipelines.get(pattern) ?? new Map<string, Promise<GPUComputePipeline>>()
+    this.pipelines.set(pattern, ofLayout)
+    const known = ofLayout.get(source)
     if (known) return known
     const made = this.compile(label, source, pattern)
-    this.pipelines.set(key, made)
+    ofLayout.set(source, made)
     return made
   }
 

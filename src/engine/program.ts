@@ -1,3 +1,4 @@
+import type { Arena } from './arena.js'
 import type { Device } from './device.js'
 import { fusePointwise } from './fuse.js'
 import { Graph, type Tensor, tracing } from './graph.js'
@@ -16,6 +17,8 @@ export interface CompileOptions {
   readonly choose?: Choose
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
+  /** Where inputs and intermediates live, in place of buffers of the program's own. */
+  readonly arena?: Arena
 }
 
 /** Memory of a program in bytes, besides inputs and variables. */
@@ -52,7 +55,7 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   return device.guarded(
     `allocating ${label}`,
-    () => new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines),
+    () => new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines, options.arena),
   )
 }
 
@@ -102,7 +105,7 @@ export interface RunOptions {
   readonly stores?: ReadonlyMap<Store, Store>
 }
 
-/** A compiled function of tensors. Owns its buffers until `destroy`. */
+/** A compiled function of tensors. Owns its buffers until `destroy`, save those of an arena. */
 export class Program<
   I extends Record<string, Spec> = Record<string, Spec>,
   O extends object = Record<string, unknown>,
@@ -125,11 +128,18 @@ export class Program<
     private readonly trace: Trace,
     private readonly planned: Plan,
     private readonly pipelines: ReadonlyMap<Command, GPUComputePipeline>,
+    private readonly arena?: Arena,
   ) {
-    this.slots = planned.slots.map((bytes, i) => device.storage(`${label} slot ${i}`, bytes))
-    for (const [name, spec] of Object.entries(inputs)) {
-      this.inputBuffers.set(name, device.storage(`${label} input ${name}`, byteLength(spec)))
+    const names = Object.keys(inputs)
+    const sizes = [...planned.slots, ...Object.values(inputs).map(byteLength)]
+    const labelOf = (i: number) => {
+      const name = names[i - planned.slots.length]
+      return name === undefined ? `${label} slot ${i}` : `${label} input ${name}`
     }
+    const buffers = arena ? arena.take(sizes) : sizes.map((bytes, i) => device.storage(labelOf(i), bytes))
+    this.slots = buffers.slice(0, planned.slots.length)
+    for (const [i, buffer] of buffers.slice(planned.slots.length).entries())
+      this.inputBuffers.set(names[i] ?? '', buffer)
     this.uniforms = this.makeUniforms()
     this.steps = this.bind(new Map())
     const sum = planned.slots.reduce((total, bytes) => total + bytes, 0)
@@ -199,7 +209,10 @@ export class Program<
   }
 
   destroy(): void {
-    for (const buffer of [...this.slots, ...this.inputBuffers.values(), this.uniforms]) buffer.destroy()
+    const buffers = [...this.slots, ...this.inputBuffers.values()]
+    if (this.arena) this.arena.give(buffers)
+    else for (const buffer of buffers) buffer.destroy()
+    this.uniforms.destroy()
   }
 
   private outputBuffer(name: string): GPUBuffer {

@@ -3,9 +3,18 @@ import { shaderSources } from './shaders.generated.js'
 
 export type ShaderName = keyof typeof shaderSources
 
+/** Equal changes give the very same string, so that its hash is computed once: programs look pipelines up by it. */
+const specialized = new Map<string, string>()
+
 /** A file of shaders/ with its constants, types and hooks replaced. */
-export const shader = (name: ShaderName, changes: Specialization = {}): string =>
-  specialize(shaderSources[name], changes)
+export function shader(name: ShaderName, changes: Specialization = {}): string {
+  const key = name + JSON.stringify(changes)
+  const known = specialized.get(key)
+  if (known !== undefined) return known
+  const made = specialize(shaderSources[name], changes)
+  specialized.set(key, made)
+  return made
+}
 
 /**
  * Workgroup shape for kernels that walk rows with lanes along channels: on a CPU driver a row per subgroup of 8, on a

@@ -1,67 +1,88 @@
+import { Arena } from '../engine/arena.js'
 import type { Device } from '../engine/device.js'
-import { assign, read, scoped, type Tensor } from '../engine/graph.js'
+import { assign, read, type Tensor } from '../engine/graph.js'
 import { compile, type Program } from '../engine/program.js'
 import { spec } from '../engine/shape.js'
 import { Store, type Variable } from '../engine/store.js'
 import { normalizeImage } from '../kernels/augment.js'
 import { confusionMatrix } from '../kernels/metrics.js'
-import { concat, slice } from '../kernels/movement.js'
-import { add } from '../kernels/pointwise.js'
-import { softmax, softmaxMax } from '../kernels/softmax.js'
+import { concat } from '../kernels/movement.js'
+import { softmaxMax } from '../kernels/softmax.js'
 import type { DeepLabV3Plus } from '../models/deeplabv3plus.js'
+import { cut, type Picture } from './pixels.js'
+import { type Scores, scoresOf } from './scores.js'
+import { classScores } from './views.js'
 
-/** Result of an evaluation. */
-export interface Scores {
-  /** Per class: pixels of the class that were found. */
-  readonly intersection: number[]
-  /** Per class: pixels of the class or taken for it. */
-  readonly union: number[]
-  /** Per class, in percent; 0 for a class that occurs nowhere. */
-  readonly iou: number[]
-  /** Mean over all classes, in percent. */
-  readonly miou: number
-}
-
-/** Scores of a confusion matrix [K, K] whose rows are the true classes. */
-export function scoresOf(counts: ArrayLike<number>, nclass: number): Scores {
-  const at = (target: number, predicted: number) => counts[target * nclass + predicted] ?? 0
-  const classes = Array.from({ length: nclass }, (_, k) => k)
-  const total = (values: number[]) => values.reduce((sum, value) => sum + value, 0)
-  const intersection = classes.map((k) => at(k, k))
-  const union = classes.map((k) => total(classes.map((j) => at(k, j) + at(j, k))) - at(k, k))
-  const iou = classes.map((k) => (100 * (intersection[k] ?? 0)) / ((union[k] ?? 0) + 1e-10))
-  return { intersection, union, iou, miou: total(iou) / nclass }
-}
+export { type Scores, scoresOf } from './scores.js'
 
 export interface EvaluationOptions {
   /**
-   * `original`: the whole image at once. `sliding_window`: windows of side `window` in steps of two thirds of it, cut
+   * `original`: the whole image at once. `center_crop`: only the square of side `window` in the middle of image and
+   * label, or less where they are smaller. `sliding_window`: windows of side `window` in steps of two thirds of it, cut
    * at the border, whose class probabilities are added.
    */
-  readonly mode: 'original' | 'sliding_window'
-  /** Side of the windows; for `sliding_window`. */
+  readonly mode: 'original' | 'center_crop' | 'sliding_window'
+  /** Side of the windows or of the crop. */
   readonly window?: number
   readonly ignoreIndex?: number
-  /** Also make logits (`original`) or added probabilities (`sliding_window`) available, [H, W, nclass]. */
+  /** Average the class probabilities with those of the mirrored image; see `classScores`. */
+  readonly flip?: boolean
+  /** Average the class probabilities over these sizes of the image, as multiples of its own; see `classScores`. */
+  readonly scales?: readonly number[]
+  /** Also make the scores of the classes available, [H, W, nclass]: logits, added or mean probabilities. */
   readonly scores?: boolean
 }
 
 /** A labeled image; pixels row by row, the image in RGB. */
 export interface EvaluationImage {
-  readonly image: { readonly data: Uint8Array; readonly width: number; readonly height: number }
-  readonly label: { readonly data: Uint8Array; readonly width: number; readonly height: number }
+  readonly image: Readonly<Picture>
+  readonly label: Readonly<Picture>
 }
 
-const evaluation = { training: false }
+/** What a model says of an image. */
+export interface Prediction {
+  readonly width: number
+  readonly height: number
+  /** The most probable class of each pixel, [H, W]. */
+  readonly label: Uint32Array
+  /** [H, W, nclass], where they were asked for. */
+  readonly scores?: Float32Array
+}
 
-/** Programs for images of so many sizes are kept. */
-const programsKept = 4
+/**
+ * Programs for images of so many sizes are kept. They share their buffers, so that one costs little more than its bind
+ * groups: measured with ResNet-101, 64 of them hold 0.1 GiB of host memory.
+ */
+const programsKept = 64
 
-/** Predicts and scores with a model in evaluation mode. Keeps a program per image size, the latest used ones. */
+/** Counts on the device have 32 bits. */
+const maxCountedPixels = 2 ** 32 - 1
+
+interface Sizes {
+  readonly height: number
+  readonly width: number
+  /** Of the prediction. */
+  readonly outHeight: number
+  readonly outWidth: number
+}
+
+/**
+ * Predicts and scores with a model in evaluation mode.
+ *
+ * Every image is computed at its own size, without padding: there is a program for each size, so results do not depend
+ * on which other images are in the list. Programs share pipelines (shapes are uniforms) and, in an arena, buffers; what
+ * a new size costs is the host's tracing and binding, which runs while the device works on the image before.
+ */
 export class Evaluator {
   private readonly programs = new Map<string, Program>()
   private readonly workspace: Store
+  private readonly arena: Arena
   private readonly counts: Variable
+  /** Counts taken from the device before they could overflow. */
+  private earlier: Float64Array
+  private countedPixels = 0
+  /** Settles when the device is done with the image before. */
+  private running: Promise<undefined> | undefined
 
   constructor(
     private readonly device: Device,
@@ -70,7 +91,9 @@ export class Evaluator {
   ) {
     const { nclass } = model.config
     this.workspace = new Store(device, 'evaluation')
+    this.arena = new Arena(device, 'evaluation buffer')
     this.counts = this.workspace.declare('counts', spec([nclass, nclass], 'u32'))
+    this.earlier = new Float64Array(nclass * nclass)
   }
 
   /** Scores of the model's present weights on labeled images. `onImage` is called after each. */
@@ -78,36 +101,74 @@ export class Evaluator {
     images: Iterable<EvaluationImage> | AsyncIterable<EvaluationImage>,
     onImage?: (done: number) => void,
   ): Promise<Scores> {
-    const { nclass } = this.model.config
-    this.workspace.write('counts', new Uint32Array(nclass * nclass))
+    this.reset()
     let done = 0
-    for await (const { image, label } of images) {
-      const program = await this.program(image.height, image.width)
-      program.run({ image: image.data, target: label.data })
-      // Images are queued only as fast as they are done.
-      await this.device.idle()
+    for await (const pair of images) {
+      await this.add(pair)
       onImage?.(++done)
     }
-    return scoresOf(await this.workspace.read('counts'), nclass)
+    return this.scores()
   }
 
-  /** Most probable class per pixel of an image [H, W, 3], and the scores where they were asked for. */
-  async predict({
-    data,
-    width,
-    height,
-  }: EvaluationImage['image']): Promise<{ label: Uint32Array; scores?: Float32Array }> {
-    const program = await this.program(height, width)
-    const ignored = new Uint8Array(width * height).fill(this.options.ignoreIndex ?? 255)
-    program.run({ image: data, target: ignored })
-    const label = await program.read('label', 'u32')
-    return this.options.scores ? { label, scores: await program.read('scores') } : { label }
+  /** Forgets the images that were counted. */
+  reset(): void {
+    this.earlier.fill(0)
+    this.clearDevice()
   }
 
-  /** Frees the programs; they are made again when needed. */
+  /**
+   * Counts the pixels of a labeled image. Resolves when the device has begun with it, or with `predict` when it is done.
+   * @returns the prediction, if asked for
+   */
+  async add({ image, label }: EvaluationImage, predict = false): Promise<Prediction | undefined> {
+    const [seen, target] = [this.seen(image, 3), this.seen(label, 1)]
+    const sizes = sizesOf(seen)
+    const program = await this.program(sizes)
+    // Images are queued only as fast as they are done.
+    await this.settled()
+    const pixels = seen.width * seen.height
+    if (this.countedPixels + pixels > maxCountedPixels) {
+      this.earlier = await this.confusion()
+      this.clearDevice()
+    }
+    this.countedPixels += pixels
+    program.run({ image: seen.data, target: target.data })
+    this.running = this.device.gpu.queue.onSubmittedWorkDone()
+    return predict ? this.fetch(program, sizes) : undefined
+  }
+
+  /** The images counted so far: [nclass, nclass], a row for each true class. */
+  async confusion(): Promise<Float64Array> {
+    await this.settled()
+    const counts = await this.workspace.read('counts')
+    return this.earlier.map((before, i) => before + (counts[i] ?? 0))
+  }
+
+  /** Scores of the images counted so far. */
+  async scores(): Promise<Scores> {
+    return scoresOf(await this.confusion(), this.model.config.nclass)
+  }
+
+  /**
+   * Most probable class per pixel of an image [H, W, 3], and the scores where they were asked for; in mode
+   * `center_crop`, of the crop.
+   * @param size of the prediction where that is not the image's: scores are resized to it before classes are compared
+   */
+  async predict(image: Readonly<Picture>, size?: { width: number; height: number }): Promise<Prediction> {
+    const seen = this.seen(image, 3)
+    const sizes = sizesOf(seen, size)
+    const program = await this.program(sizes)
+    await this.settled()
+    const ignored = new Uint8Array(sizes.outWidth * sizes.outHeight).fill(this.ignoreIndex)
+    program.run({ image: seen.data, target: ignored })
+    return this.fetch(program, sizes)
+  }
+
+  /** Frees programs and buffers; they are made again when needed. */
   release(): void {
     for (const program of this.programs.values()) program.destroy()
     this.programs.clear()
+    this.arena.destroy()
   }
 
   destroy(): void {
@@ -115,8 +176,39 @@ export class Evaluator {
     this.workspace.destroy()
   }
 
-  private async program(height: number, width: number): Promise<Program> {
-    const key = `${height}x${width}`
+  private get ignoreIndex(): number {
+    return this.options.ignoreIndex ?? 255
+  }
+
+  /** The part of a picture that is evaluated. */
+  private seen(picture: Readonly<Picture>, channels: number): Readonly<Picture> {
+    const { mode, window } = this.options
+    if (mode !== 'center_crop' || window === undefined) return picture
+    const { width, height } = picture
+    const start = (extent: number) => Math.max(0, Math.floor((extent - window) / 2))
+    const [w, h] = [Math.min(width, window), Math.min(height, window)]
+    return cut(picture, channels, { x: start(width), y: start(height), w, h })
+  }
+
+  private async settled(): Promise<void> {
+    const { running } = this
+    this.running = undefined
+    if (running) await this.device.wait(running)
+  }
+
+  private clearDevice(): void {
+    this.workspace.write('counts', new Uint32Array(this.earlier.length))
+    this.countedPixels = 0
+  }
+
+  private async fetch(program: Program, { outWidth: width, outHeight: height }: Sizes): Promise<Prediction> {
+    const label = await program.read('label', 'u32')
+    const result = { width, height, label }
+    return this.options.scores ? { ...result, scores: await program.read('scores') } : result
+  }
+
+  private async program(sizes: Sizes): Promise<Program> {
+    const key = Object.values(sizes).join()
     const known = this.programs.get(key)
     if (known) {
       // A map keeps the order of insertion: the latest used is the last.
@@ -124,91 +216,36 @@ export class Evaluator {
       this.programs.set(key, known)
       return known
     }
-    for (const [oldest, program] of this.programs) {
-      if (this.programs.size < programsKept) break
-      program.destroy()
-      this.programs.delete(oldest)
-    }
-    const program = await this.compile(height, width)
+    const program = await this.compile(sizes)
     this.programs.set(key, program)
+    for (const [other, old] of this.programs) {
+      const tooMany = this.programs.size > programsKept
+      if (other === key || !(tooMany || this.arena.hasOutgrown)) break
+      old.destroy()
+      this.programs.delete(other)
+    }
     return program
   }
 
-  private compile(height: number, width: number): Promise<Program> {
-    const inputs = { image: spec([1, height, width, 3], 'u8'), target: spec([1, height, width], 'u8') }
+  private compile({ height, width, outHeight, outWidth }: Sizes): Promise<Program> {
+    const inputs = { image: spec([1, height, width, 3], 'u8'), target: spec([1, outHeight, outWidth], 'u8') }
+    const { flip, scales, mode } = this.options
+    const window = mode === 'sliding_window' ? (this.options.window ?? Math.max(height, width)) : undefined
     const body = ({ image, target }: Record<keyof typeof inputs, Tensor>): Record<string, Tensor> => {
-      const { label, scores } = this.trace(normalizeImage(image))
-      const ignoreIndex = this.options.ignoreIndex ?? 255
+      const bands = classScores(this.model, normalizeImage(image), [outHeight, outWidth], { window, flip, scales })
+      const labels = bands.map((band) => softmaxMax(band).label)
+      const label = concat(labels, 1)
+      const { ignoreIndex } = this
       assign(this.counts, confusionMatrix(read(this.counts), label, target, { ignoreIndex }))
-      return this.options.scores ? { label, scores: scores() } : { label }
+      return this.options.scores ? { label, scores: concat(bands, 1) } : { label }
     }
-    return compile(this.device, inputs, body, { label: `evaluation at ${width}x${height}` })
-  }
-
-  private trace(x: Tensor): { label: Tensor; scores: () => Tensor } {
-    if (this.options.mode === 'original') {
-      const logits = this.model.logits(x, evaluation)
-      return { label: softmaxMax(logits).label, scores: () => logits }
-    }
-    const [, height = 0, width = 0] = x.shape
-    // In bands, since the scores of a whole photograph may be too large for one buffer.
-    const bands = slidingScores(this.model, x, this.options.window ?? Math.max(height, width))
-    const labels = bands.map((band) => softmaxMax(band).label)
-    return { label: concat(labels, 1), scores: () => concat(bands, 1) }
+    return compile(this.device, inputs, body, { label: `evaluation at ${width}x${height}`, arena: this.arena })
   }
 }
 
-/** Starts of the windows along one side: 0, then steps of two thirds of a window. */
-function starts(extent: number, window: number): number[] {
-  const step = Math.max(1, Math.floor((window * 2) / 3))
-  return Array.from({ length: Math.ceil(extent / step) }, (_, i) => i * step)
-}
-
-interface Window {
-  readonly top: number
-  readonly left: number
-  readonly bottom: number
-  readonly right: number
-}
-
-/**
- * Sum of the class probabilities over windows, in row-major order of the windows: horizontal bands
- * [1, h, W, nclass] whose heights add up to H.
- */
-function slidingScores(model: DeepLabV3Plus, x: Tensor, side: number): Tensor[] {
-  const [, height = 0, width = 0] = x.shape
-  const windows: Window[] = starts(height, side).flatMap((top) =>
-    starts(width, side).map((left) => {
-      return { top, left, bottom: Math.min(height, top + side), right: Math.min(width, left + side) }
-    }),
-  )
-  const known = new Map<Window, Tensor>()
-  // Computed when the first band needs them, so that those of the bands above are free by then.
-  const probabilities = (window: Window): Tensor => {
-    const { top, left, bottom, right } = window
-    const found = known.get(window)
-    if (found) return found
-    const part = slice(slice(x, 1, top, bottom - top), 2, left, right - left)
-    const made = scoped(`window ${top},${left}`, () => softmax(model.logits(part, evaluation)))
-    known.set(window, made)
-    return made
-  }
-  // Between two neighbouring edges of windows every pixel lies in the same windows.
-  const rows = intervals(windows.flatMap(({ top, bottom }) => [top, bottom]))
-  const columns = intervals(windows.flatMap(({ left, right }) => [left, right]))
-  return rows.map(([top, bottom]) => {
-    const cells = columns.map(([left, right]) =>
-      windows
-        .filter((w) => w.top <= top && bottom <= w.bottom && w.left <= left && right <= w.right)
-        .map((w) => slice(slice(probabilities(w), 1, top - w.top, bottom - top), 2, left - w.left, right - left))
-        .reduce(add),
-    )
-    return concat(cells, 2)
-  })
-}
-
-/** The stretches between neighbouring edges. */
-function intervals(edges: readonly number[]): [number, number][] {
-  const sorted = [...new Set(edges)].sort((a, b) => a - b)
-  return sorted.slice(1).map((end, i) => [sorted[i] ?? 0, end])
-}
+const sizesOf = ({ width, height }: Readonly<Picture>, out = { width, height }): Sizes => ({
+  height,
+  width,
+  outHeight: out.height,
+  outWidth: out.width,
+})

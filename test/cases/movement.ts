@@ -1,3 +1,4 @@
+import { flip as flipKernel } from '#dist/kernels/flip.js'
 import * as kernels from '#dist/kernels/movement.js'
 import * as reference from '../reference.js'
 import { body, type Family, family, mapSizes, normal, type Source } from './case.js'
@@ -90,4 +91,21 @@ const split = family(
   { samples: { shape: [4, 2, 5, 7], axis: 0 }, channels: { shape: [2, 3, 5, 6], axis: 3 } },
 )
 
-export const movementFamilies: Family[] = [concat, slice, split]
+const flip = family(
+  'flip',
+  ({ shape }: { shape: Shape }) =>
+    body({
+      inputs: { x: normal(shape) },
+      run: (t) => ({ out: flipKernel(t.x) }),
+      reference: (v) => ({ out: reference.flip(v.x) }),
+      differentiable: ['x'],
+      exact: true,
+    }),
+  {
+    'odd width': { shape: [2, 3, 5, 7] },
+    'even width': { shape: [1, 4, 6, 1] },
+    'one column': { shape: [2, 3, 1, 4] },
+  },
+)
+
+export const movementFamilies: Family[] = [concat, slice, split, flip]
