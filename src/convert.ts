@@ -1,0 +1,127 @@
+#!/usr/bin/env node
+import { existsSync, statSync } from 'node:fs'
+import { extname } from 'node:path'
+import { Command, InvalidArgumentError } from 'commander'
+import { runCommand } from './command.js'
+import { type ModelConfig, modelConfig } from './models/deeplabv3plus.js'
+import { differingKeys, inferWidths } from './models/infer.js'
+import { exportOnnx } from './onnx/deeplabv3plus.js'
+import { loadConfig } from './train/config.js'
+import { UserError } from './train/error.js'
+import { writeAtomically } from './train/files.js'
+import { writeSafetensors } from './train/safetensors.js'
+import { type Checkpoint, checkpointModel, momentumPrefix, readCheckpoint, stateOfFile } from './train/state.js'
+
+interface Options {
+  config?: string
+  set: string[]
+  size?: [number, number]
+  weightsOnly?: true
+  overwrite?: true
+}
+
+function extents(text: string): [number, number] {
+  const [, height, width = height] = /^(\d{1,5})(?:x(\d{1,5}))?$/.exec(text) ?? []
+  if (Number(height) > 0 && Number(width) > 0) return [Number(height), Number(width)]
+  throw new InvalidArgumentError('expects HEIGHTxWIDTH, such as 512x1024.')
+}
+
+const command = new Command('convert')
+  .description('Converts weights: PyTorch (.pth, .pt) or safetensors in, safetensors or ONNX out.')
+  .argument('<in>', 'a state_dict or a checkpoint; its content tells the format')
+  .argument('<out>', 'file that ends in .safetensors or .onnx')
+  .option('--config <file>', 'configuration with which a .pth was trained, for dilations other than the usual ones')
+  .option(
+    '--set <key=value>',
+    'changes a key of the configuration; may be repeated',
+    (v, all: string[]) => [...all, v],
+    [],
+  )
+  .option('--size <HxW>', 'ONNX for one image of this size; by default any number of images of any size', extents)
+  .option('--weights-only', 'leave out the momenta')
+  .option('--overwrite', 'replace the file that there is')
+  .addHelpText(
+    'after',
+    `
+ONNX: input \`image\`, float32 [batch, 3, height, width], RGB, (value / 255 - mean) / std with mean 0.485, 0.456, 0.406
+and std 0.229, 0.224, 0.225; output \`logits\`, float32 [batch, classes, height, width]; opset 17.
+
+Examples:
+  node dist/convert.js prevmatch_pascal.pth prevmatch_pascal.safetensors
+  node dist/convert.js runs/first/best.safetensors model.onnx
+  node dist/convert.js cityscapes.pth cityscapes.onnx --config configs/cityscapes.yaml --size 1024x2048`,
+  )
+
+/** The configuration that was given, where it fits the checkpoint; else the one that the checkpoint tells. */
+function modelOf(checkpoint: Checkpoint, path: string, { config: file, set }: Options): ModelConfig {
+  const { config, stated } = checkpointModel(checkpoint, path)
+  if (file) {
+    const given = modelConfig(loadConfig(file, set))
+    const [key] = differingKeys(given, stated ? config : inferWidths(checkpoint.tensors))
+    if (!key) return given
+    throw new UserError(
+      `${path} was trained with ${key} ${JSON.stringify(config[key])}, but ${file} asks for ` +
+        `${JSON.stringify(given[key])}: choose the configuration with which it was trained`,
+    )
+  }
+  if (!stated) {
+    const { dilations, replace_stride_with_dilation: replaced } = config
+    console.log(
+      `${path} does not say its dilations: taking ${JSON.stringify(dilations)} and replace_stride_with_dilation ` +
+        `${JSON.stringify(replaced)}; give --config where that is wrong`,
+    )
+  }
+  return config
+}
+
+function toSafetensors(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
+  const { tensors, momenta, metadata } = checkpoint
+  const kept = options.weightsOnly ? [] : [...momenta]
+  const named = kept.map(([name, tensor]) => [momentumPrefix + name, tensor] as const)
+  const model = options.config ? { model: JSON.stringify(modelOf(checkpoint, input, options)) } : {}
+  writeSafetensors(output, [...tensors, ...named], { ...metadata, ...model })
+}
+
+/** Metadata that say something to the users of an ONNX file. */
+const described = ['class_names', 'palette', 'epoch', 'miou']
+
+function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
+  const config = modelOf(checkpoint, input, options)
+  const kept = Object.entries(checkpoint.metadata).filter(([key]) => described.includes(key))
+  const metadata = { ...Object.fromEntries(kept), model: JSON.stringify(config) }
+  let parts: readonly Uint8Array[]
+  try {
+    parts = exportOnnx(config, stateOfFile(checkpoint.tensors), { size: options.size, metadata })
+  } catch (error) {
+    throw new UserError(`${input} is not a whole model: ${error instanceof Error ? error.message : error}`)
+  }
+  const bytes = parts.reduce((sum, { length }) => sum + length, 0)
+  if (bytes >= 2 ** 31) throw new UserError(`${output} would have ${bytes} bytes: an ONNX file ends at 2 GiB`)
+  writeAtomically(output, parts)
+}
+
+const writers = { '.safetensors': toSafetensors, '.onnx': toOnnx }
+
+await runCommand(async () => {
+  const options = command.parse().opts<Options>()
+  const [input = '', output = ''] = command.args
+  const extension = extname(output).toLowerCase()
+  if (extension !== '.safetensors' && extension !== '.onnx') {
+    throw new UserError(
+      `cannot write ${output}: choose a name that ends in .safetensors (safetensors.torch.load_file reads it in Python) or .onnx`,
+    )
+  }
+  if (options.size && extension !== '.onnx') throw new UserError('--size concerns ONNX only: leave it out')
+  if (options.set.length > 0 && !options.config) throw new UserError('--set changes a configuration: give --config')
+  if (existsSync(output) && !options.overwrite) {
+    throw new UserError(`${output} is there already: choose another name, or replace it with --overwrite`)
+  }
+  const checkpoint = readCheckpoint(input)
+  writers[extension](checkpoint, input, output, options)
+  const { size } = statSync(output)
+  const parts = [`${checkpoint.tensors.size} tensors`]
+  if (extension === '.safetensors' && !options.weightsOnly && checkpoint.momenta.size > 0) {
+    parts.push(`${checkpoint.momenta.size} momenta`)
+  }
+  console.log(`${output}: ${parts.join(', ')}, ${(size / 1e6).toFixed(2)} MB`)
+})
