@@ -10,6 +10,7 @@ import { type Candidate, defineOp, input, output } from '#dist/engine/op.js'
 import { type Home, type Plan, plan } from '#dist/engine/plan.js'
 import { compile } from '#dist/engine/program.js'
 import { dropDead, traceOf } from '#dist/engine/rewrite.js'
+import { updateEarly } from '#dist/engine/schedule.js'
 import { specialize } from '#dist/engine/shader.js'
 import { type Spec, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'
@@ -169,7 +170,8 @@ deviceTest('no plan lets a value be overwritten while it is needed', async (devi
   for (let seed = 0; seed < 400; seed++) {
     const random = new Random(`plan ${seed}`)
     const traced = trace(['x', 'y'], (inputs) => randomProgram(random, variables, inputs))
-    const listing = lower(traced, device.traits, (_, candidates) => candidates[0])
+    const ordered = seed % 2 === 0 ? traced : updateEarly(traced)
+    const listing = lower(ordered, device.traits, (_, candidates) => candidates[0])
     for (const share of [true, false]) {
       let planned: Plan
       try {
@@ -458,6 +460,32 @@ deviceTest('a shape error names the operator, the shapes and the line of the cal
     compile(device, { x: spec([2, 3]), y: spec([4, 5]) }, ({ x, y }) => ({ z: concat([x, y], 0) })),
   )
   assert.match(concatenated, /concat\(f32\[2, 3\], f32\[4, 5\]\): shapes differ .*engine\.test\.js:\d+/)
+})
+
+deviceTest('an update runs as soon as its gradient is there, and gradients then share memory', async (device) => {
+  const layers = 6
+  const size = 4096
+  const store = new Store(device, 'chain')
+  const weights = Array.from({ length: layers }, (_, i) => store.declare(`w${i}`, spec([size]), ramp(size)))
+  const velocities = weights.map(({ name }) => store.declare(`v${name}`, spec([size])))
+  const program = await compile(device, { x: spec([size]), rate: spec([]) }, ({ x, rate }) => {
+    const loss = sum(weights.reduce((y, w) => relu(mul(y, read(w))), x))
+    const gradients = grad(loss, weights.map(read))
+    for (const [i, gradient] of gradients.entries()) {
+      const [parameter, velocity] = [weights[i], velocities[i]]
+      if (!parameter || !velocity) throw new Error('unreachable: as many gradients as weights')
+      const next = sgd({ parameter: read(parameter), velocity: read(velocity), gradient, learningRate: rate })
+      assign(parameter, next.parameter)
+      assign(velocity, next.velocity)
+    }
+    return { loss }
+  })
+  const updates = program.nodes.flatMap((node, i) => (node.op?.name.endsWith('sgd') ? [i] : []))
+  const lastGradient = program.nodes.findLastIndex((node) => node.op && !node.op.name.endsWith('sgd'))
+  assert.is(updates.length, layers)
+  assert.ok((updates[0] ?? lastGradient) < lastGradient, 'all updates come last')
+  program.destroy()
+  store.destroy()
 })
 
 test('operators outside a trace say so', async () => {

@@ -5,6 +5,7 @@ import { Graph, type Tensor, tracing } from './graph.js'
 import { type Choose, type Command, lower } from './lower.js'
 import { type Home, type Plan, plan } from './plan.js'
 import { dropDead, shareEqual, type Trace, traceOf } from './rewrite.js'
+import { updateEarly } from './schedule.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
 import { type Store, upload, type Variable, view } from './store.js'
 
@@ -60,7 +61,7 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
 }
 
 const optimized = (trace: Trace, device: Device): Trace =>
-  fusePointwise(dropDead(shareEqual(trace)), device.traits.maxStorageBuffers)
+  updateEarly(fusePointwise(dropDead(shareEqual(trace)), device.traits.maxStorageBuffers))
 
 const layoutOf = (command: Command & { kind: 'dispatch' }): string =>
   `${command.dispatch.uniforms.length > 0 ? 'u' : ''}${'r'.repeat(command.reads.length)}${'w'.repeat(command.writes.length)}`

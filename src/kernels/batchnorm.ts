@@ -13,7 +13,13 @@ interface StatisticsAttrs {
 
 /** x, running mean, running variance → mean, 1 / standard deviation, and the two running statistics updated. */
 const statisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
-  shape: ([x = spec([])]) => Array(4).fill(spec([x.shape.at(-1) ?? 0])),
+  shape: ([x = spec([])]) => {
+    const channels = x.shape.at(-1) ?? 0
+    // PyTorch refuses it too: the variance of one value is 0, and the unbiased one has no meaning.
+    if (elements(x.shape) <= channels)
+      throw new Error('training needs more than one value per channel: use a larger batch')
+    return Array(4).fill(spec([channels]))
+  },
   inplace: () =>
     new Map([
       [2, 1],

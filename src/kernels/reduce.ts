@@ -52,6 +52,7 @@ export const sumAllTo = (tensors: readonly Tensor[], shape: Shape): Tensor[] => 
   const space = tensors[0]?.shape ?? []
   const other = tensors.find((value) => !sameShape(value.shape, space))
   if (other) throw new Error(`sumAllTo: shapes ${showShape(space)} and ${showShape(other.shape)} differ`)
+  if (elements(space) === elements(shape)) return tensors.map((value) => value.reshape(...shape))
   return apply(sumOp, tensors, { exprs: tensors.map((_, i) => e.input(i)), space, shape })
 }
 

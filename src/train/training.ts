@@ -63,6 +63,9 @@ interface Lists {
 function readLists(config: Config): Lists {
   const { labeled_id_path: labeled, unlabeled_id_path: unlabeled, val_id_path: validation, data_root: root } = config
   if (!labeled) throw new UserError('no list of labeled images: give --labeled-id-path')
+  if (config.method === 'supervised' && config.batch_size < 2) {
+    throw new UserError('batch_size 1 gives the batch norm of the pooled map one value per channel: use at least 2')
+  }
   if (!validation) throw new UserError('no list of validation images: give --val-id-path')
   if (!unlabeled && config.method !== 'supervised') {
     throw new UserError(
