@@ -145,8 +145,8 @@ class Unpickler {
   }
 
   tuple(length: number): void {
-    const values = Array.from({ length }, () => this.pop())
-    this.push(values.reverse())
+    if (this.stack.length < length) this.fail('its pickle takes a value where there is none')
+    this.push(this.stack.splice(-length))
   }
 
   append(values: readonly unknown[]): void {
