@@ -40,7 +40,7 @@
     return {
       width,
       height,
-      padding: [8, 12, 0, 0],
+      padding: [8, 18, 0, 0],
       cursor: {
         sync: { key: cursors.key, setSeries: false, scales: ['x', null] },
         points: { size: 7 },

@@ -185,11 +185,11 @@ export function classRows(events: readonly LogEvent[], names: readonly string[])
   const evaluations = events.filter(({ event }) => event === 'evaluation')
   const last = evaluations.at(-1)
   if (!last) return []
-  const iou = numbersIn(last, 'iou') ?? []
+  const scores = evaluations.map((evaluation) => numbersIn(evaluation, 'iou'))
   const accuracy = numbersIn(last, 'accuracy')
   const share = numbersIn(last, 'share')
-  return iou.map((value, k) => {
-    const history = evaluations.map((evaluation) => numbersIn(evaluation, 'iou')?.[k])
+  return (scores.at(-1) ?? []).map((value, k) => {
+    const history = scores.map((iou) => iou?.[k])
     const before = history.at(-2)
     const change = value === undefined || before === undefined ? undefined : value - before
     return { name: names[k] ?? `class ${k}`, iou: value, change, accuracy: accuracy?.[k], share: share?.[k], history }

@@ -214,7 +214,11 @@ function gallery(
     const score = pixelAccuracy === undefined ? '' : ` <small>${pixelAccuracy.toFixed(1)} % of the pixels right</small>`
     return `<article class="sample"><h3>${escaped(name)}${score}</h3><div class="pictures">${picture('image', image)}${picture('truth', truth)}${picture('prediction', prediction)}${picture('errors', errors)}</div></article>`
   })
-  const used = new Set(pictures.flatMap(([{ truth, prediction }]) => [...new Set([...truth, ...prediction])]))
+  const used = new Set<number>()
+  for (const [{ truth, prediction }] of pictures) {
+    for (const value of truth) used.add(value)
+    for (const value of prediction) used.add(value)
+  }
   const legend = palette
     .map((color, k) => [k, `<li>${swatch(color)}${escaped(classNames[k] ?? `class ${k}`)}</li>`] as const)
     .filter(([k]) => used.has(k))
