@@ -57,6 +57,12 @@ export function classScores(model: DeepLabV3Plus, x: Tensor, size: Size, options
   return [scale(views.reduce(add), 1 / views.length)]
 }
 
+/** Scales as a text such as `0.75,1,1.25`; undefined where it is none. */
+export function parseScales(text: string): number[] | undefined {
+  const scales = text.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)))
+  return scales.every((factor) => factor >= 0.1 && factor <= 4) ? [...new Set(scales)] : undefined
+}
+
 /** Height and width times a factor, at least one pixel. */
 export const scaledSize = ([height, width]: Size, factor: number): Size => [
   Math.max(1, Math.floor(height * factor + 0.5)),

@@ -1,0 +1,134 @@
+#!/usr/bin/env node
+import { join } from 'node:path'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { runCommand } from './command.js'
+import { open } from './engine/node.js'
+import { loadConfig } from './train/config.js'
+import { confusionCsv, confusionPng } from './train/confusion.js'
+import { evaluationSamples, readList } from './train/dataset.js'
+import { UserError } from './train/error.js'
+import { type EvaluationOptions, Evaluator } from './train/evaluate.js'
+import { colored, indexPng, outputNames, rgbPng } from './train/masks.js'
+import { writeOutput } from './train/output.js'
+import { Progress } from './train/progress.js'
+import { protocolOf } from './train/protocol.js'
+import { scoreTable } from './train/score-table.js'
+import { scoresOf } from './train/scores.js'
+import { epochOf, openTrained, readTrained } from './train/trained.js'
+import { parseScales } from './train/views.js'
+
+interface Options {
+  config: string
+  ckptPath: string
+  valIdPath?: string
+  set: string[]
+  gpu?: string
+  mode?: EvaluationOptions['mode']
+  flip?: true
+  scales?: number[]
+  out: string
+  saveMap?: string | true
+}
+
+function scales(text: string): number[] {
+  const parsed = parseScales(text)
+  if (!parsed) throw new InvalidArgumentError('expects numbers from 0.1 to 4, such as 0.75,1,1.25.')
+  return parsed
+}
+
+const command = new Command('evaluate')
+  .description('Scores a checkpoint on labeled images: IoU and accuracy per class, their means, confusion matrix.')
+  .requiredOption('--config <file>', 'YAML configuration: classes, data_root, crop_size')
+  .requiredOption('--ckpt-path <file>', 'checkpoint, .safetensors or .pth')
+  .option('--val-id-path <list>', 'list of lines `image label`, in place of the one in the configuration')
+  .option(
+    '--set <key=value>',
+    'changes a key of the configuration; may be repeated',
+    (v, all: string[]) => [...all, v],
+    [],
+  )
+  .addOption(
+    new Option(
+      '--mode <mode>',
+      'whole images, only the square of crop_size in their middle, or windows of crop_size (default: eval_mode of the configuration)',
+    ).choices(['original', 'center_crop', 'sliding_window']),
+  )
+  .option('--flip', 'average the probabilities with those of the mirrored image')
+  .option('--scales <factors>', 'average the probabilities over sizes of the image, such as 0.75,1,1.25', scales)
+  .option('--out <folder>', 'where confusion.csv, confusion.png and scores.json go', 'evaluation')
+  .option('--save-map [folder]', 'write predictions as index masks and in colours (default: maps in the --out folder)')
+  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .addHelpText(
+    'after',
+    `
+Examples:
+  node dist/evaluate.js --config configs/pascal.yaml --ckpt-path runs/first/best.safetensors --val-id-path val.txt
+  node dist/evaluate.js --config configs/cityscapes.yaml --ckpt-path official.pth --mode sliding_window --save-map
+  node dist/evaluate.js --config configs/pascal.yaml --ckpt-path best.safetensors --flip --scales 0.75,1,1.25`,
+  )
+
+/** Pictures that are compressed at a time. */
+const writesAtOnce = 4
+
+await runCommand(async () => {
+  const options = command.parse().opts<Options>()
+  const list = options.valIdPath === undefined ? [] : [`val_id_path=${JSON.stringify(options.valIdPath)}`]
+  const config = loadConfig(options.config, [...options.set, ...list])
+  const { val_id_path: source, data_root: root, nclass, ignore_index: ignoreIndex, crop_size: window } = config
+  if (!source) throw new UserError('no list of images to evaluate on: give --val-id-path')
+  const samples = readList(source, root, 'required')
+  const trained = readTrained(options.ckptPath, config)
+  const { classNames, palette } = trained
+  const device = await open({ gpu: options.gpu })
+  const print = (line: string) => console.log(line)
+  print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  print(`checkpoint: ${options.ckptPath}${epochOf(trained)}`)
+  const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
+  const views = { ...evaluation, scales: options.scales ?? [1] }
+  const protocol = protocolOf(views)
+  print(`${samples.length} images, ${nclass} classes; protocol: ${protocol}`)
+
+  const evaluator = new Evaluator(device, openTrained(device, trained), views)
+  const { saveMap } = options
+  const maps = saveMap === true ? join(options.out, 'maps') : saveMap
+  const names = outputNames(samples.map(({ name }) => name))
+  const writes: Promise<void>[] = []
+  const progress = new Progress('evaluation', samples.length, process.stdout)
+  try {
+    for await (const pair of evaluationSamples(samples, config, 4)) {
+      const prediction = await evaluator.add(pair, maps !== undefined)
+      if (prediction && maps !== undefined) {
+        const mask = { ...prediction, data: Uint8Array.from(prediction.label) }
+        const file = `${names[writes.length]}.png`
+        const write = Promise.all([indexPng(mask), rgbPng(colored(mask, palette))]).then(([index, color]) => {
+          writeOutput(join(maps, 'index'), file, index)
+          writeOutput(join(maps, 'color'), file, color)
+        })
+        // A failure is reported when it is awaited, which may be after it happens.
+        write.catch(() => {})
+        writes.push(write)
+        await writes.at(-writesAtOnce)
+      }
+      progress.tick()
+    }
+    await Promise.all(writes)
+  } finally {
+    progress.close()
+  }
+  const counts = await evaluator.confusion()
+  const scores = scoresOf(counts, nclass)
+  progress.finish()
+  evaluator.destroy()
+  device.destroy()
+
+  print('')
+  for (const line of scoreTable(scores, classNames)) print(line)
+  print(`protocol: ${protocol}`)
+  const json = { protocol, checkpoint: options.ckptPath, images: samples.length, class_names: classNames, ...scores }
+  writeOutput(options.out, 'scores.json', `${JSON.stringify(json, null, 2)}\n`)
+  writeOutput(options.out, 'confusion.csv', confusionCsv(counts, classNames))
+  writeOutput(options.out, 'confusion.png', await confusionPng(counts, scores, classNames, protocol))
+  print(
+    `confusion matrix: ${join(options.out, 'confusion.png')} and .csv${maps === undefined ? '' : `; masks: ${maps}`}`,
+  )
+})
