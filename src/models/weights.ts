@@ -53,7 +53,10 @@ export function stateShapes(model: DeepLabV3Plus): Map<string, Shape> {
 export function loadStateDict(model: DeepLabV3Plus, state: ReadonlyMap<string, StateTensor>, prefix = ''): void {
   const shapes = new Map([...stateShapes(model)].filter(([name]) => name.startsWith(prefix)))
   const missing = [...shapes.keys()].filter((name) => !state.has(name) && !model.batchesTracked.has(name))
-  const unexpected = [...state.keys()].filter((name) => !shapes.has(name))
+  const isCounter = (name: string) => name.endsWith('.num_batches_tracked')
+  const unexpected = [...state.keys()]
+    .filter((name) => !shapes.has(name))
+    .sort((a, b) => Number(isCounter(a)) - Number(isCounter(b)))
   const misshapen: string[] = []
   for (const [name, { shape, dtype }] of state) {
     const expected = shapes.get(name)
