@@ -6,6 +6,7 @@ import { runCommand } from './command.js'
 import { type ModelConfig, modelConfig } from './models/deeplabv3plus.js'
 import { differingKeys, inferWidths } from './models/infer.js'
 import { exportOnnx } from './onnx/deeplabv3plus.js'
+import { paletteOf } from './train/classes.js'
 import { loadConfig } from './train/config.js'
 import { UserError } from './train/error.js'
 import { writeAtomically } from './train/files.js'
@@ -30,7 +31,10 @@ const command = new Command('convert')
   .description('Converts weights: PyTorch (.pth, .pt) or safetensors in, safetensors or ONNX out.')
   .argument('<in>', 'a state_dict or a checkpoint; its content tells the format')
   .argument('<out>', 'file that ends in .safetensors or .onnx')
-  .option('--config <file>', 'configuration with which a .pth was trained, for dilations other than the usual ones')
+  .option(
+    '--config <file>',
+    'configuration of the training: tells dilations, class names and colours, which no .pth says',
+  )
   .option(
     '--set <key=value>',
     'changes a key of the configuration; may be repeated',
@@ -52,17 +56,28 @@ Examples:
   node dist/convert.js cityscapes.pth cityscapes.onnx --config configs/cityscapes.yaml --size 1024x2048`,
   )
 
-/** The configuration that was given, where it fits the checkpoint; else the one that the checkpoint tells. */
-function modelOf(checkpoint: Checkpoint, path: string, { config: file, set }: Options): ModelConfig {
+interface Description {
+  readonly config: ModelConfig
+  /** JSON by key. */
+  readonly metadata: Readonly<Record<string, string>>
+}
+
+/** The model and classes of the configuration that was given, where it fits; else the model that the file tells. */
+function describe(checkpoint: Checkpoint, path: string, { config: file, set }: Options): Description {
   const { config, stated } = checkpointModel(checkpoint, path)
   if (file) {
-    const given = modelConfig(loadConfig(file, set))
+    const settings = loadConfig(file, set)
+    const given = modelConfig(settings)
     const [key] = differingKeys(given, stated ? config : inferWidths(checkpoint.tensors))
-    if (!key) return given
-    throw new UserError(
-      `${path} was trained with ${key} ${JSON.stringify(config[key])}, but ${file} asks for ` +
-        `${JSON.stringify(given[key])}: choose the configuration with which it was trained`,
-    )
+    if (key) {
+      throw new UserError(
+        `${path} was trained with ${key} ${JSON.stringify(config[key])}, but ${file} asks for ` +
+          `${JSON.stringify(given[key])}: choose the configuration with which it was trained`,
+      )
+    }
+    const said = { model: given, class_names: settings.class_names, palette: paletteOf(settings) }
+    const metadata = Object.entries(said).map(([name, value]) => [name, JSON.stringify(value)])
+    return { config: given, metadata: Object.fromEntries(metadata) as Record<string, string> }
   }
   if (!stated) {
     const { dilations, replace_stride_with_dilation: replaced } = config
@@ -71,24 +86,25 @@ function modelOf(checkpoint: Checkpoint, path: string, { config: file, set }: Op
         `${JSON.stringify(replaced)}; give --config where that is wrong`,
     )
   }
-  return config
+  return { config, metadata: { model: JSON.stringify(config) } }
 }
 
 function toSafetensors(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
   const { tensors, momenta, metadata } = checkpoint
   const kept = options.weightsOnly ? [] : [...momenta]
   const named = kept.map(([name, tensor]) => [momentumPrefix + name, tensor] as const)
-  const model = options.config ? { model: JSON.stringify(modelOf(checkpoint, input, options)) } : {}
-  writeSafetensors(output, [...tensors, ...named], { ...metadata, ...model })
+  // Without a configuration any tensors will do, such as those of a backbone.
+  const description = options.config ? describe(checkpoint, input, options).metadata : {}
+  writeSafetensors(output, [...tensors, ...named], { ...metadata, ...description })
 }
 
-/** Metadata that say something to the users of an ONNX file. */
-const described = ['class_names', 'palette', 'epoch', 'miou']
+/** Metadata of a checkpoint that say something to the users of an ONNX file. */
+const useful = ['class_names', 'palette', 'epoch', 'miou']
 
 function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
-  const config = modelOf(checkpoint, input, options)
-  const kept = Object.entries(checkpoint.metadata).filter(([key]) => described.includes(key))
-  const metadata = { ...Object.fromEntries(kept), model: JSON.stringify(config) }
+  const { config, metadata: description } = describe(checkpoint, input, options)
+  const kept = Object.entries(checkpoint.metadata).filter(([key]) => useful.includes(key))
+  const metadata = { ...Object.fromEntries(kept), ...description }
   let parts: readonly Uint8Array[]
   try {
     parts = exportOnnx(config, stateOfFile(checkpoint.tensors), { size: options.size, metadata })

@@ -96,6 +96,8 @@ goldenTest('a whole checkpoint becomes safetensors that know their dilations, an
   assert.is(named.code, 0, named.errors.join('\n'))
   const { metadata } = readCheckpoint(at('named.safetensors'))
   assert.equal(JSON.parse(metadata.model ?? ''), { ...model, nclass })
+  assert.is((JSON.parse(metadata.class_names ?? '') as string[]).length, nclass)
+  assert.equal((JSON.parse(metadata.palette ?? '') as number[][])[1], [128, 0, 0])
   const silent = convert(at('named.safetensors'), at('named.onnx'), '--size', '65x97')
   assert.is(silent.code, 0, silent.errors.join('\n'))
   assert.not.match(silent.stdout, /does not say/)
