@@ -15,6 +15,7 @@ import { loadCheckpoint } from './train/checkpoint.js'
 import { type Config, loadConfig } from './train/config.js'
 import { evaluationSamples, readList } from './train/dataset.js'
 import { Evaluator } from './train/evaluate.js'
+import { createDisplay } from './train/live-line.js'
 import { duration } from './train/log.js'
 import { train } from './train/training.js'
 
@@ -24,7 +25,8 @@ const shown = 6
 const methods = ['supervised', 'prevmatch'] as const
 type Method = (typeof methods)[number]
 
-const print = (line: string) => console.log(line)
+const display = createDisplay(process.stdout)
+const print = (line: string) => display.line(line)
 
 /** Predictions of a trained model for the first validation scenes: [size, size] each. */
 async function predictions(device: Device, config: Config, checkpoint: string): Promise<Uint8Array[]> {
@@ -98,7 +100,7 @@ await runCommand(async () => {
     print(`\n== ${method} ==`)
     const config = configOf(method)
     const savePath = join(options.out, method)
-    const { scores } = await train(device, { config, savePath, overwrite: true, print })
+    const { scores } = await train(device, { config, savePath, overwrite: true, display })
     if (!scores) throw new Error('the training ended without an evaluation')
     mious[method] = scores.miou
     masks[method] = await predictions(device, config, join(savePath, 'latest.safetensors'))

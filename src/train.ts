@@ -5,6 +5,7 @@ import { runCommand } from './command.js'
 import { open } from './engine/node.js'
 import { loadConfig } from './train/config.js'
 import { UserError } from './train/error.js'
+import { createDisplay } from './train/live-line.js'
 import { duration } from './train/log.js'
 import { train } from './train/training.js'
 
@@ -75,7 +76,8 @@ await runCommand(async () => {
   const { resume, maxIters: maxIterations, overwrite = false } = options
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
   if (!savePath) throw new UserError('where should the run be saved? give --save-path')
-  const print = (line: string) => console.log(line)
+  const display = createDisplay(process.stdout)
+  const print = (line: string) => display.line(line)
   const device = await open({ gpu: options.gpu })
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
 
@@ -87,7 +89,7 @@ await runCommand(async () => {
     })
   }
   const { signal } = interrupt
-  const result = await train(device, { config, savePath, resume, maxIterations, overwrite, signal, print })
+  const result = await train(device, { config, savePath, resume, maxIterations, overwrite, signal, display })
   device.destroy()
   if (result.interrupted) {
     print(

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { encode } from 'fast-png'
 import { test } from 'uvu'
@@ -98,6 +98,10 @@ test('a run leaves a log and checkpoints, gives the same bits again, and is not 
     assert.ok(first.has('backbone.conv1.0.weight'))
     for (const [name, { data: values }] of first) assert.equal(values, second.get(name)?.data, name)
   }
+  const files = readdirSync(join(folder, 'first'))
+  assert.ok(files.some((file) => file.startsWith('events.out.tfevents')))
+  assert.match(readFileSync(join(folder, 'first', 'report.html'), 'utf8'), /<h2[^>]*>Validation images/)
+  assert.match(readFileSync(join(folder, 'first', 'config.yaml'), 'utf8'), /sha256: [0-9a-f]{64}/)
   const again = trainInto('first')
   assert.is(again.code, 1)
   assert.match(again.errors.join('\n'), /holds a run already/)

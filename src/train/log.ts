@@ -1,16 +1,11 @@
 import { appendFileSync, existsSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import type { StepResult } from './step.js'
 
-/** Takes the lines of a run: for people on `print`, and as JSON lines in a file. */
+/** The events of a run as JSON lines in a file. */
 export class RunLog {
-  /**
-   * @param path of the JSON lines
-   * @param print shows a line to the user
-   * @param keep bytes of the file that stay, where a run is resumed; the rest belongs to steps that are done again
-   */
+  /** @param keep bytes of the file that stay, where a run is resumed; the rest belongs to steps that are done again */
   constructor(
     private readonly path: string,
-    private readonly print: (line: string) => void,
     keep = 0,
   ) {
     if (keep > 0 && existsSync(path)) truncateSync(path, Math.min(keep, statSync(path).size))
@@ -22,9 +17,7 @@ export class RunLog {
     return statSync(this.path).size
   }
 
-  /** One line for the user, and one JSON object with `event` for the file. */
-  write(event: string, line: string, fields: Record<string, unknown>): void {
-    this.print(line)
+  write(event: string, fields: Record<string, unknown>): void {
     appendFileSync(this.path, `${JSON.stringify({ event, ...fields })}\n`)
   }
 }
@@ -82,12 +75,18 @@ const shortNames = [
   ['loss_fp_prev', 'prev fp'],
 ] as const
 
+/** The parts of the loss under short names. */
+export const lossParts = (means: Readonly<Record<string, number>>): Record<string, number> =>
+  Object.fromEntries(
+    shortNames.flatMap(([name, short]) => {
+      const value = means[name]
+      return value === undefined ? [] : [[short, value]]
+    }),
+  )
+
 /** `loss 1.234 (x 0.9, s1 0.2, …)  mask 0.81` */
 export function showLosses(means: Readonly<Record<string, number>>): string {
-  const parts = shortNames.flatMap(([name, short]) => {
-    const value = means[name]
-    return value === undefined ? [] : [`${short} ${value.toFixed(3)}`]
-  })
+  const parts = Object.entries(lossParts(means)).map(([short, value]) => `${short} ${value.toFixed(3)}`)
   const ratios = [means.mask_ratio, means.mask_ratio_prev].filter((value) => value !== undefined)
   const masks = ratios.length > 0 ? `  mask ${ratios.map((value) => value.toFixed(3)).join('/')}` : ''
   const single = parts.length < 2 ? '' : ` (${parts.join(', ')})`

@@ -5,15 +5,18 @@ import type { Device } from '../engine/device.js'
 import { Store } from '../engine/store.js'
 import { createModel, modelConfig } from '../models/deeplabv3plus.js'
 import { saveCheckpoint } from './checkpoint.js'
+import { paletteOf } from './classes.js'
 import type { Config } from './config.js'
 import { evaluationSamples, readList, type Sample } from './dataset.js'
 import { UserError } from './error.js'
 import { Evaluator, type Scores } from './evaluate.js'
+import { type Display, trainingLine } from './live-line.js'
 import { createLoader, type Loader } from './loader.js'
-import { duration, Means, numbersOf, RunLog, showLosses } from './log.js'
+import { duration, lossParts, Means, numbersOf, showLosses } from './log.js'
 import { checkPairs } from './precheck.js'
 import { drawPrevious } from './previous.js'
 import { PURPOSE, Random } from './random.js'
+import type { ReportSample } from './report.js'
 import {
   type Fingerprint,
   fingerprintOf,
@@ -26,6 +29,7 @@ import {
 import { loadBackbone } from './state.js'
 import { createTrainer, type Draws, drawDropout, type Trainer } from './step.js'
 import { versions } from './versions.js'
+import { Watch } from './watch.js'
 
 export interface TrainingOptions {
   /** With labeled_id_path and val_id_path, and unlabeled_id_path unless the method is supervised. */
@@ -40,8 +44,7 @@ export interface TrainingOptions {
   readonly overwrite?: boolean
   /** Aborted: the step at hand is finished, a checkpoint written, and the training ends. */
   readonly signal?: AbortSignal
-  /** Shows a line to the user. */
-  readonly print: (line: string) => void
+  readonly display: Display
 }
 
 export interface TrainingResult {
@@ -87,7 +90,7 @@ interface Run {
   readonly evaluator: Evaluator
   readonly loader: Loader
   readonly validation: readonly Sample[]
-  readonly log: RunLog
+  readonly watch: Watch
   readonly means: Means
   readonly state: RunState
   readonly fingerprint: Fingerprint
@@ -102,7 +105,8 @@ interface Run {
  * @throws UserError before anything is written where configuration, lists or labeled images cannot be used
  */
 export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
-  const { config, savePath, resume, print } = options
+  const { config, savePath, resume, display } = options
+  const print = (line: string) => display.line(line)
   const lists = readLists(config)
   const folder = resume ? dirname(resume) : savePath
   if (!resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
@@ -146,15 +150,20 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
     const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
     describe(lists, config, trainer, lastIteration, print)
     mkdirSync(folder, { recursive: true })
-    const log = new RunLog(join(folder, 'log.jsonl'), print, saved?.logBytes)
+    const resumed = saved && { iteration, logBytes: saved.logBytes }
+    const watch = new Watch({ folder, config, display, resumed })
     if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
     else {
       writeSettings(folder, config, device, lists, fingerprint)
-      log.write('start', `saving to ${folder}`, { config, adapter: device.adapter })
+      watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
     }
     const means = new Means(saved?.means)
-    const run = { options: { ...options, savePath: folder }, trainer, evaluator, loader, validation, log, means }
-    return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
+    const run = { options: { ...options, savePath: folder }, trainer, evaluator, loader, validation, watch, means }
+    try {
+      return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
+    } finally {
+      watch.close()
+    }
   } finally {
     await loader.close()
     trainer.destroy()
@@ -192,7 +201,7 @@ function writeSettings(folder: string, config: Config, device: Device, lists: Li
 }
 
 async function runEpochs(run: Run): Promise<TrainingResult> {
-  const { trainer, log, state, lastIteration, loader } = run
+  const { trainer, watch, state, lastIteration, loader } = run
   const { config, savePath, signal } = run.options
   const begin = performance.now()
   const seconds = () => (performance.now() - begin) / 1000
@@ -203,20 +212,21 @@ async function runEpochs(run: Run): Promise<TrainingResult> {
     if (first === 0 && trainer.beginEpoch(epoch, state.newBest)) {
       await savePrevious(savePath, trainer)
       const kept = trainer.previous.length
-      log.write('previous', `epoch ${epoch + 1}: kept the model; previous models: ${kept}`, { epoch, models: kept })
+      watch.event('previous', { epoch, models: kept }, `epoch ${epoch + 1}: kept the model; previous models: ${kept}`)
     }
     await runEpoch(run, epoch, first, begin)
     if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
     scores = await run.evaluator.evaluate(evaluationSamples(run.validation, config))
-    const { miou, iou } = scores
+    const { miou, iou, accuracy, share, miouPresent, pixelAccuracy } = scores
     state.newBest = miou > state.bestMiou
     state.bestMiou = Math.max(state.bestMiou, miou)
     state.miou = miou
     state.iteration = trainer.iteration
     const star = state.newBest ? ' (best so far)' : `; best ${state.bestMiou.toFixed(2)}`
     const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}  [${showClasses(iou, config)}]`
-    const fields = { epoch, iteration: trainer.iteration, miou, iou, best: state.bestMiou, seconds: seconds() }
-    log.write('evaluation', line, fields)
+    const details = { iou, accuracy, share, miouPresent, pixelAccuracy, best: state.bestMiou }
+    watch.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
+    await watch.report(await samplesOf(run))
     if (state.newBest) {
       await saveCheckpoint(join(savePath, 'best.safetensors'), trainer.model, { ...state, ...namesOf(config) })
     }
@@ -228,11 +238,31 @@ async function runEpochs(run: Run): Promise<TrainingResult> {
   return { iterations: trainer.iteration, scores, bestMiou: state.bestMiou, seconds: seconds(), interrupted }
 }
 
-const namesOf = ({ class_names: names }: Config) => (names ? { class_names: names } : {})
+/** Validation images that the report shows, evenly spread over the list. */
+const reportSamples = 4
 
-async function save({ options, trainer, state, means, log, fingerprint }: Run): Promise<void> {
+async function samplesOf({ options, validation, evaluator }: Run): Promise<ReportSample[]> {
+  const count = Math.min(reportSamples, validation.length)
+  const chosen = Array.from({ length: count }, (_, i) => validation[Math.floor((i * validation.length) / count)])
+  const list = chosen.filter((sample) => sample !== undefined)
+  const samples: ReportSample[] = []
+  for await (const { image, label, name } of evaluationSamples(list, options.config)) {
+    const { width, height, data } = image
+    const prediction = Uint8Array.from((await evaluator.predict(image)).label)
+    samples.push({ name, width, height, image: data, truth: label.data, prediction })
+  }
+  return samples
+}
+
+/** What a checkpoint says of its classes, for those who predict with it. */
+const namesOf = (config: Config) => ({
+  ...(config.class_names ? { class_names: config.class_names } : {}),
+  palette: paletteOf(config),
+})
+
+async function save({ options, trainer, state, means, watch, fingerprint }: Run): Promise<void> {
   state.iteration = trainer.iteration
-  const rest = { means: means.state, logBytes: log.bytes, fingerprint, ...namesOf(options.config) }
+  const rest = { means: means.state, logBytes: watch.logBytes, fingerprint, ...namesOf(options.config) }
   await saveRun(options.savePath, trainer, state, rest)
 }
 
@@ -241,10 +271,12 @@ const showClasses = (iou: readonly number[], { class_names: names }: Config): st
 
 /** The steps of an epoch from the iteration `first` on. */
 async function runEpoch(run: Run, epoch: number, first: number, begin: number): Promise<void> {
-  const { trainer, loader, log, means, firstIteration, lastIteration } = run
+  const { trainer, loader, watch, means, state, firstIteration, lastIteration } = run
   const { config, signal } = run.options
   const { iterationsPerEpoch } = loader
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
+  const { labeled, unlabeled } = trainer.options
+  const images = config.method === 'supervised' ? labeled : labeled + 2 * unlabeled
   let waitedSince = performance.now()
   for await (const batch of loader.epoch(epoch, first)) {
     const ready = performance.now()
@@ -254,18 +286,38 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
       throw new UserError(`the loss of iteration ${trainer.iteration} is ${result.total_loss}: try a lower lr`)
     }
     const done = performance.now()
-    means.add({ ...numbersOf(result), data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 })
+    const times = { data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 }
+    means.add({ ...numbersOf(result), ...times })
     waitedSince = done
     const inEpoch = trainer.iteration - epoch * iterationsPerEpoch
+    const perStep = (done - begin) / 1000 / (trainer.iteration - firstIteration)
+    const eta = duration(perStep * (lastIteration - trainer.iteration))
+    watch.status((width) => {
+      const numbers = numbersOf(result)
+      const status = {
+        epoch: epoch + 1,
+        epochs: config.epochs,
+        iteration: inEpoch,
+        iterationsPerEpoch,
+        totalLoss: result.total_loss,
+        losses: lossParts(numbers),
+        maskRatio: result.mask_ratio,
+        miou: state.iteration > 0 ? state.miou : undefined,
+        bestMiou: state.iteration > 0 ? state.bestMiou : undefined,
+        imagesPerSecond: images / times.seconds,
+        dataShare: times.data / times.seconds,
+        eta,
+      }
+      return trainingLine(status, width)
+    })
     if (inEpoch % interval === 0 || inEpoch === iterationsPerEpoch || trainer.iteration === lastIteration) {
       const mean = means.take()
-      const perStep = (done - begin) / 1000 / (trainer.iteration - firstIteration)
-      const left = perStep * (lastIteration - trainer.iteration)
       const share = Math.round((100 * (mean.data ?? 0)) / (mean.seconds ?? 1))
       const line =
         `epoch ${epoch + 1}/${config.epochs} ${inEpoch}/${iterationsPerEpoch}  ${showLosses(mean)}  ` +
-        `lr ${learningRate.toExponential(2)}  ${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${duration(left)}`
-      log.write('train', line, { epoch, iteration: trainer.iteration, lr: learningRate, ...mean })
+        `lr ${learningRate.toExponential(2)}  ${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${eta}`
+      const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean }
+      watch.event('train', fields, watch.live ? undefined : line)
     }
     if (trainer.iteration >= lastIteration || signal?.aborted) break
   }

@@ -1,0 +1,72 @@
+import { basename, join, resolve } from 'node:path'
+import { paletteOf } from './classes.js'
+import type { Config } from './config.js'
+import type { Display } from './live-line.js'
+import { RunLog } from './log.js'
+import { type ReportSample, writeReport } from './report.js'
+import { readLog } from './report-data.js'
+import { createEventWriter, type EventWriter, scalarsOf } from './tensorboard.js'
+
+export interface WatchOptions {
+  /** The run's folder; it exists. */
+  readonly folder: string
+  readonly config: Config
+  readonly display: Display
+  /** Where a resumed run goes on: its steps done, and the bytes of its log that belong to them. */
+  readonly resumed?: { readonly iteration: number; readonly logBytes: number } | undefined
+}
+
+/** Everything that shows a run: lines on the terminal, log.jsonl, TensorBoard's event file, and report.html. */
+export class Watch {
+  private readonly log: RunLog
+  private readonly events: EventWriter
+
+  constructor(private readonly options: WatchOptions) {
+    const { folder, resumed } = options
+    this.log = new RunLog(join(folder, 'log.jsonl'), resumed?.logBytes)
+    this.events = createEventWriter(folder, resumed ? { resumedAt: resumed.iteration } : {})
+  }
+
+  /** Length of log.jsonl, for `resumed`. */
+  get logBytes(): number {
+    return this.log.bytes
+  }
+
+  /** Whether there is a terminal, where the live line takes the place of the lines of steps. */
+  get live(): boolean {
+    return this.options.display.live
+  }
+
+  /** What happened: numbers for the files, and a line for people. */
+  event(name: string, fields: Record<string, unknown>, line?: string): void {
+    if (line !== undefined) this.options.display.line(line)
+    this.log.write(name, fields)
+    const { class_names: names = [] } = this.options.config
+    for (const { tag, value, step } of scalarsOf(name, fields, names)) this.events.scalar(tag, value, step)
+  }
+
+  /** The live line. */
+  status(text: (width: number) => string): void {
+    this.options.display.status(text)
+  }
+
+  /** Writes report.html anew. */
+  async report(samples: readonly ReportSample[]): Promise<void> {
+    const { folder, config } = this.options
+    const classNames = config.class_names ?? Array.from({ length: config.nclass }, (_, k) => `class ${k}`)
+    await writeReport(join(folder, 'report.html'), {
+      title: basename(resolve(folder)),
+      config,
+      events: readLog(join(folder, 'log.jsonl')),
+      samples,
+      classNames,
+      palette: paletteOf(config),
+      ignoreIndex: config.ignore_index,
+    })
+  }
+
+  close(): void {
+    this.options.display.close()
+    this.events.close()
+  }
+}
