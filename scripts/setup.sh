@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly minimum_node=20
+readonly minimum_node=20.15
 # Mesa 22 lacks shaderUniformBufferArrayDynamicIndexing, which Dawn requires.
 readonly minimum_mesa=23
 readonly backports_list=/etc/apt/sources.list.d/atrous-backports.list
@@ -30,7 +30,8 @@ check_node() {
   local version
   version=$(node --version)
   version=${version#v}
-  [ "${version%%.*}" -ge "$minimum_node" ] || fail "Node.js $version is too old: install version $minimum_node or newer"
+  # The smaller of two versions sorts first.
+  [ "$(printf '%s\n' "$minimum_node" "$version" | sort -V | head -n 1)" = "$minimum_node" ] || fail "Node.js $version is too old: install version $minimum_node or newer"
 }
 
 install_packages() {
