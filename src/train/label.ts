@@ -132,7 +132,9 @@ export async function readStoredLabel(path: string): Promise<StoredLabel> {
     return { width: png.width, height: png.height, values, colored: header.channels > 2 }
   } catch (error) {
     const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
-    throw new UserError(`cannot read the label ${path}: ${line}; replace the file, or take it off the list`)
+    throw new UserError(
+      `cannot read the label ${path}: ${line.replace(/:$/, '')}; replace the file, or take it off the list`,
+    )
   }
 }
 
