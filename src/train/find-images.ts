@@ -2,6 +2,8 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { UserError } from './error.js'
 
+/** Also keeps out what some systems store beside images, such as `._photo.jpg`. */
+const isShown = (name: string) => !name.startsWith('.') && image.test(name)
 const image = /\.(jpe?g|png|webp|tiff?|gif|avif|bmp)$/i
 const special = /[*?[]/
 
@@ -26,7 +28,10 @@ const namesIn = (folder: string) =>
 /** Paths that match a pattern; `**` stands for any folders. */
 function matching(pattern: string): string[] {
   let found = [pattern.startsWith('/') ? '/' : '']
-  for (const part of pattern.split('/').filter((text) => text !== '')) {
+  for (const part of pattern
+    .replace(/\*\*$/, '**/*')
+    .split('/')
+    .filter((text) => text !== '')) {
     if (part === '**') found = found.flatMap((folder) => [folder, ...foldersBelow(folder)])
     else if (!special.test(part)) found = found.map((folder) => join(folder, part)).filter((path) => existsSync(path))
     else {
@@ -57,7 +62,7 @@ export function findImages(sources: readonly string[]): string[] {
     const stat = statSync(source, { throwIfNoEntry: false })
     if (stat?.isFile()) return [source]
     if (stat?.isDirectory()) {
-      const images = namesIn(source).filter((entry) => !entry.isDirectory() && image.test(entry.name))
+      const images = namesIn(source).filter((entry) => !entry.isDirectory() && isShown(entry.name))
       if (images.length === 0) throw new UserError(`--images ${source}: the folder holds no image`)
       return images.map(({ name }) => join(source, name))
     }
