@@ -19,8 +19,8 @@ import { createDisplay } from './train/live-line.js'
 import { duration } from './train/log.js'
 import { train } from './train/training.js'
 
-/** Scenes of 96 pixels; the few labeled ones are the point. */
-const scenes = { size: 96, labeled: 8, unlabeled: 400, validation: 60 }
+/** Small scenes; the few labeled ones are the point. */
+const scenes = { size: 64, labeled: 3, unlabeled: 200, validation: 60 }
 const shown = 6
 const methods = ['supervised', 'prevmatch'] as const
 type Method = (typeof methods)[number]

@@ -30,7 +30,7 @@ test('a seed gives the same bytes on every machine', () => {
     const { image, label } = scene(seed, index, size)
     digest.update(image).update(label)
   }
-  assert.is(digest.digest('hex'), 'c50ee527ea5d4907d5c29481af496ffc95fe4094d23567ca920a154ee0bebdf6')
+  assert.is(digest.digest('hex'), '75156108d0988e2dab4a0f749e9639cc9bd4f0e2c8b2fc4e64da3b332950accf')
 })
 
 test('seeds and indices give different scenes', () => {
@@ -88,11 +88,24 @@ test('the lists name images and labels that exist and agree with the generator',
     const labelBytes = await readFile(join(paths.root, labelName))
     assert.equal([...imageBytes.subarray(24, 26)], [8, 2], '8-bit RGB')
     assert.equal([...labelBytes.subarray(24, 26)], [8, 0], '8-bit grey')
-    const expected = scene(set.seed, 6, set.size)
+    const expected = scene(set.seed, set.unlabeled + 1, set.size)
     const image = PNG.sync.read(imageBytes).data.filter((_, i) => i % 4 < 3)
     const label = PNG.sync.read(labelBytes).data.filter((_, i) => i % 4 === 0)
     assert.equal([...image], [...expected.image])
     assert.equal([...label], [...expected.label])
+  }))
+
+test('every class can be seen in every labeled scene', () =>
+  inFolder(async (folder) => {
+    const paths = await writeScenes(join(folder, 'set'), { ...set, size: 32, labeled: 6 })
+    for (const line of (await readFile(paths.labeled, 'utf8')).trimEnd().split('\n')) {
+      const bytes = await readFile(join(paths.root, line.split(' ')[1] ?? ''))
+      const label = PNG.sync.read(bytes).data.filter((_, i) => i % 4 === 0)
+      for (const [k, name] of classNames.entries()) {
+        const count = label.filter((value) => value === k).length
+        assert.ok(count >= 0.03 * 32 * 32, `${name}: ${count} pixels of ${line}`)
+      }
+    }
   }))
 
 test('a set that is there is kept, another one is replaced', () =>

@@ -1,8 +1,13 @@
 import { type Canvas, keepLabel, mix, type Rgb } from './canvas.js'
 import { Class } from './classes.js'
-import { drawColour } from './land.js'
 import { type Light, shade } from './light.js'
 import { noise, type Random, wave } from './noise.js'
+
+const hull: Rgb = [0.3, 0.12, 0.36]
+const band: Rgb = [0.9, 0.86, 0.9]
+const sail: Rgb = [0.97, 0.95, 0.9]
+const cabin: Rgb = [0.92, 0.92, 0.9]
+const antifouling = mix(hull, [0.2, 0.06, 0.05], 0.6)
 
 /** Paints a boat whose waterline's middle is at (x0, y0); `long` is the hull's length; `depth` 0 far, 1 near. */
 export function paintBoat(
@@ -13,23 +18,18 @@ export function paintBoat(
   long: number,
   depth: number,
 ): void {
-  const kind = random.pick([0, 0, 0, 1, 1, 3, 2])
-  const hull: Rgb = random.chance(0.5) ? [0.94, 0.94, 0.92] : drawColour(random, 0.85)
-  const band = drawColour(random, 0.8)
-  const sail: Rgb = random.chance(0.65) ? [0.97, 0.95, 0.9] : drawColour(random, 0.85)
-  const cabin: Rgb = random.chance(0.5) ? [0.92, 0.92, 0.9] : drawColour(random, 0.5)
+  const sailing = random.chance(0.67)
   const way = random.chance(0.5) ? 1 : -1
   const half = long / 2
   const freeboard = long * random.uniform(0.13, 0.22)
   const sheer = random.uniform(0.1, 0.5)
   const rake = random.uniform(0.12, 0.35)
-  const mast = kind === 0 ? long * random.uniform(0.8, 1.25) : kind === 3 ? long * 0.6 : 0
+  const mast = sailing ? long * random.uniform(0.8, 1.25) : 0
   const striped = random.chance(0.3)
   const cabinFrom = random.uniform(-0.65, -0.2)
   const cabinTo = cabinFrom + random.uniform(0.45, 0.8)
   const cabinHigh = freeboard * random.uniform(0.8, 1.6)
   const seed = random.bits()
-  const antifouling = mix(hull, [0.2, 0.06, 0.05], 0.6)
   const swell = random.uniform(0.004, 0.012) * Math.min(1, long * 4)
 
   const body = (p: number, h: number, out: Float64Array): boolean => {
@@ -43,7 +43,7 @@ export function paintBoat(
       return true
     }
     const r = h - freeboard
-    if (kind === 1 || kind === 3) {
+    if (!sailing) {
       if (r >= 0 && r < cabinHigh && p > cabinFrom && p < cabinTo) {
         const pane = (p - cabinFrom) * 7
         const window = r > cabinHigh * 0.4 && r < cabinHigh * 0.8 && pane - Math.floor(pane) > 0.4
@@ -51,14 +51,10 @@ export function paintBoat(
         return true
       }
       const stack = (cabinFrom + cabinTo) / 2
-      if (kind === 1 && r >= cabinHigh && r < cabinHigh * 1.8 && Math.abs(p - stack) < 0.09) {
+      if (r >= cabinHigh && r < cabinHigh * 1.8 && Math.abs(p - stack) < 0.09) {
         shade(light, band, 0.5 + 4 * (p - stack) * light.side * way, depth, out)
         return true
       }
-    }
-    if (kind === 2 && r >= 0 && r < freeboard * 1.3 && Math.abs(p - 0.05) < 0.16 * (1.3 - r / freeboard / 1.6)) {
-      shade(light, cabin, 0.5 + grain, depth, out)
-      return true
     }
     if (mast > 0 && r >= 0 && r < mast) {
       if (Math.abs(p - 0.05) < 0.022) {
@@ -68,7 +64,7 @@ export function paintBoat(
       const t = r / mast
       const main = p < 0.02 && p > -0.82 * (1 - t) + 0.02 && t > 0.1
       const jib = p > 0.09 && p < 0.09 + 0.8 * (0.9 - t) && t > 0.06 && t < 0.88
-      if (kind === 0 && (main || jib)) {
+      if (main || jib) {
         const cloth = striped && wave(t * 3.5) > 0 ? band : sail
         shade(light, cloth, 0.55 + 0.35 * light.side * way * (main ? 1 : -1) * (p + 0.5) + grain * 0.5, depth, out)
         return true

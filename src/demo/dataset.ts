@@ -10,7 +10,7 @@ export interface SceneSet {
   seed: number
   /** Side of the square images in pixels. */
   size: number
-  /** Number of images in each list; each list has scenes of its own. */
+  /** Number of images in each list; each list has scenes of its own. In every labeled one all classes can be seen. */
   labeled: number
   unlabeled: number
   validation: number
@@ -27,8 +27,10 @@ export interface ScenePaths {
 }
 
 /** Raised when the scenes of a seed change, so that folders written before are written anew. */
-const version = 1
+const version = 2
 const stampName = 'scenes.json'
+/** Each class covers at least this share of a labeled scene: of few labels, each should say something of every class. */
+const leastShare = 0.03
 
 /**
  * Writes a data set of scenes into `folder`: RGB images under images/, label maps (8-bit grey, class indices) under
@@ -91,26 +93,44 @@ function absent(error: unknown): undefined {
 async function fill(folder: string, set: SceneSet, progress: (done: number, all: number) => void): Promise<void> {
   await mkdir(join(folder, 'images'))
   await mkdir(join(folder, 'labels'))
-  const lists = [
-    { name: 'labeled.txt', count: set.labeled, withLabel: true },
-    { name: 'unlabeled.txt', count: set.unlabeled, withLabel: false },
-    { name: 'val.txt', count: set.validation, withLabel: true },
-  ]
   const all = set.labeled + set.unlabeled + set.validation
+  const { seed, size, unlabeled, validation } = set
+  const lists = [
+    { name: 'unlabeled.txt', indices: range(0, unlabeled), withLabel: false },
+    { name: 'val.txt', indices: range(unlabeled, validation), withLabel: true },
+    { name: 'labeled.txt', indices: balancedScenes(set, unlabeled + validation), withLabel: true },
+  ]
   let done = 0
-  for (const { name, count, withLabel } of lists) {
+  for (const { name, indices, withLabel } of lists) {
     const lines: string[] = []
-    for (let i = 0; i < count; i++) {
-      const file = `${String(done).padStart(5, '0')}.png`
-      const { image, label } = scene(set.seed, done, set.size)
-      await writeFile(join(folder, 'images', file), encodePng(image, set.size, 3))
-      if (withLabel) await writeFile(join(folder, 'labels', file), encodePng(label, set.size, 1))
+    for (const index of indices) {
+      const file = `${String(index).padStart(5, '0')}.png`
+      const { image, label } = scene(seed, index, size)
+      await writeFile(join(folder, 'images', file), encodePng(image, size, 3))
+      if (withLabel) await writeFile(join(folder, 'labels', file), encodePng(label, size, 1))
       lines.push(withLabel ? `images/${file} labels/${file}` : `images/${file}`)
       done += 1
       progress(done, all)
     }
     await writeFile(join(folder, name), `${lines.join('\n')}\n`)
   }
+}
+
+const range = (first: number, count: number): number[] => Array.from({ length: count }, (_, i) => first + i)
+
+/** The first scenes from index `first` on, as many as the set labels, in which every class has its least share. */
+function balancedScenes({ seed, size, labeled }: SceneSet, first: number): number[] {
+  const found: number[] = []
+  const end = first + 1000 + 20 * labeled
+  for (let index = first; index < end && found.length < labeled; index++) {
+    const counts = new Array<number>(classNames.length).fill(0)
+    for (const value of scene(seed, index, size).label) counts[value] = (counts[value] ?? 0) + 1
+    if (Math.min(...counts) >= leastShare * size * size) found.push(index)
+  }
+  if (found.length < labeled) {
+    throw new UserError(`scenes: at size ${size} too few scenes show every class; choose a larger size`)
+  }
+  return found
 }
 
 /** An 8-bit PNG of square `pixels`: [size, size, 3] as RGB or [size, size] as grey. */

@@ -1,20 +1,19 @@
 import { type Canvas, mix, type Rgb } from './canvas.js'
 import { Class } from './classes.js'
-import { drawColour, jitter, paintShadow } from './land.js'
+import { jitter, paintShadow } from './land.js'
 import { type Light, shade } from './light.js'
 import { noise, type Random } from './noise.js'
 
 const walls: readonly [Rgb, ...Rgb[]] = [
-  [0.92, 0.9, 0.84],
-  [0.66, 0.3, 0.22],
-  [0.86, 0.72, 0.44],
-  [0.6, 0.56, 0.58],
+  [0.7, 0.28, 0.2],
+  [0.78, 0.4, 0.3],
+  [0.6, 0.24, 0.2],
 ]
 
 const roofs: readonly [Rgb, ...Rgb[]] = [
-  [0.68, 0.26, 0.18],
-  [0.34, 0.34, 0.38],
-  [0.5, 0.24, 0.2],
+  [0.66, 0.2, 0.14],
+  [0.44, 0.2, 0.18],
+  [0.32, 0.26, 0.28],
 ]
 
 /** Paints a house whose front's lower middle is at (x0, y0); `tall` is its height with the roof; `depth` 0 far, 1 near. */
@@ -27,8 +26,8 @@ export function paintHouse(
   depth: number,
 ): void {
   const flat = random.chance(0.1)
-  const wall = random.chance(0.1) ? drawColour(random, 0.4) : jitter(random, random.pick(walls), 0.08)
-  const roof = random.chance(0.1) ? drawColour(random, 0.5) : jitter(random, random.pick(roofs), 0.08)
+  const wall = jitter(random, random.pick(walls), 0.08)
+  const roof = jitter(random, random.pick(roofs), 0.08)
   const trim = random.chance(0.5) ? ([0.95, 0.95, 0.92] as const) : mix(wall, [0.1, 0.08, 0.06], 0.7)
   const glass: Rgb = random.chance(0.3) ? [1, 0.86, 0.5] : [0.16, 0.2, 0.26]
   const glow = glass[0] > 0.5

@@ -101,7 +101,7 @@ function paintBalloon(canvas: Canvas, random: Random, light: Light, land: Land):
 }
 
 /** A colour of any hue; `vivid` 0 is grey, 1 saturated. */
-export function drawColour(random: Random, vivid: number): Rgb {
+function drawColour(random: Random, vivid: number): Rgb {
   const hue = random.uniform(0, 6)
   const value = random.uniform(0.3, 0.95)
   const channel = (shift: number): number => {
@@ -113,17 +113,15 @@ export function drawColour(random: Random, vivid: number): Rgb {
 }
 
 const soils: readonly [Rgb, ...Rgb[]] = [
-  [0.52, 0.74, 0.3], // meadow
-  [0.76, 0.7, 0.38], // dry grass
-  [0.88, 0.8, 0.6], // sand
-  [0.74, 0.56, 0.4], // clay
+  [0.8, 0.72, 0.36], // dry grass
+  [0.9, 0.8, 0.56], // sand
+  [0.84, 0.66, 0.42], // clay
 ]
 
 const seas: readonly [Rgb, ...Rgb[]] = [
-  [0.12, 0.34, 0.58],
-  [0.1, 0.46, 0.52],
-  [0.14, 0.4, 0.44],
-  [0.1, 0.24, 0.44],
+  [0.06, 0.3, 0.62],
+  [0.05, 0.4, 0.56],
+  [0.1, 0.24, 0.5],
 ]
 
 export function paintHills(canvas: Canvas, random: Random, light: Light, land: Land): void {
@@ -177,7 +175,7 @@ export function paintGround(canvas: Canvas, random: Random, light: Light, land: 
 export function paintWater(canvas: Canvas, random: Random, light: Light, land: Land): void {
   const seed = random.bits()
   const deep = jitter(random, random.pick(seas), 0.08)
-  const mirror = random.uniform(0.05, 0.3)
+  const mirror = random.uniform(0, 0.15)
   const ripple = random.uniform(0.3, 0.6)
   const long = random.uniform(1.2, 5)
   const fine = random.uniform(4, 14)

@@ -1,6 +1,7 @@
 /**
- * Synthetic scenes with dense labels: a small world of sky, ground, water, trees, houses and boats. Colours, shapes,
- * textures and light vary widely from scene to scene, so that a class is known by shape, texture and place, not colour.
+ * Synthetic scenes with dense labels: a small world of sky, ground, water, trees, houses and boats. Each class has
+ * paints of its own, but shapes, light, exposure, white balance and contrast vary widely from scene to scene, so that a
+ * few scenes do not show what a class can look like.
  */
 import { paintBoat } from './boat.js'
 import { Canvas } from './canvas.js'

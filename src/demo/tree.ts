@@ -5,27 +5,24 @@ import { type Light, shade } from './light.js'
 import { noise, noise2, type Random } from './noise.js'
 
 const leaves: readonly [Rgb, ...Rgb[]] = [
-  [0.22, 0.5, 0.18],
-  [0.12, 0.32, 0.16],
-  [0.32, 0.42, 0.16],
-  [0.82, 0.48, 0.14],
+  [0.2, 0.5, 0.14],
+  [0.1, 0.34, 0.14],
+  [0.3, 0.46, 0.1],
 ]
 
 /** What the trees of one scene have in common. */
 export interface Grove {
-  kind: number
+  conifer: boolean
   leaf: Rgb
   bark: Rgb
-  snow: number
   grain: number
 }
 
 export function drawGrove(random: Random): Grove {
   return {
-    kind: random.pick([0, 0, 0, 1, 1, 1, 1, 4, 4, 2]),
+    conifer: random.chance(0.4),
     leaf: random.pick(leaves),
     bark: mix([0.34, 0.24, 0.16], [0.85, 0.84, 0.8], random.chance(0.2) ? 1 : random.uniform(0, 0.4)),
-    snow: random.chance(0.08) ? random.uniform(0.3, 0.6) : 0,
     grain: random.uniform(0.6, 1.1),
   }
 }
@@ -42,10 +39,10 @@ export function paintTree(
 ): void {
   const leaf = jitter(random, grove.leaf, 0.07)
   const seed = random.bits()
-  const half = tall * ([0.28, 0.42, 0.14, 0.45, 0.34][grove.kind] ?? 0.3) * random.uniform(0.85, 1.2)
-  const inside = crown(grove.kind, random, seed)
-  const lean = grove.kind === 3 ? random.uniform(-0.4, 0.4) : random.uniform(-0.06, 0.06)
-  const trunk = (grove.kind === 3 ? 0.022 : 0.035) * random.uniform(0.8, 1.4) * tall
+  const half = tall * (grove.conifer ? 0.28 : 0.42) * random.uniform(0.85, 1.2)
+  const inside = crown(grove.conifer, random, seed)
+  const lean = random.uniform(-0.06, 0.06)
+  const trunk = 0.035 * random.uniform(0.8, 1.4) * tall
   const fine = 9 / tall
   paintShadow(canvas, light, x0, y0, half * 0.8, tall * 0.45)
   canvas.paint([x0 - half * 1.5, y0 - tall * 1.05, x0 + half * 1.5, y0], Class.tree, (x, y, out) => {
@@ -57,12 +54,11 @@ export function paintTree(
       const clump = noise2(x * fine, y * fine, seed)
       const leafy = noise(x * fine * 3.1, y * fine * 3.1, seed + 2)
       const lit = 0.35 + (crownLight - 0.5) * 0.5 + u * light.side * 0.45 + (clump + leafy - 1) * grove.grain
-      const white = grove.snow > 0 && clump + v * 0.3 > 1 - grove.snow
-      shade(light, white ? [0.93, 0.95, 0.98] : leaf, lit, depth, out)
+      shade(light, leaf, lit, depth, out)
       return 1
     }
     const side = (x - x0 - bend) / (trunk * (1.25 - v))
-    if (v < 0.85 && side * side < 1 && v < (grove.kind === 3 ? 0.85 : 0.5)) {
+    if (side * side < 1 && v < 0.5) {
       shade(light, grove.bark, 0.45 + 0.5 * side * light.side + (noise(x * 90, y * 25, seed) - 0.5) * 0.6, depth, out)
       return 1
     }
@@ -71,8 +67,8 @@ export function paintTree(
 }
 
 /** The crown as a function of (u, v), u across in -1..1 and v up in 0..1: 0 outside, else the light from above. */
-function crown(kind: number, random: Random, seed: number): (u: number, v: number) => number {
-  if (kind === 0) {
+function crown(conifer: boolean, random: Random, seed: number): (u: number, v: number) => number {
+  if (conifer) {
     const tiers = random.integer(3, 6)
     return (u, v) => {
       if (v < 0.13) return 0
@@ -82,41 +78,17 @@ function crown(kind: number, random: Random, seed: number): (u: number, v: numbe
       return Math.abs(u) < width ? 0.3 + 0.6 * f : 0
     }
   }
-  if (kind === 2) {
-    return (u, v) => {
-      const w = (v - 0.55) / 0.45
-      const edge = u * u + w * w + (noise(u * 3, v * 16, seed) - 0.5) * 0.5
-      return edge < 0.9 ? 0.3 + 0.5 * v : 0
-    }
-  }
-  if (kind === 3) {
-    const fronds = Array.from({ length: random.integer(6, 9) }, (_, i) => ({
-      sign: i % 2 === 0 ? 1 : -1,
-      long: random.uniform(0.6, 1.1),
-      rise: random.uniform(-0.05, 0.55),
-      drop: random.uniform(0.35, 0.7),
-    }))
-    return (u, v) => {
-      for (const { sign, long, rise, drop } of fronds) {
-        const t = (u * sign) / long
-        if (t < 0 || t > 1) continue
-        const middle = 0.84 + (rise * t - drop * t * t) * 0.5
-        if (Math.abs(v - middle) < 0.055 * (1.15 - t) * (0.7 + 0.6 * noise(u * 14, 0.5, seed))) return 0.5 + 0.4 * rise
-      }
-      return 0
-    }
-  }
-  const balls = Array.from({ length: kind === 1 ? random.integer(5, 9) : random.integer(3, 5) }, (_, i) => ({
+  const balls = Array.from({ length: random.integer(5, 9) }, (_, i) => ({
     x: i === 0 ? 0 : random.uniform(-0.6, 0.6),
-    y: kind === 1 ? random.uniform(0.45, 0.78) : 0.5 + i * 0.1,
-    r: random.uniform(0.16, 0.26) * (kind === 1 ? 1 : 0.8),
+    y: random.uniform(0.45, 0.78),
+    r: random.uniform(0.16, 0.26),
   }))
   return (u, v) => {
     const ragged = (noise(u * 7, v * 14, seed) - 0.5) * 0.6
     let best = 0
     for (const { x, y, r } of balls) {
       const dx = ((u - x) * 0.4) / r
-      const dy = (v - y) / (kind === 1 ? r : r * 0.55)
+      const dy = (v - y) / r
       if (dx * dx + dy * dy + ragged < 1) best = Math.max(best, 0.55 + 0.4 * dy)
     }
     return best
