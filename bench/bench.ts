@@ -9,6 +9,7 @@ import { UserError } from '#dist/train/error.js'
 import type { Method } from '#dist/train/step.js'
 import type { Case } from '../test/cases/case.js'
 import { benchCases } from '../test/cases.js'
+import { type LoaderMeasurement, measureLoader, measureWait, type WaitMeasurement, withPhotographs } from './loader.js'
 import { type Measurement, measure, measurePeaks, type Pass, type Peaks, passesOf } from './measure.js'
 import { measureStep, type StepMeasurement, stepModels } from './step.js'
 
@@ -63,6 +64,17 @@ function printStep(step: StepMeasurement): void {
   )
 }
 
+function printLoader({ crop, bytes, fromFiles, fromCache }: LoaderMeasurement, wait: WaitMeasurement): void {
+  const kilobytes = (bytes / 1000).toFixed(0)
+  console.log(`\nloader, 500x375 photographs of ${kilobytes} kB, crop ${crop}, three views of each unlabeled image`)
+  console.log(`  ${fromFiles.toFixed(1)} images per second per core from files, ${fromCache.toFixed(1)} from the cache`)
+  const { workers, milliseconds, share } = wait
+  console.log(
+    `  PrevMatch step of batch ${wait.batch}, crop ${wait.crop}, reading files in ${workers} threads: ` +
+      `${digits(milliseconds)} ms, of which ${percent(share)} waiting for data`,
+  )
+}
+
 /** Calls `body` for each item; a failure is printed and counted, and the rest goes on. */
 async function eachOf<T>(
   items: readonly T[],
@@ -84,6 +96,7 @@ async function eachOf<T>(
 interface Plan {
   readonly passes: readonly { row: Case; pass: Pass }[]
   readonly methods: readonly Method[]
+  readonly loader: boolean
 }
 
 /** What to measure; throws where the pattern leaves nothing. */
@@ -93,11 +106,14 @@ function planOf(crop: number, batch: number, only: string): Plan {
   const passes = rows.flatMap((row) => passesOf(row).map((pass) => ({ row, pass })))
   const chosen = passes.filter(({ row, pass }) => wanted(`${row.op}, ${pass} ${row.name}`))
   const methods = steps.filter((method) => wanted(`training step ${method}`))
-  if (chosen.length + methods.length === 0) {
+  const loader = wanted('loader')
+  if (chosen.length + methods.length === 0 && !loader) {
     const names = [...new Set(rows.map(({ op }) => op))].join(', ')
-    throw new UserError(`--only ${only}: nothing has that in its name; there are ${names} and 'training step'`)
+    throw new UserError(
+      `--only ${only}: nothing has that in its name; there are ${names}, 'training step' and 'loader'`,
+    )
   }
-  return { passes: chosen, methods }
+  return { passes: chosen, methods, loader }
 }
 
 function checkTarget(json: string | undefined): void {
@@ -109,7 +125,7 @@ function checkTarget(json: string | undefined): void {
 async function run(device: Device, options: Options): Promise<void> {
   const { software } = device.adapter
   const { crop = software ? 129 : 321, batch = software ? 4 : 8, only = '', model } = options
-  const { passes, methods } = planOf(crop, batch, only)
+  const { passes, methods, loader } = planOf(crop, batch, only)
   console.log(`${device.adapter.device} (${device.adapter.driver}), crop ${crop}, batch ${batch}`)
   const peaks = await measurePeaks(device)
   console.log(`multiply-adds ${digits(peaks.gflops)} GFLOP/s, copy ${digits(peaks.gbps)} GB/s\n`)
@@ -130,8 +146,16 @@ async function run(device: Device, options: Options): Promise<void> {
     measured.push(result)
     printStep(result)
   })
+  let loaded: { loader: LoaderMeasurement; wait: WaitMeasurement } | undefined
+  failed += await eachOf(loader ? ['loader'] : [], String, () =>
+    withPhotographs(async (samples) => {
+      const measurement = await measureLoader(samples, 321)
+      loaded = { loader: measurement, wait: await measureWait(device, stepModels[model], samples, size) }
+      printLoader(loaded.loader, loaded.wait)
+    }),
+  )
   if (options.json !== undefined) {
-    const report = { adapter: device.adapter, crop, batch, peaks, operators: rows, model, steps: measured }
+    const report = { adapter: device.adapter, crop, batch, peaks, operators: rows, model, steps: measured, ...loaded }
     const temporary = `${options.json}.tmp`
     writeFileSync(temporary, `${JSON.stringify(report, null, 2)}\n`)
     renameSync(temporary, options.json)
@@ -154,7 +178,7 @@ const command = new Command('bench')
   )
   .option('--crop <pixels>', 'side of the images (default: 129 on software adapters, 321 on GPUs)', positive)
   .option('--batch <images>', 'images in a batch (default: 4 on software adapters, 8 on GPUs)', positive)
-  .option('--only <pattern>', 'what has this in its name, such as `conv2d`, `backward` or `training step`')
+  .option('--only <pattern>', 'what has this in its name, such as `conv2d`, `training step` or `loader`')
   .option('--json <file>', 'also write the results there')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .addOption(
@@ -166,7 +190,8 @@ const command = new Command('bench')
 Examples:
   npm run bench
   npm run bench -- --only conv2dWeightGrad --crop 321 --batch 2
-  npm run bench -- --only 'training step' --model resnet50 --json step.json`,
+  npm run bench -- --only 'training step' --model resnet50 --json step.json
+  npm run bench -- --only loader`,
   )
   .action((options: Options) =>
     runCommand(async () => {

@@ -12,6 +12,7 @@ import { evaluationSamples, readImage, readList, readPair, type Sample } from '#
 import { UserError } from '#dist/train/error.js'
 import { readLabel } from '#dist/train/label.js'
 import { createLoader, type Loader, type LoaderOptions } from '#dist/train/loader.js'
+import { checkPairs } from '#dist/train/precheck.js'
 import { philox4x32, Random } from '#dist/train/random.js'
 
 const test = suite('data')
@@ -320,6 +321,16 @@ test('a file that breaks during the run ends it with its name', async () => {
     await refuses(() => collect(loader, 0), 'broken.png')
     await refuses(() => collect(loader, 1), 'broken.png')
   })
+})
+
+test('the check before the first step reads pairs, and images without labels', async () => {
+  const { labeled, unlabeled } = options()
+  await checkPairs([...labeled, ...unlabeled], config)
+  writeFileSync(at('broken.png'), readFileSync(at('set/2.png')).subarray(0, 100))
+  const broken = { name: 'broken.png', image: at('broken.png'), label: null }
+  await refuses(() => checkPairs([...labeled, ...unlabeled, broken], config), 'broken.png')
+  const wrong = { name: 'x', image: at('set/0.png'), label: at('set/1.label.png') }
+  await refuses(() => checkPairs([...labeled, wrong], config), 'set/1.label.png')
 })
 
 test('lists that do not fill a batch are refused', async () => {

@@ -96,7 +96,7 @@ const schema = z.strictObject({
   pretrained: z.string().min(1).optional(),
   method: z.enum(['supervised', 'unimatch', 'prevmatch']).default('prevmatch'),
   seed: z.int().min(0).default(0),
-  /** Threads that load pictures; by default one core is left free, and at most four are used. */
+  /** Threads that load pictures; by default one core is left free, and at most eight are used. */
   workers: z.int().min(1).max(64).optional(),
   /** Each a list file, relative to the working folder, or folders below `data_root`. */
   labeled_id_path: source.optional(),

@@ -15,7 +15,7 @@ export interface LoaderOptions {
   /** For `supervised` it gives the length of the epoch alone, and may be empty. */
   unlabeled: readonly Sample[]
   seed: number
-  /** Threads; the batches do not depend on their number. Default: one core is left free, at most four are used. */
+  /** Threads; the batches do not depend on their number. Default: one core is left free, at most eight are used. */
   workers?: number
   method: Config['method']
   /** Decoded pictures are kept in memory up to this size. Default: 512 MiB. */
@@ -24,6 +24,8 @@ export interface LoaderOptions {
 
 export interface Loader {
   readonly iterationsPerEpoch: number
+  /** Threads. */
+  readonly workers: number
   /**
    * The batches of an epoch (counted from 0), from the iteration `start` on. A batch is valid until the next one is
    * requested. One epoch can be read at a time; it may be left early.
@@ -92,7 +94,7 @@ class ThreadedLoader implements Loader {
   private readonly labeled: Sample[]
   private readonly unlabeled: readonly Sample[]
   private readonly usesUnlabeled: boolean
-  private readonly workers: Worker[]
+  private readonly threads: Worker[]
   private readonly slots: { buffer: SharedArrayBuffer; batch: Batch }[]
   private readonly pending = new Map<number, Pending>()
   private readonly cache = new Map<string, Decoded>()
@@ -131,8 +133,12 @@ class ThreadedLoader implements Loader {
       rules: labelRules(config),
       seed,
     }
-    const count = options.workers ?? config.workers ?? Math.min(4, Math.max(1, availableParallelism() - 1))
-    this.workers = Array.from({ length: count }, () => this.startWorker(workerData))
+    const count = options.workers ?? config.workers ?? Math.min(8, Math.max(1, availableParallelism() - 1))
+    this.threads = Array.from({ length: count }, () => this.startWorker(workerData))
+  }
+
+  get workers(): number {
+    return this.threads.length
   }
 
   async *epoch(epoch: number, start = 0): AsyncGenerator<Batch, void, undefined> {
@@ -140,7 +146,7 @@ class ThreadedLoader implements Loader {
     if (this.reading) throw new Error('an epoch of this loader is being read already')
     this.reading = true
     // Waiting for a batch keeps the process alive, an idle loader does not.
-    for (const worker of this.workers) worker.ref()
+    for (const worker of this.threads) worker.ref()
     const orders = this.drawOrders(epoch)
     const queue: Pending[] = []
     try {
@@ -153,14 +159,14 @@ class ThreadedLoader implements Loader {
     } finally {
       for (const pending of queue) pending.cancel()
       await Promise.all(queue.map((pending) => pending.quiet))
-      for (const worker of this.workers) worker.unref()
+      for (const worker of this.threads) worker.unref()
       this.reading = false
     }
   }
 
   async close(): Promise<void> {
     this.fail(new Error('the loader is closed'))
-    await Promise.all(this.workers.map((worker) => worker.terminate()))
+    await Promise.all(this.threads.map((worker) => worker.terminate()))
   }
 
   private startWorker(workerData: WorkerSettings): Worker {
@@ -207,7 +213,7 @@ class ThreadedLoader implements Loader {
     const pending = new Pending(job)
     this.pending.set(job.id, pending)
     void pending.quiet.then(() => this.pending.delete(job.id))
-    for (const worker of this.workers) worker.postMessage(job)
+    for (const worker of this.threads) worker.postMessage(job)
     return pending
   }
 
@@ -242,7 +248,9 @@ function cacheKey(image: string, label: string | null): string {
 }
 
 /**
- * Starts the threads that read and augment pictures. The labeled list is repeated to the length of the unlabeled one; a
+ * Starts the threads that read and augment pictures. Augmentation is theirs and not the device's: Pillow's rounding is
+ * integer arithmetic with an order of operations that differs from picture to picture, a CPU adapter would run it on the
+ * same cores, and beside a GPU those cores are idle (`npm run bench -- --only loader` shows how little a step waits). The labeled list is repeated to the length of the unlabeled one; a
  * batch holds `batch_size` labeled pictures, as many unlabeled ones, and as many of a second, independent order of the
  * unlabeled list (`..._mix`). What does not fill a batch at the end of an epoch is left out.
  * @throws UserError if the lists do not fill a batch

@@ -1,23 +1,33 @@
 import type { Config } from './config.js'
-import { readPair, type Sample } from './dataset.js'
+import { readImage, readPair, type Sample } from './dataset.js'
 import { labelRules } from './label.js'
 
-/** Reading more pairs than this before the first step would keep the user waiting. */
+/** Reading more pictures than these before the first step would keep the user waiting. */
 const mostPairs = 400
+const mostBare = 100
+
+/** At most `most` evenly spread samples. */
+function spread(samples: readonly Sample[], most: number): Sample[] {
+  const step = Math.max(1, samples.length / most)
+  return Array.from({ length: Math.min(samples.length, most) }, (_, i) => samples[Math.floor(i * step)] as Sample)
+}
 
 /**
- * Reads labeled images with their labels before the first step, all of them or evenly spread ones, so that what is
- * wrong with them shows at once.
+ * Reads images before the first step, with their labels where they have one, all of them or evenly spread ones, so that
+ * what is wrong with them shows at once. `node dist/check-data.js` reads all and reports more.
  *
  * @throws UserError naming the first file that cannot be used
  */
 export async function checkPairs(samples: readonly Sample[], config: Config): Promise<void> {
   const rules = labelRules(config)
-  const step = Math.max(1, samples.length / mostPairs)
-  const chosen = Array.from({ length: Math.min(samples.length, mostPairs) }, (_, i) => samples[Math.floor(i * step)])
-  const next = chosen.values()
+  const pairs = samples.filter(({ label }) => label !== null)
+  const bare = samples.filter(({ label }) => label === null)
+  const next = [...spread(pairs, mostPairs), ...spread(bare, mostBare)].values()
   const read = async (): Promise<void> => {
-    for (const sample of next) if (sample) await readPair(sample, rules)
+    for (const sample of next) {
+      if (sample.label === null) await readImage(sample.image)
+      else await readPair(sample, rules)
+    }
   }
   await Promise.all([read(), read(), read(), read()])
 }
