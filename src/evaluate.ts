@@ -89,7 +89,7 @@ await runCommand(async () => {
   print(`${samples.length} images, ${nclass} classes; protocol: ${protocol}`)
 
   const evaluator = new Evaluator(device, openTrained(device, trained), views)
-  const { saveMap } = options
+  const saveMap = options.saveMap ?? (config.save_map || undefined)
   const maps = saveMap === true ? join(options.out, 'maps') : saveMap
   const names = outputNames(samples.map(({ name }) => name))
   const writes: Promise<void>[] = []

@@ -6,6 +6,7 @@ import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/deeplabv3plus.js'
+import { UserError } from '#dist/train/error.js'
 import { type EvaluationOptions, Evaluator, scoresOf } from '#dist/train/evaluate.js'
 import { cut, normalize, type Picture, resizeBilinear } from '#dist/train/pixels.js'
 import { Predictor, pixelLimit } from '#dist/train/predictor.js'
@@ -311,6 +312,22 @@ test('an image of the largest size for this adapter fits, and twice the size doe
   assert.ok(pixels * 4 * 200 <= limit)
   assert.ok(pixels * 4 * 200 * 2 > limit || pixels >= 2 ** 22)
   assert.is(pixelLimit(device, wide, [1, 2]), Math.floor(Math.min((0.95 * limit) / 800, 2 ** 22) / 4))
+})
+
+test('an image that is too large for the adapter is refused with a remedy', async () => {
+  const whole = evaluator()
+  const side = Math.ceil(Math.sqrt(device.gpu.limits.maxStorageBufferBindingSize / (4 * nclass))) + 1
+  const image = { data: new Uint8Array(side * side * 3), width: side, height: side }
+  try {
+    await whole.predict(image)
+    assert.unreachable()
+  } catch (error) {
+    assert.instance(error, UserError)
+    assert.match(String(error), new RegExp(`${side}x${side} pixels.*sliding_window`))
+  }
+  const small = imageOf(new Random(11), 20, 10)
+  assert.equal((await whole.predict(small)).scores, (await alone(small)).scores)
+  whole.destroy()
 })
 
 test.run()

@@ -17,6 +17,9 @@ export type Wait = <T>(promise: Promise<T>) => Promise<T>
 
 const awaitPlainly: Wait = (promise) => promise
 
+/** A tensor is larger than what the adapter binds at once. */
+export class BindingLimitError extends Error {}
+
 /** Which buffers a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage. */
 export type Layout = string
 
@@ -89,11 +92,11 @@ export class Device {
     return value
   }
 
-  /** A storage buffer. Throws where it exceeds the adapter's limit for one binding. */
+  /** A storage buffer. Throws a BindingLimitError where it exceeds the adapter's limit for one binding. */
   storage(label: string, size: number): GPUBuffer {
     const limit = this.gpu.limits.maxStorageBufferBindingSize
     if (size > limit) {
-      throw new Error(
+      throw new BindingLimitError(
         `${label} needs ${megabytes(size)}, but this adapter binds at most ${megabytes(limit)} at once: ` +
           'use a smaller batch_size or crop_size',
       )

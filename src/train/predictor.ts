@@ -14,7 +14,7 @@ export interface PredictorOptions {
   readonly maxPixels?: number | undefined
 }
 
-/** Larger images are tiled on any adapter: at this size a ResNet-101 has 2.7 GB of intermediates. */
+/** Larger images are tiled on any adapter: at this size a ResNet-101 has 1.5 GB of intermediates. */
 const maxPixelsAtOnce = 2 ** 22
 
 /** Bytes of the largest buffer of a forward pass, per pixel of the image. */
