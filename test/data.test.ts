@@ -146,6 +146,11 @@ test('damaged and foreign images are refused by name', async () => {
   const bytes = readFileSync(at('whole.jpg'))
   writeFileSync(at('cut.jpg'), bytes.subarray(0, bytes.length / 2))
   await refuses(() => readImage(at('cut.jpg')), 'cut.jpg')
+  const png = readFileSync(at('set/1.png'))
+  const checksum = png.indexOf('IEND') - 5
+  png.writeUInt8(png.readUInt8(checksum) ^ 1, checksum)
+  writeFileSync(at('crc-image.png'), png)
+  await refuses(() => readImage(at('crc-image.png')), 'crc-image.png', 'replace the file')
   writeFileSync(at('text.jpg'), 'not a picture')
   await refuses(() => readImage(at('text.jpg')), 'text.jpg')
   writeFileSync(at('x.svg'), '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
