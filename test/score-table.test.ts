@@ -65,7 +65,10 @@ goldenTest('tables show the numbers that the reference computes', () => {
     }
     const present = expected.union.filter((count) => count > 0).length
     assert.match(lines.join('\n'), `mIoU ${expected.miou.toFixed(2)} over all ${nclass} classes`)
-    assert.match(lines.join('\n'), `mIoU ${(sum / Math.max(1, present)).toFixed(2)} over the ${present} classes that occur`)
+    assert.match(
+      lines.join('\n'),
+      `mIoU ${(sum / Math.max(1, present)).toFixed(2)} over the ${present} classes that occur`,
+    )
   }
 })
 
