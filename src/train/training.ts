@@ -115,7 +115,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
         `or continue it with --resume ${join(folder, 'latest.safetensors')}`,
     )
   }
-  await checkPairs([...lists.labeled, ...lists.validation], config)
+  await checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
   if (config.amp) print('amp: computing in float32, half precision is not available')
 
   const { seed, method } = config
