@@ -124,7 +124,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
   const model = createModel(store, modelConfig(config), new Random(seed, 0, PURPOSE.initialization))
   if (resume) print(`weights: from ${resume}`)
   else if (config.pretrained) print(loadBackbone(model, config.pretrained))
-  else print('backbone: starts from random weights (set `pretrained` to start from a checkpoint)')
+  else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
   const workers = config.workers === undefined ? {} : { workers: config.workers }
   const loader = createLoader({ config, labeled, unlabeled, seed, method, ...workers })
   const trainer = await createTrainer(device, model, config, {
