@@ -109,7 +109,7 @@ await runCommand(async () => {
   await writeSheet(sheet, configOf('prevmatch'), masks, mious)
   device.destroy()
 
-  print(`\nmean IoU on ${scenes.validation} scenes that no training saw, after ${scenes.labeled} labeled scenes:`)
+  print(`\nmean IoU on ${scenes.validation} held-out scenes, learned from ${scenes.labeled} labeled ones:`)
   for (const method of methods) print(`  ${method.padEnd(12)}${mious[method].toFixed(2)}`)
   print(`pictures: ${sheet}   (${duration((performance.now() - begin) / 1000)} in all)`)
 })
