@@ -1,6 +1,8 @@
 import { apply, applyOne, type Tensor } from '../engine/graph.js'
 import { type Candidate, ceilDiv, defineOp, flatGrid, input, output } from '../engine/op.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
+import { mul, sub } from './pointwise.js'
+import { sumTo } from './reduce.js'
 import { type ShaderName, shader } from './shaders.js'
 
 function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): Candidate {
@@ -14,10 +16,15 @@ function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): 
 
 const softmaxOp = defineOp<undefined>('softmax', {
   shape: ([x = spec([])]) => [x],
+  // dx = y · (dy − Σ dy · y), the sum over the last axis.
+  vjp: ({ outputs: [y], grads: [dy] }) => {
+    if (!y || !dy) return [undefined]
+    return [mul(y, sub(dy, sumTo(mul(dy, y), [...y.shape.slice(0, -1), 1])))]
+  },
   kernel: ({ inputs: [x = spec([])] }) => [rowsKernel('softmax', 'softmax', x, 1)],
 })
 
-/** Softmax over the last axis; it passes no gradient on. */
+/** Softmax over the last axis. */
 export const softmax = (x: Tensor): Tensor => applyOne(softmaxOp, [x], undefined)
 
 const softmaxMaxOp = defineOp<undefined>('softmaxMax', {
