@@ -250,9 +250,11 @@ function cacheKey(image: string, label: string | null): string {
 /**
  * Starts the threads that read and augment pictures. Augmentation is theirs and not the device's: Pillow's rounding is
  * integer arithmetic with an order of operations that differs from picture to picture, a CPU adapter would run it on the
- * same cores, and beside a GPU those cores are idle (`npm run bench -- --only loader` shows how little a step waits). The labeled list is repeated to the length of the unlabeled one; a
- * batch holds `batch_size` labeled pictures, as many unlabeled ones, and as many of a second, independent order of the
- * unlabeled list (`..._mix`). What does not fill a batch at the end of an epoch is left out.
+ * same cores and more slowly (docs/performance.md), and beside a GPU those cores are idle.
+ *
+ * The labeled list is repeated to the length of the unlabeled one; a batch holds `batch_size` labeled pictures, as many
+ * unlabeled ones, and as many of a second, independent order of the unlabeled list (`..._mix`). What does not fill a
+ * batch at the end of an epoch is left out.
  * @throws UserError if the lists do not fill a batch
  */
 export function createLoader(options: LoaderOptions): Loader {
