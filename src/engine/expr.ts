@@ -152,9 +152,5 @@ export function wgslStatements(exprs: readonly Expr[], inputs: readonly string[]
   return { code: lines.join('\n'), results }
 }
 
-/** A text that is equal for equal formulas. */
-export const exprKey = (e: Expr): string =>
-  e.kind === 'input' ? `i${e.index}` : e.kind === 'constant' ? `${e.value}` : `${e.fn}(${e.args.map(exprKey).join()})`
-
 /** Number of function calls in a formula. */
 export const exprSize = (e: Expr): number => (e.kind === 'call' ? 1 + e.args.reduce((n, a) => n + exprSize(a), 0) : 0)

@@ -1,4 +1,4 @@
-import { type Expr, exprKey, exprSize, input, substitute } from './expr.js'
+import { type Expr, exprSize, input, substitute } from './expr.js'
 import { type Node, Tensor, valueKey } from './graph.js'
 import { dropDead, rebuild, results, type Trace } from './rewrite.js'
 import { elements, sameShape } from './shape.js'
@@ -91,6 +91,3 @@ function merge(
   const replacements = outer.map((expr) => expr ?? innerPlaced)
   return { inputs, exprs: exprs.map((e) => substitute(e, replacements)) }
 }
-
-/** A text that is equal for nodes whose kernels are equal, whatever their inputs. */
-export const formulaKey = (exprs: readonly Expr[]): string => exprs.map(exprKey).join(';')

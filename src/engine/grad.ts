@@ -1,5 +1,4 @@
 import { type Graph, type Node, Tensor, valueKey } from './graph.js'
-import type { Op } from './op.js'
 import { sameShape } from './shape.js'
 
 /**
@@ -54,6 +53,3 @@ function dependents(nodes: readonly Node[], targets: readonly Tensor[]): Set<num
 
 const scopedLike = <T>(graph: Graph, node: Node, body: () => T): T =>
   node.scope ? graph.scoped(node.scope, body) : body()
-
-/** Whether an operator passes gradients on. */
-export const isDifferentiable = (op: Op | undefined): boolean => op?.vjp !== undefined

@@ -195,30 +195,3 @@ export function applyUnlabeled(image: Picture, size: number, draws: UnlabeledDra
   if (out.box1) boxMap(draws.strong1.box, size, out.box1)
   if (out.box2) boxMap(draws.strong2.box, size, out.box2)
 }
-
-/** Draws and applies the augmentation of a labeled picture: image [S, S, 3] and label [S, S]. */
-export function sampleLabeled(
-  image: Picture,
-  label: Picture,
-  size: number,
-  random: Random,
-  ignore = IGNORE,
-): { image: Uint8Array; label: Uint8Array } {
-  const out = { image: new Uint8Array(size * size * 3), label: new Uint8Array(size * size) }
-  applyLabeled(image, label, size, drawWeak(image.width, image.height, size, random), out.image, out.label, ignore)
-  return out
-}
-
-/** Draws and applies the augmentation of an unlabeled picture. */
-export function sampleUnlabeled(image: Picture, size: number, random: Random): Required<UnlabeledViews> {
-  const out = {
-    weak: new Uint8Array(size * size * 3),
-    strong1: new Uint8Array(size * size * 3),
-    strong2: new Uint8Array(size * size * 3),
-    ignore: new Uint8Array(size * size),
-    box1: new Uint8Array(size * size),
-    box2: new Uint8Array(size * size),
-  }
-  applyUnlabeled(image, size, drawUnlabeled(image.width, image.height, size, random), out)
-  return out
-}

@@ -413,11 +413,3 @@ export function normalize(pixels: Uint8Array): Float32Array {
   }
   return out
 }
-
-/** ADE20K: label 0 becomes "ignore" (255), the classes 1..n become 0..n-1. In place. */
-export function reduceZeroLabel(label: Uint8Array): void {
-  for (let i = 0; i < label.length; i++) {
-    const value = label[i] as number
-    label[i] = value === 0 || value === 255 ? 255 : value - 1
-  }
-}
