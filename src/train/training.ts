@@ -149,6 +149,9 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
     const state = { iteration, miou, bestMiou, newBest }
     const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
     describe(lists, config, trainer, lastIteration, print)
+    if (device.adapter.software) {
+      print('first step: a CPU driver translates each kernel when it first runs, which takes a while on a new machine')
+    }
     mkdirSync(folder, { recursive: true })
     const resumed = saved && { iteration, logBytes: saved.logBytes }
     const watch = new Watch({ folder, config, display, resumed })
