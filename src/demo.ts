@@ -59,7 +59,7 @@ async function writeSheet(
     rows.push({ image: image.data, truth: label.data, predictions: columns })
   }
   const captions = Object.fromEntries(methods.map((name) => [name, `mIoU ${mious[name].toFixed(1)}`]))
-  writeFileSync(path, contactSheet(rows, { size: scenes.size, classNames, palette, captions }))
+  writeFileSync(path, await contactSheet(rows, { size: scenes.size, classNames, palette, captions }).png())
 }
 
 const command = new Command('demo')

@@ -105,6 +105,12 @@ test('a run leaves a log and checkpoints, gives the same bits again, and is not 
   const again = trainInto('first')
   assert.is(again.code, 1)
   assert.match(again.errors.join('\n'), /holds a run already/)
+  writeFileSync(join(folder, 'first', 'notes.txt'), 'mine')
+  const replaced = trainInto('first', '--overwrite', '--method', 'supervised', '--max-iters', '1')
+  assert.is(replaced.code, 0, replaced.errors.join('\n'))
+  const left = readdirSync(join(folder, 'first'))
+  assert.ok(left.includes('notes.txt') && !left.includes('previous'), left.join())
+  assert.is(left.filter((file) => file.startsWith('events.out.tfevents')).length, 1)
 })
 
 test('doctor passes on this machine', () => {

@@ -21,8 +21,8 @@ function decode(bytes: Uint8Array): { width: number; height: number; at(x: numbe
   return { width, height, at: (x, y) => [...data.subarray((y * width + x) * 4, (y * width + x) * 4 + 3)] }
 }
 
-test('columns, rows and legend lie where they should', () => {
-  const page = decode(contactSheet([row(0), row(255)], options))
+test('columns, rows and legend lie where they should', async () => {
+  const page = decode(await contactSheet([row(0), row(255)], options).png())
   // 3 cells of 40 and 2 gaps of 8 between margins of 24; a title, two rows and one line of legend
   assert.is(page.width, 24 + 3 * 40 + 2 * 8 + 24)
   const top = 24 + 2 * 22 + 8
@@ -42,26 +42,26 @@ test('columns, rows and legend lie where they should', () => {
   assert.ok(page.height > legendTop + 20)
 })
 
-test('titles are drawn, with their captions', () => {
+test('titles are drawn, with their captions', async () => {
   const dark = (bytes: Uint8Array): number => {
     const page = decode(bytes)
     let count = 0
     for (let y = 0; y < 76; y++) for (let x = 0; x < page.width; x++) if ((page.at(x, y)[0] ?? 255) < 128) count++
     return count
   }
-  const plain = dark(contactSheet([row(0)], options))
+  const plain = dark(await contactSheet([row(0)], options).png())
   assert.ok(plain > 100)
-  assert.ok(dark(contactSheet([row(0)], { ...options, captions: { method: 'mIoU 61.2' } })) > plain + 50)
+  assert.ok(dark(await contactSheet([row(0)], { ...options, captions: { method: 'mIoU 61.2' } }).png()) > plain + 50)
 })
 
-test('blocks put rows side by side', () => {
-  const tall = decode(contactSheet([row(0), row(0), row(0), row(0)], options))
-  const wide = decode(contactSheet([row(0), row(0), row(0), row(0)], { ...options, blocks: 2 }))
+test('blocks put rows side by side', async () => {
+  const tall = decode(await contactSheet([row(0), row(0), row(0), row(0)], options).png())
+  const wide = decode(await contactSheet([row(0), row(0), row(0), row(0)], { ...options, blocks: 2 }).png())
   assert.is(wide.width, 48 + 2 * (3 * 40 + 2 * 8) + 24)
   assert.ok(wide.height < tall.height)
 })
 
-test('maps of another size and differing columns are refused', () => {
+test('maps of another size and differing columns are refused', async () => {
   const small = { ...row(0), truth: new Uint8Array(3) }
   assert.throws(() => contactSheet([small], options), /a mask of row 0 is not 4x4/)
   const other = { ...row(0), predictions: [] }
@@ -69,7 +69,7 @@ test('maps of another size and differing columns are refused', () => {
   assert.throws(() => contactSheet([], options), /no rows/)
 })
 
-test('a text is as wide as its glyphs and the gaps between them', () => {
+test('a text is as wide as its glyphs and the gaps between them', async () => {
   assert.equal(textSize('', 2), { width: 0, height: 16 })
   assert.equal(textSize('AI', 1), { width: 5 + 1 + 3, height: 8 })
   assert.equal(textSize('AI', 3), { width: 27, height: 24 })

@@ -1,6 +1,6 @@
-import { PNG } from 'pngjs'
-import type { Rgb } from './canvas.js'
-import { drawText, textSize } from './font.js'
+import type { Rgb } from '../train/classes.js'
+import { textSize } from '../train/font.js'
+import { Page } from '../train/page.js'
 
 /** One line of the contact sheet; all maps have the sheet's `size`. */
 export interface SheetRow {
@@ -26,7 +26,6 @@ export interface SheetOptions {
   blocks?: number
 }
 
-const white: Rgb = [255, 255, 255]
 const ink: Rgb = [34, 38, 44]
 const faint: Rgb = [112, 118, 128]
 const ignored: Rgb = [200, 200, 200]
@@ -38,10 +37,10 @@ const titleScale = 2
  * Draws a contact sheet on white: a column each for the image, the truth and every prediction, titles above, the
  * classes' colours below.
  *
- * @returns the bytes of an RGB PNG
+ * @returns the sheet, to be encoded with `png`
  * @throws RangeError if there is no row, a map has another size, or the rows' predictions differ in name or order
  */
-export function contactSheet(rows: readonly SheetRow[], options: SheetOptions): Uint8Array {
+export function contactSheet(rows: readonly SheetRow[], options: SheetOptions): Page {
   const { size, classNames, palette, captions = {} } = options
   const zoom = options.zoom ?? Math.max(1, Math.round(160 / size))
   const [first] = rows
@@ -71,8 +70,8 @@ export function contactSheet(rows: readonly SheetRow[], options: SheetOptions): 
       const middle = left + i * (cell + gap) + cell / 2
       const caption = i < 2 ? undefined : captions[title]
       // Without a second line the title sits next to its column.
-      page.centred(title, middle, margin + (caption === undefined ? line : 0), ink)
-      if (caption !== undefined) page.centred(caption, middle, margin + line, faint)
+      page.text(title, middle, margin + (caption === undefined ? line : 0), ink, titleScale, 'middle')
+      if (caption !== undefined) page.text(caption, middle, margin + line, faint, titleScale, 'middle')
     }
     for (const [i, row] of rows.slice(block * perBlock, (block + 1) * perBlock).entries()) {
       const top = head + i * (cell + gap)
@@ -91,11 +90,11 @@ export function contactSheet(rows: readonly SheetRow[], options: SheetOptions): 
     for (const item of items) {
       const y = legendTop + i * 32
       page.rectangle(x, y, 20, 20, palette[item] ?? ignored)
-      page.text(classNames[item] ?? '', x + 28, y + 3, ink)
+      page.text(classNames[item] ?? '', x + 28, y + 3, ink, titleScale)
       x += legendItems[item] ?? 0
     }
   }
-  return page.encode()
+  return page
 }
 
 function checkRows(rows: readonly SheetRow[], names: readonly string[], size: number): void {
@@ -124,50 +123,4 @@ function wrap(widths: readonly number[], limit: number): number[][] {
     used += width
   }
   return lines
-}
-
-/** White RGB pixels to draw on. */
-class Page {
-  readonly width: number
-  readonly height: number
-  private readonly png: PNG
-
-  constructor(width: number, height: number) {
-    this.width = Math.ceil(width)
-    this.height = Math.ceil(height)
-    this.png = new PNG({ width: this.width, height: this.height })
-    this.png.data = Buffer.alloc(this.width * this.height * 3, white[0])
-  }
-
-  set(x: number, y: number, colour: Rgb): void {
-    if (x < 0 || y < 0 || x >= this.width || y >= this.height) return
-    const at = (y * this.width + x) * 3
-    this.png.data[at] = colour[0]
-    this.png.data[at + 1] = colour[1]
-    this.png.data[at + 2] = colour[2]
-  }
-
-  rectangle(left: number, top: number, width: number, height: number, colour: Rgb): void {
-    for (let y = top; y < top + height; y++) for (let x = left; x < left + width; x++) this.set(x, y, colour)
-  }
-
-  picture(left: number, top: number, size: number, zoom: number, colour: (at: number) => Rgb): void {
-    for (let y = 0; y < size; y++) {
-      for (let x = 0; x < size; x++) {
-        this.rectangle(left + x * zoom, top + y * zoom, zoom, zoom, colour(y * size + x))
-      }
-    }
-  }
-
-  text(text: string, left: number, top: number, colour: Rgb): void {
-    drawText(text, left, top, titleScale, (x, y) => this.set(x, y, colour))
-  }
-
-  centred(text: string, middle: number, top: number, colour: Rgb): void {
-    this.text(text, Math.round(middle - textSize(text, titleScale).width / 2), top, colour)
-  }
-
-  encode(): Uint8Array {
-    return PNG.sync.write(this.png, { colorType: 2, inputColorType: 2, inputHasAlpha: false })
-  }
 }

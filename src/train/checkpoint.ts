@@ -2,8 +2,8 @@ import type { Store } from '../engine/store.js'
 import type { DeepLabV3Plus } from '../models/deeplabv3plus.js'
 import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../models/weights.js'
 import { UserError } from './error.js'
-import { type FileTensor, readSafetensors, type Safetensors, toFloat32, writeSafetensors } from './safetensors.js'
-import { loadWeights, momentumPrefix, readCheckpoint } from './state.js'
+import { type FileTensor, readSafetensors, toFloat32, writeSafetensors } from './safetensors.js'
+import { type Checkpoint, loadWeights, momentumPrefix, readCheckpoint } from './state.js'
 
 /** What a checkpoint says of itself besides its tensors; each key is JSON in the file's metadata. */
 export type CheckpointInfo = Readonly<Record<string, unknown>>
@@ -24,14 +24,12 @@ async function tensorsOf(store: Store, prefix = ''): Promise<Map<string, FileTen
 }
 
 /** Gives the variables of a store the values of a file. Throws a UserError where one is missing or of another size. */
-function fill(store: Store, tensors: Safetensors['tensors'], prefix: string, origin: string): void {
+function fill(store: Store, tensors: Checkpoint['tensors'], origin: string): void {
   for (const { name, spec } of store.all()) {
-    const tensor = tensors.get(prefix + name)
+    const tensor = tensors.get(name)
     const size = spec.shape.reduce((a, b) => a * b, 1)
     if (!tensor || tensor.data.length !== size) {
-      throw new UserError(
-        `${origin}: tensor '${prefix}${name}' is missing or of another size: it is no checkpoint of this run`,
-      )
+      throw new UserError(`${origin}: tensor '${name}' is missing or of another size: it is no checkpoint of this run`)
     }
     store.write(name, fromTorchLayout(spec.shape, toFloat32(tensor)))
   }
@@ -51,9 +49,8 @@ export async function saveCheckpoint(path: string, model: DeepLabV3Plus, info: C
 export const loadCheckpoint = (path: string, model: DeepLabV3Plus): void =>
   loadWeights(model, readCheckpoint(path).tensors, path)
 
-/** Reads what `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
-export function readInfo(path: string): CheckpointInfo {
-  const { metadata } = readSafetensors(path)
+/** What `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
+export function infoOf({ metadata }: Checkpoint, path: string): CheckpointInfo {
   try {
     return Object.fromEntries(Object.entries(metadata).map(([key, text]) => [key, JSON.parse(text) as unknown]))
   } catch {
@@ -61,9 +58,11 @@ export function readInfo(path: string): CheckpointInfo {
   }
 }
 
-/** Gives a training's momenta the values of a checkpoint. */
-export const loadVelocities = (path: string, velocities: Store): void =>
-  fill(velocities, readSafetensors(path).tensors, momentumPrefix, path)
+/** Gives a model and its momenta the values of a checkpoint. Throws a UserError where they do not fit. */
+export function loadTraining(checkpoint: Checkpoint, model: DeepLabV3Plus, velocities: Store, path: string): void {
+  loadWeights(model, checkpoint.tensors, path)
+  fill(velocities, checkpoint.momenta, path)
+}
 
 /** Writes all variables of a store. */
 export async function saveStore(path: string, store: Store): Promise<void> {
@@ -71,4 +70,4 @@ export async function saveStore(path: string, store: Store): Promise<void> {
 }
 
 /** Gives a store the values that `saveStore` wrote. */
-export const loadStore = (path: string, store: Store): void => fill(store, readSafetensors(path).tensors, '', path)
+export const loadStore = (path: string, store: Store): void => fill(store, readSafetensors(path).tensors, path)

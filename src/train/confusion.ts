@@ -1,5 +1,5 @@
-import { textSize } from '../demo/font.js'
 import type { Rgb } from './classes.js'
+import { textSize } from './font.js'
 import { Page, plain } from './page.js'
 import type { Scores } from './scores.js'
 

@@ -1,5 +1,5 @@
-import { drawText, textSize } from '../demo/font.js'
 import type { Rgb } from './classes.js'
+import { drawText, textSize } from './font.js'
 import { rgbPng } from './masks.js'
 
 const white = 255
@@ -18,6 +18,15 @@ export class Page {
 
   rectangle(left: number, top: number, width: number, height: number, color: Rgb): void {
     for (let y = top; y < top + height; y++) for (let x = left; x < left + width; x++) this.set(x, y, color)
+  }
+
+  /** A square picture of `size` pixels, each `zoom` wide, given their colours by index. */
+  picture(left: number, top: number, size: number, zoom: number, color: (at: number) => Rgb): void {
+    for (let y = 0; y < size; y++) {
+      for (let x = 0; x < size; x++) {
+        this.rectangle(left + x * zoom, top + y * zoom, zoom, zoom, color(y * size + x))
+      }
+    }
   }
 
   /** Text whose left, middle or right is at `x`, and whose top is at `y`. */

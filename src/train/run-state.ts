@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto'
-import { mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { Store } from '../engine/store.js'
-import { loadCheckpoint, loadStore, loadVelocities, readInfo, saveCheckpoint, saveStore } from './checkpoint.js'
+import { infoOf, loadStore, loadTraining, saveCheckpoint, saveStore } from './checkpoint.js'
 import type { Config } from './config.js'
 import type { Sample } from './dataset.js'
 import { UserError } from './error.js'
 import type { MeansState } from './log.js'
+import { type Checkpoint, readCheckpoint } from './state.js'
 import type { Trainer } from './step.js'
 
 /** Where a run stands between two steps, besides its tensors. */
@@ -59,6 +60,14 @@ export function fingerprintOf(config: Config, lists: Readonly<Record<string, rea
   return Object.fromEntries([...settings, ...hashes])
 }
 
+/** Removes what an earlier run left in a folder, so that nothing of it is taken for the next one's. */
+export function clearRun(folder: string): void {
+  for (const file of existsSync(folder) ? readdirSync(folder) : []) {
+    const isOurs = /^(latest\.safetensors|best\.safetensors|previous|log\.jsonl|report\.html|config\.yaml)$/.test(file)
+    if (isOurs || file.startsWith('events.out.tfevents.')) rmSync(join(folder, file), { recursive: true })
+  }
+}
+
 const previousPath = (folder: string, name: string): string => join(folder, 'previous', `${name}.safetensors`)
 
 /** Writes the newest previous model; it is written once. */
@@ -86,8 +95,8 @@ export async function saveRun(
   }
 }
 
-function parseSaved(path: string): Saved {
-  const info = readInfo(path)
+function parseSaved(checkpoint: Checkpoint, path: string): Saved {
+  const info = infoOf(checkpoint, path)
   const numbers = ['iteration', 'miou', 'bestMiou', 'logBytes'].every((key) => typeof info[key] === 'number')
   const { previous, means, fingerprint, newBest } = info
   const names = Array.isArray(previous) && previous.every((name) => /^iteration-\d+$/.test(String(name)))
@@ -104,7 +113,8 @@ function parseSaved(path: string): Saved {
  * @throws UserError where the settings or lists differ from those of the run, naming them
  */
 export function restoreRun(path: string, trainer: Trainer, fingerprint: Fingerprint): Saved {
-  const saved = parseSaved(path)
+  const checkpoint = readCheckpoint(path)
+  const saved = parseSaved(checkpoint, path)
   const differs = (key: string) => JSON.stringify(saved.fingerprint[key]) !== JSON.stringify(fingerprint[key])
   const keys = [...new Set([...Object.keys(saved.fingerprint), ...Object.keys(fingerprint)])].filter(differs)
   if (keys.length > 0) {
@@ -112,8 +122,7 @@ export function restoreRun(path: string, trainer: Trainer, fingerprint: Fingerpr
       `${path} was trained with another ${keys.join(', ')}: resume with the same settings, or start a new run`,
     )
   }
-  loadCheckpoint(path, trainer.model)
-  loadVelocities(path, trainer.velocities)
+  loadTraining(checkpoint, trainer.model, trainer.velocities, path)
   const { device } = trainer.model.store
   for (const name of saved.previous) {
     const store = new Store(device, name)

@@ -18,6 +18,7 @@ import { drawPrevious } from './previous.js'
 import { PURPOSE, Random } from './random.js'
 import type { ReportSample } from './report.js'
 import {
+  clearRun,
   type Fingerprint,
   fingerprintOf,
   initialState,
@@ -152,6 +153,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
     if (device.adapter.software) {
       print('first step: a CPU driver translates each kernel when it first runs, which takes a while on a new machine')
     }
+    if (!resume && options.overwrite) clearRun(folder)
     mkdirSync(folder, { recursive: true })
     const resumed = saved && { iteration, logBytes: saved.logBytes }
     const watch = new Watch({ folder, config, display, resumed })
