@@ -1,8 +1,8 @@
 import { PNG } from 'pngjs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { textSize } from '#dist/demo/font.js'
 import { contactSheet } from '#dist/demo/sheet.js'
+import { textSize } from '#dist/train/font.js'
 
 const size = 4
 const palette = [
