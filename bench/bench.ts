@@ -9,8 +9,12 @@ import { UserError } from '#dist/train/error.js'
 import type { Method } from '#dist/train/step.js'
 import type { Case } from '../test/cases/case.js'
 import { benchCases } from '../test/cases.js'
+import { checkComparable, compare, type OldReport, readReport } from './compare.js'
 import { type LoaderMeasurement, measureLoader, measureWait, type WaitMeasurement, withPhotographs } from './loader.js'
-import { type Measurement, measure, measurePeaks, type Pass, type Peaks, passesOf } from './measure.js'
+import { type Measurement, measure } from './measure.js'
+import { type Pass, passesOf } from './operator.js'
+import { measurePeaks } from './peaks.js'
+import { printComparison, printLoader, printOperator, printOperatorHead, printPeaks, printStep } from './print.js'
 import { measureStep, type StepMeasurement, stepModels } from './step.js'
 
 interface Options {
@@ -18,62 +22,12 @@ interface Options {
   readonly batch?: number
   readonly only?: string
   readonly json?: string
+  readonly compare?: string
   readonly gpu?: string
   readonly model: keyof typeof stepModels
 }
 
-/** A measurement beside the limit that bounds it. */
-interface Row extends Measurement {
-  readonly gflops?: number
-  readonly gbps?: number
-  /** Of the adapter's multiply-adds or of its copy bandwidth. */
-  readonly share: number
-}
-
 const steps: readonly Method[] = ['supervised', 'unimatch', 'prevmatch']
-
-function rated(measurement: Measurement, peaks: Peaks): Row {
-  const { flops, bytes, milliseconds } = measurement
-  if (flops === undefined) {
-    const gbps = bytes / milliseconds / 1e6
-    return { ...measurement, gbps, share: gbps / peaks.gbps }
-  }
-  const gflops = flops / milliseconds / 1e6
-  return { ...measurement, gflops, share: gflops / peaks.gflops }
-}
-
-const digits = (value: number): string => value.toFixed(value < 10 ? 2 : 1)
-const percent = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`
-const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
-
-const columns = (operator: string, shape: string, ms: string, rate: string, share: string, kernel: string): string =>
-  [operator.padEnd(32), shape.padEnd(34), ms.padStart(9), rate.padStart(14), share.padStart(7), `  ${kernel}`].join(' ')
-
-function printRow({ op, shape, pass, kernel, milliseconds, gflops, gbps, share }: Row): void {
-  const rate = gflops === undefined ? `${digits(gbps ?? 0)} GB/s` : `${digits(gflops)} GFLOP/s`
-  const operator = pass === 'backward' ? `${op}, backward` : op
-  console.log(columns(operator, shape, digits(milliseconds), rate, percent(share), kernel))
-}
-
-function printStep(step: StepMeasurement): void {
-  const { method, milliseconds, compile, dispatches, planned, unshared, images, crop } = step
-  console.log(
-    `${method.padEnd(12)} ${digits(milliseconds).padStart(9)} ms  ${images.join(' + ')} images of ${crop}x${crop}, ` +
-      `${dispatches} dispatches, compiled in ${(compile / 1000).toFixed(1)} s; ` +
-      `memory ${mebibytes(planned)} planned, ${mebibytes(unshared)} without sharing`,
-  )
-}
-
-function printLoader({ crop, bytes, fromFiles, fromCache }: LoaderMeasurement, wait: WaitMeasurement): void {
-  const kilobytes = (bytes / 1000).toFixed(0)
-  console.log(`\nloader, 500x375 photographs of ${kilobytes} kB, crop ${crop}, three views of each unlabeled image`)
-  console.log(`  ${fromFiles.toFixed(1)} images per second per core from files, ${fromCache.toFixed(1)} from the cache`)
-  const { workers, milliseconds, share } = wait
-  console.log(
-    `  PrevMatch step of batch ${wait.batch}, crop ${wait.crop}, reading files in ${workers} threads: ` +
-      `${digits(milliseconds)} ms, of which ${percent(share)} waiting for data`,
-  )
-}
 
 /** Calls `body` for each item; a failure is printed and counted, and the rest goes on. */
 async function eachOf<T>(
@@ -122,21 +76,23 @@ function checkTarget(json: string | undefined): void {
   }
 }
 
-async function run(device: Device, options: Options): Promise<void> {
+async function run(device: Device, options: Options, old: OldReport | undefined): Promise<void> {
   const { software } = device.adapter
   const { crop = software ? 129 : 321, batch = software ? 4 : 8, only = '', model } = options
   const { passes, methods, loader } = planOf(crop, batch, only)
+  const circumstances = { adapter: device.adapter, crop, batch, model }
+  if (old) checkComparable(old, circumstances)
   console.log(`${device.adapter.device} (${device.adapter.driver}), crop ${crop}, batch ${batch}`)
   const peaks = await measurePeaks(device)
-  console.log(`multiply-adds ${digits(peaks.gflops)} GFLOP/s, copy ${digits(peaks.gbps)} GB/s\n`)
-  const rows: Row[] = []
+  printPeaks(peaks)
+  const rows: Measurement[] = []
   const measured: StepMeasurement[] = []
-  if (passes.length > 0) console.log(columns('operator', 'shape', 'ms', 'rate', 'share', 'kernel'))
+  if (passes.length > 0) printOperatorHead()
   const rowName = ({ row, pass }: { row: Case; pass: Pass }) => `${row.op}, ${pass}, ${row.name}`
   let failed = await eachOf(passes, rowName, async ({ row, pass }) => {
-    const result = rated(await measure(device, row, pass), peaks)
+    const result = await measure(device, row, pass, peaks)
     rows.push(result)
-    printRow(result)
+    printOperator(result)
   })
   if (methods.length > 0) console.log(`\ntraining step, ${model} model`)
   // The small model has the size of the reference trajectories, whatever the operators are measured at.
@@ -154,14 +110,18 @@ async function run(device: Device, options: Options): Promise<void> {
       printLoader(loaded.loader, loaded.wait)
     }),
   )
+  const report = { ...circumstances, peaks, operators: rows, steps: measured, ...loaded }
   if (options.json !== undefined) {
-    const report = { adapter: device.adapter, crop, batch, peaks, operators: rows, model, steps: measured, ...loaded }
     const temporary = `${options.json}.tmp`
     writeFileSync(temporary, `${JSON.stringify(report, null, 2)}\n`)
     renameSync(temporary, options.json)
     console.log(`\nwrote ${options.json}`)
   }
+  const compared = old ? compare(old.report, report) : []
+  if (old) printComparison(old.path, compared)
   if (failed > 0) throw new UserError(`${failed} measurements failed`)
+  const regressions = compared.filter(({ regressed }) => regressed).length
+  if (regressions > 0) throw new UserError(`${regressions} of ${compared.length} measurements are slower than before`)
 }
 
 function positive(text: string): number {
@@ -180,6 +140,7 @@ const command = new Command('bench')
   .option('--batch <images>', 'images in a batch (default: 4 on software adapters, 8 on GPUs)', positive)
   .option('--only <pattern>', 'what has this in its name, such as `conv2d`, `training step` or `loader`')
   .option('--json <file>', 'also write the results there')
+  .option('--compare <file>', 'a report of --json: fails where something is slower now by more than the noise')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .addOption(
     new Option('--model <name>', 'model of the training step').choices(Object.keys(stepModels)).default('small'),
@@ -191,14 +152,16 @@ Examples:
   npm run bench
   npm run bench -- --only conv2dWeightGrad --crop 321 --batch 2
   npm run bench -- --only 'training step' --model resnet50 --json step.json
-  npm run bench -- --only loader`,
+  npm run bench -- --only loader
+  npm run bench -- --only conv2d --compare before.json`,
   )
   .action((options: Options) =>
     runCommand(async () => {
       checkTarget(options.json)
+      const old = options.compare === undefined ? undefined : readReport(options.compare)
       const device = await open({ gpu: options.gpu })
       try {
-        await run(device, options)
+        await run(device, options, old)
       } finally {
         device.destroy()
       }

@@ -4,7 +4,7 @@ import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplab
 import type { Batch } from '#dist/train/batch.js'
 import { createTrainer, type Method } from '#dist/train/step.js'
 import { Random } from '../test/cases/case.js'
-import { median } from './measure.js'
+import { type Timing, timingOf } from './timing.js'
 
 /** Models of the step: the widths of the reference trajectories, and the full ones. */
 export const stepModels = {
@@ -23,12 +23,11 @@ export const stepModels = {
   resnet101: { nclass: 21, backbone: 'resnet101' },
 } as const satisfies Record<string, ModelChoice>
 
-export interface StepMeasurement {
+export interface StepMeasurement extends Timing {
   readonly method: Method
   readonly crop: number
   /** Labeled images, and unlabeled ones. */
   readonly images: readonly [number, number]
-  readonly milliseconds: number
   /** Milliseconds until the first step can run: trace, plan and pipelines. */
   readonly compile: number
   readonly dispatches: number
@@ -102,8 +101,8 @@ export async function measureStep(
     }
     const { planned, unshared, dispatches } = trainer.memory
     // The first step also zeroes fresh buffers.
-    const milliseconds = median(times.slice(1))
-    return { method, crop, images: [batch, unlabeled], milliseconds, compile, dispatches, planned, unshared }
+    const timing = timingOf(times.slice(1))
+    return { method, crop, images: [batch, unlabeled], ...timing, compile, dispatches, planned, unshared }
   } finally {
     trainer.destroy()
     model.store.destroy()

@@ -1,0 +1,93 @@
+import type { Device } from '#dist/engine/device.js'
+import { gradients } from '#dist/engine/grad.js'
+import { assign, read, type Tensor, tracedGraph, valueKey } from '#dist/engine/graph.js'
+import type { Choose } from '#dist/engine/lower.js'
+import { compile } from '#dist/engine/program.js'
+import { byteLength } from '#dist/engine/shape.js'
+import { Store } from '#dist/engine/store.js'
+import { add, fill } from '#dist/kernels/pointwise.js'
+import { type Case, floats, Random, type Source } from '../test/cases/case.js'
+
+export type Pass = 'forward' | 'backward'
+
+/** A case of the table, ready to be run over and over. */
+export interface Operator {
+  /** The kernels that were chosen among several, or the only one. */
+  readonly kernel: string
+  /** The fewest bytes possible: what it needs of what it is given, and what it returns, each counted once. */
+  readonly bytes: number
+  /** Submits one run. */
+  run(): void
+  destroy(): void
+}
+
+/** Passes of a case that are worth a row: a product's gradients are products, which have rows of their own. */
+export const passesOf = (row: Case): Pass[] =>
+  row.differentiable && row.flops === undefined ? ['forward', 'backward'] : ['forward']
+
+/** Compiles one pass of a case. Its tensors live in variables, so that nothing is uploaded between the runs. */
+export async function openOperator(device: Device, row: Case, pass: Pass): Promise<Operator> {
+  const store = new Store(device, `${row.op} ${row.name}`)
+  const kernels = new Set<string>()
+  const choose: Choose = (node, candidates) => {
+    const [first] = candidates
+    if (first) kernels.add(node.op?.name === row.op ? `* ${first.name}` : first.name)
+    return first
+  }
+  const declare = (name: string, source: Source) =>
+    store.declare(name, source.spec, source.draw(new Random(`${row.op}/${row.name}/${name}`)))
+  let results: Record<string, Tensor> = {}
+  const body = () => {
+    const inputs = Object.entries(row.inputs).map(([name, source]) => [name, read(declare(name, source))] as const)
+    const tensors = Object.fromEntries(inputs)
+    const outputs = row.run(tensors)
+    results = pass === 'forward' ? outputs : backward(row, tensors, outputs, declare)
+    const state = pass === 'forward' ? Object.entries(row.state ?? {}) : []
+    for (const [name, variable] of state) {
+      const value = outputs[name]
+      if (value) assign(store.get(variable), value)
+    }
+    return state.length > 0 ? {} : results
+  }
+  try {
+    const program = await compile(device, {}, body, { label: `${row.op} ${row.name}`, choose })
+    // A gradient need not read everything that the operator reads.
+    const needed = program.nodes.flatMap(({ leaf }) => (leaf && 'variable' in leaf ? leaf.variable.spec : []))
+    const returned = new Map(Object.values(results).map((value) => [valueKey(value), value]))
+    const own = [...kernels].filter((name) => name.startsWith('* ')).map((name) => name.slice(2))
+    return {
+      kernel: (own.length > 0 ? own : [...kernels]).join(', '),
+      bytes: [...needed, ...returned.values()].reduce((sum, each) => sum + byteLength(each), 0),
+      run: () => program.run({}),
+      destroy() {
+        program.destroy()
+        store.destroy()
+      },
+    }
+  } catch (error) {
+    store.destroy()
+    throw error
+  }
+}
+
+/** The gradients alone: of the forward pass only what they need is computed. */
+function backward(
+  row: Case,
+  tensors: Record<string, Tensor>,
+  outputs: Record<string, Tensor>,
+  declare: (name: string, source: Source) => ReturnType<Store['declare']>,
+): Record<string, Tensor> {
+  const name = row.passing?.[0] ?? Object.keys(outputs)[0] ?? ''
+  const from = outputs[name]
+  const targets = (row.differentiable ?? []).flatMap((target) => tensors[target] ?? [])
+  if (!from) throw new Error(`${row.op} has no output '${name}'`)
+  const seed = read(
+    declare(
+      'cotangent',
+      floats(from.shape, (random) => random.uniform()),
+    ),
+  )
+  const zero = (like: Tensor) => fill(like.shape, 0)
+  const results = gradients(tracedGraph('bench'), from, targets, { seed, sum: add, zero })
+  return Object.fromEntries(results.map((gradient, i) => [`gradient of ${row.differentiable?.[i]}`, gradient]))
+}

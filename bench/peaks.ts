@@ -1,0 +1,134 @@
+import type { Device } from '#dist/engine/device.js'
+import { applyOne, read, type Tensor } from '#dist/engine/graph.js'
+import { defineOp, input, output } from '#dist/engine/op.js'
+import { compile } from '#dist/engine/program.js'
+import { byteLength, elements, spec } from '#dist/engine/shape.js'
+import { Store } from '#dist/engine/store.js'
+import { timesOf } from './timing.js'
+
+/** What the adapter reaches when it does nothing else: limits, so each is the best of several measurements. */
+export interface Peaks {
+  /** Billions of floating-point operations per second in multiply-adds of float32; a multiply-add is two. */
+  readonly gflops: number
+  /** 10^9 bytes per second of copying, read and written together: the faster of the two ways that follow. */
+  readonly gbps: number
+  /** The same by `copyBufferToBuffer`, which a driver does with a kernel, a copy engine or memcpy. */
+  readonly bufferCopy: number
+  /** The same by the fastest of a few kernels. */
+  readonly kernelCopy: number
+}
+
+/** An operator without attributes that is one dispatch of `source`, reading its one input. */
+function kernelOf(name: string, shape: readonly number[], source: string, groups: readonly [number, number]) {
+  return defineOp<undefined>(name, {
+    shape: () => [spec(shape)],
+    kernel: () => [
+      {
+        name,
+        dispatches: [
+          { label: name, source, reads: [input(0)], writes: [output(0)], uniforms: [], grid: [...groups, 1] },
+        ],
+      },
+    ],
+  })
+}
+
+const accumulators = 4
+const unrolled = 4
+
+/** Multiply-adds in registers: as many independent chains as a thread holds without spilling. */
+function multiplyAdds(x: Tensor, threads: number, rounds: number): Tensor {
+  const chains = Array.from({ length: accumulators }, (_, i) => `s${i}`)
+  const step = chains.map((name) => `${name} = fma(${name}, a, b);`).join(' ')
+  const source = `@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let a = vec4f(x[0]);
+  let b = vec4f(x[1]);
+  ${chains.map((name, i) => `var ${name} = vec4f(f32(id.x) + ${i}f);`).join(' ')}
+  for (var k = 0u; k < ${rounds}u; k++) { ${Array(unrolled).fill(step).join(' ')} }
+  y[id.x] = dot(${chains.join(' + ')}, vec4f(1));
+}
+`
+  return applyOne(kernelOf('multiplyAdds', [threads], source, [threads / 64, 1]), [x], undefined)
+}
+
+interface CopyKernel {
+  /** Threads of a workgroup, and vec4f that each of them copies. */
+  readonly threads: number
+  readonly each: number
+  /** Those of one thread lie side by side; otherwise those of neighbouring threads do. */
+  readonly blocked: boolean
+}
+
+/** The first two are the fastest of 50 on lavapipe, the others are usual on GPUs. */
+const copyKernels: readonly CopyKernel[] = [
+  { threads: 8, each: 64, blocked: false },
+  { threads: 256, each: 256, blocked: true },
+  { threads: 256, each: 1, blocked: false },
+  { threads: 256, each: 4, blocked: false },
+]
+
+function copied(x: Tensor, { threads, each, blocked }: CopyKernel): Tensor {
+  const groups = elements(x.shape) / (4 * threads * each)
+  const columns = Math.min(groups, 2 ** 15)
+  const at = blocked ? `(group * ${threads}u + thread) * ${each}u + k` : `(group * ${each}u + k) * ${threads}u + thread`
+  const source = `@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let group = id.x + id.y * ${columns}u;
+  for (var k = 0u; k < ${each}u; k++) {
+    let at = ${at};
+    y[at] = x[at];
+  }
+}
+`
+  return applyOne(kernelOf('copy', x.shape, source, [columns, groups / columns]), [x], undefined)
+}
+
+async function multiplyAddPeak(device: Device, store: Store): Promise<number> {
+  const { software } = device.adapter
+  const factors = store.declare('factors', spec([2]), Float32Array.of(0.999, 0.001))
+  const threads = software ? 4096 : 2 ** 20
+  const rounds = software ? 2000 : 1024
+  const busy = await compile(device, {}, () => ({ y: multiplyAdds(read(factors), threads, rounds) }))
+  const flops = threads * rounds * unrolled * accumulators * 4 * 2
+  const times = await timesOf(device, () => busy.run({}))
+  busy.destroy()
+  return flops / Math.min(...times) / 1e6
+}
+
+async function copyPeaks(device: Device, store: Store): Promise<{ bufferCopy: number; kernelCopy: number }> {
+  // Larger than the caches, within what a binding may hold.
+  const limit = 2 ** Math.floor(Math.log2(device.gpu.limits.maxStorageBufferBindingSize / 4))
+  const source = store.declare('source', spec([Math.min(limit, device.adapter.software ? 2 ** 24 : 2 ** 27)]))
+  const target = store.declare('target', source.spec)
+  const bytes = byteLength(source.spec)
+  const rate = (times: readonly number[]) => (2 * bytes) / Math.min(...times) / 1e6
+  const buffers = await timesOf(device, () => {
+    const encoder = device.gpu.createCommandEncoder({ label: 'copy' })
+    encoder.copyBufferToBuffer(store.buffer(source.name), 0, store.buffer(target.name), 0, bytes)
+    device.gpu.queue.submit([encoder.finish()])
+  })
+  const kernels: number[] = []
+  for (const kernel of copyKernels) {
+    const program = await compile(device, {}, () => ({ y: copied(read(source), kernel) }))
+    kernels.push(rate(await timesOf(device, () => program.run({}))))
+    program.destroy()
+  }
+  return { bufferCopy: rate(buffers), kernelCopy: Math.max(...kernels) }
+}
+
+/** Measures the limits of the adapter. */
+export async function measurePeaks(device: Device): Promise<Peaks> {
+  const store = new Store(device, 'peaks')
+  try {
+    const gflops = await multiplyAddPeak(device, store)
+    const copies = await copyPeaks(device, store)
+    return { gflops, gbps: Math.max(copies.bufferCopy, copies.kernelCopy), ...copies }
+  } finally {
+    store.destroy()
+  }
+}

@@ -1,0 +1,54 @@
+import type { Comparison } from './compare.js'
+import type { LoaderMeasurement, WaitMeasurement } from './loader.js'
+import type { Measurement } from './measure.js'
+import type { Peaks } from './peaks.js'
+import type { StepMeasurement } from './step.js'
+
+export const digits = (value: number): string => value.toFixed(value < 10 ? 2 : 1)
+const percent = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`
+const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+
+export function printPeaks({ gflops, gbps, bufferCopy, kernelCopy }: Peaks): void {
+  const copies = `${digits(bufferCopy)} by copyBufferToBuffer, ${digits(kernelCopy)} by a kernel`
+  console.log(`multiply-adds ${digits(gflops)} GFLOP/s, copy ${digits(gbps)} GB/s (${copies})\n`)
+}
+
+const columns = (operator: string, shape: string, ms: string, rate: string, share: string, kernel: string): string =>
+  [operator.padEnd(32), shape.padEnd(34), ms.padStart(9), rate.padStart(14), share.padStart(7), `  ${kernel}`].join(' ')
+
+export const printOperatorHead = (): void => console.log(columns('operator', 'shape', 'ms', 'rate', 'share', 'kernel'))
+
+export function printOperator({ op, shape, pass, kernel, milliseconds, gflops, gbps, share }: Measurement): void {
+  const rate = gflops === undefined ? `${digits(gbps ?? 0)} GB/s` : `${digits(gflops)} GFLOP/s`
+  const operator = pass === 'backward' ? `${op}, backward` : op
+  console.log(columns(operator, shape, digits(milliseconds), rate, percent(share), kernel))
+}
+
+export function printStep(step: StepMeasurement): void {
+  const { method, milliseconds, compile, dispatches, planned, unshared, images, crop } = step
+  console.log(
+    `${method.padEnd(12)} ${digits(milliseconds).padStart(9)} ms  ${images.join(' + ')} images of ${crop}x${crop}, ` +
+      `${dispatches} dispatches, compiled in ${(compile / 1000).toFixed(1)} s; ` +
+      `memory ${mebibytes(planned)} planned, ${mebibytes(unshared)} without sharing`,
+  )
+}
+
+export function printLoader({ crop, bytes, fromFiles, fromCache }: LoaderMeasurement, wait: WaitMeasurement): void {
+  const kilobytes = (bytes / 1000).toFixed(0)
+  console.log(`\nloader, 500x375 photographs of ${kilobytes} kB, crop ${crop}, three views of each unlabeled image`)
+  console.log(`  ${fromFiles.toFixed(1)} images per second per core from files, ${fromCache.toFixed(1)} from the cache`)
+  const { workers, milliseconds, share } = wait
+  console.log(
+    `  PrevMatch step of batch ${wait.batch}, crop ${wait.crop}, reading files in ${workers} threads: ` +
+      `${digits(milliseconds)} ms, of which ${percent(share)} waiting for data`,
+  )
+}
+
+/** The rows of two reports side by side, the slowest last. */
+export function printComparison(path: string, rows: readonly Comparison[]): void {
+  console.log(`\nagainst ${path}: milliseconds before, now, ratio (above 1 is slower)`)
+  for (const { name, before, now, ratio, regressed } of [...rows].sort((a, b) => a.ratio - b.ratio)) {
+    const numbers = [digits(before), digits(now), ratio.toFixed(2)].map((text) => text.padStart(9)).join(' ')
+    console.log(`${numbers}  ${name}${regressed ? '  REGRESSION' : ''}`)
+  }
+}
