@@ -152,5 +152,14 @@ export function wgslStatements(exprs: readonly Expr[], inputs: readonly string[]
   return { code: lines.join('\n'), results }
 }
 
-/** Number of function calls in a formula. */
-export const exprSize = (e: Expr): number => (e.kind === 'call' ? 1 + e.args.reduce((n, a) => n + exprSize(a), 0) : 0)
+/** Number of function calls in formulas, shared ones counted once. */
+export function exprSize(exprs: readonly Expr[]): number {
+  const calls = new Set<Expr>()
+  const visit = (node: Expr): void => {
+    if (node.kind !== 'call' || calls.has(node)) return
+    calls.add(node)
+    node.args.forEach(visit)
+  }
+  exprs.forEach(visit)
+  return calls.size
+}

@@ -25,7 +25,9 @@ export type Moved = ReadonlyMap<string, Tensor>
 /** A handle on the new place of a value, with the shape of the old handle. */
 export function follow(moved: Moved, tensor: Tensor): Tensor {
   const target = moved.get(valueKey(tensor))
-  return target ? new Tensor(target.node, target.index, tensor.shape, tensor.dtype, tensor.detached) : tensor
+  return target && target.node !== tensor.node
+    ? new Tensor(target.node, target.index, tensor.shape, tensor.dtype, tensor.detached)
+    : tensor
 }
 
 /**
@@ -41,7 +43,7 @@ export function rebuild(trace: Trace, visit: (node: Node) => Node): Trace {
     const replaced = visit(unchanged ? old : { ...old, inputs })
     nodes.add(replaced)
     for (const [index, { shape, dtype }] of old.outputs.entries()) {
-      if (replaced !== old) moved.set(`${old.id}.${index}`, new Tensor(replaced, index, shape, dtype))
+      moved.set(`${old.id}.${index}`, new Tensor(replaced, index, shape, dtype))
     }
   }
   const followAll = <K>(map: ReadonlyMap<K, Tensor>) =>
@@ -53,6 +55,9 @@ export function rebuild(trace: Trace, visit: (node: Node) => Node): Trace {
     assigned: followAll(trace.assigned),
   }
 }
+
+/** Makes every handle point at the node that now has its id: for passes that put new nodes in the place of old ones. */
+export const relink = (trace: Trace): Trace => rebuild(trace, (node) => node)
 
 /** Computes equal calls once. */
 export function shareEqual(trace: Trace): Trace {
