@@ -25,11 +25,12 @@ export function printOperator({ op, shape, pass, kernel, milliseconds, gflops, g
 }
 
 export function printStep(step: StepMeasurement): void {
-  const { method, milliseconds, compile, dispatches, planned, unshared, images, crop } = step
+  const { method, milliseconds, compile, dispatches, planned, live, unshared, images, crop } = step
   console.log(
     `${method.padEnd(12)} ${digits(milliseconds).padStart(9)} ms  ${images.join(' + ')} images of ${crop}x${crop}, ` +
       `${dispatches} dispatches, compiled in ${(compile / 1000).toFixed(1)} s; ` +
-      `memory ${mebibytes(planned)} planned, ${mebibytes(unshared)} without sharing`,
+      `memory ${mebibytes(planned)} planned, ${(planned / live).toFixed(2)} times what lives at once, ` +
+      `${mebibytes(unshared)} without sharing`,
   )
 }
 

@@ -2,7 +2,7 @@ import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
 import type { Batch } from '#dist/train/batch.js'
-import { createTrainer, type Method } from '#dist/train/step.js'
+import { createTrainer, type Method, type Trainer } from '#dist/train/step.js'
 import { Random } from '../test/cases/case.js'
 import { type Timing, timingOf } from './timing.js'
 
@@ -31,20 +31,23 @@ export interface StepMeasurement extends Timing {
   /** Milliseconds until the first step can run: trace, plan and pipelines. */
   readonly compile: number
   readonly dispatches: number
-  /** Bytes of the values between inputs and variables: with buffers shared by lifetimes, and with one for each value. */
+  /**
+   * Bytes of the values between inputs and variables: with buffers shared by lifetimes, the most that live at the same
+   * time, and with a buffer for each value.
+   */
   readonly planned: number
+  readonly live: number
   readonly unshared: number
 }
 
-/** Times whole training steps, uploads and the readback of the losses included. */
-export async function measureStep(
+/** The training step of a model with as many unlabeled images as labeled ones, where the method has any. */
+export async function stepTrainer(
   device: Device,
   choice: ModelChoice,
   method: Method,
   { crop, batch }: { crop: number; batch: number },
-): Promise<StepMeasurement> {
+): Promise<Trainer> {
   const model = createModel(new Store(device, 'model'), modelConfig(choice))
-  const unlabeled = method === 'supervised' ? 0 : batch
   const config = {
     method,
     dataset: 'pascal',
@@ -56,15 +59,23 @@ export async function measureStep(
     prev: { list_max_len: 1, model_num: 1, random_select: false, conf_thresh: 0.5, base_only_epoch: 0 },
     ignore_index: 255,
   } as const
+  const unlabeled = method === 'supervised' ? 0 : batch
+  const sizes = { labeled: batch, unlabeled, height: crop, width: crop }
+  return createTrainer(device, model, config, { iterationsPerEpoch: 100, ...sizes })
+}
+
+/** Times whole training steps, uploads and the readback of the losses included. */
+export async function measureStep(
+  device: Device,
+  choice: ModelChoice,
+  method: Method,
+  { crop, batch }: { crop: number; batch: number },
+): Promise<StepMeasurement> {
   const started = performance.now()
-  const size = { height: crop, width: crop }
-  const trainer = await createTrainer(device, model, config, {
-    iterationsPerEpoch: 100,
-    labeled: batch,
-    unlabeled,
-    ...size,
-  })
+  const trainer = await stepTrainer(device, choice, method, { crop, batch })
   const compile = performance.now() - started
+  const { model } = trainer
+  const { unlabeled } = trainer.options
   trainer.beginEpoch(0, true)
   const random = new Random('step')
   const bytes = (count: number, below: number) => new Uint8Array(count).map(() => random.integer(below))
@@ -99,10 +110,10 @@ export async function measureStep(
       await trainer.step(data, draws)
       times.push(performance.now() - before)
     }
-    const { planned, unshared, dispatches } = trainer.memory
+    const { planned, live, unshared, dispatches } = trainer.memory
     // The first step also zeroes fresh buffers.
     const timing = timingOf(times.slice(1))
-    return { method, crop, images: [batch, unlabeled], ...timing, compile, dispatches, planned, unshared }
+    return { method, crop, images: [batch, unlabeled], ...timing, compile, dispatches, planned, live, unshared }
   } finally {
     trainer.destroy()
     model.store.destroy()

@@ -1,4 +1,5 @@
 import type { Command, Listing, Takeover } from './lower.js'
+import { assignSlots, type Interval, livePeak } from './slots.js'
 import type { Variable } from './store.js'
 
 /** Where a value lives. */
@@ -24,12 +25,14 @@ export interface Plan {
   readonly slots: readonly number[]
   /** Bytes of all values that live in slots, without sharing. */
   readonly unsharedBytes: number
+  /** The most bytes of such values that live at the same time: no plan for these commands can do with less. */
+  readonly liveBytes: number
 }
 
 /**
- * Gives every value a home: inputs and variables have buffers of their own; the rest share slots by their lifetimes
- * (interval colouring, best fit). Values that update another in place take over its home where that one is needed no
- * more, and a copy is inserted where it is.
+ * Gives every value a home: inputs and variables have buffers of their own; the rest share slots by their lifetimes.
+ * Values that update another in place take over its home where that one is needed no more, and a copy is inserted
+ * where it is.
  *
  * @param share false: every value has a slot of its own
  */
@@ -44,30 +47,30 @@ export function plan(listing: Listing, share = true): Plan {
     for (let next = aliases.get(at); next !== undefined; next = aliases.get(at)) at = next
     return at
   }
-  const lifetimes = lifetimesOf(commands, root)
   // What the program delivers must survive until its end.
-  for (const key of [...listing.outputs.values(), ...listing.assigned.values()]) {
-    const life = lifetimes.get(root(key))
-    if (life) life.last = Number.POSITIVE_INFINITY
-  }
-  const { slotOf, slots, unsharedBytes } = colour(lifetimes, listing, homes, share)
+  const delivered = [...listing.outputs.values(), ...listing.assigned.values()].map(root)
+  const intervals = intervalsOf(commands, root, new Set(delivered))
+    .filter(({ key }) => !homes.has(key))
+    .map((life): Interval => ({ ...life, bytes: listing.values.get(life.key)?.bytes ?? 0 }))
+  const slots = assignSlots(intervals, share)
   for (const key of listing.values.keys()) {
     if (homes.has(key)) continue
     const base = root(key)
     const home = homes.get(base)
-    const slot = slotOf.get(base)
+    const slot = slots.of.get(base)
     if (home) homes.set(key, home)
     else if (slot !== undefined) homes.set(key, { kind: 'slot', slot })
   }
   const commits = commitsOf(listing, homes)
-  const kept = keepOutputs(listing, homes, commits, slots.length)
+  const kept = keepOutputs(listing, homes, commits, slots.sizes.length)
   return {
     commands: [...commands, ...kept.commands],
     commits,
     homes: new Map([...homes, ...kept.homes]),
     outputs: kept.outputs,
-    slots: [...slots, ...kept.commands.map(({ bytes }) => bytes)],
-    unsharedBytes: unsharedBytes + kept.commands.reduce((sum, { bytes }) => sum + bytes, 0),
+    slots: [...slots.sizes, ...kept.commands.map(({ bytes }) => bytes)],
+    unsharedBytes: [...intervals, ...kept.commands].reduce((sum, { bytes }) => sum + bytes, 0),
+    liveBytes: livePeak(intervals),
   }
 }
 
@@ -172,14 +175,13 @@ function chainEnds(takeovers: readonly Takeover[]): (key: string) => string {
 const readsOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.from] : command.reads)
 const writesOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.to] : command.writes)
 
-interface Lifetime {
-  readonly first: number
-  last: number
-}
-
 /** First and last command that touches each value or one that shares its home. */
-function lifetimesOf(commands: readonly Command[], root: (key: string) => string): Map<string, Lifetime> {
-  const lifetimes = new Map<string, Lifetime>()
+function intervalsOf(
+  commands: readonly Command[],
+  root: (key: string) => string,
+  delivered: ReadonlySet<string>,
+): Omit<Interval, 'bytes'>[] {
+  const lifetimes = new Map<string, { first: number; last: number }>()
   for (const [i, command] of commands.entries()) {
     for (const key of [...readsOf(command), ...writesOf(command)].map(root)) {
       const known = lifetimes.get(key)
@@ -187,35 +189,9 @@ function lifetimesOf(commands: readonly Command[], root: (key: string) => string
       else lifetimes.set(key, { first: i, last: i })
     }
   }
-  return lifetimes
-}
-
-function colour(
-  lifetimes: ReadonlyMap<string, Lifetime>,
-  listing: Listing,
-  homes: ReadonlyMap<string, Home>,
-  share: boolean,
-): { slotOf: Map<string, number>; slots: number[]; unsharedBytes: number } {
-  const slots: number[] = []
-  const freeFrom: number[] = []
-  const slotOf = new Map<string, number>()
-  let unsharedBytes = 0
-  for (const [key, { first, last }] of [...lifetimes].sort((a, b) => a[1].first - b[1].first)) {
-    if (homes.has(key)) continue
-    const bytes = listing.values.get(key)?.bytes ?? 0
-    unsharedBytes += bytes
-    const free = slots.map((_, slot) => slot).filter((slot) => share && (freeFrom[slot] ?? 0) < first)
-    const slot = bestFit(free, slots, bytes) ?? slots.push(0) - 1
-    slots[slot] = Math.max(slots[slot] ?? 0, bytes)
-    freeFrom[slot] = last
-    slotOf.set(key, slot)
-  }
-  return { slotOf, slots, unsharedBytes }
-}
-
-/** The smallest free slot that is large enough, else the largest, which then grows. */
-function bestFit(free: readonly number[], slots: readonly number[], bytes: number): number | undefined {
-  const size = (slot: number) => slots[slot] ?? 0
-  const fitting = free.filter((slot) => size(slot) >= bytes).sort((a, b) => size(a) - size(b))
-  return fitting[0] ?? [...free].sort((a, b) => size(b) - size(a))[0]
+  return [...lifetimes].map(([key, { first, last }]) => ({
+    key,
+    first,
+    last: delivered.has(key) ? commands.length : last,
+  }))
 }

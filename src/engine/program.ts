@@ -26,6 +26,8 @@ export interface CompileOptions {
 export interface MemorySummary {
   /** What the program holds: values with disjoint lifetimes share buffers. */
   readonly planned: number
+  /** The largest sum of values that live at the same time: the least that any sharing could reach. */
+  readonly live: number
   /** What it would hold if every value had a buffer of its own. */
   readonly unshared: number
   readonly dispatches: number
@@ -144,7 +146,8 @@ export class Program<
     this.uniforms = this.makeUniforms()
     this.steps = this.bind(new Map())
     const sum = planned.slots.reduce((total, bytes) => total + bytes, 0)
-    this.memory = { planned: sum, unshared: planned.unsharedBytes, dispatches: planned.commands.length }
+    const { unsharedBytes: unshared, liveBytes: live, commands } = planned
+    this.memory = { planned: sum, live, unshared, dispatches: commands.length }
   }
 
   /**

@@ -1,0 +1,46 @@
+import { Device } from '#dist/engine/device.js'
+
+/** What to pretend of the adapter. */
+export interface NullAdapter {
+  readonly software?: boolean
+  /** Lanes of a subgroup. */
+  readonly subgroupSize?: number
+  /** maxStorageBufferBindingSize in bytes. */
+  readonly bindingLimit?: number
+}
+
+/** A device without a GPU: programs are traced, planned and bound on it, but compute nothing. */
+export function nullDevice({ software = true, subgroupSize = 8, bindingLimit = 2 ** 40 }: NullAdapter = {}): Device {
+  const { GPUBufferUsage, GPUShaderStage } = globalThis as Partial<typeof globalThis>
+  if (!GPUBufferUsage) Object.assign(globalThis, { GPUBufferUsage: {} })
+  if (!GPUShaderStage) Object.assign(globalThis, { GPUShaderStage: {} })
+  const nothing = () => undefined
+  const gpu = {
+    adapterInfo: { subgroupMinSize: subgroupSize, subgroupMaxSize: subgroupSize },
+    features: new Set(['subgroups']),
+    limits: {
+      maxStorageBuffersPerShaderStage: 10,
+      maxComputeWorkgroupStorageSize: 32768,
+      maxStorageBufferBindingSize: bindingLimit,
+      minUniformBufferOffsetAlignment: 256,
+    },
+    lost: new Promise(nothing),
+    queue: { writeBuffer: nothing },
+    addEventListener: nothing,
+    pushErrorScope: nothing,
+    popErrorScope: () => Promise.resolve(null),
+    createBuffer: ({ size }: GPUBufferDescriptor) => ({
+      destroy: nothing,
+      getMappedRange: () => new ArrayBuffer(size),
+      unmap: nothing,
+    }),
+    createBindGroupLayout: () => ({}),
+    createPipelineLayout: () => ({}),
+    createShaderModule: () => ({}),
+    createComputePipelineAsync: () => Promise.resolve({}),
+    createBindGroup: () => ({}),
+    destroy: nothing,
+  }
+  const summary = { vendor: '', architecture: '', device: 'null', driver: '', software }
+  return new Device(gpu as unknown as GPUDevice, summary)
+}
