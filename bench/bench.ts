@@ -5,7 +5,9 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import { runCommand } from '#dist/command.js'
 import type { Device } from '#dist/engine/device.js'
 import { open } from '#dist/engine/node.js'
+import { chromeTrace, type Profile, profileTable } from '#dist/engine/profile.js'
 import { UserError } from '#dist/train/error.js'
+import { writeAtomically } from '#dist/train/files.js'
 import type { Method } from '#dist/train/step.js'
 import type { Case } from '../test/cases/case.js'
 import { benchCases } from '../test/cases.js'
@@ -24,6 +26,8 @@ interface Options {
   readonly json?: string
   readonly compare?: string
   readonly gpu?: string
+  readonly profile?: string
+  readonly profileSteps: number
   readonly model: keyof typeof stepModels
 }
 
@@ -70,9 +74,9 @@ function planOf(crop: number, batch: number, only: string): Plan {
   return { passes: chosen, methods, loader }
 }
 
-function checkTarget(json: string | undefined): void {
-  if (json !== undefined && !existsSync(dirname(resolve(json)))) {
-    throw new UserError(`--json ${json}: there is no folder ${dirname(resolve(json))}`)
+function checkTarget(option: string, file: string | undefined): void {
+  if (file !== undefined && !existsSync(dirname(resolve(file)))) {
+    throw new UserError(`${option} ${file}: there is no folder ${dirname(resolve(file))}`)
   }
 }
 
@@ -80,6 +84,9 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   const { software } = device.adapter
   const { crop = software ? 129 : 321, batch = software ? 4 : 8, only = '', model } = options
   const { passes, methods, loader } = planOf(crop, batch, only)
+  if (options.profile !== undefined && methods.length === 0) {
+    throw new UserError(`--profile times training steps, and --only ${only} leaves none`)
+  }
   const circumstances = { adapter: device.adapter, crop, batch, model }
   if (old) checkComparable(old, circumstances)
   console.log(`${device.adapter.device} (${device.adapter.driver}), crop ${crop}, batch ${batch}`)
@@ -87,6 +94,7 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   printPeaks(peaks)
   const rows: Measurement[] = []
   const measured: StepMeasurement[] = []
+  const profiles = new Map<string, Profile>()
   if (passes.length > 0) printOperatorHead()
   const rowName = ({ row, pass }: { row: Case; pass: Pass }) => `${row.op}, ${pass}, ${row.name}`
   let failed = await eachOf(passes, rowName, async ({ row, pass }) => {
@@ -98,9 +106,13 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   // The small model has the size of the reference trajectories, whatever the operators are measured at.
   const size = model === 'small' ? { crop: 65, batch: 2 } : { crop, batch }
   failed += await eachOf(methods, String, async (method) => {
-    const result = await measureStep(device, stepModels[model], method, size)
+    const profileSteps = options.profile === undefined ? 0 : options.profileSteps
+    const { profile, ...result } = await measureStep(device, stepModels[model], method, size, profileSteps)
     measured.push(result)
     printStep(result)
+    if (!profile) return
+    profiles.set(`training step ${method}, ${model} model`, profile)
+    for (const line of profileTable(profile)) console.log(line)
   })
   let loaded: { loader: LoaderMeasurement; wait: WaitMeasurement } | undefined
   failed += await eachOf(loader ? ['loader'] : [], String, () =>
@@ -116,6 +128,10 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
     writeFileSync(temporary, `${JSON.stringify(report, null, 2)}\n`)
     renameSync(temporary, options.json)
     console.log(`\nwrote ${options.json}`)
+  }
+  if (options.profile !== undefined && profiles.size > 0) {
+    writeAtomically(options.profile, [Buffer.from(chromeTrace(profiles))])
+    console.log(`\nwrote ${options.profile}: open it at https://ui.perfetto.dev or chrome://tracing`)
   }
   const compared = old ? compare(old.report, report) : []
   if (old) printComparison(old.path, compared)
@@ -142,6 +158,8 @@ const command = new Command('bench')
   .option('--json <file>', 'also write the results there')
   .option('--compare <file>', 'a report of --json: fails where something is slower now by more than the noise')
   .option('--gpu <name>', 'part of the name of the adapter to use')
+  .option('--profile <file>', 'print the kernels of each training step, and write a trace of them for Perfetto')
+  .option('--profile-steps <count>', 'steps to profile', positive, 5)
   .addOption(
     new Option('--model <name>', 'model of the training step').choices(Object.keys(stepModels)).default('small'),
   )
@@ -152,12 +170,14 @@ Examples:
   npm run bench
   npm run bench -- --only conv2dWeightGrad --crop 321 --batch 2
   npm run bench -- --only 'training step' --model resnet50 --json step.json
+  npm run bench -- --only 'training step prevmatch' --profile trace.json
   npm run bench -- --only loader
   npm run bench -- --only conv2d --compare before.json`,
   )
   .action((options: Options) =>
     runCommand(async () => {
-      checkTarget(options.json)
+      checkTarget('--json', options.json)
+      checkTarget('--profile', options.profile)
       const old = options.compare === undefined ? undefined : readReport(options.compare)
       const device = await open({ gpu: options.gpu })
       try {

@@ -1,8 +1,10 @@
 import type { Device } from '#dist/engine/device.js'
+import type { Profile } from '#dist/engine/profile.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
 import type { Batch } from '#dist/train/batch.js'
 import { createTrainer, type Method, type Trainer } from '#dist/train/step.js'
+import { StepProfiler } from '#dist/train/step-profiler.js'
 import { Random } from '../test/cases/case.js'
 import { type Timing, timingOf } from './timing.js'
 
@@ -38,6 +40,8 @@ export interface StepMeasurement extends Timing {
   readonly planned: number
   readonly live: number
   readonly unshared: number
+  /** Where it was asked for. */
+  readonly profile?: Profile | undefined
 }
 
 /** The training step of a model with as many unlabeled images as labeled ones, where the method has any. */
@@ -64,13 +68,18 @@ export async function stepTrainer(
   return createTrainer(device, model, config, { iterationsPerEpoch: 100, ...sizes })
 }
 
-/** Times whole training steps, uploads and the readback of the losses included. */
+/**
+ * Times whole training steps, uploads and the readback of the losses included.
+ * @param profileSteps so many further steps are profiled, and as many beside them
+ */
 export async function measureStep(
   device: Device,
   choice: ModelChoice,
   method: Method,
   { crop, batch }: { crop: number; batch: number },
+  profileSteps = 0,
 ): Promise<StepMeasurement> {
+  const profiler = profileSteps > 0 ? new StepProfiler(device, profileSteps) : undefined
   const started = performance.now()
   const trainer = await stepTrainer(device, choice, method, { crop, batch })
   const compile = performance.now() - started
@@ -113,8 +122,12 @@ export async function measureStep(
     const { planned, live, unshared, dispatches } = trainer.memory
     // The first step also zeroes fresh buffers.
     const timing = timingOf(times.slice(1))
-    return { method, crop, images: [batch, unlabeled], ...timing, compile, dispatches, planned, live, unshared }
+    while (profiler && !profiler.profile) await profiler.step(performance.now(), () => trainer.step(data, draws))
+    const memory = { dispatches, planned, live, unshared }
+    const profile = profiler?.profile
+    return { method, crop, images: [batch, unlabeled], ...timing, compile, ...memory, profile }
   } finally {
+    profiler?.destroy()
     trainer.destroy()
     model.store.destroy()
   }

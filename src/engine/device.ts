@@ -1,4 +1,5 @@
 import type { AdapterTraits } from './op.js'
+import type { Recorder } from './timestamps.js'
 
 /** What an adapter says of itself. */
 export interface AdapterSummary {
@@ -29,6 +30,8 @@ export type Layout = string
  */
 export class Device {
   readonly traits: AdapterTraits
+  /** Times the programs that run while it is set; see `Profiler`. */
+  recorder: Recorder | undefined
   private readonly failures: Error[] = []
   /** By layout, then by source. */
   private readonly pipelines = new Map<Layout, Map<string, Promise<GPUComputePipeline>>>()

@@ -1,5 +1,6 @@
 import { type Node, valueKey } from './graph.js'
 import type { AdapterTraits, Candidate, Dispatch, Operand } from './op.js'
+import type { KernelInfo } from './profile.js'
 import { results, type Trace } from './rewrite.js'
 import { byteLength, type Spec } from './shape.js'
 import type { Variable } from './store.js'
@@ -19,6 +20,8 @@ export type Command =
       readonly kind: 'dispatch'
       readonly dispatch: Dispatch
       readonly label: string
+      /** What a profile says of it. */
+      readonly info: KernelInfo
       readonly reads: readonly string[]
       readonly writes: readonly string[]
     }
@@ -61,6 +64,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
   const variables = new Map<Variable, string>()
   const define = (key: string, spec: Spec, label: string) =>
     values.set(key, { key, spec, bytes: byteLength(spec), label })
+  const showAll = (keys: readonly string[]) => keys.map((key) => shortSpec(values.get(key)?.spec)).join(', ')
 
   for (const node of trace.nodes) {
     const label = labelOf(node)
@@ -89,7 +93,15 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
     }
     for (const dispatch of candidate.dispatches) {
       const reads = dispatch.reads.map(keyOf)
-      commands.push({ kind: 'dispatch', dispatch, label, reads, writes: dispatch.writes.map(keyOf) })
+      const writes = dispatch.writes.map(keyOf)
+      const info = {
+        op: op.name,
+        layer: node.scope,
+        kernel: op.name.endsWith(dispatch.label) ? candidate.name : `${dispatch.label}, ${candidate.name}`,
+        shapes: `${showAll(reads)} → ${showAll(writes)}`,
+        bytes: [...reads, ...writes].reduce((sum, key) => sum + (values.get(key)?.bytes ?? 0), 0),
+      }
+      commands.push({ kind: 'dispatch', dispatch, label, info, reads, writes })
     }
   }
   for (const value of results(trace)) {
@@ -112,3 +124,7 @@ const labelOf = (node: Node): string => {
   const name = node.op?.name ?? (node.leaf && 'input' in node.leaf ? `input ${node.leaf.input}` : 'variable')
   return node.scope ? `${node.scope}: ${name}` : name
 }
+
+/** `4x33x33x64`, with the element type where that is not f32. */
+const shortSpec = (spec: Spec | undefined): string =>
+  spec ? `${spec.dtype === 'f32' ? '' : `${spec.dtype} `}${spec.shape.join('x') || 'scalar'}` : ''

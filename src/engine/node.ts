@@ -29,8 +29,12 @@ export interface OpenOptions {
 /** No adapter, or none of that name. The message is meant for the user. */
 export class NoAdapterError extends Error {}
 
-/** Dawn hides subgroup matrices, and half precision on NVIDIA, behind these. */
-const toggles = 'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia'
+const toggles = [
+  // Dawn hides subgroup matrices, and half precision on NVIDIA, behind these.
+  'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia',
+  // It rounds time stamps to 0.1 ms, lest web pages learn from them.
+  'disable-dawn-features=timestamp_quantization',
+]
 
 /** Dawn keeps a reference to it while its objects live. */
 let instance: GPU | undefined
@@ -41,7 +45,7 @@ async function dawn(): Promise<GPU> {
   process.env.XDG_RUNTIME_DIR ??= tmpdir()
   const { create, globals } = await import('webgpu')
   Object.assign(globalThis, globals)
-  instance = create([toggles])
+  instance = create(toggles)
   return instance
 }
 

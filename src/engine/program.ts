@@ -4,6 +4,8 @@ import { fusePointwise } from './fuse.js'
 import { Graph, type Tensor, tracing } from './graph.js'
 import { type Choose, type Command, lower } from './lower.js'
 import { type Home, type Plan, plan } from './plan.js'
+import type { KernelInfo } from './profile.js'
+import { replay, type Step } from './replay.js'
 import { dropDead, shareEqual, type Trace, traceOf } from './rewrite.js'
 import { updateEarly } from './schedule.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
@@ -92,17 +94,6 @@ async function compilePipelines(
   )
 }
 
-/** What a replay executes, with nothing left to decide. */
-type Step =
-  | {
-      readonly kind: 'dispatch'
-      readonly pipeline: GPUComputePipeline
-      readonly bindGroup: GPUBindGroup
-      readonly grid: readonly [number, number, number]
-      readonly label: string
-    }
-  | { readonly kind: 'copy'; readonly from: GPUBuffer; readonly to: GPUBuffer; readonly bytes: number }
-
 export interface RunOptions {
   /** Stores to use instead of those that were traced; their variables are found by name. */
   readonly stores?: ReadonlyMap<Store, Store>
@@ -155,6 +146,7 @@ export class Program<
    * Throws where an input is missing, or its length or type differs from the declared one.
    */
   run(inputs: { [K in keyof I]: Data }, options: RunOptions = {}): void {
+    const began = performance.now()
     for (const [name, spec] of Object.entries(this.inputs)) {
       const data = inputs[name]
       const buffer = this.inputBuffers.get(name)
@@ -162,22 +154,14 @@ export class Program<
       upload(this.device, buffer, spec, data, `${this.label}: input '${name}'`)
     }
     this.lastStores = options.stores ?? new Map()
-    const encoder = this.device.gpu.createCommandEncoder({ label: this.label })
-    let pass: GPUComputePassEncoder | undefined
-    for (const step of this.stepsFor(options.stores)) {
-      if (step.kind === 'copy') {
-        pass?.end()
-        pass = undefined
-        encoder.copyBufferToBuffer(step.from, 0, step.to, 0, step.bytes)
-        continue
-      }
-      pass ??= encoder.beginComputePass({ label: this.label })
-      pass.setPipeline(step.pipeline)
-      pass.setBindGroup(0, step.bindGroup)
-      pass.dispatchWorkgroups(...step.grid)
+    const steps = this.stepsFor(options.stores)
+    const { gpu, recorder } = this.device
+    if (recorder) recorder.submit(gpu, this.label, began, steps, this.kernelInfos())
+    else {
+      const encoder = gpu.createCommandEncoder({ label: this.label })
+      replay(encoder, this.label, steps)
+      gpu.queue.submit([encoder.finish()])
     }
-    pass?.end()
-    this.device.gpu.queue.submit([encoder.finish()])
     this.device.check()
   }
 
@@ -210,6 +194,24 @@ export class Program<
   /** Labels of the dispatches in their order. */
   get kernels(): string[] {
     return this.planned.commands.map((command) => (command.kind === 'dispatch' ? command.dispatch.label : 'copy'))
+  }
+
+  /** What each step of a replay does. */
+  private kernelInfos(): KernelInfo[] {
+    const copy = (what: string, bytes: number) => ({
+      op: 'copy',
+      layer: '',
+      kernel: what,
+      shapes: '',
+      bytes: 2 * bytes,
+    })
+    const commands = this.planned.commands.map((command) =>
+      command.kind === 'copy' ? copy(command.label, command.bytes) : command.info,
+    )
+    const commits = this.planned.commits.map(({ variable }) =>
+      copy('new value of a variable', byteLength(variable.spec)),
+    )
+    return [...commands, ...commits]
   }
 
   destroy(): void {

@@ -1,0 +1,151 @@
+import type { Device } from './device.js'
+import type { KernelInfo, RunTimes } from './profile.js'
+import { replay, replayTimed, type Step } from './replay.js'
+
+/** WebGPU's limit for one query set. */
+const setSize = 4096
+const stampBytes = 8
+
+/** Time stamps that a device writes between its commands. */
+export class Timestamps {
+  private readonly sets: GPUQuerySet[] = []
+  private used = 0
+  private origin: bigint | undefined
+
+  constructor(private readonly device: Device) {}
+
+  /** Stamps written since the last `read`, which is the place of the next one in what that will return. */
+  get count(): number {
+    return this.used
+  }
+
+  /** For a pass that writes the next stamp when everything before its end is done. */
+  atEnd(): GPUComputePassTimestampWrites {
+    const index = Math.floor(this.used / setSize)
+    this.sets[index] ??= this.device.gpu.createQuerySet({ label: 'time stamps', type: 'timestamp', count: setSize })
+    return { querySet: this.sets[index], endOfPassWriteIndex: this.used++ % setSize }
+  }
+
+  /** Writes the next stamp when everything before it is done. */
+  mark(encoder: GPUCommandEncoder): void {
+    encoder.beginComputePass({ label: 'time stamp', timestampWrites: this.atEnd() }).end()
+  }
+
+  /** The stamps since the last call, in their order: nanoseconds since the first one of all. */
+  async read(): Promise<number[]> {
+    const count = this.used
+    this.used = 0
+    if (count === 0) return []
+    const usage = GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC
+    const { gpu } = this.device
+    const buffer = gpu.createBuffer({ label: 'time stamps', size: count * stampBytes, usage })
+    const encoder = gpu.createCommandEncoder({ label: 'time stamps' })
+    for (let first = 0; first < count; first += setSize) {
+      const set = this.sets[first / setSize]
+      if (set) encoder.resolveQuerySet(set, 0, Math.min(setSize, count - first), buffer, first * stampBytes)
+    }
+    gpu.queue.submit([encoder.finish()])
+    const [copy] = await this.device.read([{ buffer, bytes: count * stampBytes }])
+    buffer.destroy()
+    const stamps = new BigUint64Array(copy ?? new ArrayBuffer(0))
+    // Some clocks count from 1970: in a double their nanoseconds would be rounded.
+    const origin = this.origin ?? stamps[0] ?? 0n
+    this.origin = origin
+    return Array.from(stamps, (stamp) => Number(stamp - origin))
+  }
+
+  destroy(): void {
+    for (const set of this.sets.splice(0)) set.destroy()
+  }
+}
+
+/** `runs`: when each run of a program began and ended, which costs next to nothing; `kernels`: each kernel as well. */
+export type Detail = 'runs' | 'kernels'
+
+/** A run that is recorded, whose stamps the device has not yet been asked for. */
+interface Recorded extends Omit<RunTimes, 'start' | 'end' | 'kernels'> {
+  readonly kernels: readonly KernelInfo[]
+  /** Place of its first stamp. */
+  readonly first: number
+}
+
+/** Times the programs that run while it is a device's `recorder`. */
+export class Recorder {
+  private readonly recorded: Recorded[] = []
+
+  constructor(
+    private readonly stamps: Timestamps,
+    private readonly detail: Detail,
+  ) {}
+
+  /**
+   * Encodes and submits a run.
+   * @param began when JavaScript began with it, by `performance.now()`
+   * @param kernels what each step does
+   */
+  submit(gpu: GPUDevice, program: string, began: number, steps: readonly Step[], kernels: readonly KernelInfo[]): void {
+    const first = this.stamps.count
+    const encoder = gpu.createCommandEncoder({ label: program })
+    if (this.detail === 'kernels') replayTimed(encoder, steps, this.stamps)
+    else {
+      this.stamps.mark(encoder)
+      replay(encoder, program, steps)
+      this.stamps.mark(encoder)
+    }
+    const commands = encoder.finish()
+    const encoded = performance.now()
+    gpu.queue.submit([commands])
+    const timed = this.detail === 'kernels' ? kernels : []
+    this.recorded.push({ program, began, encoded, submitted: performance.now(), kernels: timed, first })
+  }
+
+  /** The runs that were recorded, once the device has finished them. */
+  async finish(): Promise<RunTimes[]> {
+    const stamps = await this.stamps.read()
+    // A device may stamp late commands early where it works ahead: no kernel begins before the one in front of it ends.
+    for (const [i, stamp] of stamps.entries()) stamps[i] = Math.max(stamp, stamps[i - 1] ?? stamp)
+    const at = (i: number): number => stamps[i] ?? 0
+    return this.recorded.map(({ kernels, first, ...run }) => ({
+      ...run,
+      start: at(first),
+      end: at(first + Math.max(1, kernels.length)),
+      kernels: kernels.map((kernel, k) => ({ ...kernel, start: at(first + k), end: at(first + k + 1) })),
+    }))
+  }
+}
+
+/** The adapter has no clock that programs can read. */
+export class NoTimestampsError extends Error {}
+
+/** Times the programs of a device by the device's own clock. */
+export class Profiler {
+  private readonly stamps: Timestamps
+
+  /** @throws NoTimestampsError where the adapter has no time stamps */
+  constructor(private readonly device: Device) {
+    if (!device.gpu.features.has('timestamp-query')) {
+      throw new NoTimestampsError(
+        `the adapter ${device.adapter.device} has no time stamps (WebGPU's feature timestamp-query), ` +
+          'so its kernels cannot be timed',
+      )
+    }
+    this.stamps = new Timestamps(device)
+  }
+
+  /** Calls `body` and gives the times of the programs that ran in it, in their order. */
+  async record<T>(detail: Detail, body: () => Promise<T>): Promise<{ result: T; runs: RunTimes[] }> {
+    const recorder = new Recorder(this.stamps, detail)
+    this.device.recorder = recorder
+    let result: T
+    try {
+      result = await body()
+    } finally {
+      this.device.recorder = undefined
+    }
+    return { result, runs: await recorder.finish() }
+  }
+
+  destroy(): void {
+    this.stamps.destroy()
+  }
+}

@@ -1,0 +1,59 @@
+import type { Device } from '../engine/device.js'
+import type { Profile, StepTimes } from '../engine/profile.js'
+import { NoTimestampsError, Profiler } from '../engine/timestamps.js'
+import { UserError } from './error.js'
+
+/** Steps before the first that counts: fresh buffers are zeroed and queues are empty. */
+const warmUp = 3
+
+/** Times the steps of a training as they pass: some that warm up, `count` ordinary ones, `count` kernel by kernel. */
+export class StepProfiler {
+  private readonly profiler: Profiler
+  private readonly ordinary: StepTimes[] = []
+  private readonly detailed: StepTimes[] = []
+  private seen = 0
+
+  /** @throws UserError where the adapter has no time stamps */
+  constructor(
+    device: Device,
+    private readonly count: number,
+  ) {
+    try {
+      this.profiler = new Profiler(device)
+    } catch (error) {
+      throw error instanceof NoTimestampsError ? new UserError(error.message) : error
+    }
+  }
+
+  /** Steps that it takes in all. */
+  static stepsFor(count: number): number {
+    return warmUp + 2 * count
+  }
+
+  /** The profile, once all steps are timed. */
+  get profile(): Profile | undefined {
+    return this.detailed.length < this.count ? undefined : { ordinary: this.ordinary, detailed: this.detailed }
+  }
+
+  /**
+   * Runs a step, and times it if its turn has come.
+   * @param began when the step before was done, by `performance.now()`
+   */
+  async step<T>(began: number, body: () => Promise<T>): Promise<T> {
+    if (this.seen++ < warmUp || this.profile) return body()
+    const ready = performance.now()
+    let done = ready
+    const steps = this.ordinary.length < this.count ? this.ordinary : this.detailed
+    const { result, runs } = await this.profiler.record(steps === this.ordinary ? 'runs' : 'kernels', async () => {
+      const value = await body()
+      done = performance.now()
+      return value
+    })
+    steps.push({ began, ready, done, runs })
+    return result
+  }
+
+  destroy(): void {
+    this.profiler.destroy()
+  }
+}
