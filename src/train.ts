@@ -22,6 +22,8 @@ interface Options {
   maxIters?: number
   gpu?: string
   overwrite?: true
+  profile?: string
+  profileSteps?: number
 }
 
 function positive(text: string): number {
@@ -49,6 +51,12 @@ const command = new Command('train')
   .option('--max-iters <count>', 'stop after so many iterations', positive)
   .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
   .option('--overwrite', 'replace the run that the folder holds')
+  .option(
+    '--profile <file>',
+    'after 3 steps time some by the clock of the GPU, print where their time goes, by operator, layer and kernel, ' +
+      'write a trace there for https://ui.perfetto.dev, and go on training',
+  )
+  .option('--profile-steps <count>', 'steps to profile, and as many before them as they ordinarily run (10)', positive)
   .addHelpText(
     'after',
     `
@@ -56,6 +64,7 @@ Examples:
   node dist/train.js --config configs/custom.yaml --labeled-id-path labeled.txt --unlabeled-id-path unlabeled.txt \\
       --val-id-path val.txt --save-path runs/first
   node dist/train.js --config configs/custom.yaml --resume runs/first/latest.safetensors
+  node dist/train.js --config configs/custom.yaml --resume runs/first/latest.safetensors --profile trace.json
   node dist/train.js --config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base`,
   )
 
@@ -73,7 +82,9 @@ await runCommand(async () => {
     value === undefined ? [] : [`${key}=${key === 'seed' ? value : JSON.stringify(value)}`],
   )
   const config = loadConfig(options.config, [...options.set, ...overrides])
-  const { resume, maxIters: maxIterations, overwrite = false } = options
+  const { resume, maxIters: maxIterations, overwrite = false, profileSteps } = options
+  if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
+  const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
   if (!savePath) throw new UserError('where should the run be saved? give --save-path')
   const display = createDisplay(process.stdout)
@@ -89,7 +100,8 @@ await runCommand(async () => {
     })
   }
   const { signal } = interrupt
-  const result = await train(device, { config, savePath, resume, maxIterations, overwrite, signal, display })
+  const run = { config, savePath, resume, maxIterations, overwrite, profile, signal, display }
+  const result = await train(device, run)
   device.destroy()
   if (result.interrupted) {
     print(
@@ -107,8 +119,8 @@ await runCommand(async () => {
 /** The command line of this process, going on from a checkpoint. */
 function resumeCommand(checkpoint: string): string {
   const kept = process.argv.slice(2).filter((arg, i, all) => {
-    const isOption = (text: string | undefined) =>
-      text === '--resume' || text === '--save-path' || text === '--overwrite'
+    const dropped = ['--resume', '--save-path', '--overwrite', '--profile', '--profile-steps']
+    const isOption = (text: string | undefined) => dropped.includes(text ?? '')
     return !isOption(arg) && !(isOption(all[i - 1]) && all[i - 1] !== '--overwrite')
   })
   return ['node', 'dist/train.js', ...kept, '--resume', checkpoint].join(' ')

@@ -4,7 +4,7 @@ import { NoTimestampsError, Profiler } from '../engine/timestamps.js'
 import { UserError } from './error.js'
 
 /** Steps before the first that counts: fresh buffers are zeroed and queues are empty. */
-const warmUp = 3
+export const warmUpSteps = 3
 
 /** Times the steps of a training as they pass: some that warm up, `count` ordinary ones, `count` kernel by kernel. */
 export class StepProfiler {
@@ -26,8 +26,8 @@ export class StepProfiler {
   }
 
   /** Steps that it takes in all. */
-  static stepsFor(count: number): number {
-    return warmUp + 2 * count
+  get length(): number {
+    return warmUpSteps + 2 * this.count
   }
 
   /** The profile, once all steps are timed. */
@@ -40,7 +40,7 @@ export class StepProfiler {
    * @param began when the step before was done, by `performance.now()`
    */
   async step<T>(began: number, body: () => Promise<T>): Promise<T> {
-    if (this.seen++ < warmUp || this.profile) return body()
+    if (this.seen++ < warmUpSteps || this.profile) return body()
     const ready = performance.now()
     let done = ready
     const steps = this.ordinary.length < this.count ? this.ordinary : this.detailed

@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { stringify } from 'yaml'
 import type { Device } from '../engine/device.js'
+import { chromeTrace, profileTable } from '../engine/profile.js'
 import { Store } from '../engine/store.js'
 import { createModel, modelConfig } from '../models/deeplabv3plus.js'
 import { saveCheckpoint } from './checkpoint.js'
@@ -10,6 +11,7 @@ import type { Config } from './config.js'
 import { evaluationSamples, readList, type Sample } from './dataset.js'
 import { UserError } from './error.js'
 import { Evaluator, type Scores } from './evaluate.js'
+import { writeAtomically } from './files.js'
 import { type Display, trainingLine } from './live-line.js'
 import { createLoader, type Loader } from './loader.js'
 import { duration, lossParts, Means, numbersOf, showLosses } from './log.js'
@@ -28,7 +30,8 @@ import {
   saveRun,
 } from './run-state.js'
 import { loadBackbone } from './state.js'
-import { createTrainer, type Draws, drawDropout, type Trainer } from './step.js'
+import { createTrainer, type Draws, drawDropout, type StepResult, type Trainer } from './step.js'
+import { StepProfiler, warmUpSteps } from './step-profiler.js'
 import { versions } from './versions.js'
 import { Watch } from './watch.js'
 
@@ -43,6 +46,8 @@ export interface TrainingOptions {
   readonly maxIterations?: number | undefined
   /** Replaces the run that the folder holds. */
   readonly overwrite?: boolean
+  /** Profiles so many steps after the first few, prints the tables and writes the trace; the training goes on. */
+  readonly profile?: { readonly file: string; readonly steps: number } | undefined
   /** Aborted: the step at hand is finished, a checkpoint written, and the training ends. */
   readonly signal?: AbortSignal
   readonly display: Display
@@ -92,6 +97,7 @@ interface Run {
   readonly loader: Loader
   readonly validation: readonly Sample[]
   readonly watch: Watch
+  readonly profiler: StepProfiler | undefined
   readonly means: Means
   readonly state: RunState
   readonly fingerprint: Fingerprint
@@ -116,6 +122,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
         `or continue it with --resume ${join(folder, 'latest.safetensors')}`,
     )
   }
+  const profiler = options.profile && createProfiler(device, options.profile)
   await checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
   if (config.amp) print('amp: computing in float32, half precision is not available')
 
@@ -149,6 +156,12 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
     const { iteration, miou, bestMiou, newBest } = saved ?? initialState()
     const state = { iteration, miou, bestMiou, newBest }
     const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
+    if (profiler && profiler.length > lastIteration - iteration) {
+      throw new UserError(
+        `--profile with --profile-steps ${options.profile?.steps} takes ${profiler.length} iterations ` +
+          `(${warmUpSteps} to warm up, then twice as many as it profiles), and the run has ${lastIteration - iteration}`,
+      )
+    }
     describe(lists, config, trainer, lastIteration, print)
     if (device.adapter.software) {
       print('first step: a CPU driver translates each kernel when it first runs, which takes a while on a new machine')
@@ -163,7 +176,8 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
       watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
     }
     const means = new Means(saved?.means)
-    const run = { options: { ...options, savePath: folder }, trainer, evaluator, loader, validation, watch, means }
+    const parts = { trainer, evaluator, loader, validation, watch, profiler, means }
+    const run = { options: { ...options, savePath: folder }, ...parts }
     try {
       return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
     } finally {
@@ -171,6 +185,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
     }
   } finally {
     await loader.close()
+    profiler?.destroy()
     trainer.destroy()
     evaluator.destroy()
     store.destroy()
@@ -286,7 +301,7 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
   for await (const batch of loader.epoch(epoch, first)) {
     const ready = performance.now()
     const [learningRate] = trainer.learningRates
-    const result = await trainer.step(batch, drawsFor(config, trainer))
+    const result = await profiled(run, waitedSince, () => trainer.step(batch, drawsFor(config, trainer)))
     if (!Number.isFinite(result.total_loss)) {
       throw new UserError(`the loss of iteration ${trainer.iteration} is ${result.total_loss}: try a lower lr`)
     }
@@ -326,6 +341,29 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
     }
     if (trainer.iteration >= lastIteration || signal?.aborted) break
   }
+}
+
+/**
+ * Runs a step, and profiles it if its turn has come.
+ * @param began when the step before was done
+ */
+async function profiled(run: Run, began: number, step: () => Promise<StepResult>): Promise<StepResult> {
+  const { profiler, options } = run
+  if (!profiler || !options.profile || profiler.profile) return step()
+  const result = await profiler.step(began, step)
+  if (!profiler.profile) return result
+  const { file } = options.profile
+  for (const line of profileTable(profiler.profile)) options.display.line(line)
+  writeAtomically(file, [Buffer.from(chromeTrace(new Map([[`${options.config.method} step`, profiler.profile]])))])
+  options.display.line(`profile: wrote ${file}, which https://ui.perfetto.dev opens`)
+  return result
+}
+
+/** @throws UserError where the file has no folder, or the adapter no time stamps */
+function createProfiler(device: Device, { file, steps }: { file: string; steps: number }): StepProfiler {
+  const parent = dirname(resolve(file))
+  if (!existsSync(parent)) throw new UserError(`--profile ${file}: there is no folder ${parent}`)
+  return new StepProfiler(device, steps)
 }
 
 /** The random choices of the next step, which depend on seed and iteration alone. */
