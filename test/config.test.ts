@@ -103,6 +103,13 @@ test('says what was found and what is expected', () => {
   refuses(() => load(`${minimal}lr_multi: -1`, 'lr=1'), path, "'lr_multi' is -1", '>0')
   refuses(() => load(minimal, 'dilations=[1, 2]'), "'dilations' is [1,2]", '3 items')
   refuses(() => load(minimal, 'method=foo'), '"foo"', 'supervised', 'prevmatch')
+  refuses(
+    () => load(minimal, 'checkpoint=[layer1, layer5]'),
+    "'checkpoint.1'",
+    '"layer5"',
+    '"stem"|"layer1"',
+    '"decoder"',
+  )
   refuses(() => load(minimal, 'nclass=2.5'), "'nclass' is 2.5", 'int')
   refuses(() => load(minimal, 'lr=.inf'), "'lr' is Infinity")
   refuses(() => load(minimal, 'prev=3'), "'prev' is 3", 'object')

@@ -23,7 +23,7 @@ export function gradients(
     if (!node.op?.vjp || !relevant.has(node.id) || received.every((g) => g === undefined)) continue
     const wanted = node.inputs.map((value) => !value.detached && relevant.has(value.node.id))
     const context = { inputs: node.inputs, outputs, attrs: node.attrs as never, grads: received, wanted }
-    const results = scopedLike(graph, node, () => node.op?.vjp?.(context) ?? [])
+    const results = graph.differentiating(node, () => node.op?.vjp?.(context) ?? [])
     for (const [i, value] of node.inputs.entries()) {
       const gradient = results[i]
       if (!gradient || !wanted[i]) continue
@@ -36,7 +36,7 @@ export function gradients(
       }
       const reshaped = gradient.reshape(...declared)
       const known = grads.get(key)
-      grads.set(key, known ? sum(known, reshaped) : reshaped)
+      grads.set(key, known ? graph.differentiating(value.node, () => sum(known, reshaped)) : reshaped)
     }
   }
   return targets.map((target) => (grads.get(valueKey(target)) ?? zero(target)).reshape(...target.shape))
@@ -50,6 +50,3 @@ function dependents(nodes: readonly Node[], targets: readonly Tensor[]): Set<num
   }
   return ids
 }
-
-const scopedLike = <T>(graph: Graph, node: Node, body: () => T): T =>
-  node.scope ? graph.scoped(node.scope, body) : body()

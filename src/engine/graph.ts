@@ -15,6 +15,8 @@ export interface Node {
   readonly outputs: readonly Spec[]
   /** Path of the layer that made it, such as `backbone.layer1`. */
   readonly scope: string
+  /** Made by differentiation. */
+  readonly backward: boolean
 }
 
 /** A symbolic tensor: one output of a node, possibly seen under another shape or cut off from differentiation. */
@@ -50,7 +52,8 @@ export class Graph {
   readonly inputs = new Map<string, Tensor>()
   readonly assigned = new Map<Variable, Tensor>()
   private readonly reads = new Map<Variable, Tensor>()
-  private readonly scopes: string[] = []
+  private scope = ''
+  private backward = false
 
   append(
     op: Op | undefined,
@@ -59,7 +62,8 @@ export class Graph {
     outputs: readonly Spec[],
     leaf?: Leaf,
   ): Tensor[] {
-    const base = { id: this.nodes.length, op, inputs, attrs, outputs, scope: this.scopes.join('.') }
+    const { scope, backward } = this
+    const base = { id: this.nodes.length, op, inputs, attrs, outputs, scope, backward }
     const node: Node = leaf ? { ...base, leaf } : base
     this.nodes.push(node)
     return outputs.map(({ shape, dtype }, index) => new Tensor(node, index, shape, dtype))
@@ -82,11 +86,22 @@ export class Graph {
   }
 
   scoped<T>(name: string, body: () => T): T {
-    this.scopes.push(name)
+    return this.within(this.scope === '' ? name : `${this.scope}.${name}`, this.backward, body)
+  }
+
+  /** `body` differentiates a node. */
+  differentiating<T>({ scope }: Node, body: () => T): T {
+    return this.within(scope, true, body)
+  }
+
+  private within<T>(scope: string, backward: boolean, body: () => T): T {
+    const outer = [this.scope, this.backward] as const
+    this.scope = scope
+    this.backward = backward
     try {
       return body()
     } finally {
-      this.scopes.pop()
+      ;[this.scope, this.backward] = outer
     }
   }
 }

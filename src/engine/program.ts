@@ -5,6 +5,7 @@ import { Graph, type Tensor, tracing } from './graph.js'
 import { type Choose, type Command, lower } from './lower.js'
 import { type Home, type Plan, plan } from './plan.js'
 import type { KernelInfo } from './profile.js'
+import { recompute } from './recompute.js'
 import { replay, type Step } from './replay.js'
 import { dropDead, shareEqual, type Trace, traceOf } from './rewrite.js'
 import { updateEarly } from './schedule.js'
@@ -20,6 +21,8 @@ export interface CompileOptions {
   readonly choose?: Choose
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
+  /** The checkpointed stage that a scope belongs to, if any: see `recompute`. */
+  readonly checkpoint?: (scope: string) => string | undefined
   /** Where inputs and intermediates live, in place of buffers of the program's own. */
   readonly arena?: Arena
 }
@@ -54,7 +57,7 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   for (const [name, spec] of Object.entries(inputs)) symbols[name] = graph.input(name, spec)
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const raw = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
-  const trace = optimize ? optimized(raw, device) : raw
+  const trace = optimize ? optimized(raw, device, options.checkpoint) : raw
   const planned = plan(lower(trace, device.traits, choose), optimize)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
@@ -64,8 +67,11 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   )
 }
 
-const optimized = (trace: Trace, device: Device): Trace =>
-  updateEarly(fusePointwise(dropDead(shareEqual(trace)), device.traits.maxStorageBuffers))
+function optimized(trace: Trace, device: Device, checkpoint: CompileOptions['checkpoint']): Trace {
+  const fused = fusePointwise(dropDead(shareEqual(trace)), device.traits.maxStorageBuffers)
+  // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
+  return updateEarly(checkpoint ? recompute(fused, checkpoint) : fused)
+}
 
 const layoutOf = (command: Command & { kind: 'dispatch' }): string =>
   `${command.dispatch.uniforms.length > 0 ? 'u' : ''}${'r'.repeat(command.reads.length)}${'w'.repeat(command.writes.length)}`

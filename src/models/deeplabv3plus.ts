@@ -115,8 +115,9 @@ export class DeepLabV3Plus {
   /** Logits at the size of c1, [N, H/4, W/4, nclass]: `upsample` them to the size of the image. */
   decode({ c1, c4 }: Features, mode: Mode): Tensor {
     const [, height = 0, width = 0] = c1.shape
-    const deep = resizeBilinear(this.pyramid(c4, mode), [height, width])
-    return this.classifier(this.fuse(concat([this.reduce(c1, mode), deep], 3), mode), mode)
+    const [shallow, deep] = [this.reduce(c1, mode), this.pyramid(c4, mode)]
+    const both = scoped('decoder', () => concat([shallow, resizeBilinear(deep, [height, width])], 3))
+    return this.classifier(this.fuse(both, mode), mode)
   }
 
   /** Logits at a quarter of the size of the images. */

@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { parse, YAMLError } from 'yaml'
 import { z } from 'zod'
+import { stages } from '../models/stages.js'
 import { knownClasses, parseColor, type Rgb } from './classes.js'
 import { UserError } from './error.js'
 
@@ -87,6 +88,8 @@ const schema = z.strictObject({
   /** Pseudo-labels need at least this confidence. */
   conf_thresh: fraction.default(0.95),
   amp: z.boolean().default(false),
+  /** Stages whose activations are computed again in the backward pass: less memory, more time, the same results. */
+  checkpoint: z.array(z.enum(stages)).default([]),
   prev: prev.prefault({}),
   /** The reference configurations say `deeplabv3plus` here, the only model there is. */
   model: z.preprocess((value) => (value === 'deeplabv3plus' ? {} : value), model).prefault({}),

@@ -46,6 +46,7 @@ const harmless = [
   'log_interval',
   'save_map',
   'pretrained',
+  'checkpoint',
 ]
 
 const hashOf = (list: readonly Sample[]): string =>

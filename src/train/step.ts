@@ -3,6 +3,7 @@ import { compile, type Program } from '../engine/program.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { Store, type Variable } from '../engine/store.js'
 import { type DeepLabV3Plus, quarter } from '../models/deeplabv3plus.js'
+import { type Stage, stageOf } from '../models/stages.js'
 import type { Batch, BatchField } from './batch.js'
 import type { Criterion } from './losses.js'
 import { get, semiSupervised, supervised, type Tensors } from './methods.js'
@@ -25,6 +26,8 @@ export interface TrainerConfig {
   readonly prev: PreviousSettings
   /** Label of the labeled pixels that do not count. */
   readonly ignore_index: number
+  /** Stages whose activations are computed again in the backward pass instead of being kept. The results stay the same. */
+  readonly checkpoint?: readonly Stage[]
 }
 
 export interface TrainerOptions {
@@ -135,7 +138,8 @@ export class Trainer {
     }
     const progress = onProgress ? { onProgress } : {}
     const specs = inputSpecs(model, config, options)
-    const program = await compile(device, specs, body, { label: `${config.method} step`, ...progress })
+    const checkpoint = stageOf(config.checkpoint ?? [])
+    const program = await compile(device, specs, body, { label: `${config.method} step`, checkpoint, ...progress })
     const previous = new PreviousModels(config.prev.list_max_len, (snapshot) => ensemble?.forget(snapshot))
     return new Trainer(model, config, options, velocities, previous, workspace, ensemble, program)
   }
