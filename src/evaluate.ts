@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { runCommand } from './command.js'
 import { open } from './engine/node.js'
+import { Tuning } from './engine/tune.js'
 import { loadConfig } from './train/config.js'
 import { confusionCsv, confusionPng } from './train/confusion.js'
 import { evaluationSamples, readList } from './train/dataset.js'
@@ -15,6 +16,7 @@ import { protocolOf } from './train/protocol.js'
 import { scoreTable } from './train/score-table.js'
 import { scoresOf } from './train/scores.js'
 import { epochOf, openTrained, readTrained } from './train/trained.js'
+import { TuningCache, useTuning } from './train/tuning.js'
 import { parseScales } from './train/views.js'
 
 interface Options {
@@ -23,6 +25,7 @@ interface Options {
   valIdPath?: string
   set: string[]
   gpu?: string
+  tune: boolean
   mode?: EvaluationOptions['mode']
   flip?: true
   scales?: number[]
@@ -58,6 +61,7 @@ const command = new Command('evaluate')
   .option('--out <folder>', 'where confusion.csv, confusion.png and scores.json go', 'evaluation')
   .option('--save-map [folder]', 'write predictions as index masks and in colours (default: maps in the --out folder)')
   .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option('--no-tune', 'do not use measurements of kernels')
   .addHelpText(
     'after',
     `
@@ -83,6 +87,7 @@ await runCommand(async () => {
   const print = (line: string) => console.log(line)
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
   print(`checkpoint: ${options.ckptPath}${epochOf(trained)}`)
+  if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, print).read()))
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
   const views = { ...evaluation, scales: options.scales ?? [1] }
   const protocol = protocolOf(views)

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
 import { runCommand } from './command.js'
 import { open } from './engine/node.js'
+import { Tuning } from './engine/tune.js'
 import { loadConfig } from './train/config.js'
 import { readImage } from './train/dataset.js'
 import { UserError } from './train/error.js'
@@ -14,6 +15,7 @@ import type { Picture } from './train/pixels.js'
 import { Predictor } from './train/predictor.js'
 import { Progress } from './train/progress.js'
 import { epochOf, openTrained, readTrained } from './train/trained.js'
+import { TuningCache, useTuning } from './train/tuning.js'
 import { parseScales } from './train/views.js'
 
 interface Options {
@@ -25,6 +27,7 @@ interface Options {
   scales?: number[]
   out: string
   gpu?: string
+  tune: boolean
 }
 
 function side(text: string): number {
@@ -55,6 +58,7 @@ const command = new Command('predict')
   .option('--scales <factors>', 'average the probabilities over sizes of the picture, such as 0.75,1,1.25', scales)
   .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.png go', 'predictions')
   .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option('--no-tune', 'do not use measurements of kernels')
   .addHelpText(
     'after',
     `
@@ -96,6 +100,7 @@ await runCommand(async () => {
   if (!trained.stated) {
     console.log(`it does not name its dilations: taking ${trained.config.dilations.join(', ')}; --config gives others`)
   }
+  if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, console.log).read()))
   const { imgSize: longSide, flip, scales: factors, out } = options
   const predictor = new Predictor(device, openTrained(device, trained), { longSide, flip, scales: factors })
   const names = outputNames(paths)

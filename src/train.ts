@@ -24,6 +24,7 @@ interface Options {
   overwrite?: true
   profile?: string
   profileSteps?: number
+  tune?: boolean
 }
 
 function positive(text: string): number {
@@ -50,6 +51,8 @@ const command = new Command('train')
   .option('--seed <number>', 'seed of everything random')
   .option('--max-iters <count>', 'stop after so many iterations', positive)
   .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option('--tune', 'measure which kernels are fastest on this adapter where that is not known (default: on GPUs only)')
+  .option('--no-tune', 'neither measure kernels nor use earlier measurements')
   .option('--overwrite', 'replace the run that the folder holds')
   .option(
     '--profile <file>',
@@ -82,7 +85,7 @@ await runCommand(async () => {
     value === undefined ? [] : [`${key}=${key === 'seed' ? value : JSON.stringify(value)}`],
   )
   const config = loadConfig(options.config, [...options.set, ...overrides])
-  const { resume, maxIters: maxIterations, overwrite = false, profileSteps } = options
+  const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps } = options
   if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
   const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
@@ -100,7 +103,7 @@ await runCommand(async () => {
     })
   }
   const { signal } = interrupt
-  const run = { config, savePath, resume, maxIterations, overwrite, profile, signal, display }
+  const run = { config, savePath, resume, maxIterations, overwrite, tune, profile, signal, display }
   const result = await train(device, run)
   device.destroy()
   if (result.interrupted) {

@@ -29,9 +29,10 @@ export interface CommandResult {
   readonly errors: readonly string[]
 }
 
-/** Runs a command of dist/ to its end. */
-export function run(script: string, args: readonly string[]): CommandResult {
-  const result = spawnSync(process.execPath, [join('dist', script), ...args], { encoding: 'utf8' })
+/** Runs a command of dist/ to its end. `env` is added to the environment. */
+export function run(script: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): CommandResult {
+  const options = { encoding: 'utf8', env: { ...process.env, ...env } } as const
+  const result = spawnSync(process.execPath, [join('dist', script), ...args], options)
   const errors = result.stderr.split('\n').filter((line) => line !== '' && !line.startsWith('Warning: '))
   return { code: result.status, stdout: result.stdout, errors }
 }
@@ -50,6 +51,7 @@ export async function tinyData(name: string) {
   return {
     folder,
     data,
+    config,
     trainArgs,
     /** Trains into a folder beneath `folder`. */
     trainInto: (into: string, ...args: string[]) => run('train.js', trainArgs(into, ...args)),

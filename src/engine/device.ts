@@ -1,4 +1,6 @@
+import type { Choose } from './lower.js'
 import type { AdapterTraits } from './op.js'
+import type { Trace } from './rewrite.js'
 import type { Recorder } from './timestamps.js'
 
 /** What an adapter says of itself. */
@@ -32,6 +34,8 @@ export class Device {
   readonly traits: AdapterTraits
   /** Times the programs that run while it is set; see `Profiler`. */
   recorder: Recorder | undefined
+  /** Asked for the kernels of every program that does not choose them itself; without it the first of each operator. */
+  chooser: ((trace: Trace) => Choose | Promise<Choose>) | undefined
   private readonly failures: Error[] = []
   /** By layout, then by source. */
   private readonly pipelines = new Map<Layout, Map<string, Promise<GPUComputePipeline>>>()

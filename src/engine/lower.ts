@@ -55,6 +55,10 @@ export interface Listing {
 /** Chooses one of an operator's candidates. */
 export type Choose = (node: Node, candidates: readonly Candidate[]) => Candidate | undefined
 
+/** The kernels that can compute a node, best first for this adapter; none for leaves. */
+export const candidatesOf = ({ op, inputs, outputs, attrs }: Node, adapter: AdapterTraits): readonly Candidate[] =>
+  op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
+
 /** The listing of a trace: each node becomes the dispatches of the candidate that `choose` takes. */
 export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Listing {
   const commands: Command[] = []
@@ -75,8 +79,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
     }
     const { op } = node
     if (!op) continue
-    const context = { inputs: node.inputs, outputs: node.outputs, attrs: node.attrs as never, adapter }
-    const candidate = choose(node, op.kernel(context))
+    const candidate = choose(node, candidatesOf(node, adapter))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
     for (const [i, spec] of (candidate.temporaries ?? []).entries())
       define(`${node.id}.t${i}`, spec, `${label} temporary`)

@@ -1,8 +1,9 @@
 import type { Arena } from './arena.js'
-import type { Device } from './device.js'
+import type { Device, Layout } from './device.js'
 import { fusePointwise } from './fuse.js'
 import { Graph, type Tensor, tracing } from './graph.js'
 import { type Choose, type Command, lower } from './lower.js'
+import type { Dispatch } from './op.js'
 import { type Home, type Plan, plan } from './plan.js'
 import type { KernelInfo } from './profile.js'
 import { recompute } from './recompute.js'
@@ -17,7 +18,7 @@ export interface CompileOptions {
   readonly label?: string
   /** false: no fusion, no sharing of buffers. The results must be the same. */
   readonly optimize?: boolean
-  /** Chooses among an operator's kernels; the first one by default. */
+  /** Chooses among an operator's kernels; by default the device's chooser does, or else the first one is taken. */
   readonly choose?: Choose
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
@@ -51,13 +52,14 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   body: (tensors: { [K in keyof I]: Tensor }) => O,
   options: CompileOptions = {},
 ): Promise<Program<I, O>> {
-  const { label = 'program', optimize = true, choose = (_, candidates) => candidates[0] } = options
+  const { label = 'program', optimize = true } = options
   const graph = new Graph()
   const symbols: Record<string, Tensor> = {}
   for (const [name, spec] of Object.entries(inputs)) symbols[name] = graph.input(name, spec)
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const raw = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const trace = optimize ? optimized(raw, device, options.checkpoint) : raw
+  const choose = options.choose ?? (await device.chooser?.(trace)) ?? firstOf
   const planned = plan(lower(trace, device.traits, choose), optimize)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
@@ -67,14 +69,17 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   )
 }
 
+const firstOf: Choose = (_, candidates) => candidates[0]
+
 function optimized(trace: Trace, device: Device, checkpoint: CompileOptions['checkpoint']): Trace {
   const fused = fusePointwise(dropDead(shareEqual(trace)), device.traits.maxStorageBuffers)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
   return updateEarly(checkpoint ? recompute(fused, checkpoint) : fused)
 }
 
-const layoutOf = (command: Command & { kind: 'dispatch' }): string =>
-  `${command.dispatch.uniforms.length > 0 ? 'u' : ''}${'r'.repeat(command.reads.length)}${'w'.repeat(command.writes.length)}`
+/** Which buffers a dispatch binds. */
+export const layoutOf = ({ uniforms, reads, writes }: Dispatch): Layout =>
+  `${uniforms.length > 0 ? 'u' : ''}${'r'.repeat(reads.length)}${'w'.repeat(writes.length)}`
 
 async function compilePipelines(
   device: Device,
@@ -86,7 +91,7 @@ async function compilePipelines(
   const done = new Set<string>()
   const made = dispatches.map(async (command) => {
     const { label, source } = command.dispatch
-    const pipeline = await device.pipeline(label, source, layoutOf(command))
+    const pipeline = await device.pipeline(label, source, layoutOf(command.dispatch))
     if (!done.has(source)) onProgress?.(done.add(source).size, total)
     return [command, pipeline] as const
   })
@@ -298,7 +303,7 @@ export class Program<
       const uniform = this.uniformOffsets.get(command)
       const entries = storage.map((resource, i): GPUBindGroupEntry => ({ binding: i + 1, resource }))
       if (uniform) entries.unshift({ binding: 0, resource: { buffer: this.uniforms, ...uniform } })
-      const layout = this.device.layout(layoutOf(command))
+      const layout = this.device.layout(layoutOf(command.dispatch))
       const bindGroup = this.device.gpu.createBindGroup({ label: command.label, layout, entries })
       return { kind: 'dispatch', pipeline, bindGroup, grid: command.dispatch.grid, label: command.label }
     })

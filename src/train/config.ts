@@ -377,11 +377,26 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
   const root = parseYaml(text, path) ?? {}
   if (!isRecord(root))
     throw new UserError(`${path} is not a configuration: it holds ${show(root)} where keys are expected`)
+  return withOverrides(root, overrides, path)
+}
+
+/**
+ * Checks a configuration that is already an object, after changing some of its keys.
+ * @param overrides texts `key=value` or `section.key=value` whose values are YAML
+ * @param origin names the object in error messages
+ * @throws UserError naming the object or option, the key, what was found and what is expected
+ */
+export function withOverrides(
+  given: Readonly<Record<string, unknown>>,
+  overrides: readonly string[],
+  origin: string,
+): Config {
+  const root = structuredClone(given)
   for (const override of overrides) applyOverride(root, override)
   const optionFor = (key: string) =>
     overrides.findLast((override) => `${key}.`.startsWith(`${override.split('=', 1)[0]?.trim()}.`))
   return parseConfig(root, (key) => {
     const option = optionFor(key)
-    return option ? `--set ${option}` : path
+    return option ? `--set ${option}` : origin
   })
 }

@@ -64,7 +64,8 @@ export function fingerprintOf(config: Config, lists: Readonly<Record<string, rea
 /** Removes what an earlier run left in a folder, so that nothing of it is taken for the next one's. */
 export function clearRun(folder: string): void {
   for (const file of existsSync(folder) ? readdirSync(folder) : []) {
-    const isOurs = /^(latest\.safetensors|best\.safetensors|previous|log\.jsonl|report\.html|config\.yaml)$/.test(file)
+    const isOurs =
+      /^(latest\.safetensors|best\.safetensors|previous|log\.jsonl|report\.html|config\.yaml|kernels\.json)$/.test(file)
     if (isOurs || file.startsWith('events.out.tfevents.')) rmSync(join(folder, file), { recursive: true })
   }
 }

@@ -32,6 +32,7 @@ import {
 import { loadBackbone } from './state.js'
 import { createTrainer, type Draws, drawDropout, type StepResult, type Trainer } from './step.js'
 import { StepProfiler, warmUpSteps } from './step-profiler.js'
+import { RunTuning } from './tuning.js'
 import { versions } from './versions.js'
 import { Watch } from './watch.js'
 
@@ -48,6 +49,11 @@ export interface TrainingOptions {
   readonly overwrite?: boolean
   /** Profiles so many steps after the first few, prints the tables and writes the trace; the training goes on. */
   readonly profile?: { readonly file: string; readonly steps: number } | undefined
+  /**
+   * Whether kernels that were not measured on this adapter are; by default on GPUs only. false: earlier measurements are
+   * not looked at either. A run that goes on keeps its kernels.
+   */
+  readonly tune?: boolean | undefined
   /** Aborted: the step at hand is finished, a checkpoint written, and the training ends. */
   readonly signal?: AbortSignal
   readonly display: Display
@@ -135,6 +141,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
   else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
   const workers = config.workers === undefined ? {} : { workers: config.workers }
   const loader = createLoader({ config, labeled, unlabeled, seed, method, ...workers })
+  const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
   const trainer = await createTrainer(device, model, config, {
     iterationsPerEpoch: loader.iterationsPerEpoch,
     labeled: config.batch_size,
@@ -145,6 +152,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
       if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
     },
   })
+  kernels.fix()
   const evaluator = new Evaluator(device, model, {
     mode: config.eval_mode,
     window: config.crop_size,
@@ -168,6 +176,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
     }
     if (!resume && options.overwrite) clearRun(folder)
     mkdirSync(folder, { recursive: true })
+    kernels.save(folder)
     const resumed = saved && { iteration, logBytes: saved.logBytes }
     const watch = new Watch({ folder, config, display, resumed })
     if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)

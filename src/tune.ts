@@ -1,0 +1,160 @@
+#!/usr/bin/env node
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { runCommand } from './command.js'
+import type { Device } from './engine/device.js'
+import { open } from './engine/node.js'
+import type { Trace } from './engine/rewrite.js'
+import { Store } from './engine/store.js'
+import { type Measurement, Tuning } from './engine/tune.js'
+import { createModel, modelConfig, presets } from './models/deeplabv3plus.js'
+import { type Config, loadConfig, withOverrides } from './train/config.js'
+import { Evaluator } from './train/evaluate.js'
+import { duration } from './train/log.js'
+import { createTrainer } from './train/step.js'
+import { measureUnknown, TuningCache } from './train/tuning.js'
+
+interface Options {
+  config?: string
+  set: string[]
+  model?: string
+  method?: string
+  crop?: number
+  batch?: number
+  size?: [number, number]
+  gpu?: string
+  list?: true
+  clear?: true
+}
+
+function positive(text: string): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expects an integer of at least 1.')
+  return value
+}
+
+function extents(text: string): [number, number] {
+  const [, height, width = height] = /^(\d{1,5})(?:x(\d{1,5}))?$/.exec(text) ?? []
+  if (Number(height) > 0 && Number(width) > 0) return [Number(height), Number(width)]
+  throw new InvalidArgumentError('expects HEIGHTxWIDTH, such as 375x500.')
+}
+
+const command = new Command('tune')
+  .description(
+    'Measures ahead which kernels are fastest on an adapter, for a training step and for evaluation. Training does so at ' +
+      'its start where it runs on a GPU; what was measured once is never measured again.',
+  )
+  .option('--config <file>', 'YAML configuration of the training, see configs/')
+  .option(
+    '--set <key=value>',
+    'changes a key of the configuration; may be repeated',
+    (v, all: string[]) => [...all, v],
+    [],
+  )
+  .addOption(new Option('--model <name>', 'backbone (without --config: resnet50)').choices(Object.keys(presets)))
+  .option('--method <name>', 'supervised, unimatch or prevmatch (without --config: prevmatch)')
+  .option('--crop <pixels>', 'side of the training crops (without --config: 321)', positive)
+  .option('--batch <images>', 'labeled images in a step (without --config: 8)', positive)
+  .option('--size <HxW>', 'images that are evaluated (default: of the size of a crop)', extents)
+  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option('--list', 'show what was measured on the adapter, and measure nothing')
+  .option('--clear', 'forget what was measured on the adapter before')
+  .addHelpText(
+    'after',
+    `
+Examples:
+  node dist/tune.js --config configs/pascal.yaml
+  node dist/tune.js --model resnet101 --crop 801 --batch 2 --size 1024x2048
+  node dist/tune.js --list --gpu nvidia`,
+  )
+
+/** What to measure for; keys that no kernel depends on have any value. */
+function configOf({ config, set, model, method, crop, batch }: Options): Config {
+  const given = { backbone: model, method, crop_size: crop, batch_size: batch }
+  const known = Object.entries(given).filter(([, value]) => value !== undefined)
+  const overrides = [...set, ...known.map(([key, value]) => `${key}=${value}`)]
+  if (config !== undefined) return loadConfig(config, overrides)
+  const defaults = { nclass: 21, crop_size: 321, batch_size: 8, epochs: 1, lr: 0.001 }
+  return withOverrides(defaults, overrides, 'the options')
+}
+
+const digits = (milliseconds: number): string => milliseconds.toFixed(milliseconds < 1 ? 3 : 2)
+
+/** Kernels with their milliseconds, the chosen one marked. */
+function showTimes({ kernels, milliseconds, choice }: Measurement): string {
+  const shown = kernels.map(({ name }, i) => {
+    const time = milliseconds[i] ?? undefined
+    return `${name === choice ? '*' : ''}${name} ${time === undefined ? 'too large' : digits(time)}`
+  })
+  return shown.join('  ')
+}
+
+const showCall = (call: string): string => call.replace(/"/g, '').replace(/:/g, ' ').replace(/[{}]/g, '')
+
+const showRow = (measurement: Measurement): string =>
+  `${showTimes(measurement).padEnd(36)}  ${showCall(measurement.call)}`
+
+/** What the choices save in a program, by the times of the kernels alone. */
+function showGain(what: string, measurements: readonly Measurement[]): string {
+  const sum = (pick: (measurement: Measurement) => number) =>
+    measurements.reduce((total, each) => total + (each.milliseconds[pick(each)] ?? 0), 0)
+  const first = sum(() => 0)
+  const chosen = sum(({ kernels, choice }) => kernels.findIndex(({ name }) => name === choice))
+  const share = first > 0 ? Math.round(100 * (1 - chosen / first)) : 0
+  return (
+    `${what}: ${measurements.length} operators have a choice; ${digits(first)} ms with the first kernel of each, ` +
+    `${digits(chosen)} ms with the chosen ones (${share} % less)`
+  )
+}
+
+async function fill(device: Device, config: Config, size: [number, number], cache: TuningCache): Promise<void> {
+  const begin = performance.now()
+  const tuning = new Tuning(cache.read())
+  const before = tuning.measurements.length
+  measureUnknown(device, tuning, cache, (measurement, done, total) => {
+    console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
+  })
+  const { chooser } = device
+  let seen: Measurement[] = []
+  device.chooser = async (trace: Trace) => {
+    const choose = await chooser?.(trace)
+    seen.push(...tuning.of(trace, device.traits))
+    return choose ?? tuning.choose
+  }
+  const gains: string[] = []
+  const note = (what: string) => {
+    gains.push(showGain(what, seen))
+    seen = []
+  }
+  const { batch_size: labeled, crop_size: height, crop_size: width, method, ignore_index: ignoreIndex } = config
+  const store = new Store(device, 'model')
+  const model = createModel(store, modelConfig(config))
+  const sizes = { labeled, unlabeled: labeled, height, width }
+  const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 1, ...sizes })
+  trainer.destroy()
+  note(`training step, ${method}, ${labeled} images of ${height}x${width}`)
+  const evaluator = new Evaluator(device, model, { mode: config.eval_mode, window: width, ignoreIndex })
+  const [rows, columns] = size
+  await evaluator.predict({ height: rows, width: columns, data: new Uint8Array(rows * columns * 3) })
+  evaluator.destroy()
+  store.destroy()
+  note(`evaluation of an image of ${rows}x${columns}`)
+  for (const line of gains) console.log(line)
+  const fresh = tuning.measurements.length - before
+  const seconds = (performance.now() - begin) / 1000
+  console.log(`${fresh} measured in ${duration(seconds)}, ${before} known before; kept in ${cache.path}`)
+}
+
+await runCommand(async () => {
+  const options = command.parse().opts<Options>()
+  const config = configOf(options)
+  const device = await open({ gpu: options.gpu })
+  console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  const cache = new TuningCache(device.adapter, console.log)
+  if (options.clear) cache.clear()
+  if (options.list) {
+    const known = cache.read()
+    for (const measurement of known) console.log(showRow(measurement))
+    console.log(`${known.length} measured, in ${cache.path}`)
+  } else await fill(device, config, options.size ?? [config.crop_size, config.crop_size], cache)
+  device.destroy()
+})
