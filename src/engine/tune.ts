@@ -159,7 +159,7 @@ const rounds = 5
 /** Milliseconds that the runs of one kernel take in a round, which is waited for once. */
 const roundTime = 10
 const mostRuns = 100
-/** A kernel that takes so many times longer than the fastest at first is not measured further. */
+/** A kernel that takes so many times longer than the fastest in both of the first rounds is not measured further. */
 const hopeless = 2
 
 async function timesOf(device: Device, { node, candidates }: Choice): Promise<(number | null)[]> {
@@ -201,22 +201,27 @@ async function elapsed(device: Device, program: Program, runs: number): Promise<
 /** Milliseconds per run of something that is run so many times. */
 export type Contender = (runs: number) => Promise<number>
 
-/** Times contenders in turns, so that what disturbs the machine disturbs all: the median of each; null where there is none. */
+/**
+ * Times contenders in turns, so that what disturbs the machine disturbs all: the median of each; null where there is
+ * none.
+ */
 export async function timed(contenders: readonly (Contender | undefined)[]): Promise<(number | null)[]> {
-  const first: (number | null)[] = []
+  let quickest = Number.POSITIVE_INFINITY
   for (const run of contenders) {
     // The first run zeroes buffers and loads code.
     await run?.(1)
-    first.push(run ? Math.min(await run(1), await run(1)) : null)
+    if (run) quickest = Math.min(quickest, await run(1))
   }
-  const best = Math.min(...first.map((time) => time ?? Number.POSITIVE_INFINITY))
-  const runs = Math.max(1, Math.min(mostRuns, Math.ceil(roundTime / best)))
-  const promising = contenders.map((run, i) => ((first[i] ?? 0) <= hopeless * best ? run : undefined))
+  const runs = Math.max(1, Math.min(mostRuns, Math.ceil(roundTime / quickest)))
   const times: number[][] = contenders.map(() => [])
   for (let round = 0; round < rounds; round++) {
-    for (const [i, run] of promising.entries()) if (run) times[i]?.push(await run(runs))
+    const best = times.map((list) => Math.min(...list))
+    const bound = round < 2 ? Number.POSITIVE_INFINITY : hopeless * Math.min(...best)
+    for (const [i, run] of contenders.entries()) {
+      if (run && !((best[i] ?? 0) > bound)) times[i]?.push(await run(runs))
+    }
   }
-  return times.map((list, i) => (list.length > 0 ? median(list) : (first[i] ?? null)))
+  return times.map((list) => (list.length > 0 ? median(list) : null))
 }
 
 const median = (list: readonly number[]): number =>
