@@ -97,7 +97,7 @@ const measurement = (call: string, choice: string, sources: readonly string[] = 
 })
 
 test('a known choice stays, and holds for the very same kernels only', () => {
-  const node = { id: 0, op: op as never, inputs: [], attrs: {}, outputs: [], scope: '' }
+  const node = { id: 0, op: op as never, inputs: [], attrs: {}, outputs: [], scope: '', backward: false }
   const call = callOf(node)
   const tuning = new Tuning([measurement(call, 'k1'), measurement(call, 'k0')])
   const candidates = (sources: readonly string[]) => sources.map((source, i) => kernel(`k${i}`, source))
