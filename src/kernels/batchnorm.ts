@@ -1,10 +1,19 @@
 import * as e from '../engine/expr.js'
 import { apply, type Tensor } from '../engine/graph.js'
-import { ceilDiv, defineOp, floatBits, input, output, temporary } from '../engine/op.js'
+import {
+  type Candidate,
+  ceilDiv,
+  defineOp,
+  floatBits,
+  input,
+  type KernelContext,
+  output,
+  temporary,
+} from '../engine/op.js'
 import { elements, spec } from '../engine/shape.js'
 import { mul, pointwise, sub } from './pointwise.js'
 import { sumAllTo } from './reduce.js'
-import { rowWorkgroup, shader } from './shaders.js'
+import { packed, rowWorkgroup, shader } from './shaders.js'
 
 interface StatisticsAttrs {
   readonly momentum: number
@@ -25,39 +34,88 @@ const statisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
       [2, 1],
       [3, 2],
     ]),
-  kernel: ({ inputs: [x = spec([])], attrs: { momentum, eps }, adapter }) => {
+  kernel: (context) => {
+    const {
+      inputs: [x = spec([])],
+      adapter,
+    } = context
     const channels = x.shape.at(-1) ?? 1
     const rows = elements(x.shape) / channels
-    const { WIDTH, HEIGHT } = rowWorkgroup(channels, adapter.software)
-    const limit = adapter.software ? 64 : 512
-    const parts = Math.min(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
-    const partial = spec([parts, channels])
-    return [
-      {
-        name: 'parts',
-        temporaries: [partial, partial],
-        dispatches: [
-          {
-            label: 'batchNorm statistics',
-            source: shader('batchnorm_partial', { constants: { WIDTH, HEIGHT } }),
-            reads: [input(0)],
-            writes: [temporary(0), temporary(1)],
-            uniforms: [rows, channels, parts],
-            grid: [ceilDiv(channels, WIDTH), ceilDiv(parts, HEIGHT), 1],
-          },
-          {
-            label: 'batchNorm statistics finish',
-            source: shader('batchnorm_finish'),
-            reads: [temporary(0), temporary(1)],
-            writes: [output(0), output(1), output(2), output(3)],
-            uniforms: [rows, channels, parts, floatBits(momentum), floatBits(eps)],
-            grid: [ceilDiv(channels, 8), 1, 1],
-          },
-        ],
-      },
-    ]
+    const { packs } = packed(channels)
+    const { WIDTH, HEIGHT } = rowWorkgroup(packs, adapter.software)
+    const groups = ceilDiv(packs, WIDTH)
+    // The work of a few rows takes less time than another dispatch.
+    const whole = adapter.software ? groups > 1 || rows < 4096 : rows <= 16 * HEIGHT
+    const candidates = [wholeStatistics(context, rows, channels), splitStatistics(context, rows, channels)]
+    return whole ? candidates : candidates.reverse()
   },
 })
+
+/** Stretches of rows of nearly equal lengths, none of them empty. */
+function stretches(rows: number, wanted: number): { parts: number; perPart: number } {
+  const perPart = ceilDiv(rows, Math.min(rows, wanted))
+  return { parts: ceilDiv(rows, perPart), perPart }
+}
+
+type StatisticsContext = KernelContext<StatisticsAttrs>
+
+/** One workgroup for all rows of some channels. */
+function wholeStatistics({ attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
+  const { packs, aliases } = packed(channels)
+  const constants = rowWorkgroup(packs, adapter.software)
+  const { parts, perPart } = stretches(rows, constants.HEIGHT)
+  return {
+    name: 'whole',
+    dispatches: [
+      {
+        label: 'batchNorm statistics',
+        source: shader('batchnorm_statistics', { constants, aliases }),
+        reads: [input(0)],
+        writes: [output(0), output(1), output(2), output(3)],
+        uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
+        grid: [ceilDiv(packs, constants.WIDTH), 1, 1],
+      },
+    ],
+  }
+}
+
+/** The rows in parts, then their join. */
+function splitStatistics({ attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
+  const { packs, aliases } = packed(channels)
+  const constants = rowWorkgroup(packs, adapter.software)
+  const { WIDTH, HEIGHT } = constants
+  const limit = adapter.software ? 16 : 512
+  const { parts, perPart } = stretches(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
+  return {
+    name: 'parts',
+    temporaries: [spec([2, parts, channels])],
+    dispatches: [
+      {
+        label: 'batchNorm statistics',
+        source: shader('batchnorm_partial', { constants, aliases }),
+        reads: [input(0)],
+        writes: [temporary(0)],
+        uniforms: [rows, packs, parts, perPart],
+        grid: [ceilDiv(packs, WIDTH), ceilDiv(parts, HEIGHT), 1],
+      },
+      {
+        label: 'batchNorm statistics finish',
+        source: shader('batchnorm_statistics', { constants, aliases, hooks: { moments_of: momentsOfPart } }),
+        reads: [temporary(0)],
+        writes: [output(0), output(1), output(2), output(3)],
+        uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
+        grid: [ceilDiv(packs, WIDTH), 1, 1],
+      },
+    ],
+  }
+}
+
+/** Reads what batchnorm_partial.wgsl wrote. */
+const momentsOfPart = `fn moments_of(part: u32, c: u32) -> Moments {
+  let count = min(u.per_part, u.rows - part * u.per_part);
+  let at = part * u.channels + c;
+  return Moments(f32(count), x[at], x[u.parts * u.channels + at]);
+}`
 
 /** Scale, shift and running statistics of a batch normalisation, each [C]. */
 export interface BatchNormTensors {
