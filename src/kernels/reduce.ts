@@ -14,7 +14,8 @@ import {
 } from '../engine/op.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { broadcastTo } from './pointwise.js'
-import { extentsOf, indexIn, loadAsFloat, storedType, type View, viewIn } from './views.js'
+import { packed, rowWorkgroup } from './shaders.js'
+import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
 
 interface SumAttrs {
   /** What is summed, per element of `space`: one result each. */
@@ -59,70 +60,84 @@ export const sumAllTo = (tensors: readonly Tensor[], shape: Shape): Tensor[] => 
 /** The sum of all elements: a scalar. */
 export const sum = (x: Tensor): Tensor => sumTo(x, [])
 
-/** An iteration space as [outer, reduced, inner]: the result is [outer, inner]. */
-interface Extents {
+/** How the elements of an iteration space are added up. */
+interface Geometry {
+  /** The space as [outer, reduced, inner]; the result is [outer, inner]. */
   readonly outer: number
   readonly reduced: number
   readonly inner: number
+  /** Whether `inner` are channels, and `reduced` rows; else `inner` is 1. */
+  readonly byChannel: boolean
+  /** WGSL of the first row that goes into result `o`. */
+  readonly firstRow: string
+  /** WGSL of `row` and channel `c` of element `r` of a result, whose index is `i`. */
+  readonly indices: string
+  /** Views of operands of which one element goes into a result. */
+  readonly fixed: readonly View[]
 }
 
-/** How element (o, r, n) is named as flat index `i`, `row` and channel `c`. */
-function geometry(space: Shape, shape: Shape): Extents & { indices: string } {
+function geometryOf(space: Shape, shape: Shape): Geometry {
   const { rows, channels, rowsPerSample } = extentsOf(space)
+  const samples = rows / rowsPerSample
   const view: View = elements(shape) === 1 ? 'scalar' : viewIn(space, shape)
-  const byChannel = 'let row = o * u.reduced + r; let c = n; let i = row * u.channels + c;'
-  const byElement = 'let i = o * u.reduced + r; let row = i / u.channels; let c = i - row * u.channels;'
+  const byChannel = { byChannel: true, inner: channels, indices: 'let row = first_row + r; let c = n;' }
+  const byElement = { byChannel: false, inner: 1, indices: 'let row = i / u.channels; let c = i - row * u.channels;' }
   switch (view) {
     case 'scalar':
-      return { outer: 1, reduced: rows * channels, inner: 1, indices: byElement }
+      return { ...byElement, outer: 1, reduced: rows * channels, firstRow: '0u', fixed: ['scalar'] }
+    case 'sample': {
+      const extents = { outer: samples, reduced: rowsPerSample * channels }
+      return { ...byElement, ...extents, firstRow: 'o * u.rows_per_sample', fixed: ['scalar', 'sample'] }
+    }
+    case 'row': {
+      const indices = 'let row = o; let c = r;'
+      const fixed: View[] = ['scalar', 'sample', 'row']
+      return { ...byElement, outer: rows, reduced: channels, firstRow: 'o', indices, fixed }
+    }
     case 'channel':
-      return { outer: 1, reduced: rows, inner: channels, indices: byChannel }
-    case 'sample':
-      return { outer: rows / rowsPerSample, reduced: rowsPerSample * channels, inner: 1, indices: byElement }
-    case 'sampleChannel':
-      return { outer: rows / rowsPerSample, reduced: rowsPerSample, inner: channels, indices: byChannel }
-    case 'row':
-      return { outer: rows, reduced: channels, inner: 1, indices: 'let row = o; let c = r; let i = o * u.reduced + r;' }
+      return { ...byChannel, outer: 1, reduced: rows, firstRow: '0u', fixed: ['scalar', 'channel'] }
+    case 'sampleChannel': {
+      const fixed: View[] = ['scalar', 'channel', 'sample', 'sampleChannel']
+      return { ...byChannel, outer: samples, reduced: rowsPerSample, firstRow: 'o * u.reduced', fixed }
+    }
     default:
       throw new Error(`sum: ${showShape(shape)} is not ${showShape(space)} with axes summed`)
   }
 }
 
+/** What is added up. */
+interface Terms {
+  readonly operands: readonly { readonly spec: Spec; readonly view: View }[]
+  readonly exprs: readonly Expr[]
+  /** Extents by which operands that broadcast are indexed. */
+  readonly channels: number
+  readonly rowsPerSample: number
+}
+
 /** Sums in one dispatch where that is enough work for the adapter's threads, else in parts and then over the parts. */
-function sumKernel(context: KernelContext<SumAttrs>): Candidate {
-  const { inputs, attrs, adapter } = context
-  const { outer, reduced, inner, indices } = geometry(attrs.space, attrs.shape)
-  const { channels, rowsPerSample } = extentsOf(attrs.space)
-  const wanted = adapter.software ? 16 : 512
-  const parts = Math.max(1, Math.min(256, ceilDiv(reduced, 256), ceilDiv(wanted, outer * ceilDiv(inner, 64))))
-  const { code, results } = e.wgslStatements(
-    attrs.exprs,
-    inputs.map((_, i) => `v${i}`),
-  )
-  const loads = inputs.map((source, i) => {
-    const index = indexIn[viewIn(attrs.space, source.shape)]
-    return `let v${i} = ${loadAsFloat(source, `x${i}`, index)};`
-  })
+function sumKernel({ inputs, attrs, adapter }: KernelContext<SumAttrs>): Candidate {
+  const geometry = geometryOf(attrs.space, attrs.shape)
+  const operands = inputs.map((spec) => ({ spec, view: viewIn(attrs.space, spec.shape) }))
+  const terms: Terms = { operands, exprs: attrs.exprs, ...extentsOf(attrs.space) }
+  const walk = walkOf(geometry, terms, adapter.software)
+  const parts = partsOfSum(geometry, walk, inputs.length, adapter.software)
   const reads = inputs.map((_, i) => input(i))
-  const totals = results.map((result, k) => `total${k} += ${result};`)
-  const body = [indices, ...loads, code, ...totals].join('\n')
-  const extents = { outer, reduced, inner }
-  const shape = { count: results.length, uniforms: [channels, rowsPerSample] as const }
-  const outputs = results.map((_, k) => output(k))
-  if (parts === 1) {
-    const dispatch = sumDispatch('sum', inputs, body, extents, 1, shape)
-    return { name: 'sum', dispatches: [{ ...dispatch, reads, writes: outputs }] }
-  }
+  const outputs = attrs.exprs.map((_, k) => output(k))
+  const first = sumDispatch('sum', geometry, terms, walk, parts)
+  if (parts === 1) return { name: 'sum', dispatches: [{ ...first, reads, writes: outputs }] }
+  const { outer, inner } = geometry
   const partial = spec([outer, parts, inner])
-  const partials = results.map((_, k) => temporary(k))
-  const joined = results.map((_, k) => `total${k} += x${k}[i];`)
-  const finish = ['let i = (o * u.reduced + r) * u.inner + n;', ...joined].join('\n')
-  const first = sumDispatch('sum', inputs, body, extents, parts, shape)
-  const partialSpecs = results.map(() => partial)
-  const second = sumDispatch('sum parts', partialSpecs, finish, { outer, reduced: parts, inner }, 1, shape)
+  const partials = attrs.exprs.map((_, k) => temporary(k))
+  const overParts = geometryOf(partial.shape, [outer, 1, inner])
+  const joined: Terms = {
+    operands: attrs.exprs.map(() => ({ spec: partial, view: 'full' })),
+    exprs: attrs.exprs.map((_, k) => e.input(k)),
+    ...extentsOf(partial.shape),
+  }
+  const second = sumDispatch('sum parts', overParts, joined, walkOf(overParts, joined, adapter.software), 1)
   return {
     name: 'sum',
-    temporaries: partialSpecs,
+    temporaries: partials.map(() => partial),
     dispatches: [
       { ...first, reads, writes: partials },
       { ...second, reads: partials, writes: outputs },
@@ -130,59 +145,122 @@ function sumKernel(context: KernelContext<SumAttrs>): Candidate {
   }
 }
 
-/**
- * One pass over [outer, reduced, inner] to [outer, parts, inner]. With an inner axis each thread owns one column;
- * without one the threads of a workgroup share the reduced axis and add up in a tree.
- */
+/** How threads walk: `WIDTH` of a workgroup along the results, `HEIGHT` that share the elements of one. */
+interface Walk {
+  readonly WIDTH: number
+  readonly HEIGHT: number
+  /** Elements that a thread takes at once: channels, or elements of one sum. */
+  readonly pack: 1 | 4
+}
+
+function walkOf({ reduced, inner, byChannel }: Geometry, { operands, channels }: Terms, software: boolean): Walk {
+  if (byChannel && inner > 1) {
+    const { pack, packs } = packed(inner)
+    return { ...rowWorkgroup(packs, software), pack }
+  }
+  // A pack must not cross the border of a sum, nor that of a row where an operand broadcasts.
+  const flat = operands.every(({ view }) => view === 'full' || view === 'scalar')
+  const pack = !byChannel && (flat ? reduced : channels) % 4 === 0 ? 4 : 1
+  return reduced < 256 ? { WIDTH: 64, HEIGHT: 1, pack } : { WIDTH: 1, HEIGHT: 64, pack }
+}
+
+/** Into how many parts each sum is split, for as many workgroups as the adapter needs. */
+function partsOfSum({ outer, reduced, inner }: Geometry, walk: Walk, operands: number, software: boolean): number {
+  const { WIDTH, HEIGHT, pack } = walk
+  const groups = ceilDiv((outer * inner) / (inner > 1 ? pack : 1), WIDTH)
+  // A CPU driver spends as long on another dispatch as a core does on some 2^18 elements.
+  const isShort = outer * reduced * inner * operands < 2 ** 18
+  if (software && (isShort || groups > 2)) return 1
+  const wanted = software ? 16 : 512
+  return Math.max(1, Math.min(256, ceilDiv(wanted, groups), ceilDiv(reduced, HEIGHT * 4 * (inner > 1 ? 1 : pack))))
+}
+
+/** One pass over [outer, reduced, inner] to [outer, parts, inner]. */
 function sumDispatch(
   label: string,
-  inputs: readonly Spec[],
-  body: string,
-  { outer, reduced, inner }: Extents,
+  geometry: Geometry,
+  terms: Terms,
+  { WIDTH, HEIGHT, pack }: Walk,
   parts: number,
-  { count, uniforms: [channels, rowsPerSample] }: { count: number; uniforms: readonly [number, number] },
 ): Omit<Dispatch, 'reads' | 'writes'> {
-  const tree = inner < 8 && reduced >= 64
-  const columns = outer * parts * inner
-  const grid = flatGrid(tree ? columns : ceilDiv(columns, 64))
-  const each = (line: (k: number) => string) => Array.from({ length: count }, (_, k) => line(k)).join('\n')
-  const bindings = inputs.map(
-    (source, i) => `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<${storedType(source)}>;`,
+  const { byChannel, firstRow, indices, fixed } = geometry
+  const { operands, exprs } = terms
+  const inner = byChannel ? geometry.inner / pack : 1
+  const reduced = byChannel ? geometry.reduced : geometry.reduced / pack
+  // Neighbouring threads take neighbouring elements; threads that share rows take neighbouring rows each.
+  const perThread = ceilDiv(reduced, parts * HEIGHT)
+  const interleaved = WIDTH === 1
+  const step = interleaved ? HEIGHT : 1
+  const columns = geometry.outer * inner
+  const [gridX, gridY] = flatGrid(ceilDiv(columns, WIDTH))
+  const { code, results } = e.wgslStatements(
+    exprs,
+    operands.map((_, i) => `v${i}`),
   )
+  const loads = operands.map(({ spec, view }, i) => `let q${i} = ${loadPack(spec, `x${i}`, view, pack)};`)
+  const isFixed = (i: number) => fixed.includes(operands[i]?.view ?? 'full')
+  const perPart = partsOf[pack].map((part) => {
+    const values = operands.map((_, i) => `let v${i} = q${i}${part};`).join(' ')
+    return `{\n${values}\n${code}\n${results.map((result, k) => `total${k}${part} += ${result};`).join(' ')}\n}`
+  })
+  const each = (line: (k: number) => string) => results.map((_, k) => line(k)).join('\n')
+  const packType = pack === 4 ? 'vec4f' : 'f32'
+  const asStored = (value: string) => (byChannel || pack === 1 ? value : `dot(${value}, vec4f(1))`)
+  const bindings = operands.map(
+    ({ spec, view }, i) =>
+      `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<${storedPack(spec, view, pack)}>;`,
+  )
+  const stored = byChannel ? packType : 'f32'
   const source = `struct Uniforms {
-  reduced: u32, inner: u32, parts: u32, count: u32, channels: u32, rows_per_sample: u32, grid_x: u32
+  reduced: u32, inner: u32, parts: u32, columns: u32, channels: u32, rows_per_sample: u32, per_thread: u32, grid_x: u32
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 ${bindings.join('\n')}
-${each((k) => `@group(0) @binding(${inputs.length + 1 + k}) var<storage, read_write> y${k}: array<f32>;`)}
-${tree ? each((k) => `var<workgroup> lanes${k}: array<f32, 64>;`) : ''}
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-let block = group.x + group.y * u.grid_x;
-let column = ${tree ? 'block' : 'block * 64u + lane'};
-if (column >= u.count) { return; }
-let n = column % u.inner;
-let p = (column / u.inner) % u.parts;
-let o = column / (u.inner * u.parts);
-${each((k) => `var total${k} = 0f;`)}
-for (var r = ${tree ? 'p * 64u + lane' : 'p'}; r < u.reduced; r += u.parts${tree ? ' * 64u' : ''}) {
-${body}
+${each((k) => `@group(0) @binding(${operands.length + 1 + k}) var<storage, read_write> y${k}: array<${stored}>;`)}
+${HEIGHT > 1 ? each((k) => `var<workgroup> shared${k}: array<${packType}, ${WIDTH * HEIGHT}>;`) : ''}
+@compute @workgroup_size(${WIDTH}, ${HEIGHT})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
+let column = (group.x + group.y * u.grid_x) * ${WIDTH}u + local.x;
+let part = group.z;
+let o = column / u.inner;
+let n = column - o * u.inner;
+${each((k) => `var total${k} = ${packType}();`)}
+if (column < u.columns) {
+let first_row = ${firstRow};
+let first = part * u.per_thread * ${HEIGHT}u;
+let begin = first + local.y${interleaved ? '' : ' * u.per_thread'};
+let end = min(${interleaved ? `first + u.per_thread * ${HEIGHT}u` : 'begin + u.per_thread'}, u.reduced);
+let step = ${byChannel ? `${step}u * u.inner` : `${step}u`};
+var i = ${byChannel ? '(first_row + begin) * u.inner + n' : 'o * u.reduced + begin'};
+let row = first_row; let c = n;
+${loads.filter((_, i) => isFixed(i)).join('\n')}
+for (var r = begin; r < end; r += ${step}u) {
+${indices}
+${loads.filter((_, i) => !isFixed(i)).join('\n')}
+${perPart.join('\n')}
+i += step;
+}
 }
 ${
-  tree
-    ? `${each((k) => `lanes${k}[lane] = total${k};`)}
-for (var half = 32u; half > 0u; half /= 2u) {
+  HEIGHT > 1
+    ? `let lane = local.y * ${WIDTH}u + local.x;
+${each((k) => `shared${k}[lane] = total${k};`)}
+for (var half = ${HEIGHT / 2}u; half > 0u; half /= 2u) {
 workgroupBarrier();
-if (lane < half) {
-${each((k) => `lanes${k}[lane] += lanes${k}[lane + half];`)}
+if (local.y < half) {
+${each((k) => `total${k} += shared${k}[lane + half * ${WIDTH}u]; shared${k}[lane] = total${k};`)}
 }
-}
-if (lane == 0u) {
-${each((k) => `y${k}[column] = lanes${k}[0];`)}
 }`
-    : each((k) => `y${k}[column] = total${k};`)
+    : ''
+}
+if (local.y == 0u && column < u.columns) {
+let at = (o * u.parts + part) * u.inner + n;
+${each((k) => `y${k}[at] = ${asStored(`total${k}`)};`)}
 }
 }
 `
-  return { label, source, uniforms: [reduced, inner, parts, columns, channels, rowsPerSample, grid[0]], grid }
+  // Where packs cross rows, nothing is indexed by channel.
+  const channels = Math.ceil(terms.channels / pack)
+  const uniforms = [reduced, inner, parts, columns, channels, terms.rowsPerSample, perThread, gridX]
+  return { label, source, uniforms, grid: [gridX, gridY, parts] }
 }

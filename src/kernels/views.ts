@@ -56,3 +56,25 @@ export const loadAsFloat = ({ dtype }: Spec, name: string, index: string): strin
 
 /** WGSL type of a storage array's elements. */
 export const storedType = ({ dtype }: Spec): 'f32' | 'u32' => (dtype === 'f32' ? 'f32' : 'u32')
+
+/** WGSL of the parts of a pack, by which a formula is computed element by element. */
+export const partsOf: Record<1 | 4, readonly string[]> = { 1: [''], 4: ['.x', '.y', '.z', '.w'] }
+
+/** Whether consecutive elements along the last axis are also consecutive in an operand. */
+const isAlongChannels = (view: View): boolean => view === 'full' || view === 'channel' || view === 'sampleChannel'
+
+/** WGSL type of a storage array that is read in packs of consecutive elements. */
+export function storedPack(source: Spec, view: View, pack: 1 | 4): string {
+  const type = storedType(source)
+  // Four bytes are one word.
+  return pack === 1 || source.dtype === 'u8' || !isAlongChannels(view) ? type : type === 'f32' ? 'vec4f' : 'vec4u'
+}
+
+/** WGSL that loads a pack of elements of any type as float32; `i`, `c` and the uniforms count packs, `row` rows. */
+export function loadPack(source: Spec, name: string, view: View, pack: 1 | 4): string {
+  const index = indexIn[view]
+  if (pack === 1) return loadAsFloat(source, name, index)
+  if (!isAlongChannels(view)) return `vec4f(${loadAsFloat(source, name, index)})`
+  if (source.dtype === 'u8') return `vec4f(unpack4xU8(${name}[${index}]))`
+  return source.dtype === 'f32' ? `${name}[${index}]` : `vec4f(${name}[${index}])`
+}
