@@ -5,13 +5,13 @@ alias T = f32;
 alias U = f32;
 
 // x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c / groups, out_c].
-// Grid: 64 threads each of (tiles of R rows) * out_c; y is 1; z: slices. Slice z sums the pixels [z * chunk, (z + 1) *
-// chunk) of dy.
+// Grid: 64 threads each of (tiles of R rows) * out_c; y is 1; z: slices, each of which sums its share of the
+// pixels of dy.
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
   out_h: u32, out_w: u32, out_c: u32, kh: u32,
   kw: u32, stride_h: u32, stride_w: u32, pad_h: u32,
-  pad_w: u32, dil_h: u32, dil_w: u32, chunk: u32,
+  pad_w: u32, dil_h: u32, dil_w: u32, slices: u32,
   groups: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
@@ -51,8 +51,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) id: u
     offset[r] = (ty[r] * i32(s.in_w) + tx[r]) * i32(s.in_c) + i32(c0 + m % read);
   }
 
-  let begin = wg.z * s.chunk;
-  let end = min(begin + s.chunk, s.n * s.out_h * s.out_w);
+  let pixels = s.n * s.out_h * s.out_w;
+  let chunk = (pixels + s.slices - 1) / s.slices;
+  let begin = wg.z * chunk;
+  let end = min(begin + chunk, pixels);
   var ox = begin % s.out_w;
   var oy = begin / s.out_w % s.out_h;
   var image = begin / s.out_w / s.out_h;

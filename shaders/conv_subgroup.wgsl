@@ -1,12 +1,19 @@
 // Convolution, its input gradient and the matrix product, as an implicit GEMM for adapters whose subgroups have 8 lanes.
-// One workgroup is one subgroup. It owns 2 * L pixels by 8 * G output channels; the lanes lie along the channels.
-// A lane-wide load of `a` brings 4 channels of 2 pixels, which are then broadcast: where a load is a gather, loads dominate.
+// One workgroup is one subgroup. It owns P vectors of PIXELS pixels by N vectors of CHANNELS output channels. A product of
+// two vectors is an outer product: one of them meets the other as it is and with its lanes exchanged in every way i ^ j.
+// So a load brings 8 elements that are multiplied 8 times each: where a load is a gather, loads dominate.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
-const L = 16u;
-const G = 2u;
-alias V = vec2f;
+const P = 4u;
+const N = 4u;
+alias V = vec4f;
+// 4 where there are no more, which the lanes then hold twice; else 8.
+const PIXELS = 8u;
+const CHANNELS = 8u;
+const EXCHANGES = min(PIXELS, CHANNELS);
+// Elements of the sum that an iteration adds: more would not fit the instruction cache.
+const K = 2u;
 alias T = f32;
 alias U = f32;
 const INPUT_GRAD = false;
@@ -41,10 +48,10 @@ fn store(pixel: u32, n: u32, v: f32) {
   y[pixel * s.out_c + n] = U(v);
 }
 
-fn weights(tap: u32, k: u32, n: array<u32, G>) -> V {
+fn weights(tap: u32, k: u32, n: array<u32, N>) -> V {
   var b: V;
-  for (var g = 0u; g < G; g++) {
-    b[g] = load_b(tap, min(k, s.in_c - 1), n[g]);
+  for (var g = 0u; g < N; g++) {
+    b[g] = load_b(tap, k, n[g]);
   }
   return b;
 }
@@ -58,47 +65,43 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   let rows = (s.out_h + step.x - 1 - phase.x) / step.x;
   let cols = (s.out_w + step.y - 1 - phase.y) / step.y;
   let pixels = s.n * rows * cols;
-  let m0 = (wg.x + wg.z / phases * s.grid_x) * 2 * L;
+  let m0 = (wg.x + wg.z / phases * s.grid_x) * PIXELS * P;
   if (m0 >= pixels) {
     return;
   }
-  let n0 = wg.y * 8 * G + lane;
-  var n: array<u32, G>;
-  for (var g = 0u; g < G; g++) {
-    n[g] = min(n0 + g * 8, s.out_c - 1);
+  let n0 = wg.y * CHANNELS * N + lane % CHANNELS;
+  var n: array<u32, N>;
+  for (var g = 0u; g < N; g++) {
+    n[g] = min(n0 + g * CHANNELS, s.out_c - 1);
   }
 
-  // Pixel m0 + 2 * l + lane / 4 of each load: its image's first row, and where its window begins.
-  let lk = lane % 4;
+  // The lane's pixel of each vector: where its window begins, the rows of its image before that, and where it is written.
+  // Images take turns, so that a tile covers few places of the map, and a tap outside the map is outside for all of them.
   let scale = select(vec2i(i32(s.stride_h), i32(s.stride_w)), vec2i(1), INPUT_GRAD);
-  var p = m0 + lane / 4;
-  var ox = p % cols;
-  var oy = p / cols % rows;
-  var image = p / cols / rows;
-  let dx = 2 % cols;
-  let dy = 2 / cols % rows;
-  let dn = 2 / cols / rows;
-  var first: array<i32, L>;
-  var py: array<i32, L>;
-  var px: array<i32, L>;
-  for (var l = 0u; l < L; l++) {
-    first[l] = i32(image * s.in_h);
-    py[l] = select(-0x40000000, i32(oy) * scale.x, image < s.n);
-    px[l] = i32(ox) * scale.y;
-    ox += dx;
-    let cx = ox >= cols;
-    ox -= select(0, cols, cx);
-    oy += dy + u32(cx);
-    let cy = oy >= rows;
-    oy -= select(0, rows, cy);
-    image += dn + u32(cy);
+  var py: array<i32, P>;
+  var px: array<i32, P>;
+  var first: array<i32, P>;
+  var written: array<u32, P>;
+  for (var p = 0u; p < P; p++) {
+    let m = m0 + p * PIXELS + lane % PIXELS;
+    let place = m / s.n;
+    let image = m - place * s.n;
+    let oy = place / cols;
+    let ox = place - oy * cols;
+    py[p] = select(-0x40000000, i32(oy) * scale.x, m < pixels);
+    px[p] = i32(ox) * scale.y;
+    first[p] = i32(image * s.in_h);
+    let pixel = (image * s.out_h + oy * step.x + phase.x) * s.out_w + ox * step.y + phase.y;
+    written[p] = select(0xffffffff, pixel, m < pixels);
   }
 
-  var acc0: array<V, L>;
-  var acc1: array<V, L>;
+  // Without dilation the taps of a row of the window read one run of elements.
+  let merged = !INPUT_GRAD && s.dil_w == 1;
+  let span = select(1, i32(s.kw), merged);
+  let run = u32(span) * s.in_c;
+  var acc: array<V, P * EXCHANGES>;
   for (var ky = 0u; ky < s.kh; ky++) {
-    for (var kx = 0u; kx < s.kw; kx++) {
-      let tap = ky * s.kw + kx;
+    for (var kx = 0u; kx < s.kw; kx += u32(span)) {
       var ty = i32(ky * s.dil_h) - i32(s.pad_h);
       var tx = i32(kx * s.dil_w) - i32(s.pad_w);
       var hit = true;
@@ -109,67 +112,57 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
         ty /= i32(s.stride_h);
         tx /= i32(s.stride_w);
       }
-      var at: array<i32, L>;
+      // Elements begin to begin + live - 1 of the run lie within the map.
+      var at: array<i32, P>;
+      var begin: array<u32, P>;
+      var live: array<u32, P>;
       var any = false;
-      for (var l = 0u; l < L; l++) {
-        let iy = py[l] + ty;
-        let ix = px[l] + tx;
-        let inside = hit && u32(iy) < s.in_h && u32(ix) < s.in_w;
-        at[l] = select(-1, ((first[l] + iy) * i32(s.in_w) + ix) * i32(s.in_c) + i32(lk), inside);
-        any |= inside;
+      for (var p = 0u; p < P; p++) {
+        let iy = py[p] + ty;
+        let ix = px[p] + tx;
+        let inside = hit && u32(iy) < s.in_h;
+        let from_x = clamp(-ix, 0, span);
+        let to_x = select(from_x, clamp(i32(s.in_w) - ix, from_x, span), inside);
+        at[p] = ((first[p] + iy) * i32(s.in_w) + ix) * i32(s.in_c);
+        begin[p] = u32(from_x) * s.in_c;
+        live[p] = u32(to_x - from_x) * s.in_c;
+        any |= to_x > from_x;
       }
       if (!subgroupAny(any)) {
         continue;
       }
-      for (var k = 0u; k < s.in_c; k += 4) {
-        let b0 = weights(tap, k, n);
-        let b1 = weights(tap, k + 1, n);
-        let b2 = weights(tap, k + 2, n);
-        let b3 = weights(tap, k + 3, n);
-        let in_k = k + lk < s.in_c;
-        for (var l = 0u; l < L; l++) {
-          let x = select(0.0, load_a(u32(at[l]) + k), in_k && at[l] >= 0);
-          var t = acc0[l];
-          t = fma(V(subgroupBroadcast(x, 0u)), b0, t);
-          t = fma(V(subgroupBroadcast(x, 1u)), b1, t);
-          t = fma(V(subgroupBroadcast(x, 2u)), b2, t);
-          t = fma(V(subgroupBroadcast(x, 3u)), b3, t);
-          acc0[l] = t;
-          t = acc1[l];
-          t = fma(V(subgroupBroadcast(x, 4u)), b0, t);
-          t = fma(V(subgroupBroadcast(x, 5u)), b1, t);
-          t = fma(V(subgroupBroadcast(x, 6u)), b2, t);
-          t = fma(V(subgroupBroadcast(x, 7u)), b3, t);
-          acc1[l] = t;
+      let tap = ky * s.kw + kx;
+      for (var k = 0u; k < run; k += K) {
+        var b: array<V, K>;
+        for (var i = 0u; i < K; i++) {
+          b[i] = weights(tap, min(k + i, run - 1), n);
+        }
+        for (var p = 0u; p < P; p++) {
+          var x: array<f32, K>;
+          for (var i = 0u; i < K; i++) {
+            x[i] = select(0.0, load_a(u32(at[p]) + k + i), k + i - begin[p] < live[p]);
+          }
+          for (var j = 0u; j < EXCHANGES; j++) {
+            var t = acc[p * EXCHANGES + j];
+            for (var i = 0u; i < K; i++) {
+              t = fma(V(subgroupShuffle(x[i], lane ^ j)), b[i], t);
+            }
+            acc[p * EXCHANGES + j] = t;
+          }
         }
       }
     }
   }
 
   // The trip count is unknown to the compiler, which therefore leaves this a loop: unrolled, the stores fill the caches.
-  var sums: array<V, 2 * L>;
-  for (var l = 0u; l < L; l++) {
-    sums[2 * l] = acc0[l];
-    sums[2 * l + 1] = acc1[l];
-  }
-  let count = min(2 * L, pixels - m0);
-  ox = m0 % cols;
-  oy = m0 / cols % rows;
-  image = m0 / cols / rows;
-  for (var r = 0u; r < count; r++) {
-    let pixel = (image * s.out_h + oy * step.x + phase.x) * s.out_w + ox * step.y + phase.y;
-    let v = sums[r];
-    for (var g = 0u; g < G; g++) {
-      if (n0 + g * 8 < s.out_c) {
-        store(pixel, n0 + g * 8, v[g]);
+  let vectors = min(P, (pixels - m0 + PIXELS - 1) / PIXELS);
+  for (var r = 0u; r < vectors * EXCHANGES; r++) {
+    let pixel = subgroupShuffle(written[r / EXCHANGES], lane ^ (r % EXCHANGES));
+    let v = acc[r];
+    for (var g = 0u; g < N; g++) {
+      if (pixel != 0xffffffff && n0 + g * CHANNELS < s.out_c) {
+        store(pixel, n0 + g * CHANNELS, v[g]);
       }
     }
-    ox++;
-    let end_x = ox == cols;
-    ox = select(ox, 0, end_x);
-    oy += u32(end_x);
-    let end_y = oy == rows;
-    oy = select(oy, 0, end_y);
-    image += u32(end_y);
   }
 }

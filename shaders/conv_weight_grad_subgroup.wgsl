@@ -1,23 +1,26 @@
 // Weight gradient of a convolution, as an implicit GEMM for adapters whose subgroups have 8 lanes.
-// One workgroup is one subgroup. It owns 2 * L rows (tap and input channel) by 8 * G output channels of the gradient and
-// sums over a slice of the pixels; the lanes lie along the output channels.
-// A lane-wide load of `x` brings 4 pixels of 2 rows, which are then broadcast: where a load is a gather, loads dominate.
+// One workgroup is one subgroup. It owns P vectors of 8 rows (tap and input channel) by N vectors of CHANNELS output
+// channels of the gradient and sums over a slice of the pixels, by outer products as `conv_subgroup.wgsl` does.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
-const L = 16u;
-const G = 2u;
-alias V = vec2f;
+const P = 4u;
+const N = 4u;
+alias V = vec4f;
+// 4 where there are no more, else 8.
+const CHANNELS = 8u;
+// Pixels that an iteration adds.
+const K = 2u;
 alias T = f32;
 alias U = f32;
 
 // x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c, out_c].
-// Grid: tiles of rows, tiles of channels, slices. Slice z sums the pixels [z * chunk, (z + 1) * chunk) of dy.
+// Grid: tiles of rows, tiles of channels, slices, each of which sums as many of the pixels that meet the tile's taps.
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
   out_h: u32, out_w: u32, out_c: u32, kh: u32,
   kw: u32, stride_h: u32, stride_w: u32, pad_h: u32,
-  pad_w: u32, dil_h: u32, dil_w: u32, chunk: u32,
+  pad_w: u32, dil_h: u32, dil_w: u32, slices: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> x: array<T>;
@@ -36,102 +39,108 @@ fn store(slice: u32, row: u32, n: u32, v: f32) {
   dw[(slice * s.kh * s.kw * s.in_c + row) * s.out_c + n] = U(v);
 }
 
-fn gradients(pixel: u32, n: array<u32, G>) -> V {
+fn gradients(pixel: u32, n: array<u32, N>) -> V {
   var b: V;
-  for (var g = 0u; g < G; g++) {
+  for (var g = 0u; g < N; g++) {
     b[g] = load_b(pixel, n[g]);
   }
   return b;
 }
 
+// The first of `places` windows that reach the map with a tap at `offset`, and the one after the last.
+fn reaching(offset: i32, stride: u32, size: u32, places: u32) -> vec2u {
+  let last = (i32(size + stride) - 1 - offset) / i32(stride);
+  return vec2u((u32(max(-offset, 0)) + stride - 1) / stride, u32(clamp(last, 0, i32(places))));
+}
+
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let rows = s.kh * s.kw * s.in_c;
-  let m0 = wg.x * 2 * L;
-  let n0 = wg.y * 8 * G + lane;
-  var n: array<u32, G>;
-  for (var g = 0u; g < G; g++) {
-    n[g] = min(n0 + g * 8, s.out_c - 1);
+  let m0 = wg.x * 8 * P;
+  let n0 = wg.y * CHANNELS * N + lane % CHANNELS;
+  var n: array<u32, N>;
+  for (var g = 0u; g < N; g++) {
+    n[g] = min(n0 + g * CHANNELS, s.out_c - 1);
   }
 
-  // Row m0 + 2 * l + lane / 4 of each load: the offset of its tap from a pixel's window, and of its element.
-  var ry: array<i32, L>;
-  var rx: array<i32, L>;
-  var ro: array<i32, L>;
-  for (var l = 0u; l < L; l++) {
-    let m = m0 + 2 * l + lane / 4;
+  // The lane's row of each vector: the offset of its tap from a pixel's window, and of its element. The pixels that any
+  // of the rows reads lie in a box of the map.
+  var ry: array<i32, P>;
+  var rx: array<i32, P>;
+  var ro: array<i32, P>;
+  var low = vec2u(s.out_h, s.out_w);
+  var high = vec2u(0);
+  for (var p = 0u; p < P; p++) {
+    let m = m0 + p * 8 + lane;
     let tap = m / s.in_c;
-    ry[l] = select(-0x40000000, i32(tap / s.kw * s.dil_h) - i32(s.pad_h), m < rows);
-    rx[l] = i32(tap % s.kw * s.dil_w) - i32(s.pad_w);
-    ro[l] = (ry[l] * i32(s.in_w) + rx[l]) * i32(s.in_c) + i32(m % s.in_c);
+    let ky = tap / s.kw;
+    let ty = i32(ky * s.dil_h) - i32(s.pad_h);
+    let tx = i32((tap - ky * s.kw) * s.dil_w) - i32(s.pad_w);
+    let y_range = reaching(ty, s.stride_h, s.in_h, s.out_h);
+    let x_range = reaching(tx, s.stride_w, s.in_w, s.out_w);
+    let live = m < rows && y_range.x < y_range.y && x_range.x < x_range.y;
+    low = select(low, min(low, vec2u(y_range.x, x_range.x)), live);
+    high = select(high, max(high, vec2u(y_range.y, x_range.y)), live);
+    ry[p] = select(-0x40000000, ty, live);
+    rx[p] = tx;
+    ro[p] = (ty * i32(s.in_w) + tx) * i32(s.in_c) + i32(m - tap * s.in_c);
   }
+  low = subgroupMin(low);
+  high = max(subgroupMax(high), low);
+  let height = high.x - low.x;
+  let width = high.y - low.y;
+  let pixels = s.n * height * width;
+  let chunk = (pixels + s.slices - 1) / s.slices;
+  let begin = min(wg.z * chunk, pixels);
+  let end = min(begin + chunk, pixels);
 
-  // The lane's pixel: begin + lane % 4, then every fourth.
-  let pixels = s.n * s.out_h * s.out_w;
-  let begin = wg.z * s.chunk;
-  let end = min(begin + s.chunk, pixels);
-  let first = begin + lane % 4;
-  var ox = first % s.out_w;
-  var oy = first / s.out_w % s.out_h;
-  var image = first / s.out_w / s.out_h;
-  let step_x = 4 % s.out_w;
-  let step_y = 4 / s.out_w % s.out_h;
-  let step_n = 4 / s.out_w / s.out_h;
-
-  var acc0: array<V, L>;
-  var acc1: array<V, L>;
-  for (var k = begin; k < end; k += 4) {
-    let iy = i32(oy * s.stride_h);
-    let ix = i32(ox * s.stride_w);
-    let base = ((i32(image * s.in_h) + iy) * i32(s.in_w) + ix) * i32(s.in_c);
-    let live = k + lane % 4 < end;
-    var inside: array<bool, L>;
-    var any = false;
-    for (var l = 0u; l < L; l++) {
-      inside[l] = live && u32(iy + ry[l]) < s.in_h && u32(ix + rx[l]) < s.in_w;
-      any |= inside[l];
+  // The pixel, relative to the box.
+  var ox = begin % max(width, 1);
+  var oy = begin / max(width, 1) % max(height, 1);
+  var image = begin / max(width * height, 1);
+  var acc: array<V, P * CHANNELS>;
+  for (var k = begin; k < end; k += K) {
+    var b: array<V, K>;
+    var base: array<i32, K>;
+    var iy: array<i32, K>;
+    var ix: array<i32, K>;
+    for (var i = 0u; i < K; i++) {
+      // Of a pixel beyond the end, the rows are outside the map, and its gradient is read from another one.
+      let x = ox + low.y;
+      let y = oy + low.x;
+      iy[i] = select(0x20000000, i32(y * s.stride_h), k + i < end);
+      ix[i] = i32(x * s.stride_w);
+      base[i] = ((i32(image * s.in_h) + i32(y * s.stride_h)) * i32(s.in_w) + ix[i]) * i32(s.in_c);
+      b[i] = gradients((image * s.out_h + y) * s.out_w + x, n);
+      let end_x = ox + 1 == width;
+      ox = select(ox + 1, 0, end_x);
+      let end_y = end_x && oy + 1 == height;
+      oy = select(oy + u32(end_x), 0, end_y);
+      image += u32(end_y);
     }
-    if (subgroupAny(any)) {
-      let b0 = gradients(k, n);
-      let b1 = gradients(min(k + 1, end - 1), n);
-      let b2 = gradients(min(k + 2, end - 1), n);
-      let b3 = gradients(min(k + 3, end - 1), n);
-      for (var l = 0u; l < L; l++) {
-        let a = select(0.0, load_a(u32(base + ro[l])), inside[l]);
-        var t = acc0[l];
-        t = fma(V(subgroupBroadcast(a, 0u)), b0, t);
-        t = fma(V(subgroupBroadcast(a, 1u)), b1, t);
-        t = fma(V(subgroupBroadcast(a, 2u)), b2, t);
-        t = fma(V(subgroupBroadcast(a, 3u)), b3, t);
-        acc0[l] = t;
-        t = acc1[l];
-        t = fma(V(subgroupBroadcast(a, 4u)), b0, t);
-        t = fma(V(subgroupBroadcast(a, 5u)), b1, t);
-        t = fma(V(subgroupBroadcast(a, 6u)), b2, t);
-        t = fma(V(subgroupBroadcast(a, 7u)), b3, t);
-        acc1[l] = t;
+    for (var p = 0u; p < P; p++) {
+      var a: array<f32, K>;
+      for (var i = 0u; i < K; i++) {
+        let inside = u32(iy[i] + ry[p]) < s.in_h && u32(ix[i] + rx[p]) < s.in_w;
+        a[i] = select(0.0, load_a(u32(base[i] + ro[p])), inside);
+      }
+      for (var j = 0u; j < CHANNELS; j++) {
+        var t = acc[p * CHANNELS + j];
+        for (var i = 0u; i < K; i++) {
+          t = fma(V(subgroupShuffle(a[i], lane ^ j)), b[i], t);
+        }
+        acc[p * CHANNELS + j] = t;
       }
     }
-    ox += step_x;
-    let carry_x = ox >= s.out_w;
-    ox -= select(0, s.out_w, carry_x);
-    oy += step_y + u32(carry_x);
-    let carry_y = oy >= s.out_h;
-    oy -= select(0, s.out_h, carry_y);
-    image += step_n + u32(carry_y);
   }
 
   // The trip count is unknown to the compiler, which therefore leaves this a loop: unrolled, the stores fill the caches.
-  var sums: array<V, 2 * L>;
-  for (var l = 0u; l < L; l++) {
-    sums[2 * l] = acc0[l];
-    sums[2 * l + 1] = acc1[l];
-  }
-  for (var r = 0u; r < min(2 * L, rows - m0); r++) {
-    let v = sums[r];
-    for (var g = 0u; g < G; g++) {
-      if (n0 + g * 8 < s.out_c) {
-        store(wg.z, m0 + r, n0 + g * 8, v[g]);
+  for (var r = 0u; r < min(P, (rows - m0 + 7) / 8) * CHANNELS; r++) {
+    let m = m0 + r / CHANNELS * 8 + (lane ^ (r % CHANNELS));
+    let v = acc[r];
+    for (var g = 0u; g < N; g++) {
+      if (m < rows && n0 + g * CHANNELS < s.out_c) {
+        store(wg.z, m, n0 + g * CHANNELS, v[g]);
       }
     }
   }

@@ -9,12 +9,12 @@ alias A = T;
 alias B = T;
 
 // x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c, out_c].
-// Grid: tiles of rows, tiles of channels, slices. Slice z sums the pixels [z * chunk, (z + 1) * chunk) of dy.
+// Grid: tiles of rows, tiles of channels, slices, each of which sums its share of the pixels of dy.
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
   out_h: u32, out_w: u32, out_c: u32, kh: u32,
   kw: u32, stride_h: u32, stride_w: u32, pad_h: u32,
-  pad_w: u32, dil_h: u32, dil_w: u32, chunk: u32,
+  pad_w: u32, dil_h: u32, dil_w: u32, slices: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> x: array<A>;
@@ -46,8 +46,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) id: u
   let total = s.kh * s.kw * groups;
   let m0 = wg.x * 8 * R;
   let n0 = wg.y * 32 * C;
-  let begin = wg.z * s.chunk;
-  let end = min(begin + s.chunk, s.n * s.out_h * s.out_w);
+  let pixels = s.n * s.out_h * s.out_w;
+  let chunk = (pixels + s.slices - 1) / s.slices;
+  let begin = wg.z * chunk;
+  let end = min(begin + chunk, pixels);
 
   let tx = id % 8;
   let ty = id / 8;

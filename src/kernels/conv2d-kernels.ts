@@ -50,18 +50,30 @@ interface Tiling {
   readonly columns: number
 }
 
-/** Channels per lane, and the vector that holds them; of two columns' worth the compiler drops an unused half. */
-function lanes(channels: number): { G: number; V: string } {
-  if (channels <= 8) return { G: 1, V: 'vec2f' }
-  return channels > 16 && channels <= 24 ? { G: 3, V: 'vec3f' } : { G: 2, V: 'vec2f' }
-}
-
-/** Register tiles of one subgroup of 8 lanes: what is fast on a CPU driver. */
-function subgroupTiling(name: ShaderName, rows: number, channels: number, inputGrad?: boolean): Tiling {
-  const { G, V } = lanes(channels)
-  const L = rows <= 4 ? 2 : rows <= 16 ? 8 : G === 3 ? 12 : 16
-  const constants = inputGrad === undefined ? { L, G } : { L, G, INPUT_GRAD: inputGrad }
-  return { name: 'subgroup', shader: name, changes: { constants, aliases: { V } }, rows: 2 * L, columns: 8 * G }
+/**
+ * Register tiles of one subgroup of 8 lanes: what is fast on a CPU driver. A tile is vectors of rows by vectors of
+ * columns; the smallest ones hold 4, and are held twice.
+ *
+ * @param rowLanes name of the shader's constant for the rows of a vector, where it has one
+ */
+function subgroupTiling(
+  name: ShaderName,
+  [rows, rowLanes]: readonly [number, string?],
+  channels: number,
+  constants: Readonly<Record<string, boolean>> = {},
+): Tiling {
+  const lanes = (extent: number) => (extent <= 4 ? 4 : 8)
+  const R = rowLanes === undefined ? 8 : lanes(rows)
+  const C = lanes(channels)
+  const P = Math.min(4, ceilDiv(rows, R))
+  // Loads and products of a tile take about as long as 2 + N of its vectors.
+  const cost = (N: number) => ceilDiv(channels, N * C) * (2 + N)
+  const N = [4, 3, 2, 1].reduce((best, each) => (cost(each) < cost(best) ? each : best))
+  const changes = {
+    constants: { P, N, CHANNELS: C, ...(rowLanes === undefined ? {} : { [rowLanes]: R }), ...constants },
+    aliases: { V: `vec${Math.max(2, N)}f` },
+  }
+  return { name: 'subgroup', shader: name, changes, rows: P * R, columns: N * C }
 }
 
 /** Loads four elements at once where every row of a buffer is a whole number of them. */
@@ -118,7 +130,7 @@ export function convCandidates(kind: 'forward' | 'inputGrad', g: ConvGeometry, a
   }
   const tilings = wants(
     adapter,
-    () => subgroupTiling('conv_subgroup', pixels, channels, inputGrad),
+    () => subgroupTiling('conv_subgroup', [pixels, 'PIXELS'], channels, { INPUT_GRAD: inputGrad }),
     () => workgroupTiling(pixels, channels, inputGrad, read[2], inputGrad ? read[2] : channels),
   )
   return tilings.map(({ name, shader: file, changes, rows, columns }) => {
@@ -138,15 +150,13 @@ export function weightGradCandidates(g: ConvGeometry, adapter: AdapterTraits): C
   const wanted = adapter.software ? 8 : busyWorkgroups
   const candidate = (name: string, source: string, across: number, down: number): Candidate => {
     const tiles = across * down
-    const most = tiles >= wanted ? 1 : Math.max(1, Math.min(ceilDiv(wanted, tiles), Math.floor(pixels / 256)))
-    const chunk = ceilDiv(ceilDiv(pixels, most), 4) * 4
-    const slices = ceilDiv(pixels, chunk)
+    const slices = tiles >= wanted ? 1 : Math.max(1, Math.min(ceilDiv(wanted, tiles), Math.floor(pixels / 256)))
     return splitSum(name, size, slices, (target) => ({
       label: 'conv2dWeightGrad',
       source,
       reads: [input(0), input(1)],
       writes: [target],
-      uniforms: shapeUniforms(g, xExtents(g), yExtents(g), chunk),
+      uniforms: shapeUniforms(g, xExtents(g), yExtents(g), slices),
       grid: [across, down, slices],
     }))
   }
@@ -157,7 +167,7 @@ export function weightGradCandidates(g: ConvGeometry, adapter: AdapterTraits): C
   }
   const tilings = wants(
     adapter,
-    () => subgroupTiling('conv_weight_grad_subgroup', rows, g.yChannels),
+    () => subgroupTiling('conv_weight_grad_subgroup', [rows], g.yChannels),
     () => weightGradWorkgroupTiling(g),
   )
   return tilings.map((tiling) => {
