@@ -17,6 +17,8 @@ const K = 2u;
 alias T = f32;
 alias U = f32;
 const INPUT_GRAD = false;
+const Y_BINDING = 3u;
+const VALUES = 1u;
 
 // Forward: a = x [n, in_h, in_w, in_c], w [kh, kw, in_c, out_c], y [n, out_h, out_w, out_c].
 // Input gradient: a = dy [n, in_h, in_w, in_c], w [kh, kw, out_c, in_c], y = dx [n, out_h, out_w, out_c].
@@ -31,7 +33,7 @@ struct Shape {
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> a: array<T>;
 @group(0) @binding(2) var<storage, read> w: array<T>;
-@group(0) @binding(3) var<storage, read_write> y: array<U>;
+@group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
 
 fn load_a(i: u32) -> f32 {
   return f32(a[i]);
@@ -44,7 +46,12 @@ fn load_b(tap: u32, k: u32, n: u32) -> f32 {
   return f32(w[(tap * s.in_c + k) * s.out_c + n]);
 }
 
-fn store(pixel: u32, n: u32, v: f32) {
+// What `store` needs of an output channel, loaded once for all pixels.
+fn channel_values(n: u32) -> array<f32, VALUES> {
+  return array<f32, VALUES>();
+}
+
+fn store(pixel: u32, n: u32, v: f32, values: array<f32, VALUES>) {
   y[pixel * s.out_c + n] = U(v);
 }
 
@@ -154,6 +161,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     }
   }
 
+  var values: array<array<f32, VALUES>, N>;
+  for (var g = 0u; g < N; g++) {
+    values[g] = channel_values(min(n0 + g * CHANNELS, s.out_c - 1));
+  }
   // The trip count is unknown to the compiler, which therefore leaves this a loop: unrolled, the stores fill the caches.
   let vectors = min(P, (pixels - m0 + PIXELS - 1) / PIXELS);
   for (var r = 0u; r < vectors * EXCHANGES; r++) {
@@ -161,7 +172,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     let v = acc[r];
     for (var g = 0u; g < N; g++) {
       if (pixel != 0xffffffff && n0 + g * CHANNELS < s.out_c) {
-        store(pixel, n0 + g * CHANNELS, v[g]);
+        store(pixel, n0 + g * CHANNELS, v[g], values[g]);
       }
     }
   }

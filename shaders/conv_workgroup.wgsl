@@ -8,6 +8,8 @@ alias U = f32;
 alias A = T;
 alias B = T;
 const INPUT_GRAD = false;
+const Y_BINDING = 3u;
+const VALUES = 1u;
 
 // Forward: a = x [n, in_h, in_w, in_c], w [kh, kw, in_c, out_c], y [n, out_h, out_w, out_c].
 // Input gradient: a = dy [n, in_h, in_w, in_c], w [kh, kw, out_c, in_c], y = dx [n, out_h, out_w, out_c].
@@ -22,7 +24,7 @@ struct Shape {
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> a: array<A>;
 @group(0) @binding(2) var<storage, read> w: array<B>;
-@group(0) @binding(3) var<storage, read_write> y: array<U>;
+@group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
 
 const PITCH = 5u;
 var<workgroup> tile_a: array<vec4f, 8 * R * PITCH>;
@@ -40,7 +42,12 @@ fn load_b(i: u32, count: u32) -> vec4f {
   return select(vec4f(), vec4f(f32(w[i]), f32(w[i + 1]), f32(w[i + 2]), f32(w[i + 3])), in);
 }
 
-fn store(pixel: u32, n: u32, v: f32) {
+// What `store` needs of an output channel, loaded once for all pixels.
+fn channel_values(n: u32) -> array<f32, VALUES> {
+  return array<f32, VALUES>();
+}
+
+fn store(pixel: u32, n: u32, v: f32, values: array<f32, VALUES>) {
   y[pixel * s.out_c + n] = U(v);
 }
 
@@ -171,16 +178,20 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) id: u
     workgroupBarrier();
   }
 
+  var written: array<u32, R>;
   for (var r = 0u; r < R; r++) {
     let p = m0 + ty + 8 * r;
-    if (p < pixels) {
-      let pixel =
-        (p / cols / rows * s.out_h + p / cols % rows * step.x + phase.x) * s.out_w + p % cols * step.y + phase.y;
-      for (var j = 0u; j < C; j++) {
-        for (var i = 0u; i < 4; i++) {
-          let n = n0 + (tx + 8 * j) * 4 + i;
-          if (n < s.out_c) {
-            store(pixel, n, acc[r][j][i]);
+    written[r] =
+      (p / cols / rows * s.out_h + p / cols % rows * step.x + phase.x) * s.out_w + p % cols * step.y + phase.y;
+  }
+  for (var j = 0u; j < C; j++) {
+    for (var i = 0u; i < 4; i++) {
+      let n = n0 + (tx + 8 * j) * 4 + i;
+      if (n < s.out_c) {
+        let values = channel_values(n);
+        for (var r = 0u; r < R; r++) {
+          if (m0 + ty + 8 * r < pixels) {
+            store(written[r], n, acc[r][j][i], values);
           }
         }
       }

@@ -96,6 +96,38 @@ export function substitute(e: Expr, replacements: readonly Expr[]): Expr {
   return visit(e)
 }
 
+/**
+ * Splits a formula into the largest parts that depend on fixed inputs alone, and the rest, in which part k is
+ * input `first + k`.
+ */
+export function hoist(e: Expr, isFixed: (index: number) => boolean, first: number): { hoisted: Expr[]; rest: Expr } {
+  const hoisted: Expr[] = []
+  const fixed = new Map<Expr, boolean>()
+  const dependsOnFixedAlone = (node: Expr): boolean => {
+    const known = fixed.get(node)
+    if (known !== undefined) return known
+    const result =
+      node.kind === 'call' ? node.args.every(dependsOnFixedAlone) : node.kind === 'constant' || isFixed(node.index)
+    fixed.set(node, result)
+    return result
+  }
+  const done = new Map<Expr, Expr>()
+  const visit = (node: Expr): Expr => {
+    if (node.kind === 'constant') return node
+    const known = done.get(node)
+    if (known) return known
+    const result = dependsOnFixedAlone(node)
+      ? input(first + hoisted.push(node) - 1)
+      : node.kind === 'call'
+        ? { ...node, args: node.args.map(visit) }
+        : node
+    done.set(node, result)
+    return result
+  }
+  const rest = visit(e)
+  return { hoisted, rest }
+}
+
 /** d e / d input(index). */
 export function derivative(e: Expr, index: number): Expr {
   const done = new Map<Expr, Expr>()

@@ -70,6 +70,15 @@ export interface FormulaAccess<A> {
   set(attrs: A, exprs: readonly Expr[], inputs: readonly Spec[]): A
 }
 
+/** How an operator with one output passes it through a formula before storing it. */
+export interface EpilogueAccess<A> {
+  /**
+   * The attributes with a formula over the result (its input 0) and operands that follow the operator's own inputs and
+   * broadcast to the result; undefined where the operator cannot with these attributes.
+   */
+  set(attrs: A, expr: Expr): A | undefined
+}
+
 /** The declaration of an operator: everything the engine knows of it. */
 export interface Op<A = never> {
   readonly name: string
@@ -85,6 +94,7 @@ export interface Op<A = never> {
    */
   inplace?(attrs: A): ReadonlyMap<number, number>
   readonly formula?: FormulaAccess<A>
+  readonly epilogue?: EpilogueAccess<A>
 }
 
 /** Declares an operator; see `Op` for the parts. */

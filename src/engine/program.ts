@@ -1,5 +1,6 @@
 import type { Arena } from './arena.js'
 import type { Device, Layout } from './device.js'
+import { fuseEpilogues } from './epilogue.js'
 import { fusePointwise } from './fuse.js'
 import { Graph, type Tensor, tracing } from './graph.js'
 import { type Choose, type Command, lower } from './lower.js'
@@ -72,7 +73,9 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
 const firstOf: Choose = (_, candidates) => candidates[0]
 
 function optimized(trace: Trace, device: Device, checkpoint: CompileOptions['checkpoint']): Trace {
-  const fused = fusePointwise(dropDead(shareEqual(trace)), device.traits.maxStorageBuffers)
+  const { maxStorageBuffers } = device.traits
+  const pointwise = fusePointwise(dropDead(shareEqual(trace)), maxStorageBuffers)
+  const fused = fuseEpilogues(pointwise, maxStorageBuffers)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
   return updateEarly(checkpoint ? recompute(fused, checkpoint) : fused)
 }

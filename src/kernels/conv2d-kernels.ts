@@ -1,3 +1,4 @@
+import type { Expr } from '../engine/expr.js'
 import {
   type AdapterTraits,
   type Candidate,
@@ -10,7 +11,8 @@ import {
   temporary,
 } from '../engine/op.js'
 import type { Specialization } from '../engine/shader.js'
-import { spec } from '../engine/shape.js'
+import { type Spec, spec } from '../engine/shape.js'
+import { storeThrough } from './epilogue.js'
 import { type ShaderName, shader } from './shaders.js'
 
 /** A convolution's sizes: x [n, xHeight, xWidth, xChannels] → y [n, yHeight, yWidth, yChannels]. */
@@ -28,6 +30,14 @@ export interface ConvGeometry {
   readonly padding: number
   readonly dilation: number
   readonly groups: number
+}
+
+/** A formula over a convolution's result and further operands, stored in the result's place. */
+export interface Epilogue {
+  readonly expr: Expr
+  /** Specs of the operator's inputs from 2 on. */
+  readonly operands: readonly Spec[]
+  readonly result: Spec
 }
 
 type Extents = readonly [height: number, width: number, channels: number]
@@ -111,12 +121,19 @@ const wants = (adapter: AdapterTraits, subgroup: () => Tiling, workgroup: () => 
   adapter.subgroupSize === 8 ? [subgroup(), workgroup()] : [workgroup()]
 
 /** Kernels of a convolution, or of its input gradient: x or dy, and w, to y or dx. */
-export function convCandidates(kind: 'forward' | 'inputGrad', g: ConvGeometry, adapter: AdapterTraits): Candidate[] {
+export function convCandidates(
+  kind: 'forward' | 'inputGrad',
+  g: ConvGeometry,
+  adapter: AdapterTraits,
+  epilogue?: Epilogue,
+): Candidate[] {
   const inputGrad = kind === 'inputGrad'
   const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
   const [height, width, channels] = written
   const label = inputGrad ? 'conv2dInputGrad' : 'conv2d'
-  const operands = { label, reads: [input(0), input(1)], writes: [output(0)] }
+  const reads = [0, 1, ...(epilogue?.operands.map((_, k) => k + 2) ?? [])].map(input)
+  const operands = { label, reads, writes: [output(0)] }
+  const stored = epilogue ? storeThrough(epilogue.expr, epilogue.operands, epilogue.result) : {}
   // The written pixels of one phase of the stride are reached by the same taps.
   const step = inputGrad ? g.stride : 1
   const pixels = g.n * ceilDiv(height, step) * ceilDiv(width, step)
@@ -137,9 +154,16 @@ export function convCandidates(kind: 'forward' | 'inputGrad', g: ConvGeometry, a
     const [x, layers] = flatGrid(ceilDiv(pixels, rows))
     const uniforms = shapeUniforms(g, read, written, x)
     const grid = [x, ceilDiv(channels, columns), phases * layers] as const
-    return { name, dispatches: [{ ...operands, source: shader(file, changes), uniforms, grid }] }
+    const source = shader(file, together(changes, stored))
+    return { name, dispatches: [{ ...operands, source, uniforms, grid }] }
   })
 }
+
+const together = (a: Specialization, b: Specialization): Specialization => ({
+  constants: { ...a.constants, ...b.constants },
+  aliases: { ...a.aliases, ...b.aliases },
+  hooks: { ...a.hooks, ...b.hooks },
+})
 
 /** Kernels of a convolution's weight gradient: x and dy to dw. */
 export function weightGradCandidates(g: ConvGeometry, adapter: AdapterTraits): Candidate[] {

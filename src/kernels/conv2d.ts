@@ -1,7 +1,8 @@
+import type { Expr } from '../engine/expr.js'
 import { applyOne, type Tensor } from '../engine/graph.js'
-import { defineOp } from '../engine/op.js'
+import { defineOp, type KernelContext } from '../engine/op.js'
 import { type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
-import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-kernels.js'
+import { type ConvGeometry, convCandidates, type Epilogue, weightGradCandidates } from './conv2d-kernels.js'
 
 export interface Conv2dOptions {
   readonly stride?: number
@@ -12,7 +13,10 @@ export interface Conv2dOptions {
   readonly groups?: number
 }
 
-type ConvAttrs = Required<Conv2dOptions>
+interface ConvAttrs extends Required<Conv2dOptions> {
+  /** What is stored, over the result and the operands that follow the operator's own two. */
+  readonly epilogue?: Expr
+}
 
 interface SizedAttrs extends ConvAttrs {
   /** Shape of the gradient: that of x or w. */
@@ -47,6 +51,14 @@ const geometryOf = (x: Spec, w: Spec, y: Spec, { stride, padding, dilation, grou
   return { n, xHeight, xWidth, xChannels, yHeight, yWidth, yChannels, kh, kw, stride, padding, dilation, groups }
 }
 
+/** Grouped kernels store their results as they are. */
+const withEpilogue = <A extends ConvAttrs>(attrs: A, epilogue: Expr): A | undefined =>
+  attrs.groups === 1 ? { ...attrs, epilogue } : undefined
+
+/** The formula that the result passes through, with the tensors that it reads. */
+const epilogueOf = ({ inputs, outputs: [result = spec([])], attrs }: KernelContext<ConvAttrs>): Epilogue | undefined =>
+  attrs.epilogue && { expr: attrs.epilogue, operands: inputs.slice(2), result }
+
 const conv2dOp = defineOp<ConvAttrs>('conv2d', {
   shape: ([x = spec([]), w = spec([])], attrs) => [spec(convShape(x.shape, w.shape, attrs))],
   vjp: ({ inputs: [x, w], attrs, grads: [dy], wanted }) => {
@@ -56,8 +68,16 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
       wanted[1] ? conv2dWeightGrad(x, dy, { ...attrs, size: w.shape }) : undefined,
     ]
   },
-  kernel: ({ inputs: [x = spec([]), w = spec([])], outputs: [y = spec([])], attrs, adapter }) =>
-    convCandidates('forward', geometryOf(x, w, y, attrs), adapter),
+  kernel: (context) => {
+    const {
+      inputs: [x = spec([]), w = spec([])],
+      outputs: [y = spec([])],
+      attrs,
+      adapter,
+    } = context
+    return convCandidates('forward', geometryOf(x, w, y, attrs), adapter, epilogueOf(context))
+  },
+  epilogue: { set: withEpilogue },
 })
 
 const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
@@ -74,8 +94,16 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
       wanted[1] ? conv2dWeightGrad(dx, dy, { ...attrs, size: w.shape }) : undefined,
     ]
   },
-  kernel: ({ inputs: [dy = spec([]), w = spec([])], outputs: [dx = spec([])], attrs, adapter }) =>
-    convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), adapter),
+  kernel: (context) => {
+    const {
+      inputs: [dy = spec([]), w = spec([])],
+      outputs: [dx = spec([])],
+      attrs,
+      adapter,
+    } = context
+    return convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), adapter, epilogueOf(context))
+  },
+  epilogue: { set: withEpilogue },
 })
 
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {

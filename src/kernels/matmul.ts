@@ -1,3 +1,4 @@
+import type { Expr } from '../engine/expr.js'
 import { applyOne, type Tensor } from '../engine/graph.js'
 import { defineOp } from '../engine/op.js'
 import { type Shape, spec } from '../engine/shape.js'
@@ -6,6 +7,8 @@ import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2
 interface MatmulAttrs {
   readonly transposeA: boolean
   readonly transposeB: boolean
+  /** What is stored, over the product and the operands that follow the two matrices. */
+  readonly epilogue?: Expr
 }
 
 /** Rows and columns of a matrix after an optional transposition. */
@@ -44,13 +47,17 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
     const db = () => (transposeB ? matmul(dy, a, { transposeA: true }) : matmul(a, dy, { transposeA: !transposeA }))
     return [wanted[0] ? da() : undefined, wanted[1] ? db() : undefined]
   },
-  kernel: ({ inputs: [a = spec([])], outputs: [y = spec([])], attrs: { transposeA, transposeB }, adapter }) => {
+  kernel: ({ inputs: [a = spec([]), , ...operands], outputs: [y = spec([])], attrs, adapter }) => {
+    const { transposeA, transposeB } = attrs
+    const epilogue = attrs.epilogue && { expr: attrs.epilogue, operands, result: y }
     const [m = 0, n = 0] = y.shape
     const [, k] = extents(a.shape, transposeA)
     if (transposeA) return weightGradCandidates(asConvolution(k, m, n), adapter)
-    if (transposeB) return convCandidates('inputGrad', asConvolution(m, n, k), adapter)
-    return convCandidates('forward', asConvolution(m, k, n), adapter)
+    if (transposeB) return convCandidates('inputGrad', asConvolution(m, n, k), adapter, epilogue)
+    return convCandidates('forward', asConvolution(m, k, n), adapter, epilogue)
   },
+  // The kernels of a transposed first factor write parts of sums.
+  epilogue: { set: (attrs, epilogue) => (attrs.transposeA ? undefined : { ...attrs, epilogue }) },
 })
 
 /**
@@ -63,5 +70,5 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
 export const matmul = (
   a: Tensor,
   b: Tensor,
-  { transposeA = false, transposeB = false }: Partial<MatmulAttrs> = {},
+  { transposeA = false, transposeB = false }: { transposeA?: boolean; transposeB?: boolean } = {},
 ): Tensor => applyOne(matmulOp, [a, b], { transposeA, transposeB })
