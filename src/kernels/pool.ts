@@ -1,9 +1,9 @@
 import { applyOne, type Tensor } from '../engine/graph.js'
-import { ceilDiv, defineOp, flatGrid, input, output } from '../engine/op.js'
-import { elements, type Spec, spec } from '../engine/shape.js'
+import { ceilDiv, type Dispatch, defineOp, flatGrid, input, output } from '../engine/op.js'
+import { type DType, type Spec, spec } from '../engine/shape.js'
 import { scale } from './pointwise.js'
 import { sumTo } from './reduce.js'
-import { rowWorkgroup, shader } from './shaders.js'
+import { packed, shader, stretchesOf } from './shaders.js'
 
 interface PoolAttrs {
   readonly kernel: number
@@ -19,10 +19,37 @@ interface PoolGradAttrs extends PoolAttrs {
 const pooled = (extent: number, { kernel, stride, padding }: PoolAttrs): number =>
   Math.floor((extent + 2 * padding - kernel) / stride) + 1
 
-function poolUniforms(x: Spec, y: Spec, attrs: PoolAttrs, rows: number, gridX: number): number[] {
-  const [, xHeight = 0, xWidth = 0, channels = 0] = x.shape
+/** Taps fit into bytes, of which four make one word, where channels come in packs. */
+const tapType = (channels: number, kernel: number): DType =>
+  packed(channels).pack === 4 && kernel * kernel < 256 ? 'u8' : 'u32'
+
+const bytes = {
+  pack_tap: 'fn pack_tap(value: I) -> u32 {\n  return pack4xU8(value);\n}',
+  unpack_tap: 'fn unpack_tap(value: u32) -> I {\n  return unpack4xU8(value);\n}',
+}
+
+/** A dispatch whose threads walk along `columns` steps of a row of windows or of blocks. */
+function poolDispatch(
+  name: 'maxpool' | 'maxpool_grad',
+  [x, y, tap]: readonly [Spec, Spec, Spec],
+  [rows, columns]: readonly [number, number],
+  { kernel, stride, padding }: PoolAttrs,
+  software: boolean,
+): Omit<Dispatch, 'label' | 'reads' | 'writes'> {
+  const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
   const [, yHeight = 0, yWidth = 0] = y.shape
-  return [rows, channels, xHeight, xWidth, yHeight, yWidth, attrs.kernel, attrs.stride, attrs.padding, gridX]
+  const inPacks = tap.dtype === 'u8'
+  const packs = inPacks ? channels / 4 : channels
+  const { stretches, each } = stretchesOf(n * rows * packs, columns, software)
+  const threads = n * rows * stretches * packs
+  const grid = flatGrid(ceilDiv(threads, 64))
+  const hook = name === 'maxpool' ? 'pack_tap' : 'unpack_tap'
+  const source = shader(name, {
+    constants: { KERNEL: kernel, STRIDE: stride },
+    ...(inPacks ? { aliases: { T: 'vec4f', I: 'vec4u' }, hooks: { [hook]: bytes[hook] } } : {}),
+  })
+  const extents = [packs, xHeight, xWidth, yHeight, yWidth, padding]
+  return { source, uniforms: [threads, ...extents, stretches, each, grid[0], rows, columns], grid }
 }
 
 const maxPoolOp = defineOp<PoolAttrs>('maxPool2d', {
@@ -33,34 +60,33 @@ const maxPoolOp = defineOp<PoolAttrs>('maxPool2d', {
       throw new Error(`padding ${attrs.padding} exceeds half of kernel ${attrs.kernel}`)
     const shape = [n, pooled(height, attrs), pooled(width, attrs), channels]
     if (shape.some((extent) => extent < 1)) throw new Error(`kernel ${attrs.kernel} is larger than the padded map`)
-    return [spec(shape), spec(shape, 'u32')]
+    return [spec(shape), spec(shape, tapType(channels, attrs.kernel))]
   },
   vjp: ({ inputs: [x], outputs: [, tap], attrs, grads: [dy] }) => [
     x && tap && dy && applyOne(maxPoolGradOp, [dy, tap], { ...attrs, shape: x.shape }),
   ],
-  kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], attrs, adapter }) => {
-    const constants = rowWorkgroup(y.shape[3] ?? 1, adapter.software)
-    const rows = elements(y.shape.slice(0, 3))
-    const grid = flatGrid(ceilDiv(rows, constants.HEIGHT))
-    const uniforms = poolUniforms(x, y, attrs, rows, grid[0])
-    const source = shader('maxpool', { constants })
-    const writes = [output(0), output(1)]
-    return [{ name: 'rows', dispatches: [{ label: 'maxPool2d', source, reads: [input(0)], writes, uniforms, grid }] }]
+  kernel: ({ inputs: [x = spec([])], outputs: [y = spec([]), tap = spec([])], attrs, adapter }) => {
+    const [, height = 0, width = 0] = y.shape
+    const dispatch = poolDispatch('maxpool', [x, y, tap], [height, width], attrs, adapter.software)
+    const operands = { label: 'maxPool2d', reads: [input(0)], writes: [output(0), output(1)] }
+    return [{ name: 'rows', dispatches: [{ ...operands, ...dispatch }] }]
   },
 })
 
 const maxPoolGradOp = defineOp<PoolGradAttrs>('maxPool2dGrad', {
   shape: (_, { shape }) => [spec(shape)],
-  kernel: ({ inputs: [dy = spec([])], outputs: [dx = spec([])], attrs, adapter }) => {
-    const constants = rowWorkgroup(dy.shape[3] ?? 1, adapter.software)
-    const rows = elements(dx.shape.slice(0, 3))
-    const grid = flatGrid(ceilDiv(rows, constants.HEIGHT))
-    const uniforms = poolUniforms(dx, dy, attrs, rows, grid[0])
-    const source = shader('maxpool_grad', { constants })
-    const reads = [input(0), input(1)]
-    return [
-      { name: 'rows', dispatches: [{ label: 'maxPool2dGrad', source, reads, writes: [output(0)], uniforms, grid }] },
-    ]
+  kernel: ({ inputs: [dy = spec([]), tap = spec([])], outputs: [dx = spec([])], attrs, adapter }) => {
+    const [, height = 0, width = 0] = dx.shape
+    const blocks = (extent: number) => ceilDiv(extent + attrs.padding, attrs.stride)
+    const dispatch = poolDispatch(
+      'maxpool_grad',
+      [dx, dy, tap],
+      [blocks(height), blocks(width)],
+      attrs,
+      adapter.software,
+    )
+    const operands = { label: 'maxPool2dGrad', reads: [input(0), input(1)], writes: [output(0)] }
+    return [{ name: 'blocks', dispatches: [{ ...operands, ...dispatch }] }]
   },
 })
 

@@ -7,10 +7,12 @@ import {
   floatBits,
   input,
   type KernelContext,
+  type Operand,
   output,
+  temporary,
 } from '../engine/op.js'
-import { elements, type Spec, spec } from '../engine/shape.js'
-import { rowWorkgroup, type ShaderName, shader } from './shaders.js'
+import { type Spec, spec } from '../engine/shape.js'
+import { packed, shader, stretchesOf } from './shaders.js'
 
 interface ResizeAttrs {
   /** Height and width of the result. */
@@ -20,23 +22,32 @@ interface ResizeAttrs {
 /** Input coordinates per output coordinate; an output of one pixel takes input 0. */
 const scaleOf = (from: number, to: number): number => (to > 1 ? (from - 1) / (to - 1) : 0)
 
-/** `small` is what the forward pass reads, `large` what it writes; `walked` is the one with a thread per pixel. */
-function resizeDispatch(
-  label: string,
-  name: ShaderName,
-  small: Spec,
-  large: Spec,
-  walked: Spec,
+function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
+  const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
+  const [, yHeight = 0, yWidth = 0] = y.shape
+  const { packs, aliases } = packed(channels)
+  const { stretches, each } = stretchesOf(n * yHeight * packs, yWidth, software)
+  const threads = n * yHeight * stretches * packs
+  const grid = flatGrid(ceilDiv(threads, 64))
+  const scales = [floatBits(scaleOf(xHeight, yHeight)), floatBits(scaleOf(xWidth, yWidth))]
+  const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, stretches, each, ...scales, grid[0]]
+  const source = shader('resize', { aliases })
+  return { label: 'resizeBilinear', source, reads: [input(0)], writes: [output(0)], uniforms, grid }
+}
+
+/** The gradient along one axis: dy [lines, from, inner] → dx [lines, to, inner]. */
+function gradDispatch(
+  [lines, from, to, inner]: readonly [number, number, number, number],
+  [read, written]: readonly [Operand, Operand],
   software: boolean,
 ): Dispatch {
-  const [, xHeight = 0, xWidth = 0, channels = 0] = small.shape
-  const [, yHeight = 0, yWidth = 0] = large.shape
-  const constants = rowWorkgroup(channels, software)
-  const rows = elements(walked.shape.slice(0, 3))
-  const grid = flatGrid(ceilDiv(rows, constants.HEIGHT))
-  const scales = [floatBits(scaleOf(xHeight, yHeight)), floatBits(scaleOf(xWidth, yWidth))]
-  const uniforms = [rows, channels, xHeight, xWidth, yHeight, yWidth, ...scales, grid[0]]
-  return { label, source: shader(name, { constants }), reads: [input(0)], writes: [output(0)], uniforms, grid }
+  const { packs, aliases } = packed(inner)
+  const { stretches, each } = stretchesOf(lines * packs, to, software)
+  const threads = lines * stretches * packs
+  const grid = flatGrid(ceilDiv(threads, 64))
+  const uniforms = [threads, packs, to, from, stretches, each, floatBits(scaleOf(to, from)), grid[0]]
+  const source = shader('resize_grad', { aliases })
+  return { label: 'resizeBilinearGrad', source, reads: [read], writes: [written], uniforms, grid }
 }
 
 const resized = (x: Spec, [height, width]: readonly [number, number]): Spec[] => {
@@ -51,15 +62,30 @@ const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
   shape: ([x = spec([])], { size }) => resized(x, size),
   vjp: ({ inputs: [x], grads: [dy] }) => [x && dy && applyOne(resizeGradOp, [dy], { size: extent(x) })],
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], adapter }: KernelContext<ResizeAttrs>) => [
-    { name: 'rows', dispatches: [resizeDispatch('resizeBilinear', 'resize', x, y, y, adapter.software)] },
+    { name: 'rows', dispatches: [forwardDispatch(x, y, adapter.software)] },
   ],
 })
 
 const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
   shape: ([dy = spec([])], { size }) => resized(dy, size),
-  kernel: ({ inputs: [dy = spec([])], outputs: [dx = spec([])], adapter }: KernelContext<ResizeAttrs>) => [
-    { name: 'rows', dispatches: [resizeDispatch('resizeBilinearGrad', 'resize_grad', dx, dy, dx, adapter.software)] },
-  ],
+  // Along rows first: their elements are near each other, and what is left for the other axis is smaller.
+  kernel: ({ inputs: [dy = spec([])], outputs: [dx = spec([])], adapter }: KernelContext<ResizeAttrs>) => {
+    const [n = 0, yHeight = 0, yWidth = 0, channels = 0] = dy.shape
+    const [, xHeight = 0, xWidth = 0] = dx.shape
+    const along = [n * yHeight, yWidth, xWidth, channels] as const
+    const across = [n, yHeight, xHeight, xWidth * channels] as const
+    const between = temporary(0)
+    return [
+      {
+        name: 'axes',
+        temporaries: [spec([n, yHeight, xWidth, channels])],
+        dispatches: [
+          gradDispatch(along, [input(0), between], adapter.software),
+          gradDispatch(across, [between, output(0)], adapter.software),
+        ],
+      },
+    ]
+  },
 })
 
 /**
