@@ -3,11 +3,17 @@
 alias T = f32;
 
 struct Uniforms {
-  threads: u32, channels: u32, x_size: u32, y_size: u32, stretches: u32, per_stretch: u32, scale: f32, grid_x: u32,
+  threads: u32, channels: u32, x_size: u32, y_size: u32, stretches: u32, per_stretch: u32, scale: f32, step: f32, grid_x: u32,
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
 @group(0) @binding(2) var<storage, read_write> dx: array<T>;
+
+/// The first element of dy that lies at or behind an element of dx. Which side of a border it is put on by rounding makes
+/// no difference: the weights are continuous there.
+fn first_reader(at: u32) -> u32 {
+  return select(min(u32(ceil(f32(at) * u.step)), u.y_size), u.y_size, at >= u.x_size);
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -26,37 +32,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let end = min(first + u.per_stretch, u.x_size);
 
   var here = T();
-  var to = 0u;
+  var to = first_reader(max(first, 1u) - 1u);
+  var i = (line * y_size + to) * channels + c;
   if (first > 0u) {
-    // What lies between the element before the stretch and the first of it. The division rounds: begin one earlier.
-    to = min(u32(max(f32(first - 1u) / scale - 1f, 0f)), y_size);
-    while (to < y_size) {
-      let position = f32(to) * scale;
-      let at = min(u32(position), last);
-      if (at >= first) {
-        break;
-      }
-      if (at + 1u == first) {
-        here += (position - f32(at)) * dy[(line * y_size + to) * channels + c];
-      }
-      to++;
+    // What lies between the element before the stretch and the first of it.
+    for (let stop = first_reader(first); to < stop; to++) {
+      here += (f32(to) * scale - f32(first - 1u)) * dy[i];
+      i += channels;
     }
   }
-  var i = (line * y_size + to) * channels + c;
   var o = (line * u.x_size + first) * channels + c;
   for (var at = first; at < end; at++) {
     var next = T();
-    while (to < y_size) {
-      let position = f32(to) * scale;
-      if (min(u32(position), last) != at) {
-        break;
-      }
-      let fraction = position - f32(at);
+    for (let stop = first_reader(at + 1u); to < stop; to++) {
+      let fraction = f32(to) * scale - f32(at);
       let value = dy[i];
       here += (1f - fraction) * value;
       next += fraction * value;
       i += channels;
-      to++;
     }
     dx[o] = select(here, here + next, at == last);
     here = next;

@@ -22,6 +22,9 @@ interface ResizeAttrs {
 /** Input coordinates per output coordinate; an output of one pixel takes input 0. */
 const scaleOf = (from: number, to: number): number => (to > 1 ? (from - 1) / (to - 1) : 0)
 
+/** Output coordinates per input coordinate; no output follows the first one where there is only one. */
+const stepOf = (from: number, to: number): number => (to > 1 ? (to - 1) / (from - 1 || 1) : 1e9)
+
 function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
   const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
   const [, yHeight = 0, yWidth = 0] = y.shape
@@ -29,7 +32,7 @@ function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
   const { stretches, each } = stretchesOf(n * yHeight * packs, yWidth, software)
   const threads = n * yHeight * stretches * packs
   const grid = flatGrid(ceilDiv(threads, 64))
-  const scales = [floatBits(scaleOf(xHeight, yHeight)), floatBits(scaleOf(xWidth, yWidth))]
+  const scales = [scaleOf(xHeight, yHeight), scaleOf(xWidth, yWidth), stepOf(xWidth, yWidth)].map(floatBits)
   const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, stretches, each, ...scales, grid[0]]
   const source = shader('resize', { aliases })
   return { label: 'resizeBilinear', source, reads: [input(0)], writes: [output(0)], uniforms, grid }
@@ -45,7 +48,17 @@ function gradDispatch(
   const { stretches, each } = stretchesOf(lines * packs, to, software)
   const threads = lines * stretches * packs
   const grid = flatGrid(ceilDiv(threads, 64))
-  const uniforms = [threads, packs, to, from, stretches, each, floatBits(scaleOf(to, from)), grid[0]]
+  const uniforms = [
+    threads,
+    packs,
+    to,
+    from,
+    stretches,
+    each,
+    floatBits(scaleOf(to, from)),
+    floatBits(stepOf(to, from)),
+    grid[0],
+  ]
   const source = shader('resize_grad', { aliases })
   return { label: 'resizeBilinearGrad', source, reads: [read], writes: [written], uniforms, grid }
 }
