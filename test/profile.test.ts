@@ -258,8 +258,8 @@ clocked('more time stamps than a query set holds are kept in order, and none is 
   )
   const stamps = runs.flatMap(({ start, kernels }) => [start, ...kernels.map(({ end }) => end)])
   assert.ok(stamps.every((stamp, i) => i === 0 || stamp >= (stamps[i - 1] ?? 0)))
-  // Rounding to 0.1 ms would leave few different ones.
-  assert.ok(new Set(stamps).size > stamps.length / 2, `${new Set(stamps).size} different stamps`)
+  // Dawn rounds to multiples of 2^16 ns.
+  assert.ok(stamps.filter((stamp) => stamp % 2 ** 14 !== 0).length > stamps.length / 2, 'the stamps are rounded')
   profiler.destroy()
   program.destroy()
 })
