@@ -62,12 +62,14 @@ const profile: Profile = {
   ordinary: [
     { began: 100, ready: 102, done: 120, runs: [runAt('a', 102, 5, 10), runAt('b', 106, 10, 15)] },
     { began: 120, ready: 120, done: 140, runs: [runAt('a', 120, 23, 35)] },
+    { began: 140, ready: 140, done: 149, runs: [runAt('a', 140, 43, 48)] },
   ],
   detailed: [{ began: 150, ready: 150, done: 175, runs: [runAt('a', 150, 60, 80, kernels)] }],
+  stampCost: 0,
 }
 
 test('kernels are summed by operator, by layer with all that contains it, and by likeness', () => {
-  const summary = summarize(kernels, 2)
+  const summary = summarize(kernels, 2, 0)
   assert.is(summary.milliseconds, 10)
   assert.equal(
     summary.operators.map(({ name, calls, milliseconds, share }) => [name, calls, milliseconds, share]),
@@ -96,17 +98,27 @@ test('kernels are summed by operator, by layer with all that contains it, and by
   assert.is(rest.length, 3)
 })
 
-test('the share of a step in which the device waits is that outside of its programs', () => {
-  const { wall, busy, data, encode, submit } = occupancy(profile.ordinary)
-  assert.equal([wall, busy, data, encode, submit], [20, 11, 1, 1.5, 3])
+test('what a time stamp adds to a kernel is taken off, and no more', () => {
+  const { milliseconds, operators } = summarize(kernels, 1, 1.5e6)
+  assert.equal(
+    operators.map((part) => part.milliseconds),
+    [3.5 + 1.5 + 2.5 + 2.5, 0.5, 0],
+  )
+  assert.is(milliseconds, 10.5)
+})
+
+test('the device waits for JavaScript outside of its programs', () => {
+  // Medians of 20, 20, 9 ms; of 10, 12, 5; of 10, 8, 4; of 2, 0, 0; of 2, 1, 1; and of 4, 2, 2.
+  const expected = { wall: 20, busy: 10, waiting: 8, data: 0, encode: 1, submit: 2 }
+  assert.equal(occupancy(profile.ordinary), expected)
 })
 
 test('the tables show where the time goes', () => {
   const lines = profileTable(profile, 2)
   const text = lines.join('\n')
-  assert.match(text, 'an ordinary step (mean of 2): 20.0 ms')
-  assert.match(text, 'runs programs 11.0 ms (55.0 %), waits for JavaScript 9.00 ms (45.0 %)')
-  assert.match(text, '20.0 ms in 7 kernels')
+  assert.match(text, 'an ordinary step (median of 3): 20.0 ms')
+  assert.match(text, 'runs programs 10.0 ms (50.0 %), waits for JavaScript 8.00 ms (40.0 %)')
+  assert.match(text, '20.0 ms in 7 kernels and copies, less 0.00 us each')
   assert.match(text, /^ +17\.0 +85\.0 % +5 {2}conv$/m)
   // Two levels that hold the same are one row.
   assert.match(text, /^ +1\.00 +5\.0 % +1 {4}head\.0$/m)
@@ -163,6 +175,7 @@ test('the trace has a thread for JavaScript, for programs and for kernels, on on
       ['a', 5000, 5000],
       ['b', 10000, 5000],
       ['a', 23000, 12000],
+      ['a', 43000, 5000],
       ['a', 60000, 20000],
     ],
   )
@@ -290,7 +303,7 @@ clocked('train --profile prints the tables, writes a trace, and trains as withou
   const more = ['--set', 'epochs=4', '--max-iters', '9']
   const timed = trainInto('timed', ...more, '--profile', file, '--profile-steps', '2')
   assert.is(timed.code, 0, timed.errors.join('\n'))
-  assert.match(timed.stdout, /an ordinary step \(mean of 2\): .* ms/)
+  assert.match(timed.stdout, /an ordinary step \(median of 2\): .* ms/)
   assert.match(timed.stdout, /\d % +\d+ {2}conv2d$/m)
   assert.match(timed.stdout, /\d % +\d+ {2}backbone$/m)
   assert.match(timed.stdout, `profile: wrote ${file}`)

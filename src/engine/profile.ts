@@ -41,17 +41,20 @@ export interface StepTimes {
   readonly runs: readonly RunTimes[]
 }
 
-/** The same steps timed twice: as they ordinarily run, and kernel by kernel, which takes longer. */
+/** Steps as they ordinarily run, and steps timed kernel by kernel, which take longer. */
 export interface Profile {
   readonly ordinary: readonly StepTimes[]
   readonly detailed: readonly StepTimes[]
+  /** Nanoseconds that a time stamp adds to each kernel of the detailed steps. */
+  readonly stampCost: number
 }
 
-/** How ordinary steps spend their time, per step in milliseconds. */
+/** How ordinary steps spend their time: medians over the steps, in milliseconds. */
 export interface Occupancy {
   readonly wall: number
-  /** Of the wall time: a program was running on the device. In the rest the device waited for JavaScript. */
+  /** Of the wall time: a program was running on the device, or the device waited for JavaScript. */
   readonly busy: number
+  readonly waiting: number
   /** Of the wall time: JavaScript waited for its data, encoded commands, submitted them. */
   readonly data: number
   readonly encode: number
@@ -92,14 +95,17 @@ const sumOf = <T>(items: readonly T[], value: (item: T) => number): number =>
   items.reduce((total, item) => total + value(item), 0)
 
 export function occupancy(steps: readonly StepTimes[]): Occupancy {
-  const runs = steps.flatMap((step) => step.runs)
-  const count = Math.max(1, steps.length)
+  const median = (value: (step: StepTimes) => number): number =>
+    steps.map(value).sort((a, b) => a - b)[Math.floor(steps.length / 2)] ?? 0
+  const wall = ({ began, done }: StepTimes): number => done - began
+  const busy = ({ runs }: StepTimes): number => sumOf(runs, ({ start, end }) => end - start) / 1e6
   return {
-    wall: sumOf(steps, ({ began, done }) => done - began) / count,
-    busy: sumOf(runs, ({ start, end }) => end - start) / 1e6 / count,
-    data: sumOf(steps, ({ began, ready }) => ready - began) / count,
-    encode: sumOf(runs, ({ began, encoded }) => encoded - began) / count,
-    submit: sumOf(runs, ({ encoded, submitted }) => submitted - encoded) / count,
+    wall: median(wall),
+    busy: median(busy),
+    waiting: median((step) => wall(step) - busy(step)),
+    data: median(({ began, ready }) => ready - began),
+    encode: median(({ runs }) => sumOf(runs, ({ began, encoded }) => encoded - began)),
+    submit: median(({ runs }) => sumOf(runs, ({ encoded, submitted }) => submitted - encoded)),
   }
 }
 
@@ -109,9 +115,14 @@ const pathsOf = (layer: string): string[] => {
   return names.map((_, i) => names.slice(0, i + 1).join('.'))
 }
 
-/** Sums kernels by operator, by layer, and by likeness. */
-export function summarize(kernels: readonly KernelTime[], steps: number): Summary {
-  const total = sumOf(kernels, ({ start, end }) => end - start)
+/**
+ * Sums kernels by operator, by layer, and by likeness.
+ * @param steps over which they are averaged
+ * @param stampCost nanoseconds that each kernel took longer for being timed
+ */
+export function summarize(kernels: readonly KernelTime[], steps: number, stampCost: number): Summary {
+  const timeOf = (list: readonly KernelTime[]) => sumOf(list, ({ start, end }) => Math.max(0, end - start - stampCost))
+  const total = timeOf(kernels)
   const group = (keysOf: (kernel: KernelTime) => readonly string[]): (Part & { members: KernelTime[] })[] => {
     const groups = new Map<string, KernelTime[]>()
     for (const kernel of kernels) {
@@ -122,7 +133,7 @@ export function summarize(kernels: readonly KernelTime[], steps: number): Summar
       }
     }
     const parts = [...groups].map(([name, members]) => {
-      const time = sumOf(members, ({ start, end }) => end - start)
+      const time = timeOf(members)
       const share = total > 0 ? time / total : 0
       return { name, calls: members.length / steps, milliseconds: time / 1e6 / steps, share, members }
     })
@@ -137,7 +148,7 @@ export function summarize(kernels: readonly KernelTime[], steps: number): Summar
       const [first] = part.members
       if (!first) return []
       const layers = [...new Set(part.members.map(({ layer }) => layer))]
-      const time = sumOf(part.members, ({ start, end }) => end - start)
+      const time = timeOf(part.members)
       const gbps = time > 0 ? sumOf(part.members, ({ bytes }) => bytes) / time : 0
       return [{ ...plain(part), op: first.op, kernel: first.kernel, shapes: first.shapes, layers, gbps }]
     }),
@@ -179,18 +190,18 @@ function tree(layers: readonly Part[]): string[] {
  * @param rows kernels to list
  */
 export function profileTable(profile: Profile, rows = 25): string[] {
-  const { wall, busy, data, encode, submit } = occupancy(profile.ordinary)
+  const { wall, busy, waiting, data, encode, submit } = occupancy(profile.ordinary)
   const steps = profile.detailed.length
   const kernels = profile.detailed.flatMap(({ runs }) => runs.flatMap((run) => run.kernels))
-  const summary = summarize(kernels, Math.max(1, steps))
-  const idle = Math.max(0, wall - busy)
+  const summary = summarize(kernels, Math.max(1, steps), profile.stampCost)
   const all = (part: number): string => `${number(part)} ms (${percent(wall > 0 ? part / wall : 0)})`
   return [
-    `an ordinary step (mean of ${profile.ordinary.length}): ${number(wall)} ms`,
-    `  device: runs programs ${all(busy)}, waits for JavaScript ${all(idle)}`,
+    `an ordinary step (median of ${profile.ordinary.length}): ${number(wall)} ms`,
+    `  device: runs programs ${all(busy)}, waits for JavaScript ${all(waiting)}`,
     `  JavaScript: waits for data ${all(data)}, encodes ${all(encode)}, submits ${all(submit)}`,
-    `kernel by kernel (mean of ${steps} further steps, each kernel in a pass of its own): ` +
-      `${number(summary.milliseconds)} ms in ${Math.round(kernels.length / Math.max(1, steps))} kernels and copies`,
+    `kernel by kernel (mean of ${steps} other steps): ${number(summary.milliseconds)} ms in ` +
+      `${Math.round(kernels.length / Math.max(1, steps))} kernels and copies, less ` +
+      `${number(profile.stampCost / 1000)} us each that timing it adds`,
     '',
     `${heading}  operator`,
     ...summary.operators

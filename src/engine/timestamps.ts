@@ -117,6 +117,12 @@ export class Recorder {
 /** The adapter has no clock that programs can read. */
 export class NoTimestampsError extends Error {}
 
+/** Writes a little, so that the next one has to wait for it as most kernels have to wait for those before them. */
+const tinyKernel = `@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(1) fn main() { y[0] += 1; }`
+const tinyKernels = 64
+const measurements = 31
+
 /** Times the programs of a device by the device's own clock. */
 export class Profiler {
   private readonly stamps: Timestamps
@@ -143,6 +149,29 @@ export class Profiler {
       this.device.recorder = undefined
     }
     return { result, runs: await recorder.finish() }
+  }
+
+  /** Nanoseconds that a time stamp adds to a kernel, the median of several measurements. */
+  async stampCost(): Promise<number> {
+    const { gpu } = this.device
+    const pipeline = await this.device.wait(this.device.pipeline('tiny kernel', tinyKernel, 'w'))
+    const buffer = this.device.storage('tiny kernel', 4)
+    const entries = [{ binding: 1, resource: { buffer } }]
+    const bindGroup = gpu.createBindGroup({ layout: this.device.layout('w'), entries })
+    const step: Step = { kind: 'dispatch', pipeline, bindGroup, grid: [1, 1, 1], label: 'tiny kernel' }
+    const steps = Array.from({ length: tinyKernels }, () => step)
+    const costs: number[] = []
+    for (let k = 0; k < measurements; k++) {
+      const encoder = gpu.createCommandEncoder({ label: 'time stamps' })
+      this.stamps.mark(encoder)
+      replay(encoder, 'tiny kernels', steps)
+      replayTimed(encoder, steps, this.stamps)
+      gpu.queue.submit([encoder.finish()])
+      const [begin = 0, middle = 0, ...timed] = await this.stamps.read()
+      costs.push(((timed.at(-1) ?? 0) - middle - (middle - begin)) / tinyKernels)
+    }
+    buffer.destroy()
+    return Math.max(0, costs.sort((a, b) => a - b)[Math.floor(measurements / 2)] ?? 0)
   }
 
   destroy(): void {

@@ -6,11 +6,12 @@ import { UserError } from './error.js'
 /** Steps before the first that counts: fresh buffers are zeroed and queues are empty. */
 export const warmUpSteps = 3
 
-/** Times the steps of a training as they pass: some that warm up, `count` ordinary ones, `count` kernel by kernel. */
+/** Times steps as they pass: after some that warm up, `count` as they ordinarily run and `count` kernel by kernel. */
 export class StepProfiler {
   private readonly profiler: Profiler
   private readonly ordinary: StepTimes[] = []
   private readonly detailed: StepTimes[] = []
+  private stampCost = 0
   private seen = 0
 
   /** @throws UserError where the adapter has no time stamps */
@@ -32,7 +33,8 @@ export class StepProfiler {
 
   /** The profile, once all steps are timed. */
   get profile(): Profile | undefined {
-    return this.detailed.length < this.count ? undefined : { ordinary: this.ordinary, detailed: this.detailed }
+    const { ordinary, detailed, stampCost } = this
+    return detailed.length < this.count ? undefined : { ordinary, detailed, stampCost }
   }
 
   /**
@@ -40,10 +42,14 @@ export class StepProfiler {
    * @param began when the step before was done, by `performance.now()`
    */
   async step<T>(began: number, body: () => Promise<T>): Promise<T> {
-    if (this.seen++ < warmUpSteps || this.profile) return body()
+    if (this.seen++ < warmUpSteps || this.profile) {
+      if (this.seen === warmUpSteps) this.stampCost = await this.profiler.stampCost()
+      return body()
+    }
     const ready = performance.now()
     let done = ready
-    const steps = this.ordinary.length < this.count ? this.ordinary : this.detailed
+    // In turns, so that both see the same state of the machine.
+    const steps = this.ordinary.length > this.detailed.length ? this.detailed : this.ordinary
     const { result, runs } = await this.profiler.record(steps === this.ordinary ? 'runs' : 'kernels', async () => {
       const value = await body()
       done = performance.now()
