@@ -6,7 +6,9 @@ struct Uniforms { rows: u32, channels: u32, ignore_index: u32, grid_x: u32 }
 @group(0) @binding(1) var<storage, read> logits: array<T>;
 @group(0) @binding(2) var<storage, read> targets: array<u32>;
 @group(0) @binding(3) var<storage, read> dloss: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dlogits: array<T>;
+@group(0) @binding(4) var<storage, read> largest_logit: array<f32>;
+@group(0) @binding(5) var<storage, read> total_exp: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dlogits: array<T>;
 
 fn load_target(row: u32) -> u32 {
   return targets[row];
@@ -18,25 +20,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   if (row >= u.rows) {
     return;
   }
+  let channels = u.channels;
   let wanted = load_target(row);
-  let start = row * u.channels;
-  if (wanted == u.ignore_index || wanted >= u.channels) {
-    for (var c = 0u; c < u.channels; c++) {
-      dlogits[start + c] = T(0);
-    }
-    return;
-  }
-  var largest = f32(logits[start]);
-  for (var c = 1u; c < u.channels; c++) {
-    largest = max(largest, f32(logits[start + c]));
-  }
-  var total = 0f;
-  for (var c = 0u; c < u.channels; c++) {
-    total += exp(f32(logits[start + c]) - largest);
-  }
+  let start = row * channels;
+  let end = start + channels;
+  let ignored = wanted == u.ignore_index || wanted >= channels;
+  let at = start + wanted;
+  let largest = largest_logit[row];
   let weight = dloss[row];
-  for (var c = 0u; c < u.channels; c++) {
-    let probability = exp(f32(logits[start + c]) - largest) / total;
-    dlogits[start + c] = T(weight * (probability - select(0f, 1f, c == wanted)));
+  let share = weight / total_exp[row];
+  for (var i = start; i < end; i++) {
+    let gradient = exp(f32(logits[i]) - largest) * share - select(0f, weight, i == at);
+    // A selection, since the gradient of a mean over no rows at all is not a number, which 0 would not hide.
+    dlogits[i] = T(select(gradient, 0f, ignored));
   }
 }

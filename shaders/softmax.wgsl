@@ -12,18 +12,22 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   if (row >= u.rows) {
     return;
   }
-  let start = row * u.channels;
-  var largest = f32(x[start]);
-  for (var c = 1u; c < u.channels; c++) {
-    largest = max(largest, f32(x[start + c]));
+  let channels = u.channels;
+  let start = row * channels;
+  let end = start + channels;
+  let first = f32(x[start]);
+  // Finite, so that a difference from it is a number even where logits are −∞.
+  var largest = max(first, -3.4e38f);
+  var total = exp(first - largest);
+  for (var i = start + 1u; i < end; i++) {
+    let value = f32(x[i]);
+    // One exponential serves both: a new largest value scales the sum down, another one adds to it.
+    let smaller = exp(-abs(value - largest));
+    total = select(total + smaller, fma(total, smaller, 1f), value > largest);
+    largest = max(largest, value);
   }
-  var total = 0f;
-  for (var c = 0u; c < u.channels; c++) {
-    let value = exp(f32(x[start + c]) - largest);
-    y[start + c] = value;
-    total += value;
-  }
-  for (var c = 0u; c < u.channels; c++) {
-    y[start + c] /= total;
+  let share = 1f / total;
+  for (var i = start; i < end; i++) {
+    y[i] = exp(f32(x[i]) - largest) * share;
   }
 }

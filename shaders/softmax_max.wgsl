@@ -13,19 +13,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   if (row >= u.rows) {
     return;
   }
-  let start = row * u.channels;
-  var largest = f32(x[start]);
+  let channels = u.channels;
+  let start = row * channels;
+  let first = f32(x[start]);
+  // Finite, so that a difference from it is a number even where logits are −∞.
+  var largest = max(first, -3.4e38f);
+  var total = exp(first - largest);
   var best = 0u;
-  for (var c = 1u; c < u.channels; c++) {
+  for (var c = 1u; c < channels; c++) {
     let value = f32(x[start + c]);
-    if (value > largest) {
-      largest = value;
-      best = c;
-    }
-  }
-  var total = 0f;
-  for (var c = 0u; c < u.channels; c++) {
-    total += exp(f32(x[start + c]) - largest);
+    let larger = value > largest;
+    // One exponential serves both: a new largest value scales the sum down, another one adds to it.
+    let smaller = exp(-abs(value - largest));
+    total = select(total + smaller, fma(total, smaller, 1f), larger);
+    largest = max(largest, value);
+    best = select(best, c, larger);
   }
   confidence[row] = 1f / total;
   label[row] = best;

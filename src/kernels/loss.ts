@@ -29,14 +29,16 @@ function rowKernel(label: string, name: ShaderName, { inputs, outputs, attrs }: 
   return [{ name: 'rows', dispatches: [{ label, source, reads, writes, uniforms, grid }] }]
 }
 
+/** Logits, target → loss, probability of the target, and what the gradient needs: largest logit, sum of exponentials. */
 const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
   shape: ([logits = spec([]), target = spec([])]) => {
     checkTarget(logits, target)
-    return [spec(target.shape), spec(target.shape)]
+    return Array(4).fill(spec(target.shape))
   },
-  vjp: ({ inputs: [logits, target], attrs, grads: [dy] }) => [
-    logits && target && dy && applyOne(crossEntropyGradOp, [logits, target, dy], attrs),
-  ],
+  vjp: ({ inputs: [logits, target], outputs: [, , largest, total], attrs, grads: [dy] }) => {
+    if (!logits || !target || !largest || !total || !dy) return [undefined]
+    return [applyOne(crossEntropyGradOp, [logits, target, dy, largest, total], attrs)]
+  },
   kernel: (context) => rowKernel('crossEntropy', 'cross_entropy', context),
 })
 
@@ -48,7 +50,7 @@ const crossEntropyGradOp = defineOp<CrossEntropyAttrs>('crossEntropyGrad', {
 /** Loss and probability of the target class per pixel; ignored pixels have loss 0 and probability 1. */
 function crossEntropyParts(logits: Tensor, target: Tensor, ignoreIndex: number): { loss: Tensor; probability: Tensor } {
   const [loss, probability] = apply(crossEntropyOp, [logits, target], { ignoreIndex })
-  if (!loss || !probability) throw new Error('unreachable: crossEntropy has two outputs')
+  if (!loss || !probability) throw new Error('unreachable: crossEntropy has these outputs')
   return { loss, probability: probability.detach() }
 }
 
