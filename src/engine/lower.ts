@@ -100,7 +100,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
       const info = {
         op: op.name,
         layer: node.scope,
-        kernel: op.name.endsWith(dispatch.label) ? candidate.name : `${dispatch.label}, ${candidate.name}`,
+        kernel: op.name.split('+').includes(dispatch.label) ? candidate.name : `${dispatch.label}, ${candidate.name}`,
         shapes: `${showAll(reads)} → ${showAll(writes)}`,
         bytes: [...reads, ...writes].reduce((sum, key) => sum + (values.get(key)?.bytes ?? 0), 0),
       }
