@@ -96,33 +96,50 @@ function randomProgram(
   return { a: any(), b: any(), c: pool.at(-1) ?? any() }
 }
 
-const placeOf = (home: Home): string => {
-  if (home.kind === 'slot') return `slot ${home.slot}`
-  return home.kind === 'input' ? `input ${home.name}` : `variable ${home.variable.name}`
+/** A range of a buffer. */
+interface Range {
+  readonly buffer: string
+  readonly offset: number
+  readonly bytes: number
 }
 
+const rangeOf = (home: Home): Range => {
+  if (home.kind === 'slot') return { buffer: `slot ${home.slot}`, offset: home.offset, bytes: home.bytes }
+  const buffer = home.kind === 'input' ? `input ${home.name}` : `variable ${home.variable.name}`
+  return { buffer, offset: 0, bytes: Number.POSITIVE_INFINITY }
+}
+
+const overlapping = (a: Range, b: Range): boolean =>
+  a.buffer === b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes
+
 /**
- * Executes a plan with names instead of numbers: each home holds the key of the value that was last written to it.
- * Throws where a command would find another value than the one it reads, or would bind one buffer twice.
+ * Executes a plan with names instead of numbers: each range of a buffer holds the key of the value that was last
+ * written to it. Throws where a command would find another value than the one it reads, or would bind a buffer in a way
+ * that WebGPU forbids.
  */
 function simulate(listing: Listing, { commands, commits, homes, outputs }: Plan): void {
-  const homeOf = (key: string): string => {
+  const homeOf = (key: string): Range => {
     const home = homes.get(key)
     if (!home) throw new Error(`${key} has no home`)
-    return placeOf(home)
+    return rangeOf(home)
   }
-  const content = new Map<string, string>()
-  const expectAt = (home: string, key: string, what: string) => {
-    if (content.get(home) !== key) throw new Error(`${what}: ${home} holds ${content.get(home)}, not ${key}`)
+  let content: { range: Range; key: string }[] = []
+  const write = (range: Range, key: string) => {
+    content = [...content.filter((other) => !overlapping(other.range, range)), { range, key }]
   }
-  for (const key of [...listing.inputs.values(), ...listing.variables.values()]) content.set(homeOf(key), key)
+  const expectAt = (range: Range, key: string, what: string) => {
+    const found = content.filter((other) => overlapping(other.range, range)).map((other) => other.key)
+    if (found.join() !== key) throw new Error(`${what}: ${range.buffer} at ${range.offset} holds ${found}, not ${key}`)
+  }
+  for (const key of [...listing.inputs.values(), ...listing.variables.values()]) write(homeOf(key), key)
   const takeovers = new Map(listing.takeovers.map(({ output, input }) => [output, input]))
   const written = new Set<string>()
   for (const command of commands) {
     const what = command.label
     if (command.kind === 'copy') {
       expectAt(homeOf(command.from), command.from, what)
-      content.set(homeOf(command.to), command.from)
+      assert.is.not(homeOf(command.from).buffer, homeOf(command.to).buffer)
+      write(homeOf(command.to), command.from)
       continue
     }
     for (const key of command.reads) expectAt(homeOf(key), key, what)
@@ -131,28 +148,37 @@ function simulate(listing: Listing, { commands, commits, homes, outputs }: Plan)
       if (before !== undefined && !written.has(key)) expectAt(homeOf(key), before, `${what} in place`)
     }
     const bound = command.writes.map(homeOf)
-    assert.is(
-      new Set([...bound, ...command.reads.map(homeOf)]).size,
-      bound.length + new Set(command.reads.map(homeOf)).size,
+    const read = new Set(command.reads.map((key) => homeOf(key).buffer))
+    assert.not.ok(
+      bound.some((range, i) => read.has(range.buffer) || bound.slice(i + 1).some((b) => overlapping(range, b))),
     )
     for (const key of command.writes) {
-      content.set(homeOf(key), key)
+      write(homeOf(key), key)
       written.add(key)
     }
   }
+  const atVariable = ({ name }: Variable): Range => ({ buffer: `variable ${name}`, offset: 0, bytes: 4 })
   for (const { from, variable } of commits) {
     expectAt(homeOf(from), from, `commit of ${variable.name}`)
-    content.set(`variable ${variable.name}`, from)
+    write(atVariable(variable), from)
   }
   for (const [variable, before] of listing.variables) {
-    expectAt(`variable ${variable.name}`, listing.assigned.get(variable) ?? before, 'at the end')
+    expectAt(atVariable(variable), listing.assigned.get(variable) ?? before, 'at the end')
   }
-  for (const [variable, key] of listing.assigned) expectAt(`variable ${variable.name}`, key, 'at the end')
+  for (const [variable, key] of listing.assigned) expectAt(atVariable(variable), key, 'at the end')
   for (const [name, key] of listing.outputs) {
     const home = outputs.get(name)
     if (!home) throw new Error(`output ${name} has no home`)
-    expectAt(placeOf(home), key, `output ${name}`)
+    expectAt(rangeOf(home), key, `output ${name}`)
   }
+}
+
+/** The listing with values of many sizes; what takes over a buffer has the size of what was there. */
+function withRandomSizes(listing: Listing, random: Random): Listing {
+  const sizes = new Map([...listing.values.keys()].map((key) => [key, 100 * (1 + random.integer(20))]))
+  for (const { output, input } of listing.takeovers) sizes.set(output, sizes.get(input) ?? 0)
+  const values = [...listing.values].map(([key, value]) => [key, { ...value, bytes: sizes.get(key) ?? 0 }] as const)
+  return { ...listing, values: new Map(values) }
 }
 
 function trace(names: readonly string[], body: (inputs: Tensor[]) => Record<string, Tensor>, shape: Spec = spec([4])) {
@@ -167,12 +193,16 @@ deviceTest('no plan lets a value be overwritten while it is needed', async (devi
   let copies = 0
   let aliased = 0
   let shared = 0
+  let sideBySide = 0
   let refused = 0
   for (let seed = 0; seed < 400; seed++) {
     const random = new Random(`plan ${seed}`)
     const traced = trace(['x', 'y'], (inputs) => randomProgram(random, variables, inputs))
     const ordered = seed % 2 === 0 ? traced : updateEarly(traced)
-    const listing = lower(ordered, device.traits, (_, candidates) => candidates[0])
+    const listing = withRandomSizes(
+      lower(ordered, device.traits, (_, candidates) => candidates[0]),
+      random,
+    )
     for (const share of [true, false]) {
       let planned: Plan
       try {
@@ -188,10 +218,12 @@ deviceTest('no plan lets a value be overwritten while it is needed', async (devi
       copies += planned.commands.filter(isCopy).length
       aliased += listing.takeovers.length - planned.commands.filter(isCopy).length
       if (share && planned.slots.reduce((total, bytes) => total + bytes, 0) < planned.unsharedBytes) shared++
+      sideBySide += [...planned.homes.values()].filter((home) => home.kind === 'slot' && home.offset > 0).length
     }
   }
   // The programs must have exercised what is checked.
   assert.ok(copies > 20 && aliased > 20 && shared > 100 && refused < 200, `${copies} ${aliased} ${shared} ${refused}`)
+  assert.ok(sideBySide > 100, `${sideBySide} values beside others`)
 })
 
 deviceTest('random programs give the same numbers with and without optimisation', async (device) => {

@@ -5,26 +5,44 @@ import { stepModels, stepTrainer } from '../bench/step.js'
 import { Random } from './cases/case.js'
 import { nullDevice } from './null-device.js'
 
-const randomIntervals = (random: Random, count: number): Interval[] =>
-  Array.from({ length: count }, (_, i) => {
+function randomIntervals(random: Random, count: number): Interval[] {
+  const apart = Array.from({ length: count }, () => new Set<string>())
+  for (let k = 0; k < count; k++) {
+    const [a, b] = [random.integer(count), random.integer(count)]
+    apart[a]?.add(`v${b}`)
+    apart[b]?.add(`v${a}`)
+  }
+  return apart.map((others, i) => {
     const first = random.integer(40)
-    return { key: `v${i}`, bytes: 4 * (1 + random.integer(30)), first, last: first + random.integer(12) }
+    const bytes = 100 * (1 + random.integer(30))
+    return { key: `v${i}`, bytes, first, last: first + random.integer(12), apart: others }
   })
+}
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0)
 
-test('values that live at the same time have slots of their own, each large enough', () => {
+test('values that live at the same time do not overlap, and lie in different slots where they must', () => {
+  let [beside, kept] = [0, 0]
   for (let seed = 0; seed < 50; seed++) {
     const values = randomIntervals(new Random(`slots ${seed}`), 40)
-    const { sizes, of } = assignSlots(values, true)
+    const { sizes, places } = assignSlots(values, true)
+    const placeOf = (key: string) => places.get(key) ?? { slot: -1, offset: 0, bytes: 0 }
     for (const [i, a] of values.entries()) {
-      const slot = of.get(a.key) ?? -1
-      assert.ok((sizes[slot] ?? 0) >= a.bytes, `${a.key} of ${a.bytes} bytes in a slot of ${sizes[slot]}`)
+      const at = placeOf(a.key)
+      assert.is(at.bytes, a.bytes)
+      assert.is(at.offset % 256, 0)
+      assert.ok(at.offset + at.bytes <= (sizes[at.slot] ?? 0), `${a.key} reaches beyond its slot`)
       for (const b of values.slice(i + 1)) {
-        const together = a.first <= b.last && b.first <= a.last
-        assert.not.ok(together && of.get(b.key) === slot, `seed ${seed}: ${a.key} and ${b.key} share slot ${slot}`)
+        const other = placeOf(b.key)
+        if (a.first > b.last || b.first > a.last || at.slot !== other.slot) continue
+        const disjoint = at.offset + at.bytes <= other.offset || other.offset + other.bytes <= at.offset
+        assert.ok(disjoint, `seed ${seed}: ${a.key} and ${b.key} overlap in slot ${at.slot}`)
+        assert.not.ok(a.apart.has(b.key), `seed ${seed}: ${a.key} and ${b.key} share slot ${at.slot}`)
+        beside++
       }
+      kept += a.apart.size
     }
+    assert.ok(Math.max(...sizes) <= Math.max(...values.map(({ bytes }) => bytes)))
     const live = Array.from({ length: 60 }, (_, at) =>
       sum(values.filter(({ first, last }) => first <= at && at <= last).map(({ bytes }) => bytes)),
     )
@@ -32,6 +50,7 @@ test('values that live at the same time have slots of their own, each large enou
     assert.ok(sum(sizes) >= livePeak(values))
     assert.is(sum(assignSlots(values, false).sizes), sum(values.map(({ bytes }) => bytes)))
   }
+  assert.ok(beside > 100 && kept > 100, `${beside} pairs side by side, ${kept} kept apart`)
 })
 
 const steps = [

@@ -155,17 +155,17 @@ export class Device {
   }
 
   /** Contents of `ranges` of buffers, in their order, after all work submitted so far. */
-  async read(ranges: readonly { buffer: GPUBuffer; bytes: number }[]): Promise<ArrayBuffer[]> {
+  async read(ranges: readonly { buffer: GPUBuffer; offset?: number; bytes: number }[]): Promise<ArrayBuffer[]> {
     const total = ranges.reduce((sum, { bytes }) => sum + align(bytes), 0)
     const usage = GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ
     const staging = this.gpu.createBuffer({ label: 'readback', size: Math.max(8, total), usage })
     const encoder = this.gpu.createCommandEncoder({ label: 'readback' })
-    let offset = 0
+    let end = 0
     const starts: number[] = []
-    for (const { buffer, bytes } of ranges) {
-      encoder.copyBufferToBuffer(buffer, 0, staging, offset, Math.ceil(bytes / 4) * 4)
-      starts.push(offset)
-      offset += align(bytes)
+    for (const { buffer, offset = 0, bytes } of ranges) {
+      encoder.copyBufferToBuffer(buffer, offset, staging, end, Math.ceil(bytes / 4) * 4)
+      starts.push(end)
+      end += align(bytes)
     }
     this.gpu.queue.submit([encoder.finish()])
     await this.wait(staging.mapAsync(GPUMapMode.READ))

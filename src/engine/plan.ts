@@ -1,10 +1,10 @@
 import type { Command, Listing, Takeover } from './lower.js'
-import { assignSlots, type Interval, livePeak } from './slots.js'
+import { assignSlots, type Interval, livePeak, type Place } from './slots.js'
 import type { Variable } from './store.js'
 
 /** Where a value lives. */
 export type Home =
-  | { readonly kind: 'slot'; readonly slot: number }
+  | ({ readonly kind: 'slot' } & Place)
   | { readonly kind: 'input'; readonly name: string }
   | { readonly kind: 'variable'; readonly variable: Variable }
 
@@ -21,7 +21,10 @@ export interface Plan {
   readonly homes: ReadonlyMap<string, Home>
   /** Where each output is found after the commits. */
   readonly outputs: ReadonlyMap<string, Home>
-  /** Bytes of each slot: one buffer each, since WebGPU forbids reading and writing one buffer in the same dispatch. */
+  /**
+   * Bytes of each slot, a buffer in which values lie side by side and one after the other. WebGPU forbids reading and
+   * writing one buffer in the same dispatch, even at different places: such values have different slots.
+   */
   readonly slots: readonly number[]
   /** Bytes of all values that live in slots, without sharing. */
   readonly unsharedBytes: number
@@ -49,17 +52,16 @@ export function plan(listing: Listing, share = true): Plan {
   }
   // What the program delivers must survive until its end.
   const delivered = [...listing.outputs.values(), ...listing.assigned.values()].map(root)
-  const intervals = intervalsOf(commands, root, new Set(delivered))
-    .filter(({ key }) => !homes.has(key))
-    .map((life): Interval => ({ ...life, bytes: listing.values.get(life.key)?.bytes ?? 0 }))
+  const bytesOf = (key: string) => listing.values.get(key)?.bytes ?? 0
+  const intervals = intervalsOf(commands, root, bytesOf, new Set(delivered)).filter(({ key }) => !homes.has(key))
   const slots = assignSlots(intervals, share)
   for (const key of listing.values.keys()) {
     if (homes.has(key)) continue
     const base = root(key)
     const home = homes.get(base)
-    const slot = slots.of.get(base)
+    const place = slots.places.get(base)
     if (home) homes.set(key, home)
-    else if (slot !== undefined) homes.set(key, { kind: 'slot', slot })
+    else if (place) homes.set(key, { kind: 'slot', ...place })
   }
   const commits = commitsOf(listing, homes)
   const kept = keepOutputs(listing, homes, commits, slots.sizes.length)
@@ -111,8 +113,9 @@ function keepOutputs(
     const to = `${from} kept`
     const isOverwritten = home.kind === 'variable' && overwritten.has(home.variable)
     if (isOverwritten && !kept.has(to)) {
-      kept.set(to, { kind: 'slot', slot: firstSlot + commands.length })
-      commands.push(copyCommand(listing, 'copy of an output', from, to))
+      const copy = copyCommand(listing, 'copy of an output', from, to)
+      kept.set(to, { kind: 'slot', slot: firstSlot + commands.length, offset: 0, bytes: copy.bytes })
+      commands.push(copy)
     }
     outputs.set(name, kept.get(to) ?? home)
   }
@@ -175,23 +178,25 @@ function chainEnds(takeovers: readonly Takeover[]): (key: string) => string {
 const readsOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.from] : command.reads)
 const writesOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.to] : command.writes)
 
-/** First and last command that touches each value or one that shares its home. */
+/** The lifetime of each value together with those that share its home. */
 function intervalsOf(
   commands: readonly Command[],
   root: (key: string) => string,
+  bytesOf: (key: string) => number,
   delivered: ReadonlySet<string>,
-): Omit<Interval, 'bytes'>[] {
-  const lifetimes = new Map<string, { first: number; last: number }>()
+): Interval[] {
+  const lives = new Map<string, { first: number; last: number; apart: Set<string> }>()
   for (const [i, command] of commands.entries()) {
-    for (const key of [...readsOf(command), ...writesOf(command)].map(root)) {
-      const known = lifetimes.get(key)
-      if (known) known.last = i
-      else lifetimes.set(key, { first: i, last: i })
+    const [reads, writes] = [readsOf(command).map(root), writesOf(command).map(root)]
+    for (const key of [...reads, ...writes]) {
+      const life = lives.get(key) ?? { first: i, last: i, apart: new Set() }
+      life.last = i
+      lives.set(key, life)
     }
+    for (const read of reads) for (const written of writes) lives.get(read)?.apart.add(written)
+    for (const written of writes) for (const read of reads) lives.get(written)?.apart.add(read)
   }
-  return [...lifetimes].map(([key, { first, last }]) => ({
-    key,
-    first,
-    last: delivered.has(key) ? commands.length : last,
-  }))
+  return [...lives].map(([key, { first, last, apart }]) => {
+    return { key, first, last: delivered.has(key) ? commands.length : last, apart, bytes: bytesOf(key) }
+  })
 }

@@ -8,7 +8,7 @@ import type { Dispatch } from './op.js'
 import { type Home, type Plan, plan } from './plan.js'
 import type { KernelInfo } from './profile.js'
 import { recompute } from './recompute.js'
-import { replay, type Step } from './replay.js'
+import { type BufferPlace, replay, type Step } from './replay.js'
 import { dropDead, shareEqual, type Trace, traceOf } from './rewrite.js'
 import { updateEarly } from './schedule.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
@@ -186,7 +186,7 @@ export class Program<
       if (!spec) throw new Error(`${this.label}: no output '${name}'`)
       return spec
     })
-    const ranges = specs.map((spec, i) => ({ buffer: this.outputBuffer(names[i] ?? ''), bytes: byteLength(spec) }))
+    const ranges = specs.map((spec, i) => ({ ...this.outputPlace(names[i] ?? ''), bytes: byteLength(spec) }))
     const copies = await this.device.read(ranges)
     return specs.map((spec, i) => view(copies[i] ?? new ArrayBuffer(0), spec))
   }
@@ -235,10 +235,10 @@ export class Program<
     this.uniforms.destroy()
   }
 
-  private outputBuffer(name: string): GPUBuffer {
+  private outputPlace(name: string): BufferPlace {
     const home = this.planned.outputs.get(name)
     if (!home) throw new Error(`${this.label}: output '${name}' has no buffer`)
-    return this.bufferOf(home, this.lastStores)
+    return this.placeOf(home, this.lastStores)
   }
 
   private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): Step[] {
@@ -257,11 +257,12 @@ export class Program<
     this.rebound = this.rebound.filter(({ stores }) => ![...stores.values()].includes(store))
   }
 
-  private bufferOf(home: Home, stores: ReadonlyMap<Store, Store>): GPUBuffer {
-    if (home.kind === 'variable') return this.variableBuffer(home.variable, stores)
+  /** Where a value begins, and its bytes where the buffer holds others too. */
+  private placeOf(home: Home, stores: ReadonlyMap<Store, Store>): BufferPlace & { readonly size?: number } {
+    if (home.kind === 'variable') return { buffer: this.variableBuffer(home.variable, stores), offset: 0 }
     const buffer = home.kind === 'slot' ? this.slots[home.slot] : this.inputBuffers.get(home.name)
     if (!buffer) throw new Error(`${this.label}: a planned buffer is missing`)
-    return buffer
+    return home.kind === 'slot' ? { buffer, offset: home.offset, size: home.bytes } : { buffer, offset: 0 }
   }
 
   private variableBuffer(variable: Variable, stores: ReadonlyMap<Store, Store>): GPUBuffer {
@@ -291,18 +292,18 @@ export class Program<
   }
 
   private bind(stores: ReadonlyMap<Store, Store>): Step[] {
-    const bufferFor = (key: string): GPUBuffer => {
+    const placeOf = (key: string) => {
       const home = this.planned.homes.get(key)
       if (!home) throw new Error(`${this.label}: value ${key} has no home`)
-      return this.bufferOf(home, stores)
+      return this.placeOf(home, stores)
     }
     const steps = this.planned.commands.map((command): Step => {
       if (command.kind === 'copy') {
-        return { kind: 'copy', from: bufferFor(command.from), to: bufferFor(command.to), bytes: command.bytes }
+        return { kind: 'copy', from: placeOf(command.from), to: placeOf(command.to), bytes: command.bytes }
       }
       const pipeline = this.pipelines.get(command)
       if (!pipeline) throw new Error(`${this.label}: no pipeline for ${command.label}`)
-      const storage = [...command.reads, ...command.writes].map((key) => ({ buffer: bufferFor(key) }))
+      const storage = [...command.reads, ...command.writes].map(placeOf)
       const uniform = this.uniformOffsets.get(command)
       const entries = storage.map((resource, i): GPUBindGroupEntry => ({ binding: i + 1, resource }))
       if (uniform) entries.unshift({ binding: 0, resource: { buffer: this.uniforms, ...uniform } })
@@ -311,8 +312,8 @@ export class Program<
       return { kind: 'dispatch', pipeline, bindGroup, grid: command.dispatch.grid, label: command.label }
     })
     for (const { from, variable } of this.planned.commits) {
-      const to = this.variableBuffer(variable, stores)
-      steps.push({ kind: 'copy', from: bufferFor(from), to, bytes: byteLength(variable.spec) })
+      const to = { buffer: this.variableBuffer(variable, stores), offset: 0 }
+      steps.push({ kind: 'copy', from: placeOf(from), to, bytes: byteLength(variable.spec) })
     }
     return steps
   }

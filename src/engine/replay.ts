@@ -1,5 +1,11 @@
 import type { Timestamps } from './timestamps.js'
 
+/** Where in a buffer a value begins. */
+export interface BufferPlace {
+  readonly buffer: GPUBuffer
+  readonly offset: number
+}
+
 /** What a replay executes, with nothing left to decide. */
 export type Step =
   | {
@@ -9,7 +15,7 @@ export type Step =
       readonly grid: readonly [number, number, number]
       readonly label: string
     }
-  | { readonly kind: 'copy'; readonly from: GPUBuffer; readonly to: GPUBuffer; readonly bytes: number }
+  | { readonly kind: 'copy'; readonly from: BufferPlace; readonly to: BufferPlace; readonly bytes: number }
 
 /** Encodes the steps into as few passes as the copies among them allow. */
 export function replay(encoder: GPUCommandEncoder, label: string, steps: readonly Step[]): void {
@@ -43,7 +49,7 @@ export function replayTimed(encoder: GPUCommandEncoder, steps: readonly Step[], 
 }
 
 const copy = (encoder: GPUCommandEncoder, { from, to, bytes }: Step & { kind: 'copy' }): void =>
-  encoder.copyBufferToBuffer(from, 0, to, 0, bytes)
+  encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes)
 
 function dispatch(pass: GPUComputePassEncoder, { pipeline, bindGroup, grid }: Step & { kind: 'dispatch' }): void {
   pass.setPipeline(pipeline)

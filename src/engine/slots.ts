@@ -4,34 +4,89 @@ export interface Interval {
   readonly bytes: number
   readonly first: number
   readonly last: number
+  /** Values that must not lie in the same buffer while both live: a dispatch reads one of the two and writes the other. */
+  readonly apart: ReadonlySet<string>
+}
+
+/** A range of a slot. */
+export interface Place {
+  readonly slot: number
+  readonly offset: number
+  readonly bytes: number
 }
 
 export interface Slots {
   /** Bytes of each slot. */
   readonly sizes: readonly number[]
-  /** The slot of each value. */
-  readonly of: ReadonlyMap<string, number>
+  readonly places: ReadonlyMap<string, Place>
 }
 
-const overlap = (a: Interval, b: Interval): boolean => a.first <= b.last && b.first <= a.last
+interface Slot {
+  bytes: number
+  /** The values in it by their offsets. */
+  readonly values: { readonly value: Interval; readonly offset: number }[]
+}
+
+/** Offsets of bindings are multiples of this on every adapter. */
+const alignment = 256
+const align = (bytes: number): number => Math.ceil(bytes / alignment) * alignment
 
 /**
- * Interval colouring where colours have sizes: values that never live at the same time share a slot. The largest goes
- * first, into the smallest slot that is free while it lives, so that no slot ever has to grow.
+ * Packs values into buffers by their lifetimes. The largest goes first, each to where the buffers grow least and then
+ * the gap is tightest; no buffer grows beyond the largest value, since adapters limit them.
  *
  * @param share false: every value has a slot of its own
  */
 export function assignSlots(values: readonly Interval[], share: boolean): Slots {
-  const slots: { readonly bytes: number; readonly values: Interval[] }[] = []
-  const of = new Map<string, number>()
-  for (const value of [...values].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    // Sizes fall from slot to slot, so the last one that is free is the smallest.
-    let slot = share ? slots.findLastIndex((other) => !other.values.some((taken) => overlap(taken, value))) : -1
-    if (slot < 0) slot = slots.push({ bytes: value.bytes, values: [] }) - 1
-    slots[slot]?.values.push(value)
-    of.set(value.key, slot)
+  const slots: Slot[] = []
+  const places = new Map<string, Place>()
+  const order = [...values].sort((a, b) => b.bytes - a.bytes || a.first - b.first)
+  const limit = order[0]?.bytes ?? 0
+  for (const value of order) {
+    let best = { slot: slots.length, offset: 0, growth: value.bytes, gap: 0 }
+    for (const [slot, candidate] of share ? slots.entries() : []) {
+      const fit = tightest(candidate, value, limit)
+      if (fit && (fit.growth < best.growth || (fit.growth === best.growth && fit.gap < best.gap)))
+        best = { slot, ...fit }
+    }
+    const { slot, offset } = best
+    const target = slots[slot] ?? { bytes: 0, values: [] }
+    slots[slot] = target
+    place(target, value, offset)
+    places.set(value.key, { slot, offset, bytes: value.bytes })
   }
-  return { sizes: slots.map(({ bytes }) => bytes), of }
+  return { sizes: slots.map(({ bytes }) => bytes), places }
+}
+
+interface Fit {
+  readonly offset: number
+  /** Bytes by which the slot must grow. */
+  readonly growth: number
+  /** Bytes between the neighbours. */
+  readonly gap: number
+}
+
+/** Where in a slot a value fits best; undefined where it fits nowhere. */
+function tightest(slot: Slot, value: Interval, limit: number): Fit | undefined {
+  let best: Fit | undefined
+  let offset = 0
+  for (const { value: other, offset: start } of slot.values) {
+    if (other.last < value.first || value.last < other.first) continue
+    if (value.apart.has(other.key)) return undefined
+    const gap = start - offset
+    if (gap >= value.bytes && gap < (best?.gap ?? Number.POSITIVE_INFINITY)) best = { offset, growth: 0, gap }
+    offset = Math.max(offset, align(start + other.bytes))
+  }
+  const growth = Math.max(0, offset + value.bytes - slot.bytes)
+  const gap = Math.max(value.bytes, slot.bytes - offset)
+  if (best ? growth > 0 || best.gap <= gap : slot.bytes + growth > limit) return best
+  return { offset, growth, gap }
+}
+
+function place(slot: Slot, value: Interval, offset: number): void {
+  slot.bytes = Math.max(slot.bytes, offset + value.bytes)
+  const next = slot.values.findIndex((other) => other.offset > offset)
+  slot.values.splice(next < 0 ? slot.values.length : next, 0, { value, offset })
 }
 
 /** The largest sum of the values that live at the same time: no plan can do with less. */
