@@ -159,7 +159,7 @@ const command = new Command('bench')
   .option('--compare <file>', 'a report of --json: fails where something is slower now by more than the noise')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--profile <file>', 'print the kernels of each training step, and write a trace of them for Perfetto')
-  .option('--profile-steps <count>', 'steps to profile', positive, 5)
+  .option('--profile-steps <count>', 'steps to time so, in turns with as many ordinary ones', positive, 5)
   .addOption(
     new Option('--model <name>', 'model of the training step').choices(Object.keys(stepModels)).default('small'),
   )

@@ -59,7 +59,11 @@ const command = new Command('train')
     'after 3 steps time some by the clock of the GPU, print where their time goes, by operator, layer and kernel, ' +
       'write a trace there for https://ui.perfetto.dev, and go on training',
   )
-  .option('--profile-steps <count>', 'steps to profile, and as many before them as they ordinarily run (10)', positive)
+  .option(
+    '--profile-steps <count>',
+    'steps to time kernel by kernel, in turns with as many ordinary ones (10)',
+    positive,
+  )
   .addHelpText(
     'after',
     `
