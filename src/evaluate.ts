@@ -16,7 +16,8 @@ import { protocolOf } from './train/protocol.js'
 import { scoreTable } from './train/score-table.js'
 import { scoresOf } from './train/scores.js'
 import { epochOf, openTrained, readTrained } from './train/trained.js'
-import { TuningCache, useTuning } from './train/tuning.js'
+import { useTuning } from './train/tuning.js'
+import { TuningCache } from './train/tuning-cache.js'
 import { parseScales } from './train/views.js'
 
 interface Options {

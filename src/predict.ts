@@ -15,7 +15,8 @@ import type { Picture } from './train/pixels.js'
 import { Predictor } from './train/predictor.js'
 import { Progress } from './train/progress.js'
 import { epochOf, openTrained, readTrained } from './train/trained.js'
-import { TuningCache, useTuning } from './train/tuning.js'
+import { useTuning } from './train/tuning.js'
+import { TuningCache } from './train/tuning-cache.js'
 import { parseScales } from './train/views.js'
 
 interface Options {

@@ -51,7 +51,11 @@ const command = new Command('train')
   .option('--seed <number>', 'seed of everything random')
   .option('--max-iters <count>', 'stop after so many iterations', positive)
   .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
-  .option('--tune', 'measure which kernels are fastest on this adapter where that is not known (default: on GPUs only)')
+  .option(
+    '--tune',
+    'measure which kernels are fastest on this adapter where that is not known (default: on GPUs only; a run that ' +
+      'goes on keeps its kernels)',
+  )
   .option('--no-tune', 'neither measure kernels nor use earlier measurements')
   .option('--overwrite', 'replace the run that the folder holds')
   .option(

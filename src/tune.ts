@@ -11,7 +11,8 @@ import { type Config, loadConfig, withOverrides } from './train/config.js'
 import { Evaluator } from './train/evaluate.js'
 import { duration } from './train/log.js'
 import { createTrainer } from './train/step.js'
-import { measureUnknown, TuningCache } from './train/tuning.js'
+import { measureUnknown } from './train/tuning.js'
+import { TuningCache } from './train/tuning-cache.js'
 
 interface Options {
   config?: string

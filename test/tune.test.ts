@@ -18,7 +18,8 @@ import { grad } from '#dist/kernels/autograd.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { mul } from '#dist/kernels/pointwise.js'
 import { sum } from '#dist/kernels/reduce.js'
-import { cacheFolder, measureUnknown, readTuning, TuningCache, useTuning, writeTuning } from '#dist/train/tuning.js'
+import { measureUnknown, useTuning } from '#dist/train/tuning.js'
+import { cacheFolder, readTuning, TuningCache, writeTuning } from '#dist/train/tuning-cache.js'
 import { Random } from './cases/case.js'
 import { skipUnless } from './skip.js'
 
@@ -50,7 +51,7 @@ test('another kernel than the first must be faster by more than the margin', () 
 })
 
 test('one disturbed round changes no time, and what is hopeless is not measured further', async () => {
-  const calls = [0, 0, 0]
+  const calls = [0, 0, 0, 0, 0]
   const contender =
     (index: number, time: number): Contender =>
     async () => {
@@ -59,11 +60,14 @@ test('one disturbed round changes no time, and what is hopeless is not measured 
       // The first run is a warm-up, and one of the later ones is disturbed.
       return call === 1 ? 1000 : call === 3 ? 90 : time
     }
-  const times = await timed([contender(0, 10), contender(1, 12), contender(2, 95), undefined])
-  assert.equal(times, [10, 12, 95, null])
+  assert.equal(await timed([contender(0, 10), contender(1, 12), contender(2, 95), undefined]), [10, 12, 95, null])
   assert.ok((calls[0] ?? 0) > 5)
   assert.is(calls[1], calls[0])
   assert.is(calls[2], 4)
+  // Nothing is left to compare with.
+  await timed([contender(3, 10), contender(4, 95)])
+  assert.is(calls[3], 4)
+  assert.equal(await timed([undefined, undefined]), [null, null])
 })
 
 const op = defineOp<unknown>('product', { shape: () => [spec([1])], kernel: () => [] })
@@ -278,6 +282,7 @@ test('a cache that cannot be written costs a line', async () => {
   writeFileSync(blocked, '')
   const cache = new TuningCache(adapter, (line) => lines.push(line), blocked)
   assert.equal(await cache.add([measurement('one', 'k1')]), [measurement('one', 'k1')])
+  assert.equal(await cache.add([measurement('two', 'k0')]), [measurement('two', 'k0')])
   assert.is(lines.length, 1)
   assert.match(lines[0] ?? '', /not kept/)
 })
@@ -294,7 +299,7 @@ test('what a killed process held is free again', async () => {
 test('processes that measure at the same time agree in the end', async () => {
   const at = join(folder, 'shared')
   const script = join(folder, 'writer.mjs')
-  const library = pathToFileURL(join('dist', 'train', 'tuning.js')).href
+  const library = pathToFileURL(join('dist', 'train', 'tuning-cache.js')).href
   writeFileSync(
     script,
     `import { TuningCache } from ${JSON.stringify(library)}

@@ -132,27 +132,23 @@ export class Tuning {
 
 /**
  * Times the kernels of each choice, one choice after the other.
- * @param onMeasured called after each
+ * @param onMeasured called, and waited for, after each
  */
 export async function measureKernels(
   device: Device,
   choices: readonly Choice[],
-  onMeasured?: (measurement: Measurement, done: number, total: number) => void,
-): Promise<Measurement[]> {
+  onMeasured: (measurement: Measurement, done: number, total: number) => void | Promise<void>,
+): Promise<void> {
   const dispatches = choices.flatMap(({ candidates }) => candidates.flatMap((candidate) => candidate.dispatches))
   const pipelines = dispatches.map((dispatch) => device.pipeline(dispatch.label, dispatch.source, layoutOf(dispatch)))
   // All at once, since they compile in parallel. What fails here fails again, and is reported, where it is measured.
   await device.wait(Promise.allSettled(pipelines))
-  const measured: Measurement[] = []
-  for (const choice of choices) {
+  for (const [i, choice] of choices.entries()) {
     const milliseconds = await timesOf(device, choice)
     const kernels = choice.candidates.map(kernelOf)
     const name = kernels[fastest(milliseconds)]?.name ?? ''
-    const measurement = { call: callOf(choice.node), kernels, milliseconds, choice: name }
-    measured.push(measurement)
-    onMeasured?.(measurement, measured.length, choices.length)
+    await onMeasured({ call: callOf(choice.node), kernels, milliseconds, choice: name }, i + 1, choices.length)
   }
-  return measured
 }
 
 const rounds = 5
@@ -217,9 +213,9 @@ export async function timed(contenders: readonly (Contender | undefined)[]): Pro
   for (let round = 0; round < rounds; round++) {
     const best = times.map((list) => Math.min(...list))
     const bound = round < 2 ? Number.POSITIVE_INFINITY : hopeless * Math.min(...best)
-    for (const [i, run] of contenders.entries()) {
-      if (run && !((best[i] ?? 0) > bound)) times[i]?.push(await run(runs))
-    }
+    const promising = contenders.flatMap((run, i) => (run && !((best[i] ?? 0) > bound) ? [{ run, i }] : []))
+    if (promising.length < 2 && round >= 2) break
+    for (const { run, i } of promising) times[i]?.push(await run(runs))
   }
   return times.map((list) => (list.length > 0 ? median(list) : null))
 }

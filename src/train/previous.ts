@@ -1,6 +1,6 @@
 import type { Device } from '../engine/device.js'
 import { assign, read, type Tensor } from '../engine/graph.js'
-import { compile, type Program } from '../engine/program.js'
+import { type CompileOptions, compile, type Program } from '../engine/program.js'
 import { spec } from '../engine/shape.js'
 import type { Store, Variable } from '../engine/store.js'
 import { normalizeImage } from '../kernels/augment.js'
@@ -105,6 +105,7 @@ export class Ensemble {
     model: DeepLabV3Plus,
     images: readonly [number, number, number, number],
     sum: Variable,
+    progress: Pick<CompileOptions, 'onProgress'> = {},
   ): Promise<Ensemble> {
     const inputs = {
       img_u_w: spec(images, 'u8'),
@@ -118,7 +119,7 @@ export class Ensemble {
       assign(sum, add(where(t.accumulate, read(sum), fill([], 0)), logits))
       return {}
     }
-    return new Ensemble(await compile(device, inputs, body, { label: 'previous models' }), model)
+    return new Ensemble(await compile(device, inputs, body, { label: 'previous models', ...progress }), model)
   }
 
   /** One run per drawn model. */

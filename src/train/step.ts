@@ -115,6 +115,7 @@ export class Trainer {
     options: TrainerOptions,
   ): Promise<Trainer> {
     const { labeled, unlabeled, height, width, gradNorm, onProgress } = options
+    const progress = onProgress ? { onProgress } : {}
     const velocities = createVelocities(model.parameters)
     const workspace = new Store(device, 'workspace')
     let ensemble: Ensemble | undefined
@@ -122,7 +123,7 @@ export class Trainer {
     if (config.method === 'prevmatch') {
       const shape = [2 * unlabeled, quarter(height), quarter(width), model.config.nclass]
       const sum = workspace.declare('previous logits', spec(shape))
-      ensemble = await Ensemble.compile(device, model, [unlabeled, height, width, 3], sum)
+      ensemble = await Ensemble.compile(device, model, [unlabeled, height, width, 3], sum, progress)
       previousLogits = sum
     }
     const { criterion, ignore_index: ignoreIndex, conf_thresh: threshold, prev, dataset } = config
@@ -136,7 +137,6 @@ export class Trainer {
       const gradients = updateParameters(losses.total_loss, model.parameters, velocities, rates)
       return gradNorm ? { ...losses, grad_norm: globalNorm(gradients) } : { ...losses }
     }
-    const progress = onProgress ? { onProgress } : {}
     const specs = inputSpecs(model, config, options)
     const checkpoint = stageOf(config.checkpoint ?? [])
     const program = await compile(device, specs, body, { label: `${config.method} step`, checkpoint, ...progress })

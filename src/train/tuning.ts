@@ -1,198 +1,7 @@
-import { createHash } from 'node:crypto'
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { homedir } from 'node:os'
-import { dirname, isAbsolute, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { z } from 'zod'
-import type { AdapterSummary, Device } from '../engine/device.js'
+import { join } from 'node:path'
+import type { Device } from '../engine/device.js'
 import { type Measurement, measureKernels, Tuning } from '../engine/tune.js'
-import { UserError } from './error.js'
-import { writeAtomically } from './files.js'
-import { duration } from './log.js'
-import { versions } from './versions.js'
-
-/** The user's folder for what can be made again, where the platform wants it. */
-export function cacheFolder(
-  platform: string = process.platform,
-  env: Readonly<Record<string, string | undefined>> = process.env,
-  home: string = homedir(),
-): string {
-  if (platform === 'win32') return join(env.LOCALAPPDATA ?? join(home, 'AppData', 'Local'), 'atrous')
-  if (platform === 'darwin') return join(home, 'Library', 'Caches', 'atrous')
-  // The XDG specification ignores relative paths.
-  const { XDG_CACHE_HOME: cache } = env
-  return join(cache && isAbsolute(cache) ? cache : join(home, '.cache'), 'atrous')
-}
-
-/** Everything that the speed of a kernel depends on, besides the kernel. */
-export const adapterText = ({ vendor, architecture, device, driver }: AdapterSummary): string =>
-  [vendor, architecture, device, driver, `webgpu ${versions().webgpu}`].join(' | ')
-
-/** The file of an adapter's measurements. Its name only tells adapters apart; what counts is the text in the file. */
-export function cachePath(adapter: string, folder: string = cacheFolder()): string {
-  const name = adapter.replace(/[^\w.]+/g, '-').slice(0, 100)
-  const digest = createHash('sha256').update(adapter).digest('hex').slice(0, 8)
-  return join(folder, 'kernels', `${name}-${digest}.json`)
-}
-
-const maxBytes = 2 ** 25
-
-const schema = z.strictObject({
-  format: z.literal(1),
-  adapter: z.string(),
-  /** Texts of shaders, which the kernels name by their position. */
-  sources: z.array(z.string()),
-  measurements: z.array(
-    z.strictObject({
-      call: z.string(),
-      kernels: z.array(z.strictObject({ name: z.string(), sources: z.array(z.int().min(0)) })).min(1),
-      milliseconds: z.array(z.number().nullable()),
-      choice: z.string(),
-    }),
-  ),
-})
-
-/** The measurements that a file holds; undefined where there is no file. Throws a UserError where it is of no use. */
-export function readTuning(path: string): { adapter: string; measurements: Measurement[] } | undefined {
-  let text: string
-  try {
-    const size = statSync(path, { throwIfNoEntry: false })?.size
-    if (size === undefined) return undefined
-    if (size > maxBytes) throw new Error(`it has ${size} bytes, more than the ${maxBytes} that are read`)
-    text = readFileSync(path, 'utf8')
-  } catch (error) {
-    throw new UserError(`${path} cannot be read: ${reasonOf(error)}: delete it`)
-  }
-  const result = schema.safeParse(parseJson(text))
-  const damaged = new UserError(`${path} is damaged: delete it`)
-  if (!result.success) throw damaged
-  const { adapter, sources, measurements } = result.data
-  const sourceAt = (i: number): string => {
-    const source = sources[i]
-    if (source === undefined) throw damaged
-    return source
-  }
-  const whole = measurements.map((each): Measurement => {
-    const kernels = each.kernels.map(({ name, sources: list }) => ({ name, sources: list.map(sourceAt) }))
-    return { ...each, kernels }
-  })
-  return { adapter, measurements: whole }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}
-
-/** Throws a UserError where the file cannot be written. */
-export function writeTuning(path: string, adapter: string, list: readonly Measurement[]): void {
-  const numbers = new Map<string, number>()
-  const numberOf = (source: string): number => {
-    const number = numbers.get(source) ?? numbers.size
-    numbers.set(source, number)
-    return number
-  }
-  const measurements = list.map(({ call, kernels, milliseconds, choice }) => {
-    const named = kernels.map(({ name, sources }) => ({ name, sources: sources.map(numberOf) }))
-    const rounded = milliseconds.map((time) => (time === null ? null : Number(time.toPrecision(4))))
-    return { call, kernels: named, milliseconds: rounded, choice }
-  })
-  const file: z.infer<typeof schema> = {
-    format: 1,
-    adapter,
-    sources: [...numbers.keys()],
-    measurements: [...measurements],
-  }
-  writeAtomically(path, [new TextEncoder().encode(`${JSON.stringify(file)}\n`)])
-}
-
-const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
-
-/** Milliseconds for which a file is held at most: what holds it longer was killed. */
-const longestHold = 10_000
-
-/** Runs `body` while no other process does so for the same file. */
-async function exclusively<T>(path: string, body: () => T): Promise<T> {
-  const lock = `${path}.lock`
-  for (;;) {
-    try {
-      closeSync(openSync(lock, 'wx'))
-      break
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
-      const since = statSync(lock, { throwIfNoEntry: false })?.mtimeMs ?? Date.now()
-      if (Date.now() - since > longestHold) rmSync(lock, { force: true })
-      else await sleep(20)
-    }
-  }
-  try {
-    return body()
-  } finally {
-    rmSync(lock, { force: true })
-  }
-}
-
-type Print = (line: string) => void
-
-/** The measurements of one adapter in the user's cache. What is wrong with the file is printed, never thrown. */
-export class TuningCache {
-  readonly adapter: string
-  readonly path: string
-
-  constructor(
-    adapter: AdapterSummary,
-    private readonly print: Print,
-    folder?: string,
-  ) {
-    this.adapter = adapterText(adapter)
-    this.path = cachePath(this.adapter, folder)
-  }
-
-  read(): Measurement[] {
-    try {
-      return this.load()
-    } catch (error) {
-      this.print(`kernels: earlier measurements are lost: ${reasonOf(error)}, or measure again with --tune`)
-      return []
-    }
-  }
-
-  /** Adds measurements; those that another process has added meanwhile prevail. Returns all that there are now. */
-  async add(fresh: readonly Measurement[]): Promise<Measurement[]> {
-    try {
-      mkdirSync(dirname(this.path), { recursive: true })
-      return await exclusively(this.path, () => {
-        const { measurements } = new Tuning([...this.loadOrNothing(), ...fresh])
-        writeTuning(this.path, this.adapter, measurements)
-        return measurements
-      })
-    } catch (error) {
-      this.print(`kernels: the measurements are not kept: ${reasonOf(error)}`)
-      return [...fresh]
-    }
-  }
-
-  clear(): void {
-    rmSync(this.path, { force: true })
-  }
-
-  private load(): Measurement[] {
-    const file = readTuning(this.path)
-    if (file && file.adapter !== this.adapter) throw new UserError(`${this.path} is of another adapter: delete it`)
-    return file?.measurements ?? []
-  }
-
-  private loadOrNothing(): Measurement[] {
-    try {
-      return this.load()
-    } catch {
-      return []
-    }
-  }
-}
+import { readTuning, TuningCache, writeTuning } from './tuning-cache.js'
 
 /** Makes the programs of a device take the kernels that were measured to be the fastest, and measures nothing. */
 export function useTuning(device: Device, tuning: Tuning): void {
@@ -207,8 +16,11 @@ export function measureUnknown(
   onMeasured: (measurement: Measurement, done: number, total: number) => void,
 ): void {
   device.chooser = async (trace) => {
-    const choices = tuning.missing(trace, device.traits)
-    if (choices.length > 0) tuning.add(await cache.add(await measureKernels(device, choices, onMeasured)))
+    await measureKernels(device, tuning.missing(trace, device.traits), async (measurement, done, total) => {
+      // At once, so that what was measured before an interruption is kept.
+      tuning.add(await cache.add([measurement]))
+      onMeasured(measurement, done, total)
+    })
     return tuning.choose
   }
 }
@@ -218,7 +30,7 @@ export interface RunTuningOptions {
   readonly tune?: boolean | undefined
   /** The folder of the run that goes on. */
   readonly resumed?: string | undefined
-  readonly print: Print
+  readonly print: (line: string) => void
 }
 
 /**
@@ -248,12 +60,11 @@ export class RunTuning {
     const tuning = new Tuning(tune === false ? [] : cache.read())
     useTuning(device, tuning)
     if (tune ?? !device.adapter.software) {
-      const begin = performance.now()
+      let said = false
       measureUnknown(device, tuning, cache, (_, done, total) => {
-        if (done === 1) print('kernels: measuring which are fastest, once for this adapter')
-        if (done % 20 === 0) print(`tuning kernels ${done}/${total}`)
-        if (done < total) return
-        print(`kernels: measured in ${duration((performance.now() - begin) / 1000)}, kept in ${cache.path}`)
+        if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)
+        said = true
+        if (done === total || done % 20 === 0) print(`tuning kernels ${done}/${total}`)
       })
     }
     return new RunTuning(device, tuning, cache, false)
