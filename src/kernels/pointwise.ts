@@ -12,9 +12,10 @@ import {
   output,
   type VjpContext,
 } from '../engine/op.js'
-import { broadcastShapes, type DType, elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
+import { broadcastShapes, type DType, elements, type Shape, showShape, spec } from '../engine/shape.js'
 import { sumTo } from './reduce.js'
-import { extentsOf, indexIn, loadAsFloat, storedType, type View, viewIn } from './views.js'
+import { packed, rowWorkgroup } from './shaders.js'
+import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
 
 interface PointwiseAttrs {
   readonly label: string
@@ -115,42 +116,50 @@ function withoutUnused(exprs: readonly Expr[], inputs: readonly Tensor[], inplac
 }
 
 /** Bindings of the inputs that are not updated in place and of the outputs, and how each input is named in WGSL. */
-function bindingsOf({ inputs, outputs, attrs }: KernelContext<PointwiseAttrs>) {
+function bindingsOf({ inputs, outputs, attrs }: KernelContext<PointwiseAttrs>, views: readonly View[], pack: 1 | 4) {
   const places = new Map(attrs.inplace.map(([out, index]) => [index, out]))
   const reads = inputs.flatMap((_, index) => (places.has(index) ? [] : [input(index)]))
   const declarations = [
     ...reads.map(({ index }, i) => {
-      const type = storedType(inputs[index] ?? spec([]))
+      const type = storedPack(inputs[index] ?? spec([]), views[index] ?? 'full', pack)
       return `@group(0) @binding(${i + 1}) var<storage, read> x${index}: array<${type}>;`
     }),
     ...outputs.map((out, i) => {
-      const binding = reads.length + i + 1
-      return `@group(0) @binding(${binding}) var<storage, read_write> y${i}: array<${storedType(out)}>;`
+      const type = storedPack(out, 'full', pack)
+      return `@group(0) @binding(${reads.length + i + 1}) var<storage, read_write> y${i}: array<${type}>;`
     }),
   ]
   const nameOf = (index: number) => (places.has(index) ? `y${places.get(index)}` : `x${index}`)
   return { reads, writes: outputs.map((_, i) => output(i)), declarations: declarations.join('\n'), nameOf }
 }
 
-/** Loads that hold for a whole thread, loads per element, the formulas, and the stores. */
-function bodyOf(context: KernelContext<PointwiseAttrs>, views: readonly View[], nameOf: (index: number) => string) {
-  const { inputs, outputs, attrs } = context
-  const load = (source: Spec, index: number) => {
-    const view = views[index] ?? 'full'
-    return `let v${index} = ${loadAsFloat(source, nameOf(index), indexIn[view])};`
-  }
-  const fixed = (index: number) => views[index] === 'scalar' || views[index] === 'channel'
+/** Loads that hold for a whole thread; then loads per pack, the formulas per element of it, and the stores. */
+function bodyOf(
+  { inputs, outputs, attrs }: KernelContext<PointwiseAttrs>,
+  views: readonly View[],
+  nameOf: (index: number) => string,
+  pack: 1 | 4,
+) {
+  const view = (index: number): View => views[index] ?? 'full'
+  const isFixed = (index: number) => view(index) === 'scalar' || view(index) === 'channel'
+  const loads = inputs.map((source, index) => `let q${index} = ${loadPack(source, nameOf(index), view(index), pack)};`)
   const { code, results } = e.wgslStatements(
     attrs.exprs,
     inputs.map((_, index) => `v${index}`),
   )
-  const stores = outputs.map((out, i) => `y${i}[i] = ${out.dtype === 'f32' ? '' : 'u32'}(${results[i]});`)
+  const elements = partsOf[pack].map((part) => {
+    const operands = inputs.map((_, index) => `let v${index} = q${index}${part};`)
+    const stored = outputs.map(({ dtype }, k) => `r${k}${part} = ${dtype === 'f32' ? '' : 'u32'}(${results[k]});`)
+    return `{\n${[...operands, code, ...stored].join('\n')}\n}`
+  })
+  const types = outputs.map((out) => storedPack(out, 'full', pack))
   return {
-    hoisted: inputs.flatMap((source, index) => (fixed(index) ? [load(source, index)] : [])).join('\n'),
-    perElement: [
-      ...inputs.flatMap((source, index) => (fixed(index) ? [] : [load(source, index)])),
-      code,
-      ...stores,
+    hoisted: loads.filter((_, index) => isFixed(index)).join('\n'),
+    perPack: [
+      ...loads.filter((_, index) => !isFixed(index)),
+      ...types.map((type, k) => `var r${k}: ${type};`),
+      ...elements,
+      ...types.map((_, k) => `y${k}[i] = r${k};`),
     ].join('\n'),
   }
 }
@@ -158,20 +167,22 @@ function bodyOf(context: KernelContext<PointwiseAttrs>, views: readonly View[], 
 const threads = 64
 
 /**
- * Elements per thread, a uniform so that compilers do not unroll the loop. On a CPU driver starting a subgroup costs as much as ten elements, so threads walk many once both
- * cores have work; on a GPU many short threads hide the latency of memory.
+ * Packs per thread, a uniform so that compilers do not unroll the loop. On a CPU driver starting a subgroup costs as much
+ * as ten packs, so threads walk many once both cores have work; on a GPU many short threads hide the latency of memory.
  */
-function elementsPerThread(count: number, software: boolean): number {
+function packsPerThread(count: number, software: boolean): number {
   const wanted = software ? Math.floor(count / (threads * 8)) : Math.floor(count / 16384)
   return Math.max(1, Math.min(wanted, software ? 64 : 4))
 }
 
 /** All operands are full or scalars: elements are walked as one row. */
 function flatKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
-  const { reads, writes, declarations, nameOf } = bindingsOf(context)
-  const { hoisted, perElement } = bodyOf(context, views, nameOf)
-  const count = elements(context.attrs.space)
-  const perThread = elementsPerThread(count, context.adapter.software)
+  const all = elements(context.attrs.space)
+  const pack = all % 4 === 0 ? 4 : 1
+  const { reads, writes, declarations, nameOf } = bindingsOf(context, views, pack)
+  const { hoisted, perPack } = bodyOf(context, views, nameOf, pack)
+  const count = all / pack
+  const perThread = packsPerThread(count, context.adapter.software)
   const grid = flatGrid(ceilDiv(count, threads * perThread))
   const source = `struct Uniforms { count: u32, grid_x: u32, per_thread: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
@@ -185,43 +196,43 @@ let start = (group.x + group.y * u.grid_x) * ${threads}u * per_thread + lane;
 for (var k = 0u; k < per_thread; k++) {
 let i = start + k * ${threads}u;
 if (i >= count) { return; }
-${perElement}
+${perPack}
 }
 }
 `
   return single(context.attrs.label, { source, reads, writes, uniforms: [count, grid[0], perThread], grid })
 }
 
-/** Some operand broadcasts: a thread walks rows of one channel, so that nothing is divided per element. */
+/** Some operand broadcasts: a thread walks rows of one pack of channels, so that nothing is divided per element. */
 function rowKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
-  const { reads, writes, declarations, nameOf } = bindingsOf(context)
-  const { hoisted, perElement } = bodyOf(context, views, nameOf)
   const { rows, channels, rowsPerSample } = extentsOf(context.attrs.space)
-  const width = channels > 32 ? 64 : channels > 16 ? 32 : channels > 8 ? 16 : 8
-  const height = threads / width
-  const perThread = elementsPerThread(rows * width, context.adapter.software)
-  const across = ceilDiv(channels, width)
-  const [downX, downY] = flatGrid(ceilDiv(rows, height * perThread))
+  const { pack, packs } = packed(channels)
+  const { reads, writes, declarations, nameOf } = bindingsOf(context, views, pack)
+  const { hoisted, perPack } = bodyOf(context, views, nameOf, pack)
+  const { WIDTH, HEIGHT } = rowWorkgroup(packs, context.adapter.software)
+  const perThread = packsPerThread(rows * packs, context.adapter.software)
+  const across = ceilDiv(packs, WIDTH)
+  const [downX, downY] = flatGrid(ceilDiv(rows, HEIGHT * perThread))
   const source = `struct Uniforms { rows: u32, channels: u32, rows_per_sample: u32, grid_y: u32, per_thread: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 ${declarations}
-@compute @workgroup_size(${width}, ${height})
+@compute @workgroup_size(${WIDTH}, ${HEIGHT})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
-let c = group.x * ${width}u + local.x;
+let c = group.x * ${WIDTH}u + local.x;
 if (c >= u.channels) { return; }
 ${hoisted}
 let rows = u.rows;
 let per_thread = u.per_thread;
-let start = (group.y + group.z * u.grid_y) * ${height}u * per_thread + local.y;
+let start = (group.y + group.z * u.grid_y) * ${HEIGHT}u * per_thread + local.y;
 for (var k = 0u; k < per_thread; k++) {
-let row = start + k * ${height}u;
+let row = start + k * ${HEIGHT}u;
 if (row >= rows) { return; }
 let i = row * u.channels + c;
-${perElement}
+${perPack}
 }
 }
 `
-  const uniforms = [rows, channels, rowsPerSample, downX, perThread]
+  const uniforms = [rows, packs, rowsPerSample, downX, perThread]
   return single(context.attrs.label, { source, reads, writes, uniforms, grid: [across, downX, downY] })
 }
 
