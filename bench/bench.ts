@@ -1,5 +1,5 @@
 // npm run bench -- [options]: times the operators at the shapes of DeepLabV3+, and whole training steps.
-import { existsSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { runCommand } from '#dist/command.js'
@@ -9,14 +9,16 @@ import { chromeTrace, type Profile, profileTable } from '#dist/engine/profile.js
 import { UserError } from '#dist/train/error.js'
 import { writeAtomically } from '#dist/train/files.js'
 import type { Method } from '#dist/train/step.js'
-import type { Case } from '../test/cases/case.js'
+import type { Case, Setting } from '../test/cases/case.js'
 import { benchCases } from '../test/cases.js'
 import { checkComparable, compare, type OldReport, readReport } from './compare.js'
 import { type LoaderMeasurement, measureLoader, measureWait, type WaitMeasurement, withPhotographs } from './loader.js'
 import { type Measurement, measure } from './measure.js'
 import { type Pass, passesOf } from './operator.js'
 import { measurePeaks } from './peaks.js'
+import { checkPeers, measureTask, openPeers, type PeerMeasurement, type PeerTask, peerTasks } from './peers.js'
 import { printComparison, printLoader, printOperator, printOperatorHead, printPeaks, printStep } from './print.js'
+import { printPeerHead, printPeerRow, printPeerSummary } from './print-peers.js'
 import { measureStep, type StepMeasurement, stepModels } from './step.js'
 
 interface Options {
@@ -26,6 +28,7 @@ interface Options {
   readonly json?: string
   readonly compare?: string
   readonly gpu?: string
+  readonly peers?: boolean
   readonly profile?: string
   readonly profileSteps: number
   readonly model: keyof typeof stepModels
@@ -59,7 +62,7 @@ interface Plan {
 
 /** What to measure; throws where the pattern leaves nothing. */
 function planOf(crop: number, batch: number, only: string): Plan {
-  const wanted = (name: string) => name.toLowerCase().includes(only.toLowerCase())
+  const wanted = (name: string) => named(only, name)
   const rows = benchCases({ crop, batch })
   const passes = rows.flatMap((row) => passesOf(row).map((pass) => ({ row, pass })))
   const chosen = passes.filter(({ row, pass }) => wanted(`${row.op}, ${pass} ${row.name}`))
@@ -74,6 +77,19 @@ function planOf(crop: number, batch: number, only: string): Plan {
   return { passes: chosen, methods, loader }
 }
 
+/** Sizes at which the operators run. */
+function settingOf(device: Device, { crop, batch }: Options): Setting {
+  const { software } = device.adapter
+  return { crop: crop ?? (software ? 129 : 321), batch: batch ?? (software ? 4 : 8) }
+}
+
+const named = (only: string, name: string): boolean => name.toLowerCase().includes(only.toLowerCase())
+
+function writeReport(path: string, report: object): void {
+  writeAtomically(path, [Buffer.from(`${JSON.stringify(report, null, 2)}\n`)])
+  console.log(`\nwrote ${path}`)
+}
+
 function checkTarget(option: string, file: string | undefined): void {
   if (file !== undefined && !existsSync(dirname(resolve(file)))) {
     throw new UserError(`${option} ${file}: there is no folder ${dirname(resolve(file))}`)
@@ -81,8 +97,8 @@ function checkTarget(option: string, file: string | undefined): void {
 }
 
 async function run(device: Device, options: Options, old: OldReport | undefined): Promise<void> {
-  const { software } = device.adapter
-  const { crop = software ? 129 : 321, batch = software ? 4 : 8, only = '', model } = options
+  const { crop, batch } = settingOf(device, options)
+  const { only = '', model } = options
   const { passes, methods, loader } = planOf(crop, batch, only)
   if (options.profile !== undefined && methods.length === 0) {
     throw new UserError(`--profile times training steps, and --only ${only} leaves none`)
@@ -123,12 +139,7 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
     }),
   )
   const report = { ...circumstances, peaks, operators: rows, steps: measured, ...loaded }
-  if (options.json !== undefined) {
-    const temporary = `${options.json}.tmp`
-    writeFileSync(temporary, `${JSON.stringify(report, null, 2)}\n`)
-    renameSync(temporary, options.json)
-    console.log(`\nwrote ${options.json}`)
-  }
+  if (options.json !== undefined) writeReport(options.json, report)
   if (options.profile !== undefined && profiles.size > 0) {
     writeAtomically(options.profile, [Buffer.from(chromeTrace(profiles))])
     console.log(`\nwrote ${options.profile}: open it at https://ui.perfetto.dev or chrome://tracing`)
@@ -138,6 +149,29 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   if (failed > 0) throw new UserError(`${failed} measurements failed`)
   const regressions = compared.filter(({ regressed }) => regressed).length
   if (regressions > 0) throw new UserError(`${regressions} of ${compared.length} measurements are slower than before`)
+}
+
+const taskName = ({ row, pass }: PeerTask): string => `${row.op}, ${pass}, ${row.name}`
+
+/** Times the operators beside the other libraries'. */
+async function runBeside(device: Device, options: Options): Promise<void> {
+  const { crop, batch } = settingOf(device, options)
+  const { only = '', json } = options
+  const wanted = ({ row, pass }: PeerTask) => named(only, `${row.op}, ${pass} ${row.name}`)
+  const tasks = peerTasks({ crop, batch }).filter(wanted)
+  if (tasks.length === 0) throw new UserError(`--only ${only}: nothing that is compared has that in its name`)
+  console.log(`${device.adapter.device} (${device.adapter.driver}), crop ${crop}, batch ${batch}`)
+  const peers = await openPeers(device, options.gpu)
+  printPeerHead(peers.map(({ name }) => name))
+  const rows: PeerMeasurement[] = []
+  const failed = await eachOf(tasks, taskName, async (task) => {
+    const result = await measureTask(device, peers, task)
+    rows.push(result)
+    printPeerRow(result)
+  })
+  printPeerSummary(rows)
+  if (json !== undefined) writeReport(json, { adapter: device.adapter, crop, batch, peers: rows })
+  if (failed > 0) throw new UserError(`${failed} measurements failed`)
 }
 
 function positive(text: string): number {
@@ -157,6 +191,7 @@ const command = new Command('bench')
   .option('--only <pattern>', 'what has this in its name, such as `conv2d`, `training step` or `loader`')
   .option('--json <file>', 'also write the results there')
   .option('--compare <file>', 'a report of --json: fails where something is slower now by more than the noise')
+  .option('--peers', 'time tfjs, jax-js and onnxruntime-web beside this (npm run bench:peers installs them)')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--profile <file>', 'print the kernels of each training step, and write a trace of them for Perfetto')
   .option('--profile-steps <count>', 'steps to time so, in turns with as many ordinary ones', positive, 5)
@@ -172,16 +207,18 @@ Examples:
   npm run bench -- --only 'training step' --model resnet50 --json step.json
   npm run bench -- --only 'training step prevmatch' --profile trace.json
   npm run bench -- --only loader
+  npm run bench -- --peers --only 'conv2d, forward layer3'
   npm run bench -- --only conv2d --compare before.json`,
   )
   .action((options: Options) =>
     runCommand(async () => {
       checkTarget('--json', options.json)
       checkTarget('--profile', options.profile)
+      if (options.peers) checkPeers()
       const old = options.compare === undefined ? undefined : readReport(options.compare)
       const device = await open({ gpu: options.gpu })
       try {
-        await run(device, options, old)
+        await (options.peers ? runBeside(device, options) : run(device, options, old))
       } finally {
         device.destroy()
       }

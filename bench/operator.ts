@@ -3,12 +3,13 @@ import { gradients } from '#dist/engine/grad.js'
 import { assign, read, type Tensor, tracedGraph, valueKey } from '#dist/engine/graph.js'
 import type { Choose } from '#dist/engine/lower.js'
 import { compile } from '#dist/engine/program.js'
-import { byteLength } from '#dist/engine/shape.js'
-import { Store } from '#dist/engine/store.js'
+import { byteLength, type Data, type Shape } from '#dist/engine/shape.js'
+import { Store, type Variable } from '#dist/engine/store.js'
 import { add, fill } from '#dist/kernels/pointwise.js'
 import { type Case, floats, Random, type Source } from '../test/cases/case.js'
 
-export type Pass = 'forward' | 'backward'
+/** `training`: the output that is differentiated, and its gradients. */
+export type Pass = 'forward' | 'backward' | 'training'
 
 /** A case of the table, ready to be run over and over. */
 export interface Operator {
@@ -16,8 +17,16 @@ export interface Operator {
   readonly kernel: string
   /** The fewest bytes possible: what it needs of what it is given, and what it returns, each counted once. */
   readonly bytes: number
+  /** Numbers among the attributes of the operator that gives the first output, such as stride and padding. */
+  readonly attributes: Readonly<Record<string, number>>
+  /** What the variables held at first; `cotangent` is what a gradient starts from. */
+  readonly inputs: ReadonlyMap<string, { readonly shape: Shape; readonly data: Data }>
+  /** Shapes of what it returns. */
+  readonly results: Readonly<Record<string, Shape>>
   /** Submits one run. */
   run(): void
+  /** What the last run returned. */
+  read(name: string): Promise<Data>
   destroy(): void
 }
 
@@ -34,14 +43,20 @@ export async function openOperator(device: Device, row: Case, pass: Pass): Promi
     if (first) kernels.add(node.op?.name === row.op ? `* ${first.name}` : first.name)
     return first
   }
-  const declare = (name: string, source: Source) =>
-    store.declare(name, source.spec, source.draw(new Random(`${row.op}/${row.name}/${name}`)))
+  const drawn = new Map<string, { shape: Shape; data: Data }>()
+  const declare = (name: string, source: Source) => {
+    const data = source.draw(new Random(`${row.op}/${row.name}/${name}`))
+    drawn.set(name, { shape: source.spec.shape, data })
+    return store.declare(name, source.spec, data)
+  }
+  let attributes: Record<string, number> = {}
   let results: Record<string, Tensor> = {}
   const body = () => {
     const inputs = Object.entries(row.inputs).map(([name, source]) => [name, read(declare(name, source))] as const)
     const tensors = Object.fromEntries(inputs)
     const outputs = row.run(tensors)
-    results = pass === 'forward' ? outputs : backward(row, tensors, outputs, declare)
+    attributes = numbersOf(Object.values(outputs)[0]?.node.attrs)
+    results = pass === 'forward' ? outputs : backward(row, tensors, outputs, declare, pass === 'training')
     const state = pass === 'forward' ? Object.entries(row.state ?? {}) : []
     for (const [name, variable] of state) {
       const value = outputs[name]
@@ -58,7 +73,15 @@ export async function openOperator(device: Device, row: Case, pass: Pass): Promi
     return {
       kernel: (own.length > 0 ? own : [...kernels]).join(', '),
       bytes: [...needed, ...returned.values()].reduce((sum, each) => sum + byteLength(each), 0),
+      attributes,
+      inputs: drawn,
+      results: Object.fromEntries(Object.entries(results).map(([name, { shape }]) => [name, shape])),
       run: () => program.run({}),
+      async read(name) {
+        const [data] = await program.readAll([name])
+        if (!data) throw new Error(`${row.op} has no result '${name}'`)
+        return data
+      },
       destroy() {
         program.destroy()
         store.destroy()
@@ -70,12 +93,18 @@ export async function openOperator(device: Device, row: Case, pass: Pass): Promi
   }
 }
 
-/** The gradients alone: of the forward pass only what they need is computed. */
+const numbersOf = (attributes: unknown): Record<string, number> =>
+  Object.fromEntries(
+    Object.entries(attributes ?? {}).flatMap(([name, value]) => (typeof value === 'number' ? [[name, value]] : [])),
+  )
+
+/** The gradients: without the output itself, only what they need of the forward pass is computed. */
 function backward(
   row: Case,
   tensors: Record<string, Tensor>,
   outputs: Record<string, Tensor>,
-  declare: (name: string, source: Source) => ReturnType<Store['declare']>,
+  declare: (name: string, source: Source) => Variable,
+  withOutput: boolean,
 ): Record<string, Tensor> {
   const name = row.passing?.[0] ?? Object.keys(outputs)[0] ?? ''
   const from = outputs[name]
@@ -89,5 +118,6 @@ function backward(
   )
   const zero = (like: Tensor) => fill(like.shape, 0)
   const results = gradients(tracedGraph('bench'), from, targets, { seed, sum: add, zero })
-  return Object.fromEntries(results.map((gradient, i) => [`gradient of ${row.differentiable?.[i]}`, gradient]))
+  const named = results.map((gradient, i) => [`gradient of ${row.differentiable?.[i]}`, gradient] as const)
+  return Object.fromEntries([...(withOutput ? [[name, from] as const] : []), ...named])
 }

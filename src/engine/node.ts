@@ -70,8 +70,10 @@ export async function findAdapters(): Promise<{ adapter: GPUAdapter; summary: Ad
   return found
 }
 
-/** Opens a WebGPU device through Dawn in Node. Throws NoAdapterError where there is none of that name. */
-export async function open({ gpu }: OpenOptions = {}): Promise<Device> {
+/** The adapter of that name, or the preferred one. Throws NoAdapterError where there is none. */
+export async function findAdapter({
+  gpu,
+}: OpenOptions = {}): Promise<{ adapter: GPUAdapter; summary: AdapterSummary }> {
   const found = await findAdapters()
   if (found.length === 0) throw new NoAdapterError(`no WebGPU adapter: ${remedy}`)
   const names = found.map(({ summary }) => `${summary.vendor} ${summary.device} ${summary.driver}`)
@@ -79,5 +81,11 @@ export async function open({ gpu }: OpenOptions = {}): Promise<Device> {
   const choice = wanted === undefined ? 0 : names.findIndex((name) => name.toLowerCase().includes(wanted))
   const chosen = found[choice]
   if (!chosen) throw new NoAdapterError(`no adapter is named '${gpu}'; there is: ${names.join('; ')}`)
-  return openDevice(chosen.adapter, chosen.summary, chosen.summary.software ? waitAsleep : undefined)
+  return chosen
+}
+
+/** Opens a WebGPU device through Dawn in Node. Throws NoAdapterError where there is none of that name. */
+export async function open(options: OpenOptions = {}): Promise<Device> {
+  const { adapter, summary } = await findAdapter(options)
+  return openDevice(adapter, summary, summary.software ? waitAsleep : undefined)
 }
