@@ -9,85 +9,56 @@ import { chromeTrace, type Profile, profileTable } from '#dist/engine/profile.js
 import { UserError } from '#dist/train/error.js'
 import { writeAtomically } from '#dist/train/files.js'
 import type { Method } from '#dist/train/step.js'
-import type { Case, Setting } from '../test/cases/case.js'
+import type { Case } from '../test/cases/case.js'
 import { benchCases } from '../test/cases.js'
+import { runBeside } from './beside.js'
 import { checkComparable, compare, type OldReport, readReport } from './compare.js'
 import { type LoaderMeasurement, measureLoader, measureWait, type WaitMeasurement, withPhotographs } from './loader.js'
 import { type Measurement, measure } from './measure.js'
 import { type Pass, passesOf } from './operator.js'
+import { eachOf, type Options, settingOf, wantedBy, writeReport } from './options.js'
+import { measureOverhead, type OverheadMeasurement, overheadMethods } from './overhead.js'
 import { measurePeaks } from './peaks.js'
-import { checkPeers, measureTask, openPeers, type PeerMeasurement, type PeerTask, peerTasks } from './peers.js'
-import { printComparison, printLoader, printOperator, printOperatorHead, printPeaks, printStep } from './print.js'
-import { printPeerHead, printPeerRow, printPeerSummary } from './print-peers.js'
+import { checkPeers } from './peers.js'
+import {
+  printComparison,
+  printLoader,
+  printOperator,
+  printOperatorHead,
+  printOverhead,
+  printPeaks,
+  printResidual,
+  printStep,
+} from './print.js'
+import { measureResidual, type ResidualMeasurement } from './residual.js'
 import { measureStep, type StepMeasurement, stepModels } from './step.js'
 
-interface Options {
-  readonly crop?: number
-  readonly batch?: number
-  readonly only?: string
-  readonly json?: string
-  readonly compare?: string
-  readonly gpu?: string
-  readonly peers?: boolean
-  readonly profile?: string
-  readonly profileSteps: number
-  readonly model: keyof typeof stepModels
-}
-
 const steps: readonly Method[] = ['supervised', 'unimatch', 'prevmatch']
-
-/** Calls `body` for each item; a failure is printed and counted, and the rest goes on. */
-async function eachOf<T>(
-  items: readonly T[],
-  what: (item: T) => string,
-  body: (item: T) => Promise<void>,
-): Promise<number> {
-  let failed = 0
-  for (const item of items) {
-    try {
-      await body(item)
-    } catch (error) {
-      failed++
-      console.log(`${what(item)}: FAILED: ${error instanceof Error ? error.message : String(error)}`)
-    }
-  }
-  return failed
-}
 
 interface Plan {
   readonly passes: readonly { row: Case; pass: Pass }[]
   readonly methods: readonly Method[]
+  readonly residual: boolean
+  readonly overhead: readonly Method[]
   readonly loader: boolean
 }
 
 /** What to measure; throws where the pattern leaves nothing. */
 function planOf(crop: number, batch: number, only: string): Plan {
-  const wanted = (name: string) => named(only, name)
+  const wanted = (name: string) => wantedBy(only, name)
   const rows = benchCases({ crop, batch })
   const passes = rows.flatMap((row) => passesOf(row).map((pass) => ({ row, pass })))
   const chosen = passes.filter(({ row, pass }) => wanted(`${row.op}, ${pass} ${row.name}`))
   const methods = steps.filter((method) => wanted(`training step ${method}`))
+  const residual = wanted('residual step')
+  const overhead = overheadMethods.filter((method) => wanted(`overhead ${method}`))
   const loader = wanted('loader')
-  if (chosen.length + methods.length === 0 && !loader) {
+  if (chosen.length + methods.length + overhead.length === 0 && !residual && !loader) {
     const names = [...new Set(rows.map(({ op }) => op))].join(', ')
-    throw new UserError(
-      `--only ${only}: nothing has that in its name; there are ${names}, 'training step' and 'loader'`,
-    )
+    const others = `'training step', 'residual step', 'overhead' and 'loader'`
+    throw new UserError(`--only ${only}: nothing has that in its name; there are ${names}, ${others}`)
   }
-  return { passes: chosen, methods, loader }
-}
-
-/** Sizes at which the operators run. */
-function settingOf(device: Device, { crop, batch }: Options): Setting {
-  const { software } = device.adapter
-  return { crop: crop ?? (software ? 129 : 321), batch: batch ?? (software ? 4 : 8) }
-}
-
-const named = (only: string, name: string): boolean => name.toLowerCase().includes(only.toLowerCase())
-
-function writeReport(path: string, report: object): void {
-  writeAtomically(path, [Buffer.from(`${JSON.stringify(report, null, 2)}\n`)])
-  console.log(`\nwrote ${path}`)
+  return { passes: chosen, methods, residual, overhead, loader }
 }
 
 function checkTarget(option: string, file: string | undefined): void {
@@ -99,7 +70,7 @@ function checkTarget(option: string, file: string | undefined): void {
 async function run(device: Device, options: Options, old: OldReport | undefined): Promise<void> {
   const { crop, batch } = settingOf(device, options)
   const { only = '', model } = options
-  const { passes, methods, loader } = planOf(crop, batch, only)
+  const { passes, methods, residual, overhead, loader } = planOf(crop, batch, only)
   if (options.profile !== undefined && methods.length === 0) {
     throw new UserError(`--profile times training steps, and --only ${only} leaves none`)
   }
@@ -123,12 +94,24 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   const size = model === 'small' ? { crop: 65, batch: 2 } : { crop, batch }
   failed += await eachOf(methods, String, async (method) => {
     const profileSteps = options.profile === undefined ? 0 : options.profileSteps
-    const { profile, ...result } = await measureStep(device, stepModels[model], method, size, profileSteps)
+    const { profile, ...result } = await measureStep(device, stepModels[model], method, size, { profileSteps })
     measured.push(result)
     printStep(result)
     if (!profile) return
     profiles.set(`training step ${method}, ${model} model`, profile)
     for (const line of profileTable(profile)) console.log(line)
+  })
+  const residuals: ResidualMeasurement[] = []
+  failed += await eachOf(residual ? ['residual step'] : [], String, async () => {
+    const result = await measureResidual(device, peaks)
+    residuals.push(result)
+    printResidual(result)
+  })
+  const overheads: OverheadMeasurement[] = []
+  failed += await eachOf(overhead, String, async (method) => {
+    const result = await measureOverhead(method)
+    overheads.push(result)
+    printOverhead(result)
   })
   let loaded: { loader: LoaderMeasurement; wait: WaitMeasurement } | undefined
   failed += await eachOf(loader ? ['loader'] : [], String, () =>
@@ -138,7 +121,7 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
       printLoader(loaded.loader, loaded.wait)
     }),
   )
-  const report = { ...circumstances, peaks, operators: rows, steps: measured, ...loaded }
+  const report = { ...circumstances, peaks, operators: rows, steps: measured, residuals, overheads, ...loaded }
   if (options.json !== undefined) writeReport(options.json, report)
   if (options.profile !== undefined && profiles.size > 0) {
     writeAtomically(options.profile, [Buffer.from(chromeTrace(profiles))])
@@ -149,29 +132,6 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   if (failed > 0) throw new UserError(`${failed} measurements failed`)
   const regressions = compared.filter(({ regressed }) => regressed).length
   if (regressions > 0) throw new UserError(`${regressions} of ${compared.length} measurements are slower than before`)
-}
-
-const taskName = ({ row, pass }: PeerTask): string => `${row.op}, ${pass}, ${row.name}`
-
-/** Times the operators beside the other libraries'. */
-async function runBeside(device: Device, options: Options): Promise<void> {
-  const { crop, batch } = settingOf(device, options)
-  const { only = '', json } = options
-  const wanted = ({ row, pass }: PeerTask) => named(only, `${row.op}, ${pass} ${row.name}`)
-  const tasks = peerTasks({ crop, batch }).filter(wanted)
-  if (tasks.length === 0) throw new UserError(`--only ${only}: nothing that is compared has that in its name`)
-  console.log(`${device.adapter.device} (${device.adapter.driver}), crop ${crop}, batch ${batch}`)
-  const peers = await openPeers(device, options.gpu)
-  printPeerHead(peers.map(({ name }) => name))
-  const rows: PeerMeasurement[] = []
-  const failed = await eachOf(tasks, taskName, async (task) => {
-    const result = await measureTask(device, peers, task)
-    rows.push(result)
-    printPeerRow(result)
-  })
-  printPeerSummary(rows)
-  if (json !== undefined) writeReport(json, { adapter: device.adapter, crop, batch, peers: rows })
-  if (failed > 0) throw new UserError(`${failed} measurements failed`)
 }
 
 function positive(text: string): number {
@@ -188,7 +148,10 @@ const command = new Command('bench')
   )
   .option('--crop <pixels>', 'side of the images (default: 129 on software adapters, 321 on GPUs)', positive)
   .option('--batch <images>', 'images in a batch (default: 4 on software adapters, 8 on GPUs)', positive)
-  .option('--only <pattern>', 'what has this in its name, such as `conv2d`, `training step` or `loader`')
+  .option(
+    '--only <pattern>',
+    'what has this in its name, such as `conv2d`, `training step`, `residual step`, `overhead` or `loader`',
+  )
   .option('--json <file>', 'also write the results there')
   .option('--compare <file>', 'a report of --json: fails where something is slower now by more than the noise')
   .option('--peers', 'time tfjs, jax-js and onnxruntime-web beside this (npm run bench:peers installs them)')

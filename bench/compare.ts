@@ -14,6 +14,8 @@ const schema = z.object({
   model: z.string(),
   operators: z.array(z.object({ op: z.string(), pass: z.string(), shape: z.string(), ...timing })),
   steps: z.array(z.object({ method: z.string(), ...timing })),
+  residuals: z.array(z.object({ shape: z.string(), ...timing })),
+  overheads: z.array(z.object({ method: z.string(), ...timing })),
 })
 
 export type Report = z.infer<typeof schema>
@@ -73,12 +75,14 @@ export function checkComparable({ path, report: old }: OldReport, now: Circumsta
   }
 }
 
-type Timed = Pick<Report, 'operators' | 'steps'>
+type Timed = Pick<Report, 'operators' | 'steps' | 'residuals' | 'overheads'>
 
-function timingsOf({ operators, steps }: Timed): Map<string, Timing> {
+function timingsOf({ operators, steps, residuals, overheads }: Timed): Map<string, Timing> {
   return new Map<string, Timing>([
     ...operators.map((row) => [`${row.op}, ${row.pass}, ${row.shape}`, row] as const),
     ...steps.map((row) => [`training step, ${row.method}`, row] as const),
+    ...residuals.map((row) => [`residual step, ${row.shape}`, row] as const),
+    ...overheads.map((row) => [`overhead, ${row.method}`, row] as const),
   ])
 }
 

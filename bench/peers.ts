@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import type { Device } from '#dist/engine/device.js'
 import { findAdapter } from '#dist/engine/node.js'
@@ -8,15 +9,16 @@ import type { Case, Setting } from '../test/cases/case.js'
 import { benchCases } from '../test/cases.js'
 import { type Operator, openOperator } from './operator.js'
 import type { HostTensor, Peer, PeerModule, PeerRun, Task, TaskPass } from './peer.js'
+import { openResidual, residualName, residualTask } from './residual.js'
 import { median, type Timing, timingOf } from './timing.js'
 
 /** The libraries' modules, compiled in a package of their own. */
-const folder = fileURLToPath(new URL('../../bench/peers/build/', import.meta.url))
-const modules = ['tfjs.js', 'jax.js', 'onnx.js'].map((file) => folder + file)
+const built = fileURLToPath(new URL('../../bench/peers/build', import.meta.url))
+const modulesIn = (folder: string): string[] => ['tfjs.js', 'jax.js', 'onnx.js'].map((file) => join(folder, file))
 
 /** Throws a UserError where the other libraries are not installed. */
-export function checkPeers(): void {
-  if (modules.every((path) => existsSync(path))) return
+export function checkPeers(folder = built): void {
+  if (modulesIn(folder).every((path) => existsSync(path))) return
   throw new UserError('--peers: the other libraries are not installed: run `npm run bench:peers`')
 }
 
@@ -28,7 +30,7 @@ export async function openPeers(device: Device, gpu: string | undefined): Promis
   Object.defineProperty(globalThis, 'navigator', { value, configurable: true })
   const wait = <T>(promise: Promise<T>) => device.wait(promise)
   const peers: Peer[] = []
-  for (const path of modules) {
+  for (const path of modulesIn(built)) {
     const { open } = (await import(pathToFileURL(path).href)) as PeerModule
     peers.push(await open({ wait, GraphBuilder }))
   }
@@ -69,7 +71,7 @@ export interface PeerResult {
 /** Times of one task, ours and the peers' by their names. */
 export interface PeerMeasurement extends Timing {
   readonly op: string
-  readonly pass: TaskPass | 'step'
+  readonly pass: TaskPass
   readonly shape: string
   readonly peers: Readonly<Record<string, PeerResult>>
 }
@@ -211,4 +213,16 @@ export function summarizePeers(rows: readonly PeerMeasurement[]): { name: string
     if (ratio !== undefined) byName.set(name, [...(byName.get(name) ?? []), ratio])
   }
   return [...byName].map(([name, ratios]) => ({ name, median: median(ratios), worst: Math.min(...ratios) }))
+}
+
+/** Times a whole training step of the small residual network beside the peers'. */
+export async function measureResidualTask(device: Device, peers: readonly Peer[]): Promise<PeerMeasurement> {
+  const task = residualTask()
+  const step = await openResidual(device, task)
+  try {
+    const { timing, peers: results } = await measureBeside(device, step, peers, (peer) => peer.residual(task))
+    return { op: 'residual step', pass: 'training', shape: residualName, ...timing, peers: results }
+  } finally {
+    step.destroy()
+  }
 }

@@ -1,7 +1,9 @@
 import type { Comparison } from './compare.js'
 import type { LoaderMeasurement, WaitMeasurement } from './loader.js'
 import type { Measurement } from './measure.js'
+import type { OverheadMeasurement } from './overhead.js'
 import type { Peaks } from './peaks.js'
+import type { ResidualMeasurement } from './residual.js'
 import type { StepMeasurement } from './step.js'
 
 export const digits = (value: number): string => value.toFixed(value < 10 ? 2 : 1)
@@ -32,6 +34,16 @@ export function printStep(step: StepMeasurement): void {
       `memory ${mebibytes(planned)} planned, ${(planned / live).toFixed(2)} times what lives at once, ` +
       `${mebibytes(unshared)} without sharing`,
   )
+}
+
+export function printResidual({ shape, milliseconds, gflops, share, dispatches }: ResidualMeasurement): void {
+  const rate = `${digits(gflops)} GFLOP/s, ${percent(share)} of the multiply-adds`
+  console.log(`\nresidual step, ${shape}: ${digits(milliseconds)} ms, ${rate}, ${dispatches} dispatches`)
+}
+
+export function printOverhead({ method, milliseconds, dispatches }: OverheadMeasurement): void {
+  const what = `JavaScript and Dawn without a device, ResNet-50, ${dispatches} dispatches`
+  console.log(`overhead, ${method.padEnd(12)} ${digits(milliseconds).padStart(9)} ms  ${what}`)
 }
 
 export function printLoader({ crop, bytes, fromFiles, fromCache }: LoaderMeasurement, wait: WaitMeasurement): void {

@@ -10,7 +10,9 @@ import { add, relu } from '#dist/kernels/pointwise.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
 import { createVelocities, momentum, updateParameters, weightDecay } from '#dist/train/optimizer.js'
 import { Random } from '../test/cases/case.js'
+import type { Peaks } from './peaks.js'
 import type { HostTensor, ResidualTask } from './peer.js'
+import { type Timing, timesOf, timingOf } from './timing.js'
 
 /**
  * A small residual network for segmentation: a stem, three stages of two basic blocks with 16, 32 and 64 channels, the
@@ -18,6 +20,7 @@ import type { HostTensor, ResidualTask } from './peer.js'
  * on four images of 65x65 has about 2.75 GFLOP.
  */
 const [batch, size, classes] = [4, 65, 5]
+export const residualName = `${size}x${size}, batch ${batch}`
 const learningRate = 0.01
 const widths = [16, 32, 64]
 
@@ -170,5 +173,25 @@ export async function openResidual(device: Device, task: ResidualTask): Promise<
       program.destroy()
       for (const each of [store, velocities, constants]) each.destroy()
     },
+  }
+}
+
+export interface ResidualMeasurement extends Timing {
+  readonly shape: string
+  readonly dispatches: number
+  readonly gflops: number
+  /** Of the adapter's multiply-adds. */
+  readonly share: number
+}
+
+/** Times the training step. */
+export async function measureResidual(device: Device, peaks: Peaks): Promise<ResidualMeasurement> {
+  const step = await openResidual(device, residualTask())
+  try {
+    const timing = timingOf(await timesOf(device, step.run))
+    const gflops = residualFlops() / timing.milliseconds / 1e6
+    return { shape: residualName, dispatches: step.dispatches, ...timing, gflops, share: gflops / peaks.gflops }
+  } finally {
+    step.destroy()
   }
 }

@@ -70,6 +70,7 @@ export async function stepTrainer(
 
 /**
  * Times whole training steps, uploads and the readback of the losses included.
+ * @param steps so many are timed
  * @param profileSteps so many further steps are profiled, and as many beside them
  */
 export async function measureStep(
@@ -77,7 +78,7 @@ export async function measureStep(
   choice: ModelChoice,
   method: Method,
   { crop, batch }: { crop: number; batch: number },
-  profileSteps = 0,
+  { steps = 5, profileSteps = 0 }: { steps?: number; profileSteps?: number } = {},
 ): Promise<StepMeasurement> {
   const profiler = profileSteps > 0 ? new StepProfiler(device, profileSteps) : undefined
   const started = performance.now()
@@ -114,7 +115,7 @@ export async function measureStep(
   }
   try {
     const times: number[] = []
-    for (let k = 0; k < 6; k++) {
+    for (let k = 0; k <= steps; k++) {
       const before = performance.now()
       await trainer.step(data, draws)
       times.push(performance.now() - before)

@@ -19,6 +19,8 @@ const report = (times: Record<string, [milliseconds: number, spread: number]>): 
     spread,
   })),
   steps: [],
+  residuals: [],
+  overheads: [],
 })
 
 /** Calls `body` with the path of a file of this content. */
@@ -67,9 +69,12 @@ test('slower by more than a tenth and three times the spread is a regression', (
 
 test('steps are compared as operators are, and only what both reports have', () => {
   const steps = (milliseconds: number) => [{ method: 'unimatch', milliseconds, spread: 0 }]
-  const old = { ...report({ relu: [1, 0] }), steps: steps(10) }
-  const now = { ...report({ conv2d: [1, 0] }), steps: steps(20) }
-  assert.equal(compare(old, now), [{ name: 'training step, unimatch', before: 10, now: 20, ratio: 2, regressed: true }])
+  const old = { ...report({ relu: [1, 0] }), steps: steps(10), overheads: steps(5) }
+  const now = { ...report({ conv2d: [1, 0] }), steps: steps(20), overheads: steps(4) }
+  assert.equal(compare(old, now), [
+    { name: 'training step, unimatch', before: 10, now: 20, ratio: 2, regressed: true },
+    { name: 'overhead, unimatch', before: 5, now: 4, ratio: 0.8, regressed: false },
+  ])
   assert.throws(() => compare(report({ relu: [1, 0] }), report({ conv2d: [1, 0] })), /none of what was measured/)
 })
 
