@@ -20,10 +20,10 @@ interface ResizeAttrs {
 }
 
 /** Input coordinates per output coordinate; an output of one pixel takes input 0. */
-const scaleOf = (from: number, to: number): number => (to > 1 ? (from - 1) / (to - 1) : 0)
+export const scaleOf = (from: number, to: number): number => (to > 1 ? (from - 1) / (to - 1) : 0)
 
 /** Output coordinates per input coordinate; no output follows the first one where there is only one. */
-const stepOf = (from: number, to: number): number => (to > 1 ? (to - 1) / (from - 1 || 1) : 1e9)
+export const stepOf = (from: number, to: number): number => (to > 1 ? (to - 1) / (from - 1 || 1) : 1e9)
 
 function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
   const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
@@ -63,7 +63,8 @@ function gradDispatch(
   return { label: 'resizeBilinearGrad', source, reads: [read], writes: [written], uniforms, grid }
 }
 
-const resized = (x: Spec, [height, width]: readonly [number, number]): Spec[] => {
+/** What a map becomes at another size. Throws where it is none. */
+export const resized = (x: Spec, [height, width]: readonly [number, number]): Spec[] => {
   if (x.shape.length !== 4) throw new Error('expects [N, H, W, C]')
   if (height < 1 || width < 1) throw new Error(`cannot resize to ${height} × ${width}`)
   return [spec([x.shape[0] ?? 0, height, width, x.shape[3] ?? 0])]

@@ -1,8 +1,9 @@
 import { apply, applyOne, type Tensor } from '../engine/graph.js'
-import { type Candidate, ceilDiv, defineOp, flatGrid, input, output } from '../engine/op.js'
+import { type Candidate, ceilDiv, defineOp, flatGrid, floatBits, input, output } from '../engine/op.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { mul, sub } from './pointwise.js'
 import { sumTo } from './reduce.js'
+import { resized, scaleOf, stepOf } from './resize.js'
 import { type ShaderName, shader } from './shaders.js'
 
 function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): Candidate {
@@ -41,5 +42,46 @@ const softmaxMaxOp = defineOp<undefined>('softmaxMax', {
 export function softmaxMax(logits: Tensor): { confidence: Tensor; label: Tensor } {
   const [confidence, label] = apply(softmaxMaxOp, [logits], undefined)
   if (!confidence || !label) throw new Error('unreachable: softmaxMax has two outputs')
+  return { confidence, label }
+}
+
+interface ResizedAttrs {
+  /** Height and width of the result. */
+  readonly size: readonly [number, number]
+}
+
+const resizedSoftmaxMaxOp = defineOp<ResizedAttrs>('resizedSoftmaxMax', {
+  shape: ([x = spec([])], { size }) => {
+    const shape = resized(x, size)[0]?.shape.slice(0, 3) ?? []
+    return [spec(shape), spec(shape, 'u32')]
+  },
+  kernel: ({ inputs: [x = spec([])], attrs: { size } }) => {
+    const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
+    const [yHeight, yWidth] = size
+    const step = stepOf(xWidth, yWidth)
+    const threads = n * yHeight * xWidth
+    const grid = flatGrid(ceilDiv(threads, 64))
+    const factors = [scaleOf(xHeight, yHeight), scaleOf(xWidth, yWidth), step].map(floatBits)
+    const uniforms = [threads, channels, xHeight, xWidth, yHeight, yWidth, ...factors, grid[0]]
+    const source = shader('resized_softmax_max', { constants: { SLOTS: Math.max(1, Math.min(8, Math.ceil(step))) } })
+    const dispatch = { label: 'resizedSoftmaxMax', source, reads: [input(0)], writes: [output(0), output(1)] }
+    return [{ name: 'columns', dispatches: [{ ...dispatch, uniforms, grid }] }]
+  },
+})
+
+/**
+ * `softmaxMax` of logits that are resized first as `resizeBilinear` does, in one pass that never stores them.
+ *
+ * @param logits [N, H, W, C]
+ * @param size height and width of the result
+ * @returns confidence f32 and label u32, both [N, ...size]; they pass no gradient on
+ */
+export function resizedSoftmaxMax(
+  logits: Tensor,
+  size: readonly [number, number],
+): { confidence: Tensor; label: Tensor } {
+  if (size[0] === logits.shape[1] && size[1] === logits.shape[2]) return softmaxMax(logits)
+  const [confidence, label] = apply(resizedSoftmaxMaxOp, [logits], { size })
+  if (!confidence || !label) throw new Error('unreachable: resizedSoftmaxMax has two outputs')
   return { confidence, label }
 }

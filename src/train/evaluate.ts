@@ -12,7 +12,7 @@ import type { DeepLabV3Plus } from '../models/deeplabv3plus.js'
 import { UserError } from './error.js'
 import { cut, type Picture } from './pixels.js'
 import { type Scores, scoresOf } from './scores.js'
-import { classScores } from './views.js'
+import { classLabels, classScores } from './views.js'
 
 export { type Scores, scoresOf } from './scores.js'
 
@@ -239,12 +239,15 @@ export class Evaluator {
     const { flip, scales, mode } = this.options
     const window = mode === 'sliding_window' ? (this.options.window ?? Math.max(height, width)) : undefined
     const body = ({ image, target }: Record<keyof typeof inputs, Tensor>): Record<string, Tensor> => {
-      const bands = classScores(this.model, normalizeImage(image), [outHeight, outWidth], { window, flip, scales })
-      const labels = bands.map((band) => softmaxMax(band).label)
+      const x = normalizeImage(image)
+      const views = { window, flip, scales }
+      const bands = this.options.scores ? classScores(this.model, x, [outHeight, outWidth], views) : undefined
+      const labels =
+        bands?.map((band) => softmaxMax(band).label) ?? classLabels(this.model, x, [outHeight, outWidth], views)
       const label = concat(labels, 1)
       const { ignoreIndex } = this
       assign(this.counts, confusionMatrix(read(this.counts), label, target, { ignoreIndex }))
-      return this.options.scores ? { label, scores: concat(bands, 1) } : { label }
+      return bands ? { label, scores: concat(bands, 1) } : { label }
     }
     return compile(this.device, inputs, body, { label: `evaluation at ${width}x${height}`, arena: this.arena })
   }

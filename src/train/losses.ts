@@ -8,7 +8,7 @@ import {
   ohemCrossEntropy,
 } from '../kernels/loss.js'
 import { add, scale } from '../kernels/pointwise.js'
-import { softmaxMax } from '../kernels/softmax.js'
+import { resizedSoftmaxMax } from '../kernels/softmax.js'
 
 /** The criterion of the labeled images, as in the configuration. */
 export interface Criterion {
@@ -44,9 +44,13 @@ export interface PseudoLabels {
   readonly label: Tensor
 }
 
-/** Class and its probability per pixel, as constants: no gradient flows into a guide. */
-export function pseudoLabels(logits: Tensor): PseudoLabels {
-  const { confidence, label } = softmaxMax(logits.detach())
+/**
+ * Class and its probability per pixel of an image of `size`, as constants: no gradient flows into a guide.
+ *
+ * @param logits at the decoder's size, [N, H/4, W/4, C]
+ */
+export function pseudoLabels(logits: Tensor, size: readonly [number, number]): PseudoLabels {
+  const { confidence, label } = resizedSoftmaxMax(logits.detach(), size)
   return { confidence: confidence.detach(), label: label.detach() }
 }
 

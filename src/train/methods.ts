@@ -49,14 +49,14 @@ export function semiSupervised(setting: Setting, inputs: Tensors, previous?: Pre
   const image = (name: BatchField): Tensor => normalizeImage(get(inputs, name))
 
   // Before the training-mode passes, which change the running statistics.
-  const mixed = scoped('guide', () => pseudoLabels(model.logits(image('img_u_w_mix'), evaluation)))
+  const mixed = scoped('guide', () => pseudoLabels(model.lowLogits(image('img_u_w_mix'), evaluation), size))
 
   const dropout = { c1: get(inputs, 'drop_c1'), c4: get(inputs, 'drop_c4') }
   const weak = model.features(concat([image('img_x'), image('img_u_w')], 0), training)
   // Labeled, unlabeled, perturbed labeled, perturbed unlabeled: batch norm sees them all, no loss needs the third.
   const low = model.decode(withPerturbed(weak, dropout), training)
   const logitsX = upsample(slice(low, 0, 0, labeled), size)
-  const logitsW = upsample(slice(low, 0, labeled, unlabeled), size)
+  const weakLabels = scoped('guide', () => pseudoLabels(slice(low, 0, labeled, unlabeled), size))
   const perturbed = upsample(slice(low, 0, 2 * labeled + unlabeled, unlabeled), size)
 
   const boxes = [get(inputs, 'cutmix_box1'), get(inputs, 'cutmix_box2')] as const
@@ -71,7 +71,7 @@ export function semiSupervised(setting: Setting, inputs: Tensors, previous?: Pre
     ignore: get(inputs, 'ignore_mask'),
     ignoreMix: get(inputs, 'ignore_mask_mix'),
   }
-  const own = scoped('guide', () => guidance(students, pseudoLabels(logitsW), mixed, { threshold, mode: 'pixelwise' }))
+  const own = scoped('guide', () => guidance(students, weakLabels, mixed, { threshold, mode: 'pixelwise' }))
   const lossX = labeledLoss(setting, logitsX, inputs)
   const base = add(lossX, weighted(own))
   const losses = { loss_x: lossX, loss_s1: own.s1, loss_s2: own.s2, loss_fp: own.fp, mask_ratio: own.maskRatio }
@@ -79,7 +79,7 @@ export function semiSupervised(setting: Setting, inputs: Tensors, previous?: Pre
 
   const prev = scoped('previous', () => {
     const logits = read(previous.logits)
-    const labels = (start: number) => pseudoLabels(upsample(slice(logits, 0, start, unlabeled), size))
+    const labels = (start: number) => pseudoLabels(slice(logits, 0, start, unlabeled), size)
     return guidance(students, labels(0), labels(unlabeled), previous.trust)
   })
   const total = div(add(base, mul(weighted(prev), get(inputs, 'lambda'))), get(inputs, 'denominator'))

@@ -3,7 +3,7 @@ import { flip } from '../kernels/flip.js'
 import { concat, slice } from '../kernels/movement.js'
 import { add, scale } from '../kernels/pointwise.js'
 import { resizeBilinear } from '../kernels/resize.js'
-import { softmax } from '../kernels/softmax.js'
+import { resizedSoftmaxMax, softmax, softmaxMax } from '../kernels/softmax.js'
 import type { DeepLabV3Plus } from '../models/deeplabv3plus.js'
 
 type Size = readonly [height: number, width: number]
@@ -20,6 +20,10 @@ export interface ViewOptions {
 
 const evaluation = { training: false }
 
+/** One view, of the image as it is. */
+const isPlain = ({ scales = [1], flip = false }: ViewOptions): boolean =>
+  scales.length === 1 && scales[0] === 1 && !flip
+
 const sizeOf = ({ shape }: Tensor): Size => [shape[1] ?? 0, shape[2] ?? 0]
 
 /**
@@ -35,7 +39,7 @@ export function classScores(model: DeepLabV3Plus, x: Tensor, size: Size, options
   const { window, scales = [1] } = options
   const mirrored = options.flip ? [false, true] : [false]
   const [height, width] = sizeOf(x)
-  const plain = scales.length === 1 && scales[0] === 1 && !options.flip
+  const plain = isPlain(options)
   if (plain && window === undefined) return [resizeBilinear(model.logits(x, evaluation), size)]
   // In bands, since the scores of a whole photograph may be too large for one buffer.
   if (plain && window !== undefined && height === size[0] && width === size[1]) {
@@ -55,6 +59,20 @@ export function classScores(model: DeepLabV3Plus, x: Tensor, size: Size, options
     )
   })
   return [scale(views.reduce(add), 1 / views.length)]
+}
+
+/**
+ * The class of the highest score per pixel: u32 [1, ·, W] in the bands of `classScores`, whose result is used where
+ * scores are not simply resized logits.
+ */
+export function classLabels(model: DeepLabV3Plus, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
+  const [height, width] = sizeOf(x)
+  if (isPlain(options) && options.window === undefined) {
+    const sameSize = height === size[0] && width === size[1]
+    const logits = sameSize ? model.lowLogits(x, evaluation) : model.logits(x, evaluation)
+    return [resizedSoftmaxMax(logits, size).label]
+  }
+  return classScores(model, x, size, options).map((band) => softmaxMax(band).label)
 }
 
 /** Scales as a text such as `0.75,1,1.25`; undefined where it is none. */

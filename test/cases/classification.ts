@@ -7,7 +7,7 @@ import {
   ohemCrossEntropy,
 } from '#dist/kernels/loss.js'
 import { confusionMatrix } from '#dist/kernels/metrics.js'
-import { softmax, softmaxMax } from '#dist/kernels/softmax.js'
+import { resizedSoftmaxMax, softmax, softmaxMax } from '#dist/kernels/softmax.js'
 import * as reference from '../reference.js'
 import {
   body,
@@ -17,6 +17,7 @@ import {
   floats,
   integers,
   labels,
+  mapSizes,
   mask,
   normal,
   type Source,
@@ -64,6 +65,39 @@ const softmaxMaxFamily = family(
     }),
   logitShapes,
   ({ crop, batch }) => ({ logits: normal([batch, crop, crop, 21]) }),
+)
+
+interface ResizedCase {
+  readonly shape: Shape
+  readonly to: readonly [number, number]
+}
+
+const resizedSoftmaxMaxFamily = family(
+  'resizedSoftmaxMax',
+  ({ shape, to }: ResizedCase) =>
+    body({
+      inputs: { x: normal(shape, { scale: 3 }) },
+      run: (t) => ({ ...resizedSoftmaxMax(t.x, to) }),
+      reference: (v) => ({ ...reference.softmaxMax(reference.resizeBilinear(v.x, to)) }),
+      terms: 4 * (shape.at(-1) ?? 1),
+      // A fraction carries the rounding of the place it is taken from, times the differences of logits.
+      tolerance: 2 ** -23 * (16 + 12 * Math.max(shape[1] ?? 1, shape[2] ?? 1)),
+    }),
+  {
+    'four times': { shape: [2, 5, 7, 5], to: [17, 25] },
+    'a little more than four times': { shape: [1, 5, 6, 21], to: [20, 24] },
+    'up and down': { shape: [2, 9, 3, 4], to: [4, 8] },
+    'down and up': { shape: [1, 3, 9, 7], to: [8, 4] },
+    'many times': { shape: [1, 2, 2, 19], to: [7, 33] },
+    'from 1x1': { shape: [2, 1, 1, 6], to: [5, 6] },
+    'to 1x1': { shape: [2, 5, 6, 3], to: [1, 1] },
+    same: { shape: [1, 6, 7, 3], to: [6, 7] },
+    'one class': { shape: [1, 3, 3, 1], to: [5, 9] },
+  },
+  ({ crop, batch }): Record<string, ResizedCase> => {
+    const { s4 } = mapSizes(crop)
+    return { 'logits to image': { shape: [batch, s4, s4, 21], to: [crop, crop] } }
+  },
 )
 
 interface Labelled {
@@ -297,6 +331,7 @@ const confusion = family(
 export const classificationFamilies: Family[] = [
   softmaxFamily,
   softmaxMaxFamily,
+  resizedSoftmaxMaxFamily,
   perPixel,
   mean,
   meanOfNone,
