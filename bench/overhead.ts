@@ -1,4 +1,4 @@
-import { create } from 'webgpu'
+import { create, globals } from 'webgpu'
 import { openDevice, summarize } from '#dist/engine/device.js'
 import type { ModelChoice } from '#dist/models/deeplabv3plus.js'
 import type { Method } from '#dist/train/step.js'
@@ -28,6 +28,7 @@ let instance: GPU | undefined
  * does nothing. What a driver does with the commands on the calling thread is not part of it.
  */
 export async function measureOverhead(method: Method): Promise<OverheadMeasurement> {
+  Object.assign(globalThis, globals)
   instance ??= create(['backend=null'])
   const adapter = await instance.requestAdapter()
   if (!adapter) throw new Error('Dawn offers no null adapter')
