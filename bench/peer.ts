@@ -38,6 +38,8 @@ export interface ResidualTask {
   readonly learningRate: number
   readonly momentum: number
   readonly weightDecay: number
+  /** Step whose loss is compared, from 1: by the third, updates of everything are in it. */
+  readonly comparedStep: number
   readonly image: HostTensor
   /** [N, H, W]; every pixel counts. */
   readonly labels: HostTensor
@@ -46,12 +48,11 @@ export interface ResidualTask {
   readonly blocks: readonly { readonly name: string; readonly stride: number; readonly shortcut: boolean }[]
 }
 
-/** A training of the residual network: `results` gives the loss of one more step under `loss`. */
 export interface Peer {
   readonly name: string
   /** Undefined where the library lacks the operator. Its tensors are arranged as it likes them best. */
   operator(task: Task): Promise<PeerRun | undefined>
-  /** Undefined where the library cannot train. */
+  /** A training: its `results` are the `loss` of one step. Undefined where the library cannot train. */
   residual(task: ResidualTask): Promise<PeerRun | undefined>
 }
 

@@ -241,7 +241,7 @@ export async function open({ wait }: PeerContext): Promise<Peer> {
   }
 
   async function residual(task: ResidualTask): Promise<PeerRun> {
-    const { learningRate, momentum, weightDecay, blocks } = task
+    const { learningRate, momentum, weightDecay, comparedStep, blocks } = task
     const image = upload(task.image, 'map')
     const labels = upload(task.labels, 'plain')
     const [, height = 1, width = 1] = task.image.shape
@@ -266,8 +266,9 @@ export async function open({ wait }: PeerContext): Promise<Peer> {
       const small = conv(x, 'head', 1, 0)
       const [, , h = 1, v = 1] = small.shape
       // There is no resize; linear interpolation is a product from either side.
-      const rows = np.matmul(interpolation(h, height), small)
-      const logits = np.matmul(rows, np.transpose(interpolation(v, width)))
+      const wide = np.matmul(small, np.transpose(interpolation(v, width)))
+      const tall = np.matmul(np.swapaxes(wide, 2, 3), np.transpose(interpolation(h, height)))
+      const logits = np.swapaxes(tall, 2, 3)
       for (const array of Object.values(p)) array.dispose()
       return crossEntropy(logits, target)
     }
@@ -294,6 +295,7 @@ export async function open({ wait }: PeerContext): Promise<Peer> {
       compiled.dispose()
     }
     const run = repeat(step, dispose, async () => {
+      for (let k = 1; k < comparedStep; k++) step().loss?.dispose()
       const value = need(step().loss)
       return { loss: Float32Array.from((await wait(value.data())) as Float32Array) }
     })

@@ -145,7 +145,7 @@ export async function open({ wait }: PeerContext): Promise<Peer> {
   }
 
   async function residual(task: ResidualTask): Promise<PeerRun> {
-    const { classes, learningRate, momentum, weightDecay, blocks } = task
+    const { classes, learningRate, momentum, weightDecay, comparedStep, blocks } = task
     const variables = new Map(
       Object.entries(task.weights).map(([name, value]) => [name, tf.variable(upload(value), true, name)]),
     )
@@ -183,6 +183,7 @@ export async function open({ wait }: PeerContext): Promise<Peer> {
       run: () => step().dispose(),
       idle,
       async results() {
+        for (let k = 1; k < comparedStep; k++) step().dispose()
         const value = step()
         const data = await read(value)
         value.dispose()
