@@ -1,6 +1,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { assignSlots, type Interval, livePeak } from '#dist/engine/slots.js'
+import { UserError } from '#dist/train/error.js'
 import { stepModels, stepTrainer } from '../bench/step.js'
 import { Random } from './cases/case.js'
 import { nullDevice } from './null-device.js'
@@ -73,5 +74,39 @@ for (const [name, size] of steps) {
     }
   }
 }
+
+const messageOf = async (action: Promise<unknown>): Promise<string> => {
+  try {
+    await action
+  } catch (error) {
+    assert.instance(error, UserError)
+    return (error as UserError).message
+  }
+  throw new Error('nothing was refused')
+}
+
+test('a tensor that the adapter cannot bind is refused with the sizes that fit', async () => {
+  const adapter = { bindingLimit: 2 ** 27 }
+  const step = (crop: number, batch: number) => {
+    return stepTrainer(nullDevice(adapter), stepModels.resnet50, 'prevmatch', { crop, batch })
+  }
+  const message = await messageOf(step(321, 8))
+  const tensor =
+    /^prevmatch step: decoder: concat f32\[32, 81, 81, 304\] of 243.5 MiB is too large: this adapter binds /
+  assert.match(message, tensor)
+  assert.match(message, /at most 128.0 MiB at once: use at most batch_size 4, or at most crop_size 229$/)
+  await step(321, 4)
+  await step(229, 8)
+  await messageOf(step(321, 5))
+  await messageOf(step(233, 8))
+})
+
+test('a step that does not fit the memory is refused with its largest tensors', async () => {
+  const device = nullDevice({ memory: 2 ** 30 })
+  const message = await messageOf(stepTrainer(device, stepModels.resnet50, 'supervised', { crop: 321, batch: 8 }))
+  assert.match(message, /^allocating 2\d{3}\.\d MiB, the largest tensors being backbone\.[^;]+ of 101\.3 MiB; /)
+  assert.match(message, / for supervised step: out of GPU memory: buffer allocation failed: use a smaller batch_size /)
+  assert.match(message, /or checkpoint: \[stem, layer1, .*, decoder\]/)
+})
 
 test.run()

@@ -21,7 +21,18 @@ export type Wait = <T>(promise: Promise<T>) => Promise<T>
 const awaitPlainly: Wait = (promise) => promise
 
 /** A tensor is larger than what the adapter binds at once. */
-export class BindingLimitError extends Error {}
+export class BindingLimitError extends Error {
+  constructor(
+    what: string,
+    readonly bytes: number,
+    readonly limit: number,
+  ) {
+    super(`${what} is too large: this adapter binds at most ${megabytes(limit)} at once`)
+  }
+}
+
+/** The device has no memory left. */
+export class OutOfMemoryError extends Error {}
 
 /** Which buffers a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage. */
 export type Layout = string
@@ -94,7 +105,7 @@ export class Device {
       scopes = Promise.all([this.gpu.popErrorScope(), this.gpu.popErrorScope()])
     }
     const [memory, validation] = await this.wait(scopes)
-    if (memory) throw new Error(`${what}: out of GPU memory: ${firstLines(memory.message)}`)
+    if (memory) throw new OutOfMemoryError(`${what}: out of GPU memory: ${firstLines(memory.message)}`)
     if (validation) throw new Error(`${what}: ${firstLines(validation.message)}`)
     return value
   }
@@ -102,12 +113,7 @@ export class Device {
   /** A storage buffer. Throws a BindingLimitError where it exceeds the adapter's limit for one binding. */
   storage(label: string, size: number): GPUBuffer {
     const limit = this.gpu.limits.maxStorageBufferBindingSize
-    if (size > limit) {
-      throw new BindingLimitError(
-        `${label} needs ${megabytes(size)}, but this adapter binds at most ${megabytes(limit)} at once: ` +
-          'use a smaller batch_size or crop_size',
-      )
-    }
+    if (size > limit) throw new BindingLimitError(`${label} of ${megabytes(size)}`, size, limit)
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST
     return this.gpu.createBuffer({ label, size, usage })
   }
@@ -190,7 +196,8 @@ export class Device {
 /** Buffer copies and mapped ranges want multiples of 8 bytes. */
 const align = (bytes: number): number => Math.ceil(bytes / 8) * 8
 
-const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+/** A number of bytes as people read it. */
+export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 

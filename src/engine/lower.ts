@@ -123,7 +123,8 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
   }
 }
 
-const labelOf = (node: Node): string => {
+/** Layer and operator of a node, for messages. */
+export const labelOf = (node: Node): string => {
   const name = node.op?.name ?? (node.leaf && 'input' in node.leaf ? `input ${node.leaf.input}` : 'variable')
   return node.scope ? `${node.scope}: ${name}` : name
 }

@@ -1,6 +1,7 @@
 import type { Arena } from './arena.js'
 import type { Device, Layout } from './device.js'
 import { fuseEpilogues } from './epilogue.js'
+import { checkBindings, describeMemory } from './fit.js'
 import { fusePointwise } from './fuse.js'
 import { Graph, type Tensor, tracing } from './graph.js'
 import { type Choose, type Command, lower } from './lower.js'
@@ -46,6 +47,7 @@ export interface MemorySummary {
  * @param inputs shape and element type of each input, which `body` gets as tensors of the same names
  * @param body calls operators, reads and assigns variables, and returns what `Program.read` can fetch
  * @throws Error that names the operator, the shapes and the caller's line; or the kernel that does not compile
+ * @throws BindingLimitError or OutOfMemoryError where the program does not fit the adapter, with the largest tensors
  */
 export async function compile<I extends Record<string, Spec>, O extends Record<string, Tensor>>(
   device: Device,
@@ -60,15 +62,26 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const raw = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const trace = optimize ? optimized(raw, device, options.checkpoint) : raw
+  checkBindings(trace, label, device.gpu.limits.maxStorageBufferBindingSize)
   const choose = options.choose ?? (await device.chooser?.(trace)) ?? firstOf
   const planned = plan(lower(trace, device.traits, choose), optimize)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
-  return device.guarded(
-    `allocating ${label}`,
-    () => new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines, options.arena),
-  )
+  const memory = describeMemory(trace, sum(planned.slots))
+  const made: Program<I, O>[] = []
+  try {
+    return await device.guarded(`allocating ${memory} for ${label}`, () => {
+      const program = new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines, options.arena)
+      made.push(program)
+      return program
+    })
+  } catch (error) {
+    for (const program of made) program.destroy()
+    throw error
+  }
 }
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, value) => total + value, 0)
 
 const firstOf: Choose = (_, candidates) => candidates[0]
 
@@ -150,9 +163,8 @@ export class Program<
       this.inputBuffers.set(names[i] ?? '', buffer)
     this.uniforms = this.makeUniforms()
     this.steps = this.bind(new Map())
-    const sum = planned.slots.reduce((total, bytes) => total + bytes, 0)
     const { unsharedBytes: unshared, liveBytes: live, commands } = planned
-    this.memory = { planned: sum, live, unshared, dispatches: commands.length }
+    this.memory = { planned: sum(planned.slots), live, unshared, dispatches: commands.length }
   }
 
   /**

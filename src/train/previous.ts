@@ -105,7 +105,7 @@ export class Ensemble {
     model: DeepLabV3Plus,
     images: readonly [number, number, number, number],
     sum: Variable,
-    progress: Pick<CompileOptions, 'onProgress'> = {},
+    options: Pick<CompileOptions, 'arena' | 'onProgress'> = {},
   ): Promise<Ensemble> {
     const inputs = {
       img_u_w: spec(images, 'u8'),
@@ -119,7 +119,7 @@ export class Ensemble {
       assign(sum, add(where(t.accumulate, read(sum), fill([], 0)), logits))
       return {}
     }
-    return new Ensemble(await compile(device, inputs, body, { label: 'previous models', ...progress }), model)
+    return new Ensemble(await compile(device, inputs, body, { label: 'previous models', ...options }), model)
   }
 
   /** One run per drawn model. */

@@ -1,10 +1,12 @@
+import { Arena } from '../engine/arena.js'
 import type { Device } from '../engine/device.js'
 import { compile, type Program } from '../engine/program.js'
 import { type Spec, spec } from '../engine/shape.js'
-import { Store, type Variable } from '../engine/store.js'
+import { Store } from '../engine/store.js'
 import { type DeepLabV3Plus, quarter } from '../models/deeplabv3plus.js'
 import { type Stage, stageOf } from '../models/stages.js'
 import type { Batch, BatchField } from './batch.js'
+import { explainFit } from './fit.js'
 import type { Criterion } from './losses.js'
 import { get, semiSupervised, supervised, type Tensors } from './methods.js'
 import { createVelocities, globalNorm, updateParameters } from './optimizer.js'
@@ -103,8 +105,10 @@ export class Trainer {
     readonly velocities: Store,
     readonly previous: PreviousModels,
     private readonly workspace: Store,
-    private readonly ensemble: Ensemble | undefined,
+    /** The step and the previous models follow one another, in the same memory. */
+    private readonly arena: Arena,
     private readonly program: Program,
+    private readonly ensemble: Ensemble | undefined,
   ) {}
 
   /** See `createTrainer`. */
@@ -115,17 +119,11 @@ export class Trainer {
     options: TrainerOptions,
   ): Promise<Trainer> {
     const { labeled, unlabeled, height, width, gradNorm, onProgress } = options
-    const progress = onProgress ? { onProgress } : {}
     const velocities = createVelocities(model.parameters)
     const workspace = new Store(device, 'workspace')
-    let ensemble: Ensemble | undefined
-    let previousLogits: Variable | undefined
-    if (config.method === 'prevmatch') {
-      const shape = [2 * unlabeled, quarter(height), quarter(width), model.config.nclass]
-      const sum = workspace.declare('previous logits', spec(shape))
-      ensemble = await Ensemble.compile(device, model, [unlabeled, height, width, 3], sum, progress)
-      previousLogits = sum
-    }
+    const guideShape = [2 * unlabeled, quarter(height), quarter(width), model.config.nclass]
+    const previousLogits =
+      config.method === 'prevmatch' ? workspace.declare('previous logits', spec(guideShape)) : undefined
     const { criterion, ignore_index: ignoreIndex, conf_thresh: threshold, prev, dataset } = config
     const setting = { model, criterion, ignoreIndex, threshold, labeled, unlabeled, size: [height, width] as const }
     const trust = { threshold: prev.conf_thresh, mode: dataset === 'cityscapes' ? 'pixelavg' : 'pixelwise' } as const
@@ -139,9 +137,20 @@ export class Trainer {
     }
     const specs = inputSpecs(model, config, options)
     const checkpoint = stageOf(config.checkpoint ?? [])
-    const program = await compile(device, specs, body, { label: `${config.method} step`, checkpoint, ...progress })
-    const previous = new PreviousModels(config.prev.list_max_len, (snapshot) => ensemble?.forget(snapshot))
-    return new Trainer(model, config, options, velocities, previous, workspace, ensemble, program)
+    const arena = new Arena(device, 'training buffer')
+    const shared = { arena, ...(onProgress ? { onProgress } : {}) }
+    try {
+      const label = `${config.method} step`
+      const program = await compile(device, specs, body, { label, checkpoint, ...shared })
+      const images = [unlabeled, height, width, 3] as const
+      const ensemble = previousLogits && (await Ensemble.compile(device, model, images, previousLogits, shared))
+      const previous = new PreviousModels(config.prev.list_max_len, (snapshot) => ensemble?.forget(snapshot))
+      return new Trainer(model, config, options, velocities, previous, workspace, arena, program, ensemble)
+    } catch (error) {
+      arena.destroy()
+      const checkpointed = (config.checkpoint ?? []).length > 0
+      throw explainFit(error, { batch: labeled, crop: Math.max(height, width), checkpointed })
+    }
   }
 
   get iterations(): number {
@@ -209,6 +218,7 @@ export class Trainer {
     this.previous.destroy()
     this.ensemble?.destroy()
     this.program.destroy()
+    this.arena.destroy()
     this.velocities.destroy()
     this.workspace.destroy()
   }
