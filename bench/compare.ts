@@ -32,7 +32,7 @@ export interface Comparison {
   readonly now: number
   /** Of the times, new to old: above 1 is slower. */
   readonly ratio: number
-  /** Slower by more than a tenth and by more than three times the spread of either report. */
+  /** Slower by more than the noise. */
   readonly regressed: boolean
 }
 
@@ -79,24 +79,34 @@ type Timed = Pick<Report, 'operators' | 'steps' | 'residuals' | 'overheads'>
 
 function timingsOf({ operators, steps, residuals, overheads }: Timed): Map<string, Timing> {
   return new Map<string, Timing>([
-    ...operators.map((row) => [`${row.op}, ${row.pass}, ${row.shape}`, row] as const),
+    ...operators.map((row) => [operatorName(row), row] as const),
     ...steps.map((row) => [`training step, ${row.method}`, row] as const),
     ...residuals.map((row) => [`residual step, ${row.shape}`, row] as const),
     ...overheads.map((row) => [`overhead, ${row.method}`, row] as const),
   ])
 }
 
+/** Slower by more than a tenth and by more than three times the spread of either. */
+const slower = (before: Timing, now: Timing): boolean =>
+  now.milliseconds - before.milliseconds > Math.max(0.1 * before.milliseconds, 3 * Math.max(before.spread, now.spread))
+
+const operatorName = ({ op, pass, shape }: Pick<Report['operators'][number], 'op' | 'pass' | 'shape'>): string =>
+  `${op}, ${pass}, ${shape}`
+
+/** Whether an operator is slower than in the report, so that it is worth a second look. */
+export function seemsSlower(old: Timed, row: Report['operators'][number]): boolean {
+  const before = old.operators.find((other) => operatorName(other) === operatorName(row))
+  return before !== undefined && slower(before, row)
+}
+
 /** The rows that both reports have, in the order of the new one. Throws a UserError where there is none. */
 export function compare(old: Timed, now: Timed): Comparison[] {
   const known = timingsOf(old)
-  const rows = [...timingsOf(now)].flatMap(([name, { milliseconds, spread }]) => {
-    const before = known.get(name)
-    if (!before) return []
-    const noise = Math.max(0.1 * before.milliseconds, 3 * Math.max(before.spread, spread))
-    const regressed = milliseconds - before.milliseconds > noise
-    return [
-      { name, before: before.milliseconds, now: milliseconds, ratio: milliseconds / before.milliseconds, regressed },
-    ]
+  const rows = [...timingsOf(now)].flatMap(([name, timing]): Comparison[] => {
+    const old = known.get(name)
+    if (!old) return []
+    const [before, now] = [old.milliseconds, timing.milliseconds]
+    return [{ name, before, now, ratio: now / before, regressed: slower(old, timing) }]
   })
   if (rows.length === 0) throw new UserError('--compare: the report has none of what was measured now')
   return rows

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { checkComparable, compare, type Report, readReport } from '../bench/compare.js'
+import { checkComparable, compare, type Report, readReport, seemsSlower } from '../bench/compare.js'
 import { quantile, timingOf } from '../bench/timing.js'
 
 const adapter = { vendor: 'mesa', architecture: '', device: 'llvmpipe', driver: '25', software: true }
@@ -65,6 +65,16 @@ test('slower by more than a tenth and three times the spread is a regression', (
   )
   assert.is(rows[4]?.ratio, 0.5)
   assert.ok(compare(old, report({ noisy: [13.1, 0] }))[0]?.regressed)
+})
+
+test('a second look is taken at what seems slower', () => {
+  const old = report({ relu: [10, 0.1], add: [10, 0.1] })
+  const [slow, same, unknown] = report({ relu: [12, 0.1], add: [10.5, 0.1], conv2d: [99, 0] }).operators
+  assert.ok(slow && same && unknown)
+  assert.equal(
+    [slow, same, unknown].map((row) => seemsSlower(old, row)),
+    [true, false, false],
+  )
 })
 
 test('steps are compared as operators are, and only what both reports have', () => {
