@@ -8,13 +8,12 @@ const INPUT_GRAD = false;
 // Forward: a = x [n, in_h, in_w, in_c], w [kh, kw, in_c / groups, out_c], y [n, out_h, out_w, out_c].
 // Input gradient: a = dy [n, in_h, in_w, in_c], w [kh, kw, out_c / groups, in_c], y = dx [n, out_h, out_w, out_c].
 // Grid: 64 threads each of (tiles of P pixels) * out_c, spread over x and y; z: phases (input gradient: stride_h *
-// stride_w, else 1). `chunk` is not used.
+// stride_w, else 1).
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
   out_h: u32, out_w: u32, out_c: u32, kh: u32,
   kw: u32, stride_h: u32, stride_w: u32, pad_h: u32,
-  pad_w: u32, dil_h: u32, dil_w: u32, chunk: u32,
-  groups: u32,
+  pad_w: u32, dil_h: u32, dil_w: u32, groups: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> a: array<T>;

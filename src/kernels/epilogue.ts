@@ -18,10 +18,11 @@ const indexOf: Record<View, string> = {
  * and `store`. What depends on the channel alone is computed once per channel.
  *
  * @param expr over the result (input 0) and the operands
- * @param operands bound from binding 3 on, before the result
+ * @param operands bound before the result
  * @param result [N, H, W, C]
+ * @param first binding of the first operand
  */
-export function storeThrough(expr: e.Expr, operands: readonly Spec[], result: Spec): Specialization {
+export function storeThrough(expr: e.Expr, operands: readonly Spec[], result: Spec, first: number): Specialization {
   const views = operands.map(({ shape }) => viewIn(result.shape, shape))
   const load = ({ dtype, shape }: Spec, k: number) =>
     loadAsFloat({ dtype, shape }, `operand${k}`, `(${indexOf[views[k] ?? 'full']})`)
@@ -32,7 +33,7 @@ export function storeThrough(expr: e.Expr, operands: readonly Spec[], result: Sp
   const stored = e.wgslStatements([split.rest], ['v', ...names])
   const loads = operands.flatMap((source, k) => (isFixed(k + 1) ? [] : [`  let o${k} = ${load(source, k)};`]))
   const bindings = operands.map(
-    (source, k) => `@group(0) @binding(${3 + k}) var<storage, read> operand${k}: array<${storedType(source)}>;`,
+    (source, k) => `@group(0) @binding(${first + k}) var<storage, read> operand${k}: array<${storedType(source)}>;`,
   )
   const store = `${bindings.join('\n')}
 fn store(pixel: u32, n: u32, v: f32, values: array<f32, VALUES>) {
@@ -40,7 +41,7 @@ ${loads.join('\n')}
 ${stored.code}
   y[pixel * s.out_c + n] = U(${stored.results[0]});
 }`
-  const constants = { Y_BINDING: 3 + operands.length }
+  const constants = { Y_BINDING: first + operands.length }
   if (split.hoisted.length === 0) return { constants, hooks: { store } }
   const channelValues = `fn channel_values(n: u32) -> array<f32, VALUES> {
 ${fixed.code}

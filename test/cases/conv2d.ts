@@ -71,6 +71,7 @@ const convShapes: Record<string, ConvShape> = {
   '3x3, stride 3': { map: [11, 10], c: 4, o: 5, kernel: k3, stride: 3, padding: 1 },
   '3x3, padding 3': { map: [4, 3], c: 3, o: 2, kernel: k3, padding: 3 },
   '3x3, whole tiles': { map: [8, 8], c: 32, o: 32, kernel: k3, padding: 1 },
+  '3x3, several tiles, long sum': { n: 3, map: [6, 5], c: 60, o: 130, kernel: k3, padding: 1 },
   '3x3, 33 to 65 channels': { map: [4, 4], c: 33, o: 65, kernel: k3, padding: 1 },
   '3x3, 20 to 12 channels': { map: [5, 6], c: 20, o: 12, kernel: k3, padding: 1 },
   '3x3, many pixels': { n: 2, map: [23, 21], c: 4, o: 8, kernel: k3, padding: 1 },

@@ -1,0 +1,169 @@
+import { type AdapterTraits, ceilDiv } from '../engine/op.js'
+import type { Specialization } from '../engine/shader.js'
+import type { ShaderName } from './shaders.js'
+
+/** A convolution as a product of matrices. */
+export interface Product {
+  /** Of the result: pixels, or the taps and input channels of a weight gradient. */
+  readonly rows: number
+  readonly columns: number
+  /** Products that are added up for one element, at most. */
+  readonly terms: number
+  /** Whether sums are as a rule so long that adding up slices of them costs next to nothing. */
+  readonly long: boolean
+  /** Products of these extents that one dispatch computes. */
+  readonly phases: number
+  /** Elements of a pixel or row of the two buffers that are read: whole vectors where they divide by four. */
+  readonly extents: readonly [number, number]
+}
+
+/** A shader, its specialization, and how it divides the result. */
+export interface Tiling {
+  readonly name: string
+  readonly shader: ShaderName
+  readonly changes: Specialization
+  /** What one workgroup owns. */
+  readonly rows: number
+  readonly columns: number
+  /** Parts of the sums that are computed apart, and then added up in order. */
+  readonly slices: number
+}
+
+type Unsliced = Omit<Tiling, 'slices'>
+
+/**
+ * Register tiles of one subgroup of 8 lanes: what is fast on a CPU driver. A tile is vectors of rows by vectors of
+ * columns; the smallest ones hold 4, and are held twice.
+ *
+ * @param fixed the shader's other constants
+ * @param rowLanes name of the shader's constant for the rows of a vector, where it has one
+ */
+function subgroupTile(
+  shader: ShaderName,
+  { rows, columns }: Product,
+  fixed: Readonly<Record<string, boolean>> = {},
+  rowLanes?: string,
+): Unsliced {
+  const lanes = (extent: number) => (extent <= 4 ? 4 : 8)
+  const R = rowLanes === undefined ? 8 : lanes(rows)
+  const C = lanes(columns)
+  const P = Math.min(4, ceilDiv(rows, R))
+  // Loads and products of a tile take about as long as 2 + N of its vectors.
+  const cost = (N: number) => ceilDiv(columns, N * C) * (2 + N)
+  const N = [4, 3, 2, 1].reduce((best, each) => (cost(each) < cost(best) ? each : best))
+  const changes = {
+    constants: { ...fixed, P, N, CHANNELS: C, ...(rowLanes === undefined ? {} : { [rowLanes]: R }) },
+    aliases: { V: `vec${Math.max(2, N)}f` },
+  }
+  return { name: 'subgroup', shader, changes, rows: P * R, columns: N * C }
+}
+
+/** Loads four elements at once where every row of a buffer is a whole number of them. */
+function vectorLoads([a, b]: Product['extents'], names: readonly [string, string]): Specialization {
+  const buffers = [
+    { extent: a, hook: 'load_a', alias: 'A', name: names[0] },
+    { extent: b, hook: 'load_b', alias: 'B', name: names[1] },
+  ]
+  const whole = buffers.filter(({ extent }) => extent % 4 === 0)
+  return {
+    aliases: Object.fromEntries(whole.map(({ alias }) => [alias, 'vec4<T>'])),
+    hooks: Object.fromEntries(
+      whole.map(({ hook, name }) => [
+        hook,
+        `fn ${hook}(i: u32, count: u32) -> vec4f {\n  return vec4f(${name}[i / 4]);\n}`,
+      ]),
+    ),
+  }
+}
+
+/** Workgroups that keep an adapter busy. */
+const busyWorkgroups = ({ software }: AdapterTraits): number => (software ? 8 : 256)
+
+const tilesIn = ({ rows, columns, phases }: Product, tile: { rows: number; columns: number }): number =>
+  ceilDiv(rows, tile.rows) * ceilDiv(columns, tile.columns) * phases
+
+/** How many slices of the sums, of at least 256 terms, give enough workgroups. */
+export const slicesFor = (tiles: number, terms: number, adapter: AdapterTraits): number =>
+  Math.max(1, Math.min(ceilDiv(busyWorkgroups(adapter), tiles), Math.floor(terms / 256)))
+
+/** A tile in workgroup memory, and the rows and columns of threads that compute it. */
+interface WorkgroupTile {
+  readonly rows: number
+  readonly columns: number
+  readonly TY: number
+  readonly TX: number
+}
+
+/** Eight by eight elements for each thread where the columns are enough. Large tiles load less. */
+const workgroupTiles: readonly WorkgroupTile[] = [
+  { rows: 128, columns: 128, TY: 16, TX: 16 },
+  { rows: 128, columns: 64, TY: 16, TX: 8 },
+  { rows: 64, columns: 64, TY: 8, TX: 8 },
+  { rows: 32, columns: 64, TY: 8, TX: 8 },
+  { rows: 64, columns: 32, TY: 8, TX: 8 },
+  { rows: 32, columns: 32, TY: 8, TX: 8 },
+]
+
+/** Bytes of workgroup memory: sixteen terms of a tile's rows, which `conv_workgroup.wgsl` pads, and of its columns. */
+const storageOf = ({ rows, columns }: WorkgroupTile): number => 4 * (20 * rows + 16 * columns)
+
+/** Tiles in workgroup memory that fit a product, the best by rule first. */
+function workgroupTilesFor(product: Product, adapter: AdapterTraits): WorkgroupTile[] {
+  const narrow = product.columns <= 32
+  const fitting = workgroupTiles.filter(
+    (tile) =>
+      (tile.columns === 32) === narrow &&
+      tile.columns < 2 * Math.max(product.columns, 32) &&
+      (tile.rows <= 32 || tile.rows < 2 * product.rows) &&
+      storageOf(tile) <= adapter.maxWorkgroupStorage,
+  )
+  const enough = (tile: WorkgroupTile) => {
+    const tiles = tilesIn(product, tile)
+    return tiles * (product.long ? slicesFor(tiles, product.terms, adapter) : 1) >= busyWorkgroups(adapter)
+  }
+  // The largest are for adapters that prove to be faster with them.
+  const modest = fitting.filter(({ rows }) => rows <= 64)
+  const best = modest.find(enough) ?? modest.at(-1)
+  return best ? [best, ...fitting.filter((tile) => tile !== best)] : []
+}
+
+const sliced = (product: Product, tiling: Unsliced, adapter: AdapterTraits): Tiling => ({
+  ...tiling,
+  slices: slicesFor(tilesIn(product, tiling), product.terms, adapter),
+})
+
+/** The tilings to choose from: subgroups of 8 lanes are those of CPU drivers, where others only take part. */
+function tilings(
+  product: Product,
+  adapter: AdapterTraits,
+  subgroup: Tiling,
+  workgroup: (tile: WorkgroupTile) => Unsliced,
+): Tiling[] {
+  const [first, ...others] = workgroupTilesFor(product, adapter).map((tile) =>
+    sliced(product, workgroup(tile), adapter),
+  )
+  if (!first) return []
+  if (adapter.subgroupSize === 8) return [subgroup, first]
+  const whole = first.slices > 1 && !product.long ? [{ ...first, name: `${first.name}, whole sums`, slices: 1 }] : []
+  return [first, ...whole, ...others]
+}
+
+/** Tilings of a convolution or of its input gradient, best by rule first. */
+export function convTilings(product: Product, inputGrad: boolean, adapter: AdapterTraits): Tiling[] {
+  const subgroup = subgroupTile('conv_subgroup', product, { INPUT_GRAD: inputGrad }, 'PIXELS')
+  return tilings(product, adapter, { ...subgroup, slices: 1 }, ({ rows, columns, TY, TX }) => {
+    const constants = { TX, TY, R: rows / TY, C: columns / TX / 4, INPUT_GRAD: inputGrad }
+    const changes = { constants, ...vectorLoads(product.extents, ['a', 'w']) }
+    return { name: `workgroup ${rows}x${columns}`, shader: 'conv_workgroup', changes, rows, columns }
+  })
+}
+
+/** Tilings of a weight gradient, best by rule first. */
+export function weightGradTilings(product: Product, adapter: AdapterTraits): Tiling[] {
+  const subgroup = sliced(product, subgroupTile('conv_weight_grad_subgroup', product), adapter)
+  return tilings(product, adapter, subgroup, ({ rows, columns, TY, TX }) => {
+    const constants = { TX, TY, R: rows / TY / 4, C: columns / TX / 4 }
+    const changes = { constants, ...vectorLoads(product.extents, ['x', 'dy']) }
+    return { name: `workgroup ${rows}x${columns}`, shader: 'conv_weight_grad_workgroup', changes, rows, columns }
+  })
+}
