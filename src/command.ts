@@ -1,17 +1,18 @@
 import { NoAdapterError } from './engine/node.js'
-import { UserError } from './train/error.js'
+import { endingOf, exitCodes } from './train/exit-codes.js'
 
 /**
- * Runs a command. A mistake of the user's gives one line, anything else the error with its stack for a report; either
- * way the exit code is 1.
+ * Runs a command. What the user can act on gives one line, a fault of the program the error with its stack for a report;
+ * the exit code is that of `exitCodes`.
  */
 export async function runCommand(main: () => Promise<void>): Promise<void> {
   try {
     await main()
   } catch (error) {
-    const expected = error instanceof UserError || error instanceof NoAdapterError
+    const ending = error instanceof NoAdapterError ? 'userError' : endingOf(error)
+    const expected = ending !== 'fault' && error instanceof Error
     process.stderr.write(expected ? `error: ${error.message}\n` : `${describe(error)}\n`)
-    process.exitCode = 1
+    process.exitCode = exitCodes[ending][0]
   }
   // Threads and device objects that a failure left behind would keep the process alive.
   process.exit()

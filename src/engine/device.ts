@@ -34,6 +34,9 @@ export class BindingLimitError extends Error {
 /** The device has no memory left. */
 export class OutOfMemoryError extends Error {}
 
+/** The device is gone: a driver reset, a GPU that was removed, a device that was destroyed. Nothing on it can be read. */
+export class DeviceLostError extends Error {}
+
 /** Which buffers a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage. */
 export type Layout = string
 
@@ -48,6 +51,9 @@ export class Device {
   /** Asked for the kernels of every program that does not choose them itself; without it the first of each operator. */
   chooser: ((trace: Trace) => Choose | Promise<Choose>) | undefined
   private readonly failures: Error[] = []
+  private lost: DeviceLostError | undefined
+  /** Rejects what is awaited: promises of a lost device may never settle. */
+  private readonly waiting = new Set<(error: DeviceLostError) => void>()
   /** By layout, then by source. */
   private readonly pipelines = new Map<Layout, Map<string, Promise<GPUComputePipeline>>>()
   private readonly layouts = new Map<Layout, GPUBindGroupLayout>()
@@ -68,29 +74,52 @@ export class Device {
     }
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
-      this.failures.push(new Error(`the GPU reported: ${firstLines(event.error.message)}`))
+      this.failures.push(errorOf(event.error, 'the GPU reported'))
     })
     void gpu.lost.then(({ reason, message }) => {
-      if (!this.closing) this.failures.push(new Error(`the GPU device was lost (${reason}): ${firstLines(message)}`))
+      if (this.closing) return
+      const lost = new DeviceLostError(`the GPU device was lost (${reason}): ${firstLines(message)}`)
+      this.lost = lost
+      for (const reject of this.waiting) reject(lost)
     })
   }
 
-  /** Throws the first error that the device reported since the last check. */
+  /** Throws the first error that the device reported since the last check; once the device is lost, always that. */
   check(): void {
+    if (this.lost) throw this.lost
     const [first] = this.failures.splice(0)
     if (first) throw first
   }
 
-  /** Awaits a promise of the device's, then throws what the device reported meanwhile. */
+  /** Awaits a promise of the device's, then throws what the device reported meanwhile. A lost device ends the wait. */
   async wait<T>(promise: Promise<T>): Promise<T> {
     try {
-      const value = await this.waitFor(promise)
+      const value = await this.waitFor(this.orLost(promise))
       this.check()
       return value
     } catch (error) {
+      // Promises are rejected by a loss before the loss itself is told.
+      if (error instanceof Error && error.name === 'AbortError') await this.aboutToBeLost()
       this.check()
       throw error
     }
+  }
+
+  private orLost<T>(promise: Promise<T>): Promise<T> {
+    if (this.lost) {
+      promise.catch(() => {})
+      return Promise.reject(this.lost)
+    }
+    // Not Promise.race with gpu.lost: that promise would keep every race of a long run.
+    return new Promise<T>((resolve, reject) => {
+      this.waiting.add(reject)
+      const done = () => this.waiting.delete(reject)
+      promise.finally(done).then(resolve, reject)
+    })
+  }
+
+  private async aboutToBeLost(): Promise<void> {
+    for (let turn = 0; turn < 100 && !this.lost; turn++) await new Promise((resolve) => setTimeout(resolve, 10))
   }
 
   /** Runs `body` and throws the validation and out-of-memory errors it caused, with `what` it was doing. */
@@ -105,8 +134,8 @@ export class Device {
       scopes = Promise.all([this.gpu.popErrorScope(), this.gpu.popErrorScope()])
     }
     const [memory, validation] = await this.wait(scopes)
-    if (memory) throw new OutOfMemoryError(`${what}: out of GPU memory: ${firstLines(memory.message)}`)
-    if (validation) throw new Error(`${what}: ${firstLines(validation.message)}`)
+    if (memory) throw errorOf(memory, what)
+    if (validation) throw errorOf(validation, what)
     return value
   }
 
@@ -198,6 +227,14 @@ const align = (bytes: number): number => Math.ceil(bytes / 8) * 8
 
 /** A number of bytes as people read it. */
 export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+
+/** What the device reports, as an exception. */
+function errorOf(error: GPUError, what: string): Error {
+  const reason = firstLines(error.message)
+  // By its name, since Dawn's classes are globals only where it was opened.
+  const isMemory = error.constructor.name === 'GPUOutOfMemoryError'
+  return isMemory ? new OutOfMemoryError(`${what}: out of GPU memory: ${reason}`) : new Error(`${what}: ${reason}`)
+}
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 

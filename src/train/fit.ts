@@ -25,7 +25,7 @@ export function explainFit(error: unknown, { batch, crop, checkpointed }: StepSi
   }
   if (error instanceof OutOfMemoryError) {
     const again = checkpointed ? '' : `, or checkpoint: [${stages.join(', ')}] which trades time for memory`
-    return new UserError(`${error.message}: use a smaller batch_size or crop_size${again}`)
+    return new OutOfMemoryError(`${error.message}: use a smaller batch_size or crop_size${again}`)
   }
   return error
 }

@@ -1,0 +1,45 @@
+import { BindingLimitError, DeviceLostError, OutOfMemoryError } from '../engine/device.js'
+import { UserError } from './error.js'
+
+/** How a command ends: exit code and meaning. The one table of all commands. */
+export const exitCodes = {
+  done: [0, 'done'],
+  userError: [1, 'a mistake in the options, the configuration or the files: the line says which, and the remedy'],
+  fault: [2, 'a fault of the program, such as an invalid kernel: please report what it printed'],
+  deviceLost: [3, 'the GPU device was lost'],
+  outOfMemory: [4, 'out of GPU memory'],
+  nonFinite: [5, 'a loss, a gradient or a weight is no longer finite'],
+  notSaved: [6, 'the results could not be saved'],
+  interrupted: [130, 'stopped by SIGINT (Ctrl-C)'],
+  terminated: [143, 'stopped by SIGTERM'],
+} as const satisfies Record<string, readonly [code: number, meaning: string]>
+
+export type Ending = keyof typeof exitCodes
+
+/** A run that ends early though nobody made a mistake. The message is one line for the user. */
+export class RunError extends Error {
+  override name = 'RunError'
+
+  constructor(
+    readonly ending: Exclude<Ending, 'done' | 'userError' | 'fault'>,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options)
+  }
+}
+
+/** How a command ends that throws `error`. */
+export function endingOf(error: unknown): Ending {
+  if (error instanceof RunError) return error.ending
+  if (error instanceof DeviceLostError) return 'deviceLost'
+  if (error instanceof OutOfMemoryError) return 'outOfMemory'
+  return error instanceof UserError || error instanceof BindingLimitError ? 'userError' : 'fault'
+}
+
+/** The table for `--help`. */
+export const exitCodeHelp = `
+Exit codes:
+${Object.values(exitCodes)
+  .map(([code, meaning]) => `  ${String(code).padStart(3)}  ${meaning}`)
+  .join('\n')}`
