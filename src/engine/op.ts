@@ -79,6 +79,20 @@ export interface EpilogueAccess<A> {
   set(attrs: A, expr: Expr): A | undefined
 }
 
+/** One of several calls that a batch does in a dispatch, by its places among the batch's inputs. */
+export interface BatchPart<A> {
+  readonly attrs: A
+  readonly inputs: readonly number[]
+  readonly outputs: number
+}
+
+/** How an operator does several independent calls in one dispatch. */
+export interface BatchAccess<A> {
+  fits(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): boolean
+  /** The operator of the whole batch, whose outputs are those of the parts in their order. */
+  join(parts: readonly BatchPart<A>[]): { op: Op; attrs: unknown }
+}
+
 /** The declaration of an operator: everything the engine knows of it. */
 export interface Op<A = never> {
   readonly name: string
@@ -95,6 +109,7 @@ export interface Op<A = never> {
   inplace?(attrs: A): ReadonlyMap<number, number>
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
+  readonly batch?: BatchAccess<A>
 }
 
 /** Declares an operator; see `Op` for the parts. */

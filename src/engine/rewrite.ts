@@ -46,14 +46,19 @@ export function rebuild(trace: Trace, visit: (node: Node) => Node): Trace {
       moved.set(`${old.id}.${index}`, new Tensor(replaced, index, shape, dtype))
     }
   }
+  return { nodes: [...nodes], ...followResults(trace, moved) }
+}
+
+function followResults({ inputs, outputs, assigned }: Trace, moved: Moved): Omit<Trace, 'nodes'> {
   const followAll = <K>(map: ReadonlyMap<K, Tensor>) =>
     new Map([...map].map(([key, value]): [K, Tensor] => [key, follow(moved, value)]))
-  return {
-    nodes: [...nodes],
-    inputs: followAll(trace.inputs),
-    outputs: followAll(trace.outputs),
-    assigned: followAll(trace.assigned),
-  }
+  return { inputs: followAll(inputs), outputs: followAll(outputs), assigned: followAll(assigned) }
+}
+
+/** A trace with every handle on the new place of its value. */
+export function moveHandles(trace: Trace, moved: Moved): Trace {
+  const nodes = trace.nodes.map((node) => ({ ...node, inputs: node.inputs.map((value) => follow(moved, value)) }))
+  return relink({ nodes, ...followResults(trace, moved) })
 }
 
 /** Makes every handle point at the node that now has its id: for passes that put new nodes in the place of old ones. */

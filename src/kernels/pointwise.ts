@@ -2,6 +2,7 @@ import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
 import { apply, type Tensor } from '../engine/graph.js'
 import {
+  type BatchPart,
   type Candidate,
   ceilDiv,
   type Dispatch,
@@ -9,10 +10,11 @@ import {
   flatGrid,
   input,
   type KernelContext,
+  type Op,
   output,
   type VjpContext,
 } from '../engine/op.js'
-import { broadcastShapes, type DType, elements, type Shape, showShape, spec } from '../engine/shape.js'
+import { broadcastShapes, type DType, elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
 import { sumTo } from './reduce.js'
 import { packed, rowWorkgroup } from './shaders.js'
 import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
@@ -35,14 +37,29 @@ const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
   inplace: ({ inplace }) => new Map(inplace),
   kernel: (context) => {
     const views = context.inputs.map(({ shape }) => viewIn(context.attrs.space, shape))
-    const flat = views.every((view) => view === 'full' || view === 'scalar')
-    return [flat ? flatKernel(context, views) : rowKernel(context, views)]
+    if (!views.every(isFlat)) return [rowKernel(context, views)]
+    const { inputs, outputs, attrs } = context
+    return [flatKernel(context, [{ attrs, inputs: inputs.map((_, i) => i), outputs: outputs.length }])]
   },
   formula: {
     elementwise: true,
     get: ({ exprs, space }) => ({ exprs, space }),
     set: (attrs, exprs) => ({ ...attrs, exprs }),
   },
+  batch: {
+    fits: ({ inputs, attrs: { space } }) => inputs.every(({ shape }) => isFlat(viewIn(space, shape))),
+    join: (parts) => ({ op: batchOp as Op, attrs: parts }),
+  },
+})
+
+/** Operands that are walked as one row with the elements of the space. */
+const isFlat = (view: View): boolean => view === 'full' || view === 'scalar'
+
+/** Several pointwise calls, none of which broadcasts more than scalars, in one dispatch. */
+const batchOp = defineOp<readonly BatchPart<PointwiseAttrs>[]>('pointwiseBatch', {
+  shape: (_, parts) => parts.flatMap(({ attrs: { space, dtypes } }) => dtypes.map((dtype) => spec(space, dtype))),
+  inplace: (parts) => new Map(inplaceOf(parts)),
+  kernel: (context) => [flatKernel(context, context.attrs)],
 })
 
 /** The gradient by differentiating the formula, summed over the axes along which an input was broadcast. */
@@ -116,8 +133,13 @@ function withoutUnused(exprs: readonly Expr[], inputs: readonly Tensor[], inplac
 }
 
 /** Bindings of the inputs that are not updated in place and of the outputs, and how each input is named in WGSL. */
-function bindingsOf({ inputs, outputs, attrs }: KernelContext<PointwiseAttrs>, views: readonly View[], pack: 1 | 4) {
-  const places = new Map(attrs.inplace.map(([out, index]) => [index, out]))
+function bindingsOf(
+  { inputs, outputs }: Pick<KernelContext<unknown>, 'inputs' | 'outputs'>,
+  inplace: PointwiseAttrs['inplace'],
+  views: readonly View[],
+  pack: 1 | 4,
+) {
+  const places = new Map(inplace.map(([out, index]) => [index, out]))
   const reads = inputs.flatMap((_, index) => (places.has(index) ? [] : [input(index)]))
   const declarations = [
     ...reads.map(({ index }, i) => {
@@ -133,33 +155,35 @@ function bindingsOf({ inputs, outputs, attrs }: KernelContext<PointwiseAttrs>, v
   return { reads, writes: outputs.map((_, i) => output(i)), declarations: declarations.join('\n'), nameOf }
 }
 
+/** Operands and formulas of a call, with the WGSL names of what it loads and stores. */
+interface Call {
+  readonly exprs: readonly Expr[]
+  readonly operands: readonly { readonly spec: Spec; readonly view: View; readonly name: string }[]
+  readonly results: readonly { readonly spec: Spec; readonly name: string }[]
+}
+
 /** Loads that hold for a whole thread; then loads per pack, the formulas per element of it, and the stores. */
-function bodyOf(
-  { inputs, outputs, attrs }: KernelContext<PointwiseAttrs>,
-  views: readonly View[],
-  nameOf: (index: number) => string,
-  pack: 1 | 4,
-) {
-  const view = (index: number): View => views[index] ?? 'full'
-  const isFixed = (index: number) => view(index) === 'scalar' || view(index) === 'channel'
-  const loads = inputs.map((source, index) => `let q${index} = ${loadPack(source, nameOf(index), view(index), pack)};`)
-  const { code, results } = e.wgslStatements(
-    attrs.exprs,
-    inputs.map((_, index) => `v${index}`),
+function bodyOf({ exprs, operands, results }: Call, pack: 1 | 4): { hoisted: string; perPack: string } {
+  const isFixed = ({ view }: Call['operands'][number]) => view === 'scalar' || view === 'channel'
+  const loads = operands.map(({ spec, view, name }, k) => `let q${k} = ${loadPack(spec, name, view, pack)};`)
+  const formulas = e.wgslStatements(
+    exprs,
+    operands.map((_, k) => `v${k}`),
   )
   const elements = partsOf[pack].map((part) => {
-    const operands = inputs.map((_, index) => `let v${index} = q${index}${part};`)
-    const stored = outputs.map(({ dtype }, k) => `r${k}${part} = ${dtype === 'f32' ? '' : 'u32'}(${results[k]});`)
-    return `{\n${[...operands, code, ...stored].join('\n')}\n}`
+    const values = operands.map((_, k) => `let v${k} = q${k}${part};`)
+    const stored = results.map(({ spec: { dtype } }, k) => {
+      return `r${k}${part} = ${dtype === 'f32' ? '' : 'u32'}(${formulas.results[k]});`
+    })
+    return `{\n${[...values, formulas.code, ...stored].join('\n')}\n}`
   })
-  const types = outputs.map((out) => storedPack(out, 'full', pack))
   return {
-    hoisted: loads.filter((_, index) => isFixed(index)).join('\n'),
+    hoisted: loads.filter((_, k) => operands[k] && isFixed(operands[k])).join('\n'),
     perPack: [
-      ...loads.filter((_, index) => !isFixed(index)),
-      ...types.map((type, k) => `var r${k}: ${type};`),
+      ...loads.filter((_, k) => operands[k] && !isFixed(operands[k])),
+      ...results.map(({ spec }, k) => `var r${k}: ${storedPack(spec, 'full', pack)};`),
       ...elements,
-      ...types.map((_, k) => `y${k}[i] = r${k};`),
+      ...results.map(({ name }, k) => `${name}[i] = r${k};`),
     ].join('\n'),
   }
 }
@@ -175,40 +199,83 @@ function packsPerThread(count: number, software: boolean): number {
   return Math.max(1, Math.min(wanted, software ? 64 : 4))
 }
 
-/** All operands are full or scalars: elements are walked as one row. */
-function flatKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
-  const all = elements(context.attrs.space)
-  const pack = all % 4 === 0 ? 4 : 1
-  const { reads, writes, declarations, nameOf } = bindingsOf(context, views, pack)
-  const { hoisted, perPack } = bodyOf(context, views, nameOf, pack)
-  const count = all / pack
-  const perThread = packsPerThread(count, context.adapter.software)
-  const grid = flatGrid(ceilDiv(count, threads * perThread))
-  const source = `struct Uniforms { count: u32, grid_x: u32, per_thread: u32 }
-@group(0) @binding(0) var<uniform> u: Uniforms;
-${declarations}
-@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+/**
+ * Calls whose operands are all full or scalars: elements are walked as one row. Each call has workgroups of its own,
+ * up to its `end`.
+ */
+function flatKernel(context: KernelContext<unknown>, parts: readonly BatchPart<PointwiseAttrs>[]): Candidate {
+  const { inputs, outputs, adapter } = context
+  const counts = parts.map(({ attrs: { space } }) => elements(space))
+  const pack = counts.every((count) => count % 4 === 0) ? 4 : 1
+  const views = inputs.map(({ shape }): View => (elements(shape) === 1 ? 'scalar' : 'full'))
+  const { reads, writes, declarations, nameOf } = bindingsOf(context, inplaceOf(parts), views, pack)
+  let first = 0
+  let end = 0
+  const calls = parts.map(({ attrs, inputs: places, outputs: made }, k) => {
+    const operands = places.map((index) => ({
+      spec: inputs[index] ?? spec([]),
+      view: views[index] ?? 'full',
+      name: nameOf(index),
+    }))
+    const results = Array.from({ length: made }, (_, i) => ({
+      spec: outputs[first + i] ?? spec([]),
+      name: `y${first + i}`,
+    }))
+    first += made
+    const count = (counts[k] ?? 0) / pack
+    const perThread = packsPerThread(count, adapter.software)
+    end += Math.max(1, ceilDiv(count, threads * perThread))
+    return { ...bodyOf({ exprs: attrs.exprs, operands, results }, pack), uniforms: [count, perThread, end] }
+  })
+  const [gridX, gridY] = flatGrid(end)
+  const functions = calls.map(
+    ({ hoisted, perPack }, k) => `fn call${k}(group: u32, lane: u32) {
 ${hoisted}
-let count = u.count;
-let per_thread = u.per_thread;
-let start = (group.x + group.y * u.grid_x) * ${threads}u * per_thread + lane;
+let count = u.calls[${k}].count;
+let per_thread = u.calls[${k}].per_thread;
+let start = group * ${threads}u * per_thread + lane;
 for (var k = 0u; k < per_thread; k++) {
 let i = start + k * ${threads}u;
 if (i >= count) { return; }
 ${perPack}
 }
 }
+`,
+  )
+  const begin = (k: number) => (k === 0 ? '' : ` - u.calls[${k - 1}].end`)
+  const branches = calls.map((_, k) => `if (group < u.calls[${k}].end) { call${k}(group${begin(k)}, lane); return; }`)
+  const source = `struct Call { count: u32, per_thread: u32, end: u32, unused: u32 }
+struct Uniforms { calls: array<Call, ${calls.length}>, grid_x: u32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+${declarations}
+${functions.join('')}@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
+let group = id.x + id.y * u.grid_x;
+${branches.join('\n')}
+}
 `
-  return single(context.attrs.label, { source, reads, writes, uniforms: [count, grid[0], perThread], grid })
+  const uniforms = [...calls.flatMap((call) => [...call.uniforms, 0]), gridX]
+  const label = parts[0]?.attrs.label ?? 'pointwise'
+  return single(label, { source, reads, writes, uniforms, grid: [gridX, gridY, 1] })
+}
+
+/** Pairs of output and input of a batch whose buffers are one. */
+function inplaceOf(parts: readonly BatchPart<PointwiseAttrs>[]): [number, number][] {
+  let first = 0
+  return parts.flatMap(({ attrs, inputs, outputs }) => {
+    first += outputs
+    return attrs.inplace.map(([out, index]): [number, number] => [first - outputs + out, inputs[index] ?? 0])
+  })
 }
 
 /** Some operand broadcasts: a thread walks rows of one pack of channels, so that nothing is divided per element. */
 function rowKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
   const { rows, channels, rowsPerSample } = extentsOf(context.attrs.space)
   const { pack, packs } = packed(channels)
-  const { reads, writes, declarations, nameOf } = bindingsOf(context, views, pack)
-  const { hoisted, perPack } = bodyOf(context, views, nameOf, pack)
+  const { reads, writes, declarations, nameOf } = bindingsOf(context, context.attrs.inplace, views, pack)
+  const operands = context.inputs.map((spec, k) => ({ spec, view: views[k] ?? 'full', name: nameOf(k) }))
+  const results = context.outputs.map((spec, k) => ({ spec, name: `y${k}` }))
+  const { hoisted, perPack } = bodyOf({ exprs: context.attrs.exprs, operands, results }, pack)
   const { WIDTH, HEIGHT } = rowWorkgroup(packs, context.adapter.software)
   const perThread = packsPerThread(rows * packs, context.adapter.software)
   const across = ceilDiv(packs, WIDTH)
