@@ -1,5 +1,6 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { OutOfMemoryError } from '#dist/engine/device.js'
 import { assignSlots, type Interval, livePeak } from '#dist/engine/slots.js'
 import { UserError } from '#dist/train/error.js'
 import { stepModels, stepTrainer } from '../bench/step.js'
@@ -75,12 +76,15 @@ for (const [name, size] of steps) {
   }
 }
 
-const messageOf = async (action: Promise<unknown>): Promise<string> => {
+const messageOf = async (
+  action: Promise<unknown>,
+  kind: new (message: string) => Error = UserError,
+): Promise<string> => {
   try {
     await action
   } catch (error) {
-    assert.instance(error, UserError)
-    return (error as UserError).message
+    assert.instance(error, kind)
+    return (error as Error).message
   }
   throw new Error('nothing was refused')
 }
@@ -103,7 +107,8 @@ test('a tensor that the adapter cannot bind is refused with the sizes that fit',
 
 test('a step that does not fit the memory is refused with its largest tensors', async () => {
   const device = nullDevice({ memory: 2 ** 30 })
-  const message = await messageOf(stepTrainer(device, stepModels.resnet50, 'supervised', { crop: 321, batch: 8 }))
+  const step = stepTrainer(device, stepModels.resnet50, 'supervised', { crop: 321, batch: 8 })
+  const message = await messageOf(step, OutOfMemoryError)
   assert.match(message, /^allocating 2\d{3}\.\d MiB, the largest tensors being backbone\.[^;]+ of 101\.3 MiB; /)
   assert.match(message, / for supervised step: out of GPU memory: buffer allocation failed: use a smaller batch_size /)
   assert.match(message, /or checkpoint: \[stem, layer1, .*, decoder\]/)

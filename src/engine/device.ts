@@ -74,7 +74,12 @@ export class Device {
     }
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
-      this.failures.push(errorOf(event.error, 'the GPU reported'))
+      const reason = firstLines(event.error.message)
+      // By its name, since Dawn's classes are globals in some places only.
+      const isMemory = event.error.constructor.name === 'GPUOutOfMemoryError'
+      this.failures.push(
+        isMemory ? new OutOfMemoryError(`out of GPU memory: ${reason}`) : new Error(`the GPU reported: ${reason}`),
+      )
     })
     void gpu.lost.then(({ reason, message }) => {
       if (this.closing) return
@@ -134,8 +139,8 @@ export class Device {
       scopes = Promise.all([this.gpu.popErrorScope(), this.gpu.popErrorScope()])
     }
     const [memory, validation] = await this.wait(scopes)
-    if (memory) throw errorOf(memory, what)
-    if (validation) throw errorOf(validation, what)
+    if (memory) throw new OutOfMemoryError(`${what}: out of GPU memory: ${firstLines(memory.message)}`)
+    if (validation) throw new Error(`${what}: ${firstLines(validation.message)}`)
     return value
   }
 
@@ -227,14 +232,6 @@ const align = (bytes: number): number => Math.ceil(bytes / 8) * 8
 
 /** A number of bytes as people read it. */
 export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
-
-/** What the device reports, as an exception. */
-function errorOf(error: GPUError, what: string): Error {
-  const reason = firstLines(error.message)
-  // By its name, since Dawn's classes are globals only where it was opened.
-  const isMemory = error.constructor.name === 'GPUOutOfMemoryError'
-  return isMemory ? new OutOfMemoryError(`${what}: out of GPU memory: ${reason}`) : new Error(`${what}: ${reason}`)
-}
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
