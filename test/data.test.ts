@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { deflateSync } from 'node:zlib'
+import { crc32, deflateSync } from 'node:zlib'
 import { type BitDepth, encode } from 'fast-png'
 import sharp from 'sharp'
 import { suite } from 'uvu'
@@ -201,7 +201,9 @@ test('labels that would fill the memory are refused before they are inflated', a
     const head = Buffer.alloc(8)
     head.writeUInt32BE(data.length)
     head.write(type, 4, 'latin1')
-    return Buffer.concat([head, data, Buffer.alloc(4)])
+    const sum = Buffer.alloc(4)
+    sum.writeUInt32BE(crc32(Buffer.concat([head.subarray(4), data])))
+    return Buffer.concat([head, data, sum])
   }
   const png = (width: number, height: number, data: Buffer) => {
     const header = Buffer.alloc(13)

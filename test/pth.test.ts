@@ -165,12 +165,33 @@ test('opcodes and calls that data do not need are refused', () => {
 test('nesting, stacks and texts are limited', () => {
   refuses(withRoot(Buffer.alloc(100_000, '(')), /nested more than 1000 deep/)
   refuses(withRoot(Buffer.alloc(1_000_000, 'N')), /stacks more than/)
-  refuses(withRoot(Buffer.concat([Buffer.from(')'), Buffer.alloc(1_000_000, 0x85)])), /holds no weights/)
+  refuses(withRoot(Buffer.concat([Buffer.from(')'), Buffer.alloc(900_000, 0x85)])), /holds no weights/)
+  const full = Buffer.concat([Buffer.from('('), Buffer.alloc(99_000, '}'), Buffer.from('t')])
+  refuses(withRoot(Buffer.concat(Array(11).fill(full))), /takes more than 1000000 steps/)
   refuses(withRoot(Buffer.from([0x8d, 0, 0, 0, 0, 0, 0, 0, 0x10])), /breaks off/)
   refuses(withRoot(Buffer.from([0x8b, 0xff, 0xff, 0xff, 0x7f])), /integer of 2147483647 bytes/)
   refuses(withRoot(Buffer.from('h\x05')), /never stored/)
   refuses(withRoot(Buffer.from('0')), /opcode 0x30 '0'/)
   refuses(zipOf([{ name: 'a/data.pkl', data: new Uint8Array(9 * 2 ** 20) }]), /its pickle has 9437184 bytes/)
+})
+
+test('values that are recalled and copied again and again are refused before they fill the memory', () => {
+  // Memo 0: a text of a million letters, 1: the arguments that turn it into bytes, 2: the function, called twice.
+  const encode = [pickle.text('x'.repeat(600_000)), pickle.text('latin1'), Buffer.from([0x86, 0x71, 1])]
+  const call = Buffer.from('h\x02h\x01R')
+  const codecs = pickle.global('_codecs', 'encode')
+  refuses(
+    withRoot(Buffer.concat([...encode, codecs, Buffer.from('q\x02'), call, call])),
+    /takes more than 1000000 steps/,
+  )
+  // Memo 1: a list of pairs as the arguments of an OrderedDict, which copies it.
+  const pairs = Buffer.concat(
+    Array.from({ length: 20_000 }, (_, i) => Buffer.concat([pickle.int(i), Buffer.from('N\x86', 'latin1')])),
+  )
+  const list = Buffer.concat([Buffer.from(']('), pairs, Buffer.from([0x65, 0x85, 0x71, 1])])
+  const dict = Buffer.concat([pickle.global('collections', 'OrderedDict'), Buffer.from('q\x02')])
+  const calls = Buffer.concat(Array(60).fill(call))
+  refuses(withRoot(Buffer.concat([list, dict, calls])), /takes more than 1000000 steps/)
 })
 
 test('tensors that leave their data are refused before memory is spent', () => {

@@ -20,12 +20,14 @@ export class Store {
     readonly label: string,
   ) {}
 
-  /** Declares a variable; its elements are `data` or 0. Throws where the name is taken or the length differs. */
+  /**
+   * Declares a variable; its elements are `data` or 0. Throws where the name is taken or the length differs. Memory is
+   * spent on its first use, so that a model can be compared with a file before.
+   */
   declare(name: string, spec: Spec, data?: Data): Variable {
     if (this.variables.has(name)) throw new Error(`store ${this.label}: there is a variable '${name}' already`)
     const variable = new Variable(this, name, spec)
     this.variables.set(name, variable)
-    this.buffers.set(name, this.device.storage(`${this.label}/${name}`, byteLength(spec)))
     if (data) this.write(name, data)
     return variable
   }
@@ -46,8 +48,10 @@ export class Store {
   }
 
   buffer(name: string): GPUBuffer {
-    const buffer = this.buffers.get(name)
-    if (!buffer) throw new Error(`store ${this.label}: no variable '${name}'`)
+    const known = this.buffers.get(name)
+    if (known) return known
+    const buffer = this.device.storage(`${this.label}/${name}`, byteLength(this.get(name).spec))
+    this.buffers.set(name, buffer)
     return buffer
   }
 

@@ -11,7 +11,11 @@ type Four = readonly [number, number, number, number]
  * cannot be told, such as the classes of a lone backbone, is left out.
  */
 export function inferWidths(state: ReadonlyMap<string, { readonly shape: Shape }>): Partial<Widths> {
-  const outputs = (name: string): number => state.get(`${name}.weight`)?.shape[0] ?? 0
+  const outputs = (name: string): number => {
+    const shape = state.get(`${name}.weight`)?.shape ?? []
+    // A convolution without a single value tells nothing, however wide it claims to be.
+    return shape.length === 4 && shape.every((extent) => extent > 0) ? (shape[0] ?? 0) : 0
+  }
   const layers = [1, 2, 3, 4].map((layer) => `backbone.layer${layer}`)
   const depth = (layer: string): number => {
     let blocks = 0

@@ -1,9 +1,9 @@
 import { readFileSync, statSync } from 'node:fs'
-import { parse, YAMLError } from 'yaml'
 import { z } from 'zod'
 import { stages } from '../models/stages.js'
 import { knownClasses, parseColor, type Rgb } from './classes.js'
 import { UserError } from './error.js'
+import { parseYaml } from './yaml.js'
 
 const count = z.int().min(1)
 const fraction = z.number().min(0).max(1)
@@ -137,7 +137,7 @@ export type Config = Omit<Parsed, 'classes' | 'multi_grid'> & {
 }
 
 const MAX_BYTES = 2 ** 20
-const MAX_ALIASES = 20
+const MAX_COMPARED = 100
 
 /** Keys of the object schema at `path`, or null where there is no object. */
 function keysAt(path: readonly string[]): string[] | null {
@@ -185,9 +185,14 @@ function dottedKeys(path: readonly string[] = []): string[] {
 
 function unknownKey(path: readonly string[], origin: string): UserError {
   const name = path.join('.')
+  // Comparing takes time by the product of the lengths.
+  const [compared, lastOfName] = [name, path.at(-1) ?? name].map((text) => text.slice(0, MAX_COMPARED)) as [
+    string,
+    string,
+  ]
   const distance = (candidate: string) => {
     const last = candidate.split('.').at(-1) ?? candidate
-    return Math.min(editDistance(name, candidate), editDistance(path.at(-1) ?? name, last) + 0.5)
+    return Math.min(editDistance(compared, candidate), editDistance(lastOfName, last) + 0.5)
   }
   const nearest = dottedKeys()
     .map((key) => ({ key, distance: distance(key) }))
@@ -323,16 +328,6 @@ export function parseConfig(value: unknown, origin: string | Origin): Config {
   return checkTogether(result.data, name(''))
 }
 
-function parseYaml(text: string, origin: string): unknown {
-  try {
-    return parse(text, { maxAliasCount: MAX_ALIASES, prettyErrors: true })
-  } catch (error) {
-    const [first = ''] = String(error instanceof Error ? error.message : error).split('\n')
-    if (error instanceof YAMLError) throw new UserError(`${origin} is not valid YAML: ${first.replace(/:$/, '')}`)
-    throw new UserError(`${origin} is refused: ${first} (at most ${MAX_ALIASES} uses of an alias are read)`)
-  }
-}
-
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
@@ -366,7 +361,9 @@ function applyOverride(root: Record<string, unknown>, override: string): void {
 export function loadConfig(path: string, overrides: readonly string[] = []): Config {
   let text: string
   try {
-    if (statSync(path).size > MAX_BYTES) throw new UserError(`${path} is larger than 1 MiB: not a configuration`)
+    const stat = statSync(path)
+    if (!stat.isFile()) throw new UserError(`${path} is not a file`)
+    if (stat.size > MAX_BYTES) throw new UserError(`${path} is larger than 1 MiB: not a configuration`)
     text = readFileSync(path, 'utf8')
   } catch (error) {
     if (error instanceof UserError) throw error

@@ -1,4 +1,5 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import sharp from 'sharp'
 import type { Config, Folders } from './config.js'
@@ -18,9 +19,13 @@ export interface Sample {
 }
 
 const MAX_LIST_BYTES = 2 ** 28
+const MAX_LIST_LINES = 2_000_000
 
-// Pictures of the data sets are raster files; these loaders would render documents instead.
-sharp.block({ operation: ['VipsForeignLoadSvg', 'VipsForeignLoadPdf', 'VipsForeignLoadMagick'] })
+// The content of a file chooses its decoder, whatever its name is: only decoders of pictures as data sets have them.
+sharp.block({ operation: ['VipsForeignLoad'] })
+sharp.unblock({
+  operation: ['Jpeg', 'Png', 'Webp', 'Tiff', 'Nsgif', 'Heif'].map((format) => `VipsForeignLoad${format}`),
+})
 sharp.cache(false)
 // Several pictures are decoded at a time instead.
 sharp.concurrency(1)
@@ -46,7 +51,9 @@ export interface ListEntry {
 export function readEntries(path: string, dataRoot: string): ListEntry[] {
   let text: string
   try {
-    if (statSync(path).size > MAX_LIST_BYTES) throw new UserError(`the list ${path} is larger than 256 MiB`)
+    const stat = statSync(path)
+    if (!stat.isFile()) throw new UserError(`the list ${path} is not a file`)
+    if (stat.size > MAX_LIST_BYTES) throw new UserError(`the list ${path} is larger than 256 MiB`)
     text = readFileSync(path, 'utf8')
   } catch (error) {
     if (error instanceof UserError) throw error
@@ -57,7 +64,11 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
   }
   if (!existsSync(dataRoot)) throw new UserError(`there is no data folder ${dataRoot}: check data_root`)
   const entries: ListEntry[] = []
-  for (const [index, line] of text.split('\n').entries()) {
+  for (let index = 0, start = 0; start < text.length; index++) {
+    if (index >= MAX_LIST_LINES) throw new UserError(`the list ${path} has more than ${MAX_LIST_LINES} lines`)
+    const end = text.indexOf('\n', start)
+    const line = text.slice(start, end < 0 ? undefined : end)
+    start = end < 0 ? text.length : end + 1
     const words = line.includes('\t') ? line.split('\t').map((word) => word.trim()) : line.split(/\s+/)
     const [image, label, ...rest] = words.filter((word) => word !== '')
     if (image === undefined) continue
@@ -145,6 +156,7 @@ function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sampl
  */
 export async function readImage(path: string): Promise<Picture> {
   try {
+    if (!(await stat(path)).isFile()) throw new Error('it is not a file')
     const { data, info } = await sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true })
       .removeAlpha()
       .toColourspace('srgb')

@@ -1,7 +1,21 @@
+const MAX_LENGTH = 2000
+
+/** One line of bounded length without control characters: names in it come from files, which may hold anything. */
+function oneLine(text: string): string {
+  const line = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, (character) => {
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
+  })
+  return line.length > MAX_LENGTH ? `${line.slice(0, MAX_LENGTH / 2)} ... ${line.slice(-MAX_LENGTH / 2)}` : line
+}
+
 /**
  * A mistake of the user's, or of the user's files: its message is one line that names the culprit and the remedy.
  * Commands print the message alone and exit with code 1; any other error is a fault of the program and keeps its stack.
  */
 export class UserError extends Error {
   override name = 'UserError'
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(oneLine(message), options)
+  }
 }

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { UserError } from './error.js'
 
@@ -21,7 +21,8 @@ export class BinaryFile {
   static with<T>(path: string, fail: Fail, body: (file: BinaryFile) => T): T {
     let handle: number
     try {
-      handle = openSync(path, 'r')
+      // Opening a pipe would wait for its other end.
+      handle = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
     } catch (error) {
       throw new UserError(`cannot open ${path}: ${reasonOf(error)}`)
     }

@@ -1,9 +1,8 @@
 import { readFile, stat } from 'node:fs/promises'
-import { inflateSync } from 'node:zlib'
-import { type DecodedPng, decode } from 'fast-png'
 import type { Config } from './config.js'
 import { UserError } from './error.js'
 import type { Picture } from './pixels.js'
+import { decodePng, type PngPixels } from './png.js'
 
 /** How the values of label files become classes. */
 export interface LabelRules {
@@ -39,7 +38,7 @@ export interface StoredLabel {
   readonly width: number
   readonly height: number
   /** [H, W]: grey values or palette indices, or colours 0xRRGGBB. */
-  readonly values: Uint8Array | Uint16Array | Uint8ClampedArray | Uint32Array
+  readonly values: Uint8Array | Uint16Array | Uint32Array
   readonly colored: boolean
 }
 
@@ -54,66 +53,17 @@ export interface WrongValue {
 /** Pictures larger than this are refused before they are decoded. */
 export const MAX_PIXELS = 2 ** 26
 const MAX_LABEL_BYTES = 2 ** 28
-/** Compressed label data up to this size cannot become larger than 64 MiB (deflate shrinks 1032 times at most). */
-const MAX_UNCHECKED_BYTES = 2 ** 16
-
-/** Channels of the colour types of PNG: grey, RGB, palette, grey and alpha, RGB and alpha. */
-const pngChannels: Readonly<Record<number, number>> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }
-
-interface PngHeader {
-  readonly bits: number
-  readonly channels: number
-}
-
-/** Walks the chunks of a PNG file and checks, before anything is inflated, how much could come out. */
-function checkPng(bytes: Buffer): PngHeader {
-  if (bytes.length < 33 || bytes.readUInt32BE(0) !== 0x89504e47 || bytes.toString('latin1', 12, 16) !== 'IHDR') {
-    throw new Error('it is not a PNG file')
+/** One value per pixel; alpha plays no part. */
+function valuesOf({ width, height, channels, samples }: PngPixels): StoredLabel['values'] {
+  if (channels === 1) return samples
+  const sample = (at: number) => samples[at] as number
+  if (channels === 2) return samples.filter((_, i) => i % 2 === 0)
+  if (samples instanceof Uint16Array) throw new Error('its colours have 16 bits; labels in colours have 8')
+  const values = new Uint32Array(width * height)
+  for (let i = 0, at = 0; i < values.length; i++, at += channels) {
+    values[i] = (sample(at) << 16) | (sample(at + 1) << 8) | sample(at + 2)
   }
-  const width = bytes.readUInt32BE(16)
-  const height = bytes.readUInt32BE(20)
-  const bits = bytes.readUInt8(24)
-  const channels = pngChannels[bytes.readUInt8(25)]
-  if (width * height > MAX_PIXELS) throw new Error(`its ${width}x${height} pixels are more than ${MAX_PIXELS}`)
-  if (channels === undefined) throw new Error('its colour type is unknown')
-  if (channels > 2 && bits > 8) throw new Error('its colours have 16 bits; labels in colours have 8')
-  const compressed: Buffer[] = []
-  for (let at = 8; at + 12 <= bytes.length; ) {
-    const length = bytes.readUInt32BE(at)
-    const type = bytes.toString('latin1', at + 4, at + 8)
-    if (type === 'IDAT') compressed.push(bytes.subarray(at + 8, at + 8 + length))
-    if (type === 'iCCP' && length > MAX_UNCHECKED_BYTES) throw new Error(`its colour profile has ${length} bytes`)
-    at += 12 + length
-  }
-  const data = Buffer.concat(compressed)
-  if (data.length > MAX_UNCHECKED_BYTES) {
-    // Rows have one more byte each; the seven passes of an interlaced picture may round each row up again.
-    const limit = height * (Math.ceil((width * bits * channels) / 8) + 1) * 2 + 1024
-    inflateSync(data, { maxOutputLength: limit })
-  }
-  return { bits, channels }
-}
-
-/** One value per pixel, whatever the bit depth; alpha plays no part. */
-function unpack({ data, width, height }: DecodedPng, { bits, channels }: PngHeader): StoredLabel['values'] {
-  if (channels > 2) {
-    const byte = (at: number) => data[at] as number
-    return Uint32Array.from({ length: data.length / channels }, (_, i) => {
-      const at = i * channels
-      return (byte(at) << 16) | (byte(at + 1) << 8) | byte(at + 2)
-    })
-  }
-  if (channels === 2) return data.filter((_, i) => i % 2 === 0)
-  if (bits >= 8) return data
-  const stride = Math.ceil((width * bits) / 8)
-  const out = new Uint8Array(width * height)
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const byte = data[y * stride + ((x * bits) >> 3)] as number
-      out[y * width + x] = (byte >> (8 - bits - ((x * bits) & 7))) & ((1 << bits) - 1)
-    }
-  }
-  return out
+  return values
 }
 
 /**
@@ -122,14 +72,11 @@ function unpack({ data, width, height }: DecodedPng, { bits, channels }: PngHead
  */
 export async function readStoredLabel(path: string): Promise<StoredLabel> {
   try {
-    const { size } = await stat(path)
-    if (size > MAX_LABEL_BYTES) throw new Error(`it has ${size} bytes, more than ${MAX_LABEL_BYTES}`)
-    const bytes = await readFile(path)
-    const header = checkPng(bytes)
-    const png = decode(bytes, { checkCrc: true })
-    const values = unpack(png, header)
-    if (values.length !== png.width * png.height) throw new Error('its pixels are not complete')
-    return { width: png.width, height: png.height, values, colored: header.channels > 2 }
+    const file = await stat(path)
+    if (!file.isFile()) throw new Error('it is not a file')
+    if (file.size > MAX_LABEL_BYTES) throw new Error(`it has ${file.size} bytes, more than ${MAX_LABEL_BYTES}`)
+    const png = decodePng(await readFile(path), MAX_PIXELS)
+    return { width: png.width, height: png.height, values: valuesOf(png), colored: png.channels > 2 }
   } catch (error) {
     const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
     throw new UserError(

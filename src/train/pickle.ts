@@ -16,10 +16,14 @@ export interface PickleWorld {
   readonly persistent: (id: unknown) => unknown
 }
 
+/** A ResNet-101 with its momenta takes some ten thousand; the least step may cost an object of 200 bytes. */
+const MAX_STEPS = 1_000_000
 const MAX_STACK = 100_000
 const MAX_MARKS = 1000
-const MAX_MEMO = 1_000_000
 const MAX_INTEGER_BYTES = 64
+
+const isList = (value: unknown): value is ArrayLike<unknown> =>
+  typeof value === 'string' || Array.isArray(value) || value instanceof Uint8Array
 
 /** A text of a file, fit for one line of an error. */
 export const quoted = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text)
@@ -38,6 +42,7 @@ export function unpickle(bytes: Uint8Array, start: number, world: PickleWorld, f
 }
 
 class Unpickler {
+  private steps = 0
   private stack: unknown[] = []
   private readonly marks: unknown[][] = []
   private readonly memo = new Map<number, unknown>()
@@ -54,6 +59,7 @@ class Unpickler {
 
   run(): unknown {
     for (;;) {
+      this.spend(1)
       const opcode = this.uint(1)
       if (opcode === STOP) return this.pop()
       const step = opcodes.get(opcode)
@@ -64,6 +70,11 @@ class Unpickler {
       step(this)
       if (this.stack.length > MAX_STACK) this.fail(`its pickle stacks more than ${MAX_STACK} values`)
     }
+  }
+
+  spend(steps: number): void {
+    this.steps += steps
+    if (this.steps > MAX_STEPS) this.fail(`its pickle takes more than ${MAX_STEPS} steps`)
   }
 
   /** The next `length` bytes. */
@@ -162,7 +173,6 @@ class Unpickler {
   }
 
   put(index: number): void {
-    if (this.memo.size >= MAX_MEMO) this.fail(`its pickle remembers more than ${MAX_MEMO} values`)
     this.memo.set(index, this.top())
   }
 
@@ -188,6 +198,8 @@ class Unpickler {
     const args = this.pop()
     const target = this.pop()
     if (!(target instanceof Callable) || !Array.isArray(args)) this.fail('its pickle calls what is no function')
+    // What a call copies may be recalled and copied again by the next one.
+    for (const arg of args) this.spend(isList(arg) ? arg.length : 0)
     this.push(target.call(args))
   }
 

@@ -30,7 +30,8 @@ export interface Safetensors {
   metadata: Record<string, string>
 }
 
-const MAX_HEADER = 16 * 2 ** 20
+/** Ten thousand tensors take one. */
+const MAX_HEADER = 4 * 2 ** 20
 const MAX_RANK = 8
 
 interface Entry {

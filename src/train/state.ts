@@ -102,6 +102,7 @@ export function checkpointModel({ tensors, metadata }: Checkpoint, path: string)
   if (!isComplete(widths)) {
     throw new UserError(`${path}: it does not hold a whole DeepLabV3+ (backbone, head, reduce, fuse, classifier)`)
   }
+  if (widths.nclass > 255) throw new UserError(`${path}: it has ${widths.nclass} classes, and at most 255 are possible`)
   const { dilations, replace_stride_with_dilation } = presets.resnet50
   const stated = statedGeometry(metadata.model)
   return { config: { ...widths, dilations, replace_stride_with_dilation, ...stated }, stated: stated !== undefined }

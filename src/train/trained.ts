@@ -30,8 +30,8 @@ const isColor = (value: unknown): value is Rgb =>
 
 function namesIn({ metadata }: Checkpoint, nclass: number): string[] | undefined {
   const names = parsed(metadata.class_names)
-  const fits = Array.isArray(names) && names.length === nclass
-  return fits ? names.map((name) => String(name).replace(/\p{Cc}+/gu, ' ')) : undefined
+  const fits = Array.isArray(names) && names.length === nclass && names.every((name) => typeof name === 'string')
+  return fits ? names.map((name) => name.replace(/\p{Cc}+/gu, ' ')) : undefined
 }
 
 function paletteIn({ metadata }: Checkpoint, nclass: number): Rgb[] | undefined {
