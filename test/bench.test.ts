@@ -31,7 +31,7 @@ deviceTest('the bench writes what it measured', () => {
     assert.ok(report.peaks.gflops > 0.1 && report.peaks.gbps > 0.01, JSON.stringify(report.peaks))
     assert.equal(
       report.operators.map(({ op, pass }) => `${op} ${pass}`),
-      ['softmax forward', 'softmax backward', 'softmaxMax forward'],
+      ['softmax forward', 'softmax backward', 'softmaxMax forward', 'resizedSoftmaxMax forward'],
     )
     for (const { milliseconds, share } of report.operators) assert.ok(milliseconds > 0 && share > 0)
     assert.equal(report.steps, [])
