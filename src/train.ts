@@ -5,6 +5,7 @@ import { runCommand } from './command.js'
 import { open } from './engine/node.js'
 import { loadConfig } from './train/config.js'
 import { UserError } from './train/error.js'
+import { exitCodes, RunError } from './train/exit-codes.js'
 import { createDisplay } from './train/live-line.js'
 import { duration } from './train/log.js'
 import { train } from './train/training.js'
@@ -104,9 +105,12 @@ await runCommand(async () => {
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
 
   const interrupt = new AbortController()
+  let ending: 'interrupted' | 'terminated' = 'interrupted'
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(name, () => {
+    process.on(name, () => {
+      if (interrupt.signal.aborted) stopAtOnce(name)
       print(`${name}: finishing the step and writing a checkpoint; once more to stop at once`)
+      ending = name === 'SIGINT' ? 'interrupted' : 'terminated'
       interrupt.abort()
     })
   }
@@ -114,11 +118,17 @@ await runCommand(async () => {
   const run = { config, savePath, resume, maxIterations, overwrite, tune, profile, signal, display }
   const result = await train(device, run)
   device.destroy()
-  if (result.interrupted) {
-    print(
-      `stopped after iteration ${result.iterations}; to go on: ${resumeCommand(join(savePath, 'latest.safetensors'))}`,
+  const toGoOn = resumeCommand(join(savePath, 'latest.safetensors'))
+  if (result.unsaved !== undefined) {
+    const what = result.interrupted ? 'stopped' : 'done'
+    throw new RunError(
+      'notSaved',
+      `${what} after iteration ${result.iterations}, but ${result.unsaved}; to go on: ${toGoOn}`,
     )
-    process.exitCode = 130
+  }
+  if (result.interrupted) {
+    print(`stopped after iteration ${result.iterations}; to go on: ${toGoOn}`)
+    process.exitCode = exitCodes[ending][0]
     return
   }
   print(
@@ -126,6 +136,13 @@ await runCommand(async () => {
       `best ${result.bestMiou.toFixed(2)}; checkpoints in ${savePath}`,
   )
 })
+
+/** Ends the process as the signal would without a handler, whatever threads and devices are busy with. */
+function stopAtOnce(signal: NodeJS.Signals): void {
+  process.emit('exit', 0)
+  process.removeAllListeners(signal)
+  process.kill(process.pid, signal)
+}
 
 /** The command line of this process, going on from a checkpoint. */
 function resumeCommand(checkpoint: string): string {

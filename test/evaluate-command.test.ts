@@ -9,7 +9,7 @@ import { open } from '#dist/engine/node.js'
 import { elements } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/deeplabv3plus.js'
-import { saveCheckpoint } from '#dist/train/checkpoint.js'
+import { prepareCheckpoint } from '#dist/train/checkpoint.js'
 import { readImage } from '#dist/train/dataset.js'
 import { Evaluator, scoresOf } from '#dist/train/evaluate.js'
 import { Random } from '#dist/train/random.js'
@@ -43,8 +43,10 @@ test.before(async () => {
     const draw = () => random.normal() * deviation
     if (deviation > 0) model.store.write(name, Float32Array.from({ length: elements(spec.shape) }, draw))
   }
-  await saveCheckpoint(checkpoint, model, { epoch: 7, class_names: classNames, palette })
-  await saveCheckpoint(bare, model, {})
+  const named = await prepareCheckpoint(model, { epoch: 7, class_names: classNames, palette })
+  named.write(checkpoint)
+  const unnamed = await prepareCheckpoint(model, {})
+  unnamed.write(bare)
 })
 test.after(() => {
   device.destroy()

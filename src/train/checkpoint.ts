@@ -1,7 +1,8 @@
 import type { Store } from '../engine/store.js'
 import type { DeepLabV3Plus } from '../models/deeplabv3plus.js'
 import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../models/weights.js'
-import { UserError } from './error.js'
+import { DamagedFileError, UserError } from './error.js'
+import type { WriteOptions } from './files.js'
 import { type FileTensor, readSafetensors, toFloat32, writeSafetensors } from './safetensors.js'
 import { type Checkpoint, loadWeights, momentumPrefix, readCheckpoint } from './state.js'
 
@@ -35,14 +36,25 @@ function fill(store: Store, tensors: Checkpoint['tensors'], origin: string): voi
   }
 }
 
+/** A file that is ready to be written. */
+export interface PreparedFile {
+  /** @throws WriteError if it cannot be written; a previous file is then untouched, and another attempt may follow */
+  write(path: string, options?: WriteOptions): void
+}
+
 /**
- * Writes weights and running statistics under their PyTorch names, with the model's widths; the file is complete or
- * absent.
+ * Reads weights and running statistics from the device, for a file with their PyTorch names and the model's widths.
  * @param velocities also written, for a training to go on from
  */
-export async function saveCheckpoint(path: string, model: DeepLabV3Plus, info: CheckpointInfo, velocities?: Store) {
+export async function prepareCheckpoint(
+  model: DeepLabV3Plus,
+  info: CheckpointInfo,
+  velocities?: Store,
+): Promise<PreparedFile> {
   const momenta = velocities ? await tensorsOf(velocities, momentumPrefix) : []
-  writeSafetensors(path, [...(await stateDict(model)), ...momenta], encode({ ...info, model: model.config }))
+  const tensors = [...(await stateDict(model)), ...momenta]
+  const metadata = encode({ ...info, model: model.config })
+  return { write: (path, options) => writeSafetensors(path, tensors, metadata, options) }
 }
 
 /** Gives a model the weights of a file of either format. Throws a UserError where they do not fit. */
@@ -64,10 +76,23 @@ export function loadTraining(checkpoint: Checkpoint, model: DeepLabV3Plus, veloc
   fill(velocities, checkpoint.momenta, path)
 }
 
-/** Writes all variables of a store. */
-export async function saveStore(path: string, store: Store): Promise<void> {
-  writeSafetensors(path, await tensorsOf(store))
+/** Reads all variables of a store from the device, for a file. */
+export async function prepareStore(store: Store): Promise<PreparedFile> {
+  const tensors = await tensorsOf(store)
+  return { write: (path, options) => writeSafetensors(path, tensors, {}, options) }
 }
 
-/** Gives a store the values that `saveStore` wrote. */
-export const loadStore = (path: string, store: Store): void => fill(store, readSafetensors(path).tensors, path)
+/**
+ * Gives a store the values of a file that `prepareStore` made.
+ * @throws DamagedFileError if it cannot be read or was changed
+ */
+export function loadStore(path: string, store: Store): void {
+  const { tensors, verified } = readSafetensors(path)
+  checkVerified(verified, path)
+  fill(store, tensors, path)
+}
+
+/** @throws DamagedFileError for a file without a checksum */
+export function checkVerified(verified: boolean, path: string): void {
+  if (!verified) throw new DamagedFileError(`${path} carries no checksum: it is damaged, or of another program`)
+}

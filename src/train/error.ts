@@ -19,3 +19,16 @@ export class UserError extends Error {
     super(oneLine(message), options)
   }
 }
+
+/** A file that cannot be opened, or whose content is damaged: an earlier one may do instead. */
+export class DamagedFileError extends UserError {}
+
+/** A file or folder that cannot be written now, and perhaps later. */
+export class WriteError extends UserError {
+  constructor(
+    readonly path: string,
+    readonly reason: string,
+  ) {
+    super(`cannot write ${path}: ${reason}`)
+  }
+}

@@ -1,6 +1,19 @@
-import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { UserError } from './error.js'
+import { DamagedFileError, WriteError } from './error.js'
 
 /** Ends the reading of a file with an error that names the file. */
 export type Fail = (what: string) => never
@@ -16,7 +29,7 @@ export class BinaryFile {
   /**
    * Opens a file for as long as `body` runs.
    * @param fail called where the file is not one, or ends early
-   * @throws UserError if it cannot be opened
+   * @throws DamagedFileError if it cannot be opened
    */
   static with<T>(path: string, fail: Fail, body: (file: BinaryFile) => T): T {
     let handle: number
@@ -24,11 +37,11 @@ export class BinaryFile {
       // Opening a pipe would wait for its other end.
       handle = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
     } catch (error) {
-      throw new UserError(`cannot open ${path}: ${reasonOf(error)}`)
+      throw new DamagedFileError(`cannot open ${path}: ${reasonOf(error)}`)
     }
     try {
       const stat = fstatSync(handle)
-      if (!stat.isFile()) throw new UserError(`cannot read ${path}: it is not a file`)
+      if (!stat.isFile()) throw new DamagedFileError(`cannot read ${path}: it is not a file`)
       return body(new BinaryFile(handle, stat.size, fail))
     } finally {
       closeSync(handle)
@@ -55,7 +68,8 @@ export class BinaryFile {
   }
 }
 
-function writeFully(file: number, bytes: Uint8Array): void {
+/** Writes all bytes at the place where the file stands. */
+export function writeFully(file: number, bytes: Uint8Array): void {
   let done = 0
   while (done < bytes.length) done += writeSync(file, bytes, done, Math.min(bytes.length - done, 2 ** 30))
 }
@@ -74,12 +88,17 @@ function syncFolder(folder: string): void {
   }
 }
 
+export interface WriteOptions {
+  /** The name under which the file that stood there before is kept. */
+  readonly before?: string | undefined
+}
+
 /**
- * Writes a file that appears under its name only when complete (temporary file in the same folder, flushed, renamed),
- * so that a crash leaves the previous one.
- * @throws UserError if it cannot be written; a previous file is then untouched
+ * Writes a file that appears under its name only when complete and on the disk (temporary file in the same folder,
+ * flushed, renamed, the folder flushed), so that a crash or a power cut leaves the previous one.
+ * @throws WriteError if it cannot be written; a previous file is then untouched
  */
-export function writeAtomically(path: string, parts: Iterable<Uint8Array>): void {
+export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { before }: WriteOptions = {}): void {
   const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`)
   try {
     const file = openSync(temporary, 'w')
@@ -89,12 +108,53 @@ export function writeAtomically(path: string, parts: Iterable<Uint8Array>): void
     } finally {
       closeSync(file)
     }
+    if (before !== undefined && existsSync(path)) keepAs(path, before)
     renameSync(temporary, path)
   } catch (error) {
-    rmSync(temporary, { force: true })
-    throw new UserError(`cannot write ${path}: ${reasonOf(error)}`)
+    removeQuietly(temporary)
+    throw new WriteError(path, reasonOf(error))
   }
   syncFolder(dirname(path))
 }
 
-const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+/** Names of the temporary files of `writeAtomically`. */
+export const isTemporary = (name: string): boolean => /^\..+\.\d+\.tmp$/.test(name)
+
+/** Gives a file a second name, in the place of the one that has it. */
+function keepAs(path: string, before: string): void {
+  const temporary = join(dirname(before), `.${basename(before)}.${process.pid}.tmp`)
+  try {
+    rmSync(temporary, { force: true })
+    linkSync(path, temporary)
+  } catch {
+    // No hard links on this file system: the file is missing under its own name until the new one takes it.
+    renameSync(path, before)
+    return
+  }
+  renameSync(temporary, before)
+  // Where both names are the same file already, rename leaves both.
+  rmSync(temporary, { force: true })
+}
+
+/**
+ * Makes a folder, with those above it, where it is missing.
+ * @throws WriteError if it cannot be made
+ */
+export function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true })
+  } catch (error) {
+    throw new WriteError(path, reasonOf(error))
+  }
+}
+
+/** Removes a file, if that is possible. */
+export function removeQuietly(path: string): void {
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // What made the writing of a file fail may hinder this, too; the next run removes what is left.
+  }
+}
+
+export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

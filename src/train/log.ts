@@ -1,24 +1,44 @@
-import { appendFileSync, existsSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { WriteError } from './error.js'
+import { reasonOf } from './files.js'
+import { GrowingFile } from './growing-file.js'
 import type { StepResult } from './step.js'
 
 /** The events of a run as JSON lines in a file. */
 export class RunLog {
-  /** @param keep bytes of the file that stay, where a run is resumed; the rest belongs to steps that are done again */
-  constructor(
-    private readonly path: string,
-    keep = 0,
-  ) {
-    if (keep > 0 && existsSync(path)) truncateSync(path, Math.min(keep, statSync(path).size))
-    else writeFileSync(path, '')
+  private readonly file: GrowingFile
+
+  /**
+   * @param keep bytes of the file that stay, where a run is resumed; the rest belongs to steps that are done again
+   * @throws WriteError if the file cannot be written
+   */
+  constructor(path: string, keep = 0) {
+    const end = keep > 0 && existsSync(path) ? Math.min(keep, statSync(path).size) : 0
+    try {
+      if (end > 0) truncateSync(path, end)
+      else writeFileSync(path, '')
+    } catch (error) {
+      throw new WriteError(path, reasonOf(error))
+    }
+    this.file = new GrowingFile(path, end)
   }
 
   /** Length of the file so far. */
   get bytes(): number {
-    return statSync(this.path).size
+    return this.file.bytes
   }
 
+  /** @throws WriteError if the line is not in the file yet: it will go before the next one */
   write(event: string, fields: Record<string, unknown>): void {
-    appendFileSync(this.path, `${JSON.stringify({ event, ...fields })}\n`)
+    this.file.append(Buffer.from(`${JSON.stringify({ event, ...fields })}\n`))
+  }
+
+  /**
+   * Flushes the file to the disk.
+   * @throws WriteError if lines are missing in it
+   */
+  sync(): void {
+    this.file.sync()
   }
 }
 

@@ -1,14 +1,16 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { Store } from '../engine/store.js'
-import { infoOf, loadStore, loadTraining, saveCheckpoint, saveStore } from './checkpoint.js'
+import { checkVerified, infoOf, loadStore, loadTraining, prepareCheckpoint, prepareStore } from './checkpoint.js'
 import type { Config } from './config.js'
 import type { Sample } from './dataset.js'
-import { UserError } from './error.js'
+import { DamagedFileError, UserError, WriteError } from './error.js'
+import { isTemporary, makeFolder, reasonOf, removeQuietly } from './files.js'
 import type { MeansState } from './log.js'
 import { type Checkpoint, readCheckpoint } from './state.js'
 import type { Trainer } from './step.js'
+import type { Unsaved } from './unsaved.js'
 
 /** Where a run stands between two steps, besides its tensors. */
 export interface RunState {
@@ -43,6 +45,7 @@ const harmless = [
   'unlabeled_id_path',
   'val_id_path',
   'workers',
+  'max_unreadable',
   'log_interval',
   'save_map',
   'pretrained',
@@ -61,39 +64,104 @@ export function fingerprintOf(config: Config, lists: Readonly<Record<string, rea
   return Object.fromEntries([...settings, ...hashes])
 }
 
+/** Where the file is kept that a checkpoint replaced. */
+export const beforeOf = (path: string): string => path.replace(/(\.safetensors)?$/, '.before.safetensors')
+
+const isOurs =
+  /^((latest|best)(\.before|\.damaged)?\.safetensors|previous|log\.jsonl|report\.html|config\.yaml|kernels\.json)$/
+
 /** Removes what an earlier run left in a folder, so that nothing of it is taken for the next one's. */
 export function clearRun(folder: string): void {
   for (const file of existsSync(folder) ? readdirSync(folder) : []) {
-    const isOurs =
-      /^(latest\.safetensors|best\.safetensors|previous|log\.jsonl|report\.html|config\.yaml|kernels\.json)$/.test(file)
-    if (isOurs || file.startsWith('events.out.tfevents.')) rmSync(join(folder, file), { recursive: true })
+    if (isOurs.test(file) || file.startsWith('events.out.tfevents.')) rmSync(join(folder, file), { recursive: true })
+  }
+}
+
+/** Removes the unfinished files of a process that was killed while it wrote them. */
+export function clearUnfinished(folder: string): void {
+  for (const at of [folder, join(folder, 'previous')]) {
+    for (const file of existsSync(at) ? readdirSync(at) : []) {
+      if (isTemporary(file)) removeQuietly(join(at, file))
+    }
   }
 }
 
 const previousPath = (folder: string, name: string): string => join(folder, 'previous', `${name}.safetensors`)
 
-/** Writes the newest previous model; it is written once. */
-export async function savePrevious(folder: string, trainer: Trainer): Promise<void> {
-  const name = trainer.previous.names.at(-1)
-  if (name === undefined) return
-  mkdirSync(join(folder, 'previous'), { recursive: true })
-  await saveStore(previousPath(folder, name), trainer.previous.at(trainer.previous.length - 1))
-}
+/** The files of a run from which it can go on: `latest.safetensors`, the one before, and the previous models. */
+export class RunFiles {
+  readonly latest: string
+  /** Previous models whose files are known to be good. */
+  private readonly written = new Set<string>()
+  /** Those that the last checkpoint needs, which is kept beside a new one; undefined where that is not known. */
+  private needed: readonly string[] | undefined
+  private iteration: number | undefined
 
-/** Writes `latest.safetensors`, and drops previous models that neither it nor the run needs any more. */
-export async function saveRun(
-  folder: string,
-  trainer: Trainer,
-  state: RunState,
-  rest: Pick<Saved, 'means' | 'logBytes' | 'fingerprint'> & Readonly<Record<string, unknown>>,
-): Promise<void> {
-  const previous = trainer.previous.names
-  const path = join(folder, 'latest.safetensors')
-  await saveCheckpoint(path, trainer.model, { ...state, ...rest, previous }, trainer.velocities)
-  if (previous.length === 0) return
-  const needed = new Set(previous.map((name) => `${name}.safetensors`))
-  for (const file of readdirSync(join(folder, 'previous'))) {
-    if (!needed.has(file)) rmSync(join(folder, 'previous', file))
+  /** @param saved where the run goes on from */
+  constructor(
+    private readonly folder: string,
+    saved?: Pick<Saved, 'previous' | 'iteration'>,
+  ) {
+    this.latest = join(folder, 'latest.safetensors')
+    for (const name of saved?.previous ?? []) this.written.add(name)
+    this.iteration = saved?.iteration
+  }
+
+  /** What there is to go back to, in words. */
+  get lastGood(): string {
+    return this.iteration !== undefined && existsSync(this.latest)
+      ? `the last good checkpoint is ${this.latest} of iteration ${this.iteration}`
+      : 'there is no checkpoint to go back to'
+  }
+
+  /**
+   * Writes the previous models that have no file yet, then `latest.safetensors`, and drops previous models that neither
+   * it nor the one before it needs.
+   */
+  async save(
+    trainer: Trainer,
+    state: RunState,
+    rest: Pick<Saved, 'means' | 'logBytes' | 'fingerprint'> & Readonly<Record<string, unknown>>,
+    unsaved: Unsaved,
+  ): Promise<void> {
+    const previous = trainer.previous.names
+    const { latest } = this
+    if (!(await this.savePrevious(trainer, unsaved))) {
+      // It would refer to a file that is not there.
+      unsaved.attempt(latest, () => {
+        throw new WriteError(latest, 'a previous model that it needs is not written')
+      })
+      return
+    }
+    const file = await prepareCheckpoint(trainer.model, { ...state, ...rest, previous }, trainer.velocities)
+    if (!unsaved.attempt(latest, () => file.write(latest, { before: beforeOf(latest) }))) return
+    const { needed } = this
+    this.needed = previous
+    this.iteration = state.iteration
+    if (needed) this.dropPrevious(new Set([...previous, ...needed]))
+  }
+
+  private dropPrevious(needed: ReadonlySet<string>): void {
+    const folder = join(this.folder, 'previous')
+    for (const file of existsSync(folder) ? readdirSync(folder) : []) {
+      if (!needed.has(file.replace(/\.safetensors$/, ''))) removeQuietly(join(folder, file))
+    }
+  }
+
+  /** Whether all previous models have files. */
+  private async savePrevious({ previous }: Trainer, unsaved: Unsaved): Promise<boolean> {
+    for (const [i, name] of previous.names.entries()) {
+      const path = previousPath(this.folder, name)
+      if (this.written.has(name) && existsSync(path)) continue
+      const file = await prepareStore(previous.at(i))
+      const saved = unsaved.attempt(path, () => {
+        makeFolder(join(this.folder, 'previous'))
+        file.write(path)
+      })
+      if (!saved) return false
+      this.written.add(name)
+    }
+    return true
   }
 }
 
@@ -110,12 +178,43 @@ function parseSaved(checkpoint: Checkpoint, path: string): Saved {
 }
 
 /**
- * Brings a trainer to where a checkpoint was written.
+ * Brings a trainer to where a checkpoint was written, or the one before it if it is damaged; the damaged one is put aside
+ * as `….damaged.safetensors`, lest it take the place of the good one.
  *
- * @throws UserError where the settings or lists differ from those of the run, naming them
+ * @throws UserError where the settings or lists differ from those of the run, naming them, or where no checkpoint is
+ * usable
  */
-export function restoreRun(path: string, trainer: Trainer, fingerprint: Fingerprint): Saved {
+export function restoreRun(
+  path: string,
+  trainer: Trainer,
+  fingerprint: Fingerprint,
+  print: (line: string) => void,
+): Saved {
+  try {
+    return restore(path, trainer, fingerprint)
+  } catch (error) {
+    const before = beforeOf(path)
+    if (!(error instanceof DamagedFileError) || !existsSync(before)) throw error
+    print(`${error.message}: going on from the checkpoint before it, ${before}`)
+    trainer.previous.destroy()
+    const saved = restore(before, trainer, fingerprint)
+    putAside(path)
+    return saved
+  }
+}
+
+function putAside(path: string): void {
+  if (!existsSync(path)) return
+  try {
+    renameSync(path, path.replace(/(\.safetensors)?$/, '.damaged.safetensors'))
+  } catch (error) {
+    throw new WriteError(path, reasonOf(error))
+  }
+}
+
+function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Saved {
   const checkpoint = readCheckpoint(path)
+  checkVerified(checkpoint.verified, path)
   const saved = parseSaved(checkpoint, path)
   const differs = (key: string) => JSON.stringify(saved.fingerprint[key]) !== JSON.stringify(fingerprint[key])
   const keys = [...new Set([...Object.keys(saved.fingerprint), ...Object.keys(fingerprint)])].filter(differs)

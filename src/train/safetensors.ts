@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto'
 import { Float16Array } from '@petamoriken/float16'
-import { UserError } from './error.js'
-import { BinaryFile, type Fail, writeAtomically } from './files.js'
+import { DamagedFileError } from './error.js'
+import { BinaryFile, type Fail, type WriteOptions, writeAtomically } from './files.js'
 
 /** Element types, their typed arrays and sizes. F16 and BF16 are kept as their bits; `toFloat32` converts. */
 export const ARRAYS = {
@@ -27,7 +28,10 @@ export interface FileTensor {
 
 export interface Safetensors {
   tensors: Map<string, FileTensor>
+  /** Without the checksum. */
   metadata: Record<string, string>
+  /** Whether the file carried a checksum; it then holds. Files of other programs carry none. */
+  verified: boolean
 }
 
 /** Ten thousand tensors take one. */
@@ -112,13 +116,44 @@ function checkRanges(entries: Entry[], dataLength: number, fail: Fail): void {
 }
 
 /**
+ * Key of the metadata under which our files carry the SHA-256 of all their bytes, computed with zeros in the place of its
+ * own 64 digits.
+ */
+const CHECKSUM = 'atrous.sha256'
+const noDigest = '0'.repeat(64)
+
+/** Where the digits are in the start of a file, length and header; -1 where `digest` is not stated there. */
+function findDigits(start: Uint8Array, digest: string): number {
+  const key = `"${CHECKSUM}":"`
+  const at = Buffer.from(start.buffer, start.byteOffset, start.length).indexOf(`${key}${digest}"`)
+  return at < 0 ? -1 : at + key.length
+}
+
+function digestOf(parts: Iterable<Uint8Array>): string {
+  const hash = createHash('sha256')
+  for (const part of parts) hash.update(part)
+  return hash.digest('hex')
+}
+
+/** Checks the bytes of a file against the digest that its header states. */
+function verify(start: Uint8Array, data: Iterable<Uint8Array>, digest: string, fail: Fail): void {
+  const at = findDigits(start, digest)
+  if (!/^[0-9a-f]{64}$/.test(digest) || at < 0) fail('its checksum cannot be read: it is damaged')
+  const blank = Uint8Array.from(start)
+  blank.set(Buffer.from(noDigest), at)
+  if (digestOf([blank, ...data]) !== digest) fail('its checksum does not hold: it is damaged')
+}
+
+const bytesOf = ({ data }: FileTensor): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+
+/**
  * Reads a safetensors file. Nothing of the file is trusted: header length, shapes, offsets and ranges are checked
- * before memory is allocated.
- * @throws UserError naming the file and what is wrong with it
+ * before memory is allocated, and the checksum where the file carries one.
+ * @throws DamagedFileError naming the file and what is wrong with it
  */
 export function readSafetensors(path: string): Safetensors {
   const fail = (what: string): never => {
-    throw new UserError(`${path} is not a usable safetensors file: ${what}`)
+    throw new DamagedFileError(`${path} is not a usable safetensors file: ${what}`)
   }
   return BinaryFile.with(path, fail, (file) => {
     if (file.size < 8) return fail(`it has only ${file.size} bytes`)
@@ -127,8 +162,9 @@ export function readSafetensors(path: string): Safetensors {
     if (Number(headerLength) > file.size - 8) {
       return fail(`its header claims ${headerLength} bytes, but the file has only ${file.size}: truncated?`)
     }
-    const { entries, metadata } = parseHeader(new TextDecoder().decode(file.read(8, Number(headerLength))), fail)
     const dataStart = 8 + Number(headerLength)
+    const start = file.read(0, dataStart)
+    const { entries, metadata } = parseHeader(new TextDecoder().decode(start.subarray(8)), fail)
     checkRanges(entries, file.size - dataStart, fail)
     const tensors = new Map<string, FileTensor>()
     for (const { name, dtype, shape, begin, end } of entries) {
@@ -136,7 +172,17 @@ export function readSafetensors(path: string): Safetensors {
       file.readInto(new Uint8Array(data.buffer, 0, end - begin), dataStart + begin)
       tensors.set(name, { dtype, shape, data })
     }
-    return { tensors, metadata }
+    const { [CHECKSUM]: digest, ...rest } = metadata
+    const inOrder = [...entries].sort((a, b) => a.begin - b.begin)
+    if (digest !== undefined) {
+      verify(
+        start,
+        inOrder.map(({ name }) => bytesOf(tensors.get(name) as FileTensor)),
+        digest,
+        fail,
+      )
+    }
+    return { tensors, metadata: rest, verified: digest !== undefined }
   })
 }
 
@@ -158,21 +204,21 @@ function checkTensor(name: string, { dtype, shape, data }: FileTensor): void {
 }
 
 /**
- * Writes a safetensors file. It appears under its name only when complete (temporary file in the same folder, flushed,
- * renamed), so a crash leaves the previous file. Every tensor starts on a multiple of its item size.
- * @throws UserError if the file cannot be written; a previous file is then untouched
+ * Writes a safetensors file with a checksum. It appears under its name only when complete, so a crash leaves the
+ * previous file; see `writeAtomically`. Every tensor starts on a multiple of its item size.
+ * @throws WriteError if the file cannot be written; a previous file is then untouched
  */
 export function writeSafetensors(
   path: string,
   tensors: Iterable<readonly [string, FileTensor]>,
   metadata: Record<string, string> = {},
+  options: WriteOptions = {},
 ): void {
   const list = [...tensors]
   for (const [name, tensor] of list) checkTensor(name, tensor)
   // Large items first: then no padding is needed between tensors, which the format does not allow.
   list.sort(([, a], [, b]) => ARRAYS[b.dtype].BYTES_PER_ELEMENT - ARRAYS[a.dtype].BYTES_PER_ELEMENT)
-  const header: [string, unknown][] = []
-  if (Object.keys(metadata).length > 0) header.push(['__metadata__', metadata])
+  const header: [string, unknown][] = [['__metadata__', { ...metadata, [CHECKSUM]: noDigest }]]
   let offset = 0
   for (const [name, { dtype, shape, data }] of list) {
     header.push([name, { dtype, shape, data_offsets: [offset, offset + data.byteLength] }])
@@ -182,6 +228,8 @@ export function writeSafetensors(
   const start = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20)
   new DataView(start.buffer).setBigUint64(0, BigInt(start.length - 8), true)
   start.set(json, 8)
-  const data = list.map(([, { data }]) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
-  writeAtomically(path, [start, ...data])
+  const data = list.map(([, tensor]) => bytesOf(tensor))
+  const digest = digestOf([start, ...data])
+  start.set(Buffer.from(digest), findDigits(start, noDigest))
+  writeAtomically(path, [start, ...data], options)
 }

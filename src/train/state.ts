@@ -18,6 +18,8 @@ export interface Checkpoint {
   readonly momenta: ReadonlyMap<string, FileTensor>
   /** What the file says besides, as JSON by key: `model`, `epoch` (epochs done), `bestMiou` (percent), ... */
   readonly metadata: Readonly<Record<string, string>>
+  /** Whether the file carried a checksum, which then holds. */
+  readonly verified: boolean
 }
 
 type Tensors = ReadonlyMap<string, FileTensor>
@@ -53,13 +55,14 @@ function withoutModule(tensors: Tensors): Map<string, FileTensor> {
 }
 
 function fromSafetensors(path: string): Checkpoint {
-  const { tensors, metadata } = readSafetensors(path)
+  const { tensors, metadata, verified } = readSafetensors(path)
   const isMomentum = ([name]: [string, unknown]) => name.startsWith(momentumPrefix)
   const momenta = [...tensors].filter(isMomentum).map(([name, tensor]) => [name.slice(momentumPrefix.length), tensor])
   return {
     tensors: withoutModule(new Map([...tensors].filter((entry) => !isMomentum(entry)))),
     momenta: new Map(momenta as [string, FileTensor][]),
     metadata,
+    verified,
   }
 }
 
@@ -70,7 +73,7 @@ function fromPth(path: string): Checkpoint {
     ...(epoch === undefined ? {} : { epoch: JSON.stringify(epoch + 1) }),
     ...(previousBest === undefined ? {} : { bestMiou: JSON.stringify(previousBest) }),
   }
-  return { tensors, momenta: nameMomenta(tensors, momenta), metadata }
+  return { tensors, momenta: nameMomenta(tensors, momenta), metadata, verified: false }
 }
 
 /** The optimizer numbers its parameters in the order of the state_dict, those of the backbone first. */

@@ -1,7 +1,9 @@
-import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { UserError } from './error.js'
+import { WriteError } from './error.js'
+import { reasonOf } from './files.js'
+import { GrowingFile } from './growing-file.js'
 
 /**
  * TensorBoard's event files: a sequence of TFRecords, each an `Event` message of
@@ -22,9 +24,10 @@ export interface EventWriter {
   /**
    * Appends a number; it is in the file when this returns.
    * @param step a whole number from 0
+   * @throws WriteError if it is not in the file yet: it will go before the next one
    */
   scalar(tag: string, value: number, step: number): void
-  /** Closes the file. May be called twice. */
+  /** Ends the writing. May be called twice. */
   close(): void
 }
 
@@ -105,40 +108,41 @@ const summary = (tag: string, value: number) =>
 
 /**
  * Begins a new event file in a folder, beside those of earlier processes: TensorBoard reads all of them as one run.
- * @throws UserError if the file cannot be made
+ * @throws WriteError if the file cannot be made
  */
 export function createEventWriter(folder: string, options: EventWriterOptions = {}): EventWriter {
   const now = options.now ?? (() => Date.now() / 1000)
-  const { path, file } = createFile(folder, Math.floor(now()))
+  const path = createFile(folder, Math.floor(now()))
+  const version = event(now(), 0, fileVersion)
+  const { resumedAt } = options
+  const head = resumedAt === undefined ? [version] : [version, event(now(), checkStep(resumedAt), sessionStart)]
+  const file = new GrowingFile(path, 0, Buffer.concat(head))
+  file.sync()
   let open = true
-  const write = (record: Uint8Array) => {
-    if (!open) throw new Error(`${path} is closed`)
-    // One call per record, so that a killed process leaves at most the last one incomplete.
-    writeSync(file, record)
-  }
-  write(event(now(), 0, fileVersion))
-  if (options.resumedAt !== undefined) write(event(now(), checkStep(options.resumedAt), sessionStart))
   return {
     path,
-    scalar: (tag, value, step) => write(event(now(), checkStep(step), summary(tag, value))),
+    scalar(tag, value, step) {
+      if (!open) throw new Error(`${path} is closed`)
+      file.append(event(now(), checkStep(step), summary(tag, value)))
+    },
     close() {
-      if (open) closeSync(file)
       open = false
     },
   }
 }
 
 /** TensorBoard reads a folder's files in the order of their names, so the time comes first. */
-function createFile(folder: string, seconds: number): { path: string; file: number } {
+function createFile(folder: string, seconds: number): string {
   const name = `events.out.tfevents.${String(seconds).padStart(10, '0')}`
   for (let count = 0; ; count++) {
     const path = join(folder, `${name}.${count}.${process.pid}.${hostname()}`)
     try {
       mkdirSync(folder, { recursive: true })
-      return { path, file: openSync(path, 'wx') }
+      closeSync(openSync(path, 'wx'))
+      return path
     } catch (error) {
       if (error instanceof Error && 'code' in error && error.code === 'EEXIST' && count < 1000) continue
-      throw new UserError(`cannot write ${path}: ${error instanceof Error ? error.message : error}`)
+      throw new WriteError(path, reasonOf(error))
     }
   }
 }

@@ -1,17 +1,17 @@
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, rmdirSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { stringify } from 'yaml'
 import type { Device } from '../engine/device.js'
 import { chromeTrace, profileTable } from '../engine/profile.js'
 import { Store } from '../engine/store.js'
 import { createModel, modelConfig } from '../models/deeplabv3plus.js'
-import { saveCheckpoint } from './checkpoint.js'
+import { type PreparedFile, prepareCheckpoint } from './checkpoint.js'
 import { paletteOf } from './classes.js'
 import type { Config } from './config.js'
 import { evaluationSamples, readList, type Sample } from './dataset.js'
 import { UserError } from './error.js'
 import { Evaluator, type Scores } from './evaluate.js'
-import { writeAtomically } from './files.js'
+import { makeFolder, writeAtomically } from './files.js'
 import { type Display, trainingLine } from './live-line.js'
 import { createLoader, type Loader } from './loader.js'
 import { duration, lossParts, Means, numbersOf, showLosses } from './log.js'
@@ -19,27 +19,30 @@ import { checkPairs } from './precheck.js'
 import { drawPrevious } from './previous.js'
 import { PURPOSE, Random } from './random.js'
 import type { ReportSample } from './report.js'
+import { RunLock } from './run-lock.js'
 import {
+  beforeOf,
   clearRun,
+  clearUnfinished,
   type Fingerprint,
   fingerprintOf,
   initialState,
+  RunFiles,
   type RunState,
   restoreRun,
-  savePrevious,
-  saveRun,
 } from './run-state.js'
 import { loadBackbone } from './state.js'
 import { createTrainer, type Draws, drawDropout, type StepResult, type Trainer } from './step.js'
 import { StepProfiler, warmUpSteps } from './step-profiler.js'
 import { RunTuning } from './tuning.js'
+import { Unsaved } from './unsaved.js'
 import { versions } from './versions.js'
 import { Watch } from './watch.js'
 
 export interface TrainingOptions {
   /** With labeled_id_path and val_id_path, and unlabeled_id_path unless the method is supervised. */
   readonly config: Config
-  /** Folder for checkpoints and logs; made when the first step is about to run. */
+  /** Folder for checkpoints and logs. */
   readonly savePath: string
   /** A `latest.safetensors` to go on from; `savePath` is then its folder. */
   readonly resume?: string | undefined
@@ -66,6 +69,8 @@ export interface TrainingResult {
   readonly bestMiou: number
   readonly seconds: number
   readonly interrupted: boolean
+  /** What could not be written in the end, and what there is to go back to, in words. */
+  readonly unsaved: string | undefined
 }
 
 interface Lists {
@@ -103,6 +108,11 @@ interface Run {
   readonly loader: Loader
   readonly validation: readonly Sample[]
   readonly watch: Watch
+  readonly lock: RunLock
+  readonly files: RunFiles
+  readonly unsaved: Unsaved
+  /** Writes config.yaml and kernels.json where they are missing. */
+  readonly writeSettings: () => void
   readonly profiler: StepProfiler | undefined
   readonly means: Means
   readonly state: RunState
@@ -113,15 +123,46 @@ interface Run {
 }
 
 /**
- * Trains a model as its configuration says, with an evaluation and checkpoints after every epoch.
+ * Trains a model as its configuration says, with an evaluation and checkpoints after every epoch. What cannot be written
+ * then does not end the training: it is tried again after the next epoch.
  *
- * @throws UserError before anything is written where configuration, lists or labeled images cannot be used
+ * @throws UserError before anything is written where configuration, lists or labeled images cannot be used, and where
+ * another process writes into the folder
  */
 export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
   const { config, savePath, resume, display } = options
-  const print = (line: string) => display.line(line)
   const lists = readLists(config)
   const folder = resume ? dirname(resume) : savePath
+  if (resume && !existsSync(folder)) throw new UserError(`there is no run ${folder}: check --resume`)
+  const isNew = !existsSync(folder)
+  makeFolder(folder)
+  const lock = RunLock.acquire(folder, (line) => display.line(line))
+  try {
+    return await trainLocked(device, options, lists, folder, lock)
+  } finally {
+    lock.release()
+    if (isNew) removeIfEmpty(folder)
+  }
+}
+
+/** Removes the folder of a run that ended before it wrote anything. */
+function removeIfEmpty(folder: string): void {
+  try {
+    rmdirSync(folder)
+  } catch {
+    // It holds a run.
+  }
+}
+
+async function trainLocked(
+  device: Device,
+  options: TrainingOptions,
+  lists: Lists,
+  folder: string,
+  lock: RunLock,
+): Promise<TrainingResult> {
+  const { config, resume, display } = options
+  const print = (line: string) => display.line(line)
   if (!resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
     throw new UserError(
       `${folder} holds a run already: choose another --save-path, replace it with --overwrite, ` +
@@ -160,7 +201,7 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
   })
   try {
     const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
-    const saved = resume ? restoreRun(resume, trainer, fingerprint) : undefined
+    const saved = resume ? restoreRun(resume, trainer, fingerprint, print) : undefined
     const { iteration, miou, bestMiou, newBest } = saved ?? initialState()
     const state = { iteration, miou, bestMiou, newBest }
     const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
@@ -175,17 +216,32 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
       print('first step: a CPU driver translates each kernel when it first runs, which takes a while on a new machine')
     }
     if (!resume && options.overwrite) clearRun(folder)
-    mkdirSync(folder, { recursive: true })
-    kernels.save(folder)
-    const resumed = saved && { iteration, logBytes: saved.logBytes }
-    const watch = new Watch({ folder, config, display, resumed })
-    if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
-    else {
-      writeSettings(folder, config, device, lists, fingerprint)
-      watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
+    clearUnfinished(folder)
+    const writeSettings = () => {
+      writeConfig(folder, config, device, lists, fingerprint)
+      kernels.save(folder)
     }
+    writeSettings()
+    const unsaved = new Unsaved(folder, print)
+    const resumed = saved && { iteration, logBytes: saved.logBytes }
+    const watch = new Watch({ folder, config, display, unsaved, resumed })
+    if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
+    else watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
     const means = new Means(saved?.means)
-    const parts = { trainer, evaluator, loader, validation, watch, profiler, means }
+    const files = new RunFiles(folder, saved)
+    const parts = {
+      trainer,
+      evaluator,
+      loader,
+      validation,
+      watch,
+      lock,
+      files,
+      unsaved,
+      writeSettings,
+      profiler,
+      means,
+    }
     const run = { options: { ...options, savePath: folder }, ...parts }
     try {
       return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
@@ -218,28 +274,31 @@ function describe(
   )
 }
 
-/** Writes config.yaml: everything that the run depends on. */
-function writeSettings(folder: string, config: Config, device: Device, lists: Lists, fingerprint: Fingerprint): void {
+/** Writes config.yaml, everything that the run depends on, where it is missing. */
+function writeConfig(folder: string, config: Config, device: Device, lists: Lists, fingerprint: Fingerprint): void {
+  const path = join(folder, 'config.yaml')
+  if (existsSync(path)) return
   const counts = Object.fromEntries(
     Object.entries(lists).map(([name, list]: [string, Sample[]]) => {
       return [name, { images: list.length, sha256: fingerprint[`list of ${name} images`] }]
     }),
   )
   const settings = { ...config, run: { versions: versions(), adapter: { ...device.adapter }, lists: counts } }
-  writeFileSync(join(folder, 'config.yaml'), stringify(settings))
+  writeAtomically(path, [Buffer.from(stringify(settings))])
 }
 
 async function runEpochs(run: Run): Promise<TrainingResult> {
   const { trainer, watch, state, lastIteration, loader } = run
-  const { config, savePath, signal } = run.options
+  const { config, signal } = run.options
   const begin = performance.now()
   const seconds = () => (performance.now() - begin) / 1000
   let scores: Scores | undefined
+  /** The best model, until it is written. */
+  let best: PreparedFile | undefined
   while (trainer.iteration < lastIteration && !signal?.aborted) {
     const { epoch } = trainer
     const first = trainer.iteration - epoch * loader.iterationsPerEpoch
     if (first === 0 && trainer.beginEpoch(epoch, state.newBest)) {
-      await savePrevious(savePath, trainer)
       const kept = trainer.previous.length
       watch.event('previous', { epoch, models: kept }, `epoch ${epoch + 1}: kept the model; previous models: ${kept}`)
     }
@@ -255,16 +314,15 @@ async function runEpochs(run: Run): Promise<TrainingResult> {
     const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}  [${showClasses(iou, config)}]`
     const details = { iou, accuracy, share, miouPresent, pixelAccuracy, best: state.bestMiou }
     watch.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
-    await watch.report(await samplesOf(run))
-    if (state.newBest) {
-      await saveCheckpoint(join(savePath, 'best.safetensors'), trainer.model, { ...state, ...namesOf(config) })
-    }
-    await save(run)
+    if (state.newBest) best = await prepareCheckpoint(trainer.model, { ...state, ...namesOf(config) })
+    best = await save(run, best, await samplesOf(run))
   }
   const interrupted = signal?.aborted === true && trainer.iteration < lastIteration
-  if (interrupted) await save(run)
+  if (interrupted) best = await save(run, best)
   else if (!scores) throw new UserError(`all ${lastIteration} iterations are done: there is nothing to resume`)
-  return { iterations: trainer.iteration, scores, bestMiou: state.bestMiou, seconds: seconds(), interrupted }
+  const missing = run.unsaved.paths.length > 0 ? `${run.unsaved.summary}; ${run.files.lastGood}` : undefined
+  const { bestMiou } = state
+  return { iterations: trainer.iteration, scores, bestMiou, seconds: seconds(), interrupted, unsaved: missing }
 }
 
 /** Validation images that the report shows, evenly spread over the list. */
@@ -289,10 +347,36 @@ const namesOf = (config: Config) => ({
   palette: paletteOf(config),
 })
 
-async function save({ options, trainer, state, means, watch, fingerprint }: Run): Promise<void> {
+/**
+ * Brings the folder up to date: all that a run goes on from, and what shows it.
+ *
+ * @param best the best model, if it is not written yet
+ * @param samples for the report, after an evaluation
+ * @returns the best model, if it still is not written
+ */
+async function save(
+  run: Run,
+  best: PreparedFile | undefined,
+  samples?: readonly ReportSample[],
+): Promise<PreparedFile | undefined> {
+  const { options, trainer, state, means, watch, fingerprint, lock, files, unsaved } = run
+  const { savePath: folder, config } = options
+  const hasFolder = unsaved.attempt(folder, () => {
+    makeFolder(folder)
+    lock.renew()
+    run.writeSettings()
+  })
   state.iteration = trainer.iteration
-  const rest = { means: means.state, logBytes: watch.logBytes, fingerprint, ...namesOf(options.config) }
-  await saveRun(options.savePath, trainer, state, rest)
+  let unwritten = best
+  if (hasFolder) {
+    const logBytes = watch.syncLog()
+    if (samples) await watch.report(samples)
+    const path = join(folder, 'best.safetensors')
+    if (best && unsaved.attempt(path, () => best.write(path, { before: beforeOf(path) }))) unwritten = undefined
+    await files.save(trainer, state, { means: means.state, logBytes, fingerprint, ...namesOf(config) }, unsaved)
+  }
+  unsaved.tellAgain(files.lastGood)
+  return unwritten
 }
 
 const showClasses = (iou: readonly number[], { class_names: names }: Config): string =>

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Device } from '../engine/device.js'
 import { type Measurement, measureKernels, Tuning } from '../engine/tune.js'
@@ -77,7 +78,8 @@ export class RunTuning {
 
   /** Keeps the choices in the folder of the run. */
   save(folder: string): void {
-    if (!this.isKept) writeTuning(fileIn(folder), this.cache.adapter, this.tuning.measurements)
+    if (!this.isKept || !existsSync(fileIn(folder)))
+      writeTuning(fileIn(folder), this.cache.adapter, this.tuning.measurements)
   }
 }
 

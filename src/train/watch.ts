@@ -1,17 +1,21 @@
 import { basename, join, resolve } from 'node:path'
 import { paletteOf } from './classes.js'
 import type { Config } from './config.js'
+import { UserError, WriteError } from './error.js'
 import type { Display } from './live-line.js'
 import { RunLog } from './log.js'
 import { type ReportSample, writeReport } from './report.js'
 import { readLog } from './report-data.js'
 import { createEventWriter, type EventWriter, scalarsOf } from './tensorboard.js'
+import type { Unsaved } from './unsaved.js'
 
 export interface WatchOptions {
   /** The run's folder; it exists. */
   readonly folder: string
   readonly config: Config
   readonly display: Display
+  /** Told what cannot be written; it does not end the run. */
+  readonly unsaved: Unsaved
   /** Where a resumed run goes on: its steps done, and the bytes of its log that belong to them. */
   readonly resumed?: { readonly iteration: number; readonly logBytes: number } | undefined
 }
@@ -27,8 +31,9 @@ export class Watch {
     this.events = createEventWriter(folder, resumed ? { resumedAt: resumed.iteration } : {})
   }
 
-  /** Length of log.jsonl, for `resumed`. */
-  get logBytes(): number {
+  /** Flushes log.jsonl to the disk. Returns its length, for `resumed`. */
+  syncLog(): number {
+    this.options.unsaved.attempt(join(this.options.folder, 'log.jsonl'), () => this.log.sync())
     return this.log.bytes
   }
 
@@ -40,9 +45,12 @@ export class Watch {
   /** What happened: numbers for the files, and a line for people. */
   event(name: string, fields: Record<string, unknown>, line?: string): void {
     if (line !== undefined) this.options.display.line(line)
-    this.log.write(name, fields)
-    const { class_names: names = [] } = this.options.config
-    for (const { tag, value, step } of scalarsOf(name, fields, names)) this.events.scalar(tag, value, step)
+    const { folder, config, unsaved } = this.options
+    unsaved.attempt(join(folder, 'log.jsonl'), () => this.log.write(name, fields))
+    for (const { tag, value, step } of scalarsOf(name, fields, config.class_names)) {
+      unsaved.attempt(this.events.path, () => this.events.scalar(tag, value, step))
+    }
+    unsaved.tell()
   }
 
   /** The live line. */
@@ -52,16 +60,27 @@ export class Watch {
 
   /** Writes report.html anew. */
   async report(samples: readonly ReportSample[]): Promise<void> {
-    const { folder, config } = this.options
+    const { folder, config, unsaved } = this.options
+    const path = join(folder, 'report.html')
     const classNames = config.class_names ?? Array.from({ length: config.nclass }, (_, k) => `class ${k}`)
-    await writeReport(join(folder, 'report.html'), {
-      title: basename(resolve(folder)),
-      config,
-      events: readLog(join(folder, 'log.jsonl')),
-      samples,
-      classNames,
-      palette: paletteOf(config),
-      ignoreIndex: config.ignore_index,
+    let failure: unknown
+    try {
+      await writeReport(path, {
+        title: basename(resolve(folder)),
+        config,
+        events: readLog(join(folder, 'log.jsonl')),
+        samples,
+        classNames,
+        palette: paletteOf(config),
+        ignoreIndex: config.ignore_index,
+      })
+    } catch (error) {
+      // Without its log there is no report, which is no reason to end the run.
+      failure =
+        error instanceof UserError && !(error instanceof WriteError) ? new WriteError(path, error.message) : error
+    }
+    unsaved.attempt(path, () => {
+      if (failure !== undefined) throw failure
     })
   }
 
