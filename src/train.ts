@@ -108,9 +108,9 @@ await runCommand(async () => {
   let ending: 'interrupted' | 'terminated' = 'interrupted'
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
-      if (interrupt.signal.aborted) stopAtOnce(name)
-      print(`${name}: finishing the step and writing a checkpoint; once more to stop at once`)
       ending = name === 'SIGINT' ? 'interrupted' : 'terminated'
+      if (interrupt.signal.aborted) process.exit(exitCodes[ending][0])
+      print(`${name}: finishing the step and writing a checkpoint; once more to stop at once`)
       interrupt.abort()
     })
   }
@@ -136,13 +136,6 @@ await runCommand(async () => {
       `best ${result.bestMiou.toFixed(2)}; checkpoints in ${savePath}`,
   )
 })
-
-/** Ends the process as the signal would without a handler, whatever threads and devices are busy with. */
-function stopAtOnce(signal: NodeJS.Signals): void {
-  process.emit('exit', 0)
-  process.removeAllListeners(signal)
-  process.kill(process.pid, signal)
-}
 
 /** The command line of this process, going on from a checkpoint. */
 function resumeCommand(checkpoint: string): string {

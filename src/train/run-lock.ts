@@ -134,8 +134,8 @@ export class RunLock {
     }
   }
 
-  private isOurs(holder: Holder): boolean {
-    return JSON.stringify(holder) === JSON.stringify(this.holder)
+  private isOurs({ host, pid, started }: Holder): boolean {
+    return host === this.holder.host && pid === this.holder.pid && started === this.holder.started
   }
 
   /** Whether there was no lock, and is now ours. */
