@@ -144,7 +144,8 @@ export function compareOutputs({ row, expected }: Prepared, actual: ReadonlyMap<
     const { error, at } = largestDifference(got, reference.data)
     // Integers have no rounding.
     const exact = row.exact === true || !(got instanceof Float32Array)
-    const allowed = exact ? 0 : toleranceOf(row) * Math.max(largest(reference.data), Number.MIN_VALUE)
+    const size = Math.max(largest(reference.data), row.outputScale ?? 0, Number.MIN_VALUE)
+    const allowed = exact ? 0 : toleranceOf(row) * size
     if (!(error <= allowed)) {
       throw new Error(
         `${row.op}, ${row.name}, ${what}: ${name}[${at}] of ${showShape(reference.shape)} is ${got[at]}, ` +
@@ -232,7 +233,8 @@ export function compareRuns(
   for (const [name, expected] of a) {
     const got = b.get(name) ?? []
     const { error, at } = largestDifference(got, expected)
-    const scale = name.startsWith('gradient/') ? (prepared.row.gradientScale ?? 0) : 0
+    const { gradientScale = 0, outputScale = 0 } = prepared.row
+    const scale = name.startsWith('gradient/') ? gradientScale : outputScale
     const allowed = toleranceOf(prepared.row) * Math.max(largest(expected), scale)
     if (!(error <= allowed)) {
       const { op, name: row } = prepared.row

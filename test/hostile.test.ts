@@ -66,8 +66,11 @@ test('YAML that costs more than its length suggests', async () => {
   await refuses(yaml(Array.from({ length: 100_000 }, (_, i) => `k${i}: 1`).join('\n')), /more than 20000 words/)
   await refuses(yaml(`{${Array.from({ length: 6000 }, (_, i) => `k${i}`).join()}}`), /'crop_size' is missing/)
   await refuses(yaml('lr: &a [*a]\ncrop_size: *a'), /holds itself/)
+  const needed = 'crop_size: 9\nepochs: 1\nbatch_size: 1\nlr: 1\n'
+  await refuses(yaml(`%YAML 1.1\n---\n${needed}nclass: 2\npalette: [!!binary AAAA, !!binary BBBB]`), /'palette.0'/)
+  await refuses(yaml(`${needed}dataset: !!set {a, b}`), /'dataset'/)
   const long = 'k'.repeat(1000)
-  await refuses(yaml(`crop_size: 9\nepochs: 1\nbatch_size: 1\nlr: 1\n${long}: 1`), /unknown key 'kkk/)
+  await refuses(yaml(`${needed}${long}: 1`), /unknown key 'kkk/)
   await refuses(() => loadConfig('configs/custom.yaml', [`lr=${'['.repeat(10_000)}`]), /--set lr=.* nested more than/)
 })
 

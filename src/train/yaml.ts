@@ -37,7 +37,9 @@ export function parseYaml(text: string, origin: string): unknown {
   checkLimits(text, refuse)
   let value: unknown
   try {
-    value = parse(text, { maxAliasCount: MAX_ALIASES, prettyErrors: true, logLevel: 'error' })
+    // Whatever version the text asks for: numbers, texts, lists and keys, but no dates, sets or bytes.
+    const plain = { schema: 'core', resolveKnownTags: false, merge: false } as const
+    value = parse(text, { ...plain, maxAliasCount: MAX_ALIASES, prettyErrors: true, logLevel: 'error' })
   } catch (error) {
     const [first = ''] = String(error instanceof Error ? error.message : error).split('\n')
     if (error instanceof YAMLError) throw new UserError(`${origin} is not valid YAML: ${first.replace(/:$/, '')}`)

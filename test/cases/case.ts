@@ -24,6 +24,8 @@ export interface Body<I extends Record<string, Source> = Record<string, Source>>
   readonly tolerance?: number
   /** Size of what cancels in a gradient, where that is larger than the gradient itself. */
   readonly gradientScale?: number
+  /** The same of an output. */
+  readonly outputScale?: number
   /** Step of the finite differences, where the function curves on a smaller scale than 1e-4 resolves. */
   readonly step?: number
   /** Outputs must agree bit for bit. */
@@ -54,6 +56,11 @@ export interface Family {
   readonly bench: (setting: Setting) => Case[]
 }
 
+/** A family whose rows can also be made of other parameters than those of its table. */
+export interface FamilyOf<P> extends Family {
+  readonly row: (name: string, parameters: P) => Case
+}
+
 /** Keeps the names of the inputs known to `run` and `reference`. */
 export const body = <I extends Record<string, Source>>(parts: Body<I>): Body => parts as Body
 
@@ -67,10 +74,10 @@ export function family<P>(
   make: (parameters: P) => Body,
   shapes: Record<string, P>,
   bench: (setting: Setting) => Record<string, P> = () => ({}),
-): Family {
-  const rows = (of: Record<string, P>) =>
-    Object.entries(of).map(([name, parameters]) => ({ ...make(parameters), op, name }))
-  return { op, cases: () => rows(shapes), bench: (setting) => rows(bench(setting)) }
+): FamilyOf<P> {
+  const row = (name: string, parameters: P) => ({ ...make(parameters), op, name })
+  const rows = (of: Record<string, P>) => Object.entries(of).map(([name, parameters]) => row(name, parameters))
+  return { op, row, cases: () => rows(shapes), bench: (setting) => rows(bench(setting)) }
 }
 
 /** A few units in the last place, and a random walk of roundings over the terms of a sum; relative to the largest value. */

@@ -38,7 +38,7 @@ const logitShapes: Record<string, Source> = {
   large: normal([1, 5, 7, 17], { scale: 300, offset: 900 }),
 }
 
-const softmaxFamily = family(
+export const softmaxFamily = family(
   'softmax',
   (x: Source) =>
     body({
@@ -105,7 +105,7 @@ interface Labelled {
   readonly target: Source
 }
 
-const labelled = (
+export const labelled = (
   shape: Shape,
   { classes = 5, scale = 2, ignored = 0.2, dtype = 'u8' as 'u8' | 'u32' } = {},
 ): Labelled => ({ logits: normal([...shape, classes], { scale }), target: labels(shape, classes, ignored, dtype) })
@@ -125,7 +125,7 @@ const benchLabelled = ({ crop, batch }: { crop: number; batch: number }) => ({
   logits: labelled([batch, crop, crop], { classes: 21 }),
 })
 
-const perPixel = family(
+export const perPixel = family(
   'crossEntropy',
   (inputs: Labelled) =>
     body({
@@ -139,7 +139,7 @@ const perPixel = family(
   benchLabelled,
 )
 
-const mean = family(
+export const mean = family(
   'crossEntropyMean',
   (inputs: Labelled) =>
     body({

@@ -2,7 +2,7 @@ import { conv2d, conv2dInputGrad, conv2dWeightGrad } from '#dist/kernels/conv2d.
 import * as reference from '../reference.js'
 import { body, type Family, family, mapSizes, normal, type Setting } from './case.js'
 
-interface ConvShape {
+export interface ConvShape {
   readonly n?: number
   /** Height and width of the map. */
   readonly map: readonly [number, number]
@@ -149,7 +149,7 @@ function deepLabShapes({ crop, batch }: Setting): Record<string, ConvShape> {
   return shapes
 }
 
-const convFamily = family(
+export const convFamily = family(
   'conv2d',
   (shape: ConvShape) => {
     const { options, x, w, terms, flops } = geometry(shape)

@@ -46,7 +46,7 @@ const batchNormShapes = ({ crop, batch }: Setting): Record<string, BatchNormCase
   }
 }
 
-const batchNorm = family(
+export const batchNorm = family(
   'batchNormTraining',
   ({ shape, offset = 0, spread = 1, ...numerics }: BatchNormCase) =>
     body({
@@ -76,7 +76,7 @@ const batchNorm = family(
   batchNormShapes,
 )
 
-const batchNormEval = family(
+export const batchNormEval = family(
   'batchNormEvaluation',
   ({ shape }: BatchNormCase) =>
     body({
@@ -94,7 +94,7 @@ const batchNormEval = family(
   batchNormShapes,
 )
 
-const maxPool = family(
+export const maxPool = family(
   'maxPool2d',
   ({ x, kernel = 3, stride = 2, padding = 1 }: { x: Source; kernel?: number; stride?: number; padding?: number }) =>
     body({
@@ -119,7 +119,7 @@ const maxPool = family(
   ({ crop, batch }) => ({ stem: { x: normal([batch, mapSizes(crop).s2, mapSizes(crop).s2, 128]) } }),
 )
 
-const averagePool = family(
+export const averagePool = family(
   'globalAveragePool',
   (shape: Shape) =>
     body({
@@ -138,7 +138,7 @@ interface ResizeCase {
   readonly to: readonly [number, number]
 }
 
-const resize = family(
+export const resize = family(
   'resizeBilinear',
   ({ shape, to }: ResizeCase) =>
     body({

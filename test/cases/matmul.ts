@@ -10,7 +10,7 @@ interface MatmulShape {
   readonly transposeB?: boolean
 }
 
-const matmulFamily = family(
+export const matmulFamily = family<MatmulShape>(
   'matmul',
   ({ m, k, n, transposeA = false, transposeB = false }: MatmulShape) =>
     body({

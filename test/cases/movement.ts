@@ -5,7 +5,7 @@ import { body, type Family, family, mapSizes, normal, type Source } from './case
 
 type Shape = readonly number[]
 
-const concat = family(
+export const concat = family(
   'concat',
   ({ shapes, axis }: { shapes: readonly Shape[]; axis: number }) => {
     const inputs: Record<string, Source> = Object.fromEntries(shapes.map((shape, i) => [`x${i}`, normal(shape)]))
@@ -52,7 +52,7 @@ const concat = family(
   },
 )
 
-const slice = family(
+export const slice = family(
   'slice',
   ({ shape, axis, start, size }: { shape: Shape; axis: number; start: number; size: number }) =>
     body({
@@ -91,7 +91,7 @@ const split = family(
   { samples: { shape: [4, 2, 5, 7], axis: 0 }, channels: { shape: [2, 3, 5, 6], axis: 3 } },
 )
 
-const flip = family(
+export const flip = family(
   'flip',
   ({ shape }: { shape: Shape }) =>
     body({

@@ -4,6 +4,7 @@ import {
   body,
   constant,
   type Family,
+  type FamilyOf,
   family,
   floats,
   integers,
@@ -64,7 +65,7 @@ const sizes = ([x, y]: Pair): number => [...x, ...y].reduce((product, extent) =>
 const kernelOf = { add: kernels.add, sub: kernels.sub, mul: kernels.mul, div: kernels.div }
 const referenceOf = { add: reference.add, sub: reference.sub, mul: reference.mul, div: reference.div }
 
-function binary(op: Binary, shapes: Record<string, Pair>): Family {
+export function binary(op: Binary, shapes: Record<string, Pair>): FamilyOf<Pair> {
   const make = ([x, y]: Pair) =>
     body({
       // Away from 0, so that quotients and their derivatives stay of one size.
@@ -73,6 +74,8 @@ function binary(op: Binary, shapes: Record<string, Pair>): Family {
       reference: (v) => ({ out: referenceOf[op](v.x, v.y) }),
       differentiable: ['x', 'y'],
       terms: sizes([x, y]),
+      // The third derivative of a quotient by 0.5 is large.
+      ...(op === 'div' ? { step: 1e-5 } : {}),
     })
   return family(op, make, shapes, ({ crop, batch }): Record<string, Pair> => {
     const { s4 } = mapSizes(crop)
@@ -160,7 +163,7 @@ const fill = family(
   { scalar: { shape: [], value: -2.5 }, map: { shape: [2, 3, 5, 7], value: 3 } },
 )
 
-const broadcastTo = family(
+export const broadcastTo = family(
   'broadcastTo',
   ([from, to]: Pair) =>
     body({

@@ -5,7 +5,7 @@ import { body, type Family, family, mapSizes, normal } from './case.js'
 type Shape = readonly number[]
 type Pair = readonly [from: Shape, to: Shape]
 
-const sum = family(
+export const sum = family(
   'sum',
   (shape: Shape) =>
     body({
@@ -29,7 +29,7 @@ const sum = family(
   }),
 )
 
-const sumTo = family(
+export const sumTo = family(
   'sumTo',
   ([from, to]: Pair) =>
     body({
