@@ -14,7 +14,7 @@ const deviceTest = skipUnless(available, 'there is no WebGPU adapter')
 for (const property of [...operators, ...compositions]) {
   deviceTest(`${property.name}, any shape`, async () => {
     if (!device) throw new Error('unreachable: the test is skipped without a device')
-    await tryOut(device, property, 8, 1)
+    await tryOut(device, property, 20, 1)
   })
 }
 

@@ -1,0 +1,74 @@
+// What the sources and the lists of dependencies promise before anything runs.
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+
+const test = suite('static')
+const readJson = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'))
+
+interface Package {
+  readonly dependencies?: Record<string, string>
+  readonly devDependencies?: Record<string, string>
+}
+
+interface Lock {
+  readonly packages: Record<
+    string,
+    { readonly version?: string; readonly resolved?: string; readonly integrity?: string }
+  >
+}
+
+for (const folder of ['.', 'bench/peers']) {
+  test(`${folder}: dependencies have one version each, which the lock repeats without addresses`, () => {
+    const { dependencies, devDependencies } = readJson(join(folder, 'package.json')) as Package
+    const { packages } = readJson(join(folder, 'package-lock.json')) as Lock
+    const wanted = Object.entries({ ...dependencies, ...devDependencies })
+    assert.ok(wanted.length > 3)
+    for (const [name, version] of wanted) {
+      assert.match(version, /^\d+\.\d+\.\d+(-[\w.]+)?$/, name)
+      assert.is(packages[`node_modules/${name}`]?.version, version, name)
+    }
+    for (const [path, { resolved, integrity }] of Object.entries(packages)) {
+      assert.is(resolved, undefined, path)
+      if (path !== '') assert.match(integrity ?? '', /^sha512-/, path)
+    }
+  })
+}
+
+test('the linter refuses any, and assertions that something is not null', () => {
+  const { linter } = readJson('biome.json') as { linter: { rules: Record<string, Record<string, string>> } }
+  assert.is(linter.rules.suspicious?.noExplicitAny, 'error')
+  assert.is(linter.rules.suspicious?.noEvolvingTypes, 'error')
+  assert.is(linter.rules.style?.noNonNullAssertion, 'error')
+  const { scripts } = readJson('package.json') as { scripts: Record<string, string> }
+  assert.match(scripts.test ?? '', /run --silent lint/)
+  assert.match(scripts.lint ?? '', /--error-on-warnings/)
+})
+
+const filesBelow = (folder: string, ending: string): string[] =>
+  readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith(ending))
+    .map((name) => join(folder, name))
+
+test('no module gives or takes any', () => {
+  // Declarations also show the types that the compiler found by itself, such as that of JSON.parse.
+  const files = filesBelow('dist', '.d.ts').filter((path) => existsSync(path.replace(/^dist(.*)\.d\.ts$/, 'src$1.ts')))
+  assert.ok(files.length > 50)
+  for (const path of files.filter((name) => !name.endsWith('shaders.generated.d.ts'))) {
+    const code = readFileSync(path, 'utf8')
+      .replace(/\/\*[\s\S]*?\*\//g, '')
+      .replace(/(["'`])(?:\\.|(?!\1).)*\1/g, '')
+    assert.not.match(code, /\bany\b/, path)
+  }
+})
+
+test('what silences the compiler or the linter says why', () => {
+  for (const path of ['src', 'test', 'bench', 'examples'].flatMap((folder) => filesBelow(folder, '.ts'))) {
+    for (const [line] of readFileSync(path, 'utf8').matchAll(/\/\/ *(biome-ignore|@ts-\w+)[^\n]*/g)) {
+      assert.match(line, /biome-ignore [\w/]+: \w|@ts-expect-error:? \w/, `${path}: ${line}`)
+    }
+  }
+})
+
+test.run()
