@@ -12,7 +12,7 @@ import { compile } from '#dist/engine/program.js'
 import { dropDead, traceOf } from '#dist/engine/rewrite.js'
 import { updateEarly } from '#dist/engine/schedule.js'
 import { specialize } from '#dist/engine/shader.js'
-import { type Spec, spec } from '#dist/engine/shape.js'
+import { elements, type Spec, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'
 import { grad } from '#dist/kernels/autograd.js'
 import { batchNormTraining } from '#dist/kernels/batchnorm.js'
@@ -324,6 +324,44 @@ deviceTest('a value that is stored is computed again only where nothing more is 
   program.run({ x: ramp(6, -2) })
   assert.equal(await program.read('difference'), ramp(6, -2))
   assert.equal(await program.read('positive'), Float32Array.of(0, 0, 0, 2, 4, 6))
+})
+
+deviceTest('producers write into a concatenation, and what is read elsewhere too is copied there', async (device) => {
+  for (const [axis, shapes] of [
+    [
+      2,
+      [
+        [2, 3, 4],
+        [2, 3, 8],
+        [2, 3, 5],
+      ],
+    ],
+    [
+      0,
+      [
+        [1, 3, 4],
+        [2, 3, 4],
+        [3, 3, 4],
+      ],
+    ],
+  ] as const) {
+    const inputs = Object.fromEntries(shapes.map((shape, i) => [`x${i}`, spec(shape)]))
+    const body = (tensors: Record<string, Tensor>) => {
+      const [a, b, c] = [tensors.x0 as Tensor, tensors.x1 as Tensor, tensors.x2 as Tensor]
+      const shared = scale(b, 3)
+      return { y: concat([relu(a), shared, add(c, c)], axis), shared: softmax(shared) }
+    }
+    const data = Object.fromEntries(shapes.map((shape, i) => [`x${i}`, ramp(elements(shape), -2 - i)]))
+    const results: Float32Array[] = []
+    for (const optimize of [true, false]) {
+      const program = await compile(device, inputs, body, { optimize })
+      if (optimize) assert.is(program.kernels.length, 5, program.kernels.join())
+      program.run(data)
+      results.push(await program.read('y'))
+      program.destroy()
+    }
+    assert.equal(results[0], results[1])
+  }
 })
 
 deviceTest('a value with a name of its own is stored', async (device) => {

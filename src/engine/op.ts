@@ -79,6 +79,33 @@ export interface EpilogueAccess<A> {
   set(attrs: A, expr: Expr): A | undefined
 }
 
+/** Where a tensor lies in a larger one: from `start` on along an axis. */
+export interface Part {
+  readonly axis: number
+  readonly start: number
+  /** Shape of the larger tensor. */
+  readonly shape: Shape
+}
+
+/** How an operator writes its one output as a part of a larger tensor. */
+export interface PartAccess<A> {
+  /**
+   * The attributes for writing a part; undefined where the operator cannot. It then returns the larger tensor, which
+   * may follow its inputs as one more, to be updated in place; without, the rest of the larger tensor is undefined.
+   *
+   * @param inputs how many inputs it has without the larger tensor
+   */
+  set(attrs: A, part: Part, inputs: number): A | undefined
+}
+
+/** How an operator shows that its result is its inputs side by side. */
+export interface ConcatAccess<A> {
+  /** Where the inputs lie; none where they must be copied together. */
+  parts(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): readonly Part[]
+  /** Copies one input as a part of the larger tensor that may follow it. */
+  copy(input: Spec, part: Part): { op: Op; attrs: unknown }
+}
+
 /** One of several calls that a batch does in a dispatch, by its places among the batch's inputs. */
 export interface BatchPart<A> {
   readonly attrs: A
@@ -110,6 +137,8 @@ export interface Op<A = never> {
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
   readonly batch?: BatchAccess<A>
+  readonly part?: PartAccess<A>
+  readonly concat?: ConcatAccess<A>
 }
 
 /** Declares an operator; see `Op` for the parts. */

@@ -1,5 +1,6 @@
 import type { Arena } from './arena.js'
 import { batchUpdates } from './batch.js'
+import { concatInPlace } from './concat.js'
 import type { Device, Layout } from './device.js'
 import { fuseEpilogues } from './epilogue.js'
 import { checkBindings, describeMemory } from './fit.js'
@@ -91,7 +92,8 @@ function optimized(trace: Trace, device: Device, checkpoint: CompileOptions['che
   const pointwise = fusePointwise(dropDead(shareEqual(trace)), maxStorageBuffers)
   const fused = fuseEpilogues(pointwise, maxStorageBuffers)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
-  return batchUpdates(updateEarly(checkpoint ? recompute(fused, checkpoint) : fused), maxStorageBuffers)
+  const placed = concatInPlace(checkpoint ? recompute(fused, checkpoint) : fused)
+  return batchUpdates(updateEarly(placed), maxStorageBuffers)
 }
 
 /** Which buffers a dispatch binds. */

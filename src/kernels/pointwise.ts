@@ -12,6 +12,7 @@ import {
   type KernelContext,
   type Op,
   output,
+  type Part,
   type VjpContext,
 } from '../engine/op.js'
 import { broadcastShapes, type DType, elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
@@ -28,17 +29,19 @@ interface PointwiseAttrs {
   /** Pairs of output and input whose buffers are one. */
   readonly inplace: readonly (readonly [number, number])[]
   readonly vjp?: (context: VjpContext<PointwiseAttrs>) => readonly (Tensor | undefined)[]
+  /** Where the output lies in a larger tensor, which may follow the operands of the formula as one more input. */
+  readonly part?: Part & { readonly operands: number }
 }
 
 /** Every operator that computes each output element from the input elements at its place. */
 const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
   shape: (_, { space, dtypes }) => dtypes.map((dtype) => spec(space, dtype)),
   vjp: (context) => (context.attrs.vjp ?? derivativeVjp)(context),
-  inplace: ({ inplace }) => new Map(inplace),
+  inplace: ({ inplace, part }) => new Map(part ? [[0, part.operands]] : inplace),
   kernel: (context) => {
-    const views = context.inputs.map(({ shape }) => viewIn(context.attrs.space, shape))
-    if (!views.every(isFlat)) return [rowKernel(context, views)]
     const { inputs, outputs, attrs } = context
+    const views = inputs.slice(0, attrs.part?.operands).map(({ shape }) => viewIn(attrs.space, shape))
+    if (attrs.part || !views.every(isFlat)) return [rowKernel(context, views)]
     return [flatKernel(context, [{ attrs, inputs: inputs.map((_, i) => i), outputs: outputs.length }])]
   },
   formula: {
@@ -47,8 +50,14 @@ const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
     set: (attrs, exprs) => ({ ...attrs, exprs }),
   },
   batch: {
-    fits: ({ inputs, attrs: { space } }) => inputs.every(({ shape }) => isFlat(viewIn(space, shape))),
+    fits: ({ inputs, attrs: { space, part } }) => !part && inputs.every(({ shape }) => isFlat(viewIn(space, shape))),
     join: (parts) => ({ op: batchOp as Op, attrs: parts }),
+  },
+  part: {
+    set: (attrs, part, operands) => {
+      const isRow = part.axis === 0 || part.axis === part.shape.length - 1
+      return isRow && attrs.inplace.length === 0 ? { ...attrs, part: { ...part, operands } } : undefined
+    },
   },
 })
 
@@ -159,6 +168,7 @@ function bindingsOf(
 interface Call {
   readonly exprs: readonly Expr[]
   readonly operands: readonly { readonly spec: Spec; readonly view: View; readonly name: string }[]
+  /** `name` with the index at which a pack is stored. */
   readonly results: readonly { readonly spec: Spec; readonly name: string }[]
 }
 
@@ -183,7 +193,7 @@ function bodyOf({ exprs, operands, results }: Call, pack: 1 | 4): { hoisted: str
       ...loads.filter((_, k) => operands[k] && !isFixed(operands[k])),
       ...results.map(({ spec }, k) => `var r${k}: ${storedPack(spec, 'full', pack)};`),
       ...elements,
-      ...results.map(({ name }, k) => `${name}[i] = r${k};`),
+      ...results.map(({ name }, k) => `${name} = r${k};`),
     ].join('\n'),
   }
 }
@@ -219,7 +229,7 @@ function flatKernel(context: KernelContext<unknown>, parts: readonly BatchPart<P
     }))
     const results = Array.from({ length: made }, (_, i) => ({
       spec: outputs[first + i] ?? spec([]),
-      name: `y${first + i}`,
+      name: `y${first + i}[i]`,
     }))
     first += made
     const count = (counts[k] ?? 0) / pack
@@ -270,17 +280,22 @@ function inplaceOf(parts: readonly BatchPart<PointwiseAttrs>[]): [number, number
 
 /** Some operand broadcasts: a thread walks rows of one pack of channels, so that nothing is divided per element. */
 function rowKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
-  const { rows, channels, rowsPerSample } = extentsOf(context.attrs.space)
-  const { pack, packs } = packed(channels)
-  const { reads, writes, declarations, nameOf } = bindingsOf(context, context.attrs.inplace, views, pack)
-  const operands = context.inputs.map((spec, k) => ({ spec, view: views[k] ?? 'full', name: nameOf(k) }))
-  const results = context.outputs.map((spec, k) => ({ spec, name: `y${k}` }))
-  const { hoisted, perPack } = bodyOf({ exprs: context.attrs.exprs, operands, results }, pack)
-  const { WIDTH, HEIGHT } = rowWorkgroup(packs, context.adapter.software)
-  const perThread = packsPerThread(rows * packs, context.adapter.software)
-  const across = ceilDiv(packs, WIDTH)
+  const { label, exprs, space, part } = context.attrs
+  const { rows, channels, rowsPerSample } = extentsOf(space)
+  const [pitch, offset] = part ? rowsOfPart(part, channels) : [channels, 0]
+  const { pack, packs } = packed(pitch % 4 === 0 && offset % 4 === 0 ? channels : 1)
+  const across = pack === 1 ? channels : packs
+  const inplace = [...(pointwiseOp.inplace?.(context.attrs) ?? [])]
+  const { reads, writes, declarations, nameOf } = bindingsOf(context, inplace, views, pack)
+  const operands = views.map((view, k) => ({ spec: context.inputs[k] ?? spec([]), view, name: nameOf(k) }))
+  const results = context.outputs.map((result, k) => ({ spec: result, name: `y${k}[row * u.pitch + u.offset + c]` }))
+  const { hoisted, perPack } = bodyOf({ exprs, operands, results }, pack)
+  const { WIDTH, HEIGHT } = rowWorkgroup(across, context.adapter.software)
+  const perThread = packsPerThread(rows * across, context.adapter.software)
   const [downX, downY] = flatGrid(ceilDiv(rows, HEIGHT * perThread))
-  const source = `struct Uniforms { rows: u32, channels: u32, rows_per_sample: u32, grid_y: u32, per_thread: u32 }
+  const source = `struct Uniforms {
+  rows: u32, channels: u32, rows_per_sample: u32, grid_y: u32, per_thread: u32, pitch: u32, offset: u32
+}
 @group(0) @binding(0) var<uniform> u: Uniforms;
 ${declarations}
 @compute @workgroup_size(${WIDTH}, ${HEIGHT})
@@ -299,8 +314,19 @@ ${perPack}
 }
 }
 `
-  const uniforms = [rows, packs, rowsPerSample, downX, perThread]
-  return single(context.attrs.label, { source, reads, writes, uniforms, grid: [across, downX, downY] })
+  const uniforms = [rows, across, rowsPerSample, downX, perThread, pitch / pack, offset / pack]
+  return single(label, { source, reads, writes, uniforms, grid: [ceilDiv(across, WIDTH), downX, downY] })
+}
+
+/** Elements between the beginnings of a part's rows, and those before its first row. */
+function rowsOfPart({ axis, start, shape }: Part, channels: number): [pitch: number, offset: number] {
+  return axis === shape.length - 1 ? [shape[axis] ?? 0, start] : [channels, start * elements(shape.slice(axis + 1))]
+}
+
+/** Copies a tensor into a part of a larger one. */
+export function copyPart(label: string, { shape: space, dtype }: Spec, part: Part): { op: Op; attrs: PointwiseAttrs } {
+  const attrs = { label, exprs: [a], space, dtypes: [dtype], inplace: [], part: { ...part, operands: 1 } }
+  return { op: { ...pointwiseOp, name: label } as Op, attrs }
 }
 
 const single = (label: string, dispatch: Omit<Dispatch, 'label'>): Candidate => ({
