@@ -1,6 +1,6 @@
 // Files that are made to do harm: refused by limits, before memory or time is spent.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { deflateSync } from 'node:zlib'
@@ -18,6 +18,7 @@ import { openTrained, readTrained } from '#dist/train/trained.js'
 import { pngOf } from './fuzz/mutate.js'
 import { nullDevice } from './null-device.js'
 import { skipUnless } from './skip.js'
+import { run } from './tiny-run.js'
 import { pickle, pthOf } from './torch-file.js'
 
 const test = suite('hostile')
@@ -263,6 +264,33 @@ test('headers of safetensors and pickles that unfold', async () => {
     Buffer.from('h\0'.repeat(1000)),
   ])
   await refuses(() => readPth(fileOf(pthOf(Float32Array.of(1), recalled))), /holds no weights/)
+})
+
+test('through the commands: exit code 1, one line, nothing written', () => {
+  const out = at('out')
+  const bomb = fileOf(`lr: ${'['.repeat(10_000)}`, 'bomb.yaml')
+  const aliases = fileOf('a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b]', 'aliases.yaml')
+  const escaping = fileOf('../../etc/passwd\n/etc/passwd\n', 'escaping.txt')
+  const good = fileOf(
+    `nclass: 2\ncrop_size: 9\nepochs: 1\nbatch_size: 1\nlr: 1\ndata_root: ${folder}\nlabeled_id_path: ${escaping}\n` +
+      `unlabeled_id_path: ${escaping}\nval_id_path: ${escaping}`,
+    'good.yaml',
+  )
+  const pth = 'test/fixtures/checkpoint/hostile_system.pth'
+  for (const [script, args, pattern] of [
+    ['convert.js', [pth, join(out, 'x.safetensors')], /posix\.system/],
+    ['check-data.js', ['--config', bomb], /nested more than 32 deep/],
+    ['check-data.js', ['--config', aliases], /alias/],
+    ['check-data.js', ['--config', good], /line 1: .*passwd is outside of data_root/],
+    ['train.js', ['--config', good, '--save-path', out], /line 1: .*passwd is outside of data_root/],
+    ['split.js', ['--list', escaping, '--data-root', folder, '--labeled', '1', '--out', out], /outside of data_root/],
+  ] as const) {
+    const { code, errors } = run(script, args)
+    assert.is(code, 1, `${script}: ${errors.join('\n')}`)
+    assert.is(errors.length, 1, errors.join('\n'))
+    assert.match(errors[0] ?? '', pattern)
+    assert.not.ok(existsSync(out), `${script} wrote ${out}`)
+  }
 })
 
 test.run()
