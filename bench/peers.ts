@@ -171,7 +171,7 @@ async function opened(
 }
 
 function taskOf({ row, pass }: PeerTask, { attributes, inputs, results }: Operator): Task {
-  const tensors = [...inputs].map(([name, tensor]): [string, HostTensor] => [name, tensor])
+  const tensors = [...inputs].map(([name, tensor]): [string, HostTensor] => [name, tensor as HostTensor])
   return { op: row.op, pass, attributes, inputs: Object.fromEntries(tensors), results }
 }
 

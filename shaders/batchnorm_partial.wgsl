@@ -3,11 +3,12 @@
 const WIDTH: u32 = 8;
 const HEIGHT: u32 = 8;
 alias T = f32;
+alias V = f32;
 
 struct Uniforms { rows: u32, channels: u32, parts: u32, per_part: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<T>;
-@group(0) @binding(2) var<storage, read_write> moments: array<T>;
+@group(0) @binding(2) var<storage, read_write> moments: array<V>;
 
 @compute @workgroup_size(WIDTH, HEIGHT)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -20,11 +21,11 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let first = part * u.per_part;
   let end = min(first + u.per_part, u.rows);
   var i = first * channels + c;
-  let shift = x[i];
-  var total = T();
-  var squares = T();
+  let shift = V(x[i]);
+  var total = V();
+  var squares = V();
   for (var row = first; row < end; row++) {
-    let d = x[i] - shift;
+    let d = V(x[i]) - shift;
     total += d;
     squares += d * d;
     i += channels;
@@ -32,5 +33,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let offset = total / f32(end - first);
   let at = part * channels + c;
   moments[at] = shift + offset;
-  moments[u.parts * channels + at] = max(squares - total * offset, T());
+  moments[u.parts * channels + at] = max(squares - total * offset, V());
 }

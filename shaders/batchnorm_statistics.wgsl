@@ -4,17 +4,18 @@
 const WIDTH: u32 = 8;
 const HEIGHT: u32 = 8;
 alias T = f32;
+alias V = f32;
 
 struct Uniforms { rows: u32, channels: u32, parts: u32, per_part: u32, momentum: f32, eps: f32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<T>;
-@group(0) @binding(2) var<storage, read_write> mean: array<T>;
-@group(0) @binding(3) var<storage, read_write> inverse_deviation: array<T>;
-@group(0) @binding(4) var<storage, read_write> running_mean: array<T>;
-@group(0) @binding(5) var<storage, read_write> running_variance: array<T>;
+@group(0) @binding(2) var<storage, read_write> mean: array<V>;
+@group(0) @binding(3) var<storage, read_write> inverse_deviation: array<V>;
+@group(0) @binding(4) var<storage, read_write> running_mean: array<V>;
+@group(0) @binding(5) var<storage, read_write> running_variance: array<V>;
 
 /// Number of elements, mean, and sum of squared deviations from it.
-struct Moments { count: f32, mean: T, deviation: T }
+struct Moments { count: f32, mean: V, deviation: V }
 
 fn join(a: Moments, b: Moments) -> Moments {
   let count = a.count + b.count;
@@ -33,17 +34,17 @@ fn moments_of(part: u32, c: u32) -> Moments {
   let first = part * u.per_part;
   let end = min(first + u.per_part, u.rows);
   var i = first * channels + c;
-  let shift = x[i];
-  var total = T();
-  var squares = T();
+  let shift = V(x[i]);
+  var total = V();
+  var squares = V();
   for (var row = first; row < end; row++) {
-    let d = x[i] - shift;
+    let d = V(x[i]) - shift;
     total += d;
     squares += d * d;
     i += channels;
   }
   let offset = total / f32(end - first);
-  return Moments(f32(end - first), shift + offset, max(squares - total * offset, T()));
+  return Moments(f32(end - first), shift + offset, max(squares - total * offset, V()));
 }
 
 var<workgroup> joined: array<Moments, WIDTH * HEIGHT>;
@@ -51,7 +52,7 @@ var<workgroup> joined: array<Moments, WIDTH * HEIGHT>;
 @compute @workgroup_size(WIDTH, HEIGHT)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let c = id.x;
-  var moments = Moments(0f, T(), T());
+  var moments = Moments(0f, V(), V());
   if (c < u.channels) {
     for (var part = local.y; part < u.parts; part += HEIGHT) {
       moments = join(moments, moments_of(part, c));

@@ -1,7 +1,8 @@
 // Grouped and depthwise convolution and its input gradient, directly: a thread owns P consecutive pixels of one channel,
 // neighbouring threads neighbouring channels, so that a weight is loaded once for P multiply-adds.
 const P = 8u;
-alias T = f32;
+alias A = f32;
+alias B = f32;
 alias U = f32;
 const INPUT_GRAD = false;
 
@@ -16,8 +17,8 @@ struct Shape {
   pad_w: u32, dil_h: u32, dil_w: u32, groups: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
-@group(0) @binding(1) var<storage, read> a: array<T>;
-@group(0) @binding(2) var<storage, read> w: array<T>;
+@group(0) @binding(1) var<storage, read> a: array<A>;
+@group(0) @binding(2) var<storage, read> w: array<B>;
 @group(0) @binding(3) var<storage, read_write> y: array<U>;
 
 fn load_a(i: u32) -> f32 {

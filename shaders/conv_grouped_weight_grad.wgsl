@@ -1,7 +1,8 @@
 // Weight gradient of a grouped or depthwise convolution, directly: a thread owns R rows (tap and input channel of the
 // group) of one output channel, neighbouring threads neighbouring channels, and sums over a slice of the pixels.
 const R = 9u;
-alias T = f32;
+alias A = f32;
+alias B = f32;
 alias U = f32;
 
 // x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c / groups, out_c].
@@ -15,8 +16,8 @@ struct Shape {
   groups: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
-@group(0) @binding(1) var<storage, read> x: array<T>;
-@group(0) @binding(2) var<storage, read> dy: array<T>;
+@group(0) @binding(1) var<storage, read> x: array<A>;
+@group(0) @binding(2) var<storage, read> dy: array<B>;
 @group(0) @binding(3) var<storage, read_write> dw: array<U>;
 
 fn load_a(i: u32) -> f32 {

@@ -14,7 +14,8 @@ const CHANNELS = 8u;
 const EXCHANGES = min(PIXELS, CHANNELS);
 // Elements of the sum that an iteration adds: more would not fit the instruction cache.
 const K = 2u;
-alias T = f32;
+alias A = f32;
+alias B = f32;
 alias U = f32;
 const INPUT_GRAD = false;
 const Y_BINDING = 3u;
@@ -31,8 +32,8 @@ struct Shape {
   pad_w: u32, dil_h: u32, dil_w: u32, grid_x: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
-@group(0) @binding(1) var<storage, read> a: array<T>;
-@group(0) @binding(2) var<storage, read> w: array<T>;
+@group(0) @binding(1) var<storage, read> a: array<A>;
+@group(0) @binding(2) var<storage, read> w: array<B>;
 @group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
 
 fn load_a(i: u32) -> f32 {

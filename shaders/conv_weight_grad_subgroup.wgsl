@@ -11,7 +11,8 @@ alias V = vec4f;
 const CHANNELS = 8u;
 // Pixels that an iteration adds.
 const K = 2u;
-alias T = f32;
+alias A = f32;
+alias B = f32;
 alias U = f32;
 
 // x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c, out_c].
@@ -23,8 +24,8 @@ struct Shape {
   pad_w: u32, dil_h: u32, dil_w: u32, slices: u32,
 }
 @group(0) @binding(0) var<uniform> s: Shape;
-@group(0) @binding(1) var<storage, read> x: array<T>;
-@group(0) @binding(2) var<storage, read> dy: array<T>;
+@group(0) @binding(1) var<storage, read> x: array<A>;
+@group(0) @binding(2) var<storage, read> dy: array<B>;
 @group(0) @binding(3) var<storage, read_write> dw: array<U>;
 
 fn load_a(i: u32) -> f32 {

@@ -6,10 +6,9 @@ const TX = 8u;
 const TY = 8u;
 const R = 2u;
 const C = 2u;
-alias T = f32;
+alias A = f32;
+alias B = f32;
 alias U = f32;
-alias A = T;
-alias B = T;
 
 // x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c, out_c].
 // Grid: tiles of rows, tiles of channels, slices, each of which sums as many of the pixels that meet the tile's taps.
@@ -31,7 +30,7 @@ var<workgroup> tile_a: array<vec4f, 16 * TY * R>;
 var<workgroup> tile_b: array<vec4f, 16 * TX * C>;
 
 // Elements i to i + 3, of which the first `count` exist. Where all rows are whole multiples of 4, the loader replaces
-// the alias by `vec4<T>` and the body by `return vec4f(x[i / 4]);`.
+// the alias by a vector and the body by `return vec4f(x[i / 4]);`.
 fn load_a(i: u32, count: u32) -> vec4f {
   let in = vec4u(0, 1, 2, 3) < vec4u(count);
   return select(vec4f(), vec4f(f32(x[i]), f32(x[i + 1]), f32(x[i + 2]), f32(x[i + 3])), in);

@@ -5,10 +5,9 @@ const TX = 8u;
 const TY = 8u;
 const R = 8u;
 const C = 2u;
-alias T = f32;
+alias A = f32;
+alias B = f32;
 alias U = f32;
-alias A = T;
-alias B = T;
 const INPUT_GRAD = false;
 const Y_BINDING = 3u;
 const VALUES = 1u;
@@ -36,7 +35,7 @@ var<workgroup> tile_a: array<vec4f, TY * R * PITCH>;
 var<workgroup> tile_b: array<vec4f, 16 * TX * C>;
 
 // Elements i to i + 3, of which the first `count` exist. Where all rows are whole multiples of 4, the loader replaces
-// the alias by `vec4<T>` and the body by `return vec4f(a[i / 4]);`.
+// the alias by a vector and the body by `return vec4f(a[i / 4]);`.
 fn load_a(i: u32, count: u32) -> vec4f {
   let in = vec4u(0, 1, 2, 3) < vec4u(count);
   return select(vec4f(), vec4f(f32(a[i]), f32(a[i + 1]), f32(a[i + 2]), f32(a[i + 3])), in);

@@ -1,6 +1,7 @@
 // Copies rows of `chunk` elements from one pitch to another; what lies outside [low, high) of an output row is zero.
 const PER_THREAD: u32 = 4;
 alias T = f32;
+alias U = f32;
 
 struct Uniforms {
   count: u32, chunk: u32, low: u32, high: u32,
@@ -9,7 +10,7 @@ struct Uniforms {
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<T>;
-@group(0) @binding(2) var<storage, read_write> y: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<U>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -18,9 +19,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var row = i / u.chunk;
   var k = i - row * u.chunk;
   for (var step = 0u; step < PER_THREAD && i < u.count; step++) {
-    var value = T(0);
+    var value = U(0);
     if (k >= u.low && k < u.high) {
-      value = x[row * u.x_pitch + u.x_offset + k - u.low];
+      value = U(x[row * u.x_pitch + u.x_offset + k - u.low]);
     }
     y[row * u.y_pitch + u.y_offset + k] = value;
     i += 64u;

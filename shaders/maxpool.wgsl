@@ -4,6 +4,8 @@ const KERNEL: u32 = 3;
 const STRIDE: u32 = 2;
 const KEPT: u32 = max(KERNEL, STRIDE) - STRIDE;
 alias T = f32;
+alias U = f32;
+alias V = f32;
 alias I = u32;
 
 struct Uniforms {
@@ -12,7 +14,7 @@ struct Uniforms {
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<T>;
-@group(0) @binding(2) var<storage, read_write> y: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<U>;
 @group(0) @binding(3) var<storage, read_write> tap: array<u32>;
 
 fn pack_tap(value: I) -> u32 {
@@ -20,7 +22,7 @@ fn pack_tap(value: I) -> u32 {
 }
 
 /// The maximum of a column of a window, and its row there.
-struct Column { value: T, row: I }
+struct Column { value: V, row: I }
 
 /// A column outside of the map counts as its border, but in rows so far down that it never wins.
 const OUTSIDE: u32 = 65536;
@@ -29,11 +31,11 @@ fn column_at(w: i32, top: u32, row: u32, rows: u32) -> Column {
   let inside = clamp(w, 0, i32(u.x_width) - 1);
   let pitch = u.x_width * u.channels;
   var i = top + u32(inside) * u.channels;
-  var best = Column(x[i], I(row));
+  var best = Column(V(x[i]), I(row));
   for (var k = 1u; k < KERNEL; k++) {
     // Below the map the last row is seen again, which changes nothing.
     i += select(0u, pitch, k < rows);
-    let value = x[i];
+    let value = V(x[i]);
     let better = value > best.value;
     best.value = select(best.value, value, better);
     best.row = select(best.row, I(row + k), better);
@@ -80,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       best.row = select(best.row, other.row, better);
       best_column = select(best_column, I(k), better);
     }
-    y[i] = best.value;
+    y[i] = U(best.value);
     tap[i] = pack_tap(best.row * KERNEL + best_column);
     i += channels;
     left += i32(STRIDE);

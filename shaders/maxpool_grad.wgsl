@@ -5,6 +5,8 @@ const STRIDE: u32 = 2;
 /// Windows along one axis that cover a block.
 const REACH: u32 = (KERNEL + STRIDE - 1) / STRIDE;
 alias T = f32;
+alias U = f32;
+alias V = f32;
 alias I = u32;
 
 struct Uniforms {
@@ -14,20 +16,20 @@ struct Uniforms {
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
 @group(0) @binding(2) var<storage, read> tap: array<u32>;
-@group(0) @binding(3) var<storage, read_write> dx: array<T>;
+@group(0) @binding(3) var<storage, read_write> dx: array<U>;
 
 fn unpack_tap(value: u32) -> I {
   return value;
 }
 
-struct Window { gradient: T, tap: I }
+struct Window { gradient: V, tap: I }
 
 fn window_at(line: u32, row: i32, column: i32, c: u32) -> Window {
   if (row < 0 || row >= i32(u.y_height) || column < 0 || column >= i32(u.y_width)) {
-    return Window(T(), I(0xffffffffu));
+    return Window(V(), I(0xffffffffu));
   }
   let i = ((line * u.y_height + u32(row)) * u.y_width + u32(column)) * u.channels + c;
-  return Window(dy[i], unpack_tap(tap[i]));
+  return Window(V(dy[i]), unpack_tap(tap[i]));
 }
 
 @compute @workgroup_size(64)
@@ -59,21 +61,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     for (var p = 0u; p < STRIDE; p++) {
       for (var q = 0u; q < STRIDE; q++) {
-        var total = T();
+        var total = V();
         for (var r = 0u; r < REACH; r++) {
           for (var s = 0u; s < REACH; s++) {
             let row = p + r * STRIDE;
             let column = q + s * STRIDE;
             if (row < KERNEL && column < KERNEL) {
               let window = windows[r * REACH + s];
-              total += select(T(), window.gradient, window.tap == I(row * KERNEL + column));
+              total += select(V(), window.gradient, window.tap == I(row * KERNEL + column));
             }
           }
         }
         let h = block_row * i32(STRIDE) + i32(p) - i32(u.padding);
         let w = block * i32(STRIDE) + i32(q) - i32(u.padding);
         if (h >= 0 && h < i32(u.x_height) && w >= 0 && w < i32(u.x_width)) {
-          dx[((n * u.x_height + u32(h)) * u.x_width + u32(w)) * u.channels + c] = total;
+          dx[((n * u.x_height + u32(h)) * u.x_width + u32(w)) * u.channels + c] = U(total);
         }
       }
     }

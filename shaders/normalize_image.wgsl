@@ -1,10 +1,10 @@
 // RGB bytes [R, 3] → (x / 255 − mean) / deviation, with ImageNet's statistics per channel.
-alias T = f32;
+alias U = f32;
 
 struct Uniforms { count: u32, grid_x: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<U>;
 
 const mean = vec3f(0.485, 0.456, 0.406);
 const deviation = vec3f(0.229, 0.224, 0.225);
@@ -18,6 +18,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   for (var c = 0u; c < 3u; c++) {
     let i = pixel * 3u + c;
     let byte = f32((x[i >> 2u] >> ((i & 3u) * 8u)) & 0xffu);
-    y[i] = T((byte / 255f - mean[c]) / deviation[c]);
+    y[i] = U((byte / 255f - mean[c]) / deviation[c]);
   }
 }

@@ -1,6 +1,8 @@
 // Bilinear resize with align_corners: x [N, XH, XW, C] → y [N, YH, YW, C]. A thread walks along a stretch of a row of y
 // and keeps the two columns of x that it is between, blended vertically.
 alias T = f32;
+alias U = f32;
+alias V = f32;
 
 struct Uniforms {
   threads: u32, channels: u32, x_height: u32, x_width: u32, y_height: u32, y_width: u32,
@@ -8,7 +10,7 @@ struct Uniforms {
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<T>;
-@group(0) @binding(2) var<storage, read_write> y: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<U>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -36,15 +38,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var i = (line * end_of_row + w) * channels + c;
   var column = min(u32(f32(w) * scale_w), last);
   var at = column * channels;
-  var left = (1f - fh) * x[above + at] + fh * x[below + at];
+  var left = (1f - fh) * V(x[above + at]) + fh * V(x[below + at]);
   while (w < end) {
     at = min(column + 1u, last) * channels;
-    let right = (1f - fh) * x[above + at] + fh * x[below + at];
+    let right = (1f - fh) * V(x[above + at]) + fh * V(x[below + at]);
     // Which side of its border an output is put on by rounding makes no difference: the blend is continuous there.
     let next = select(u32(ceil(f32(column + 1u) * u.step_w)), end, column >= last);
     for (let stop = min(next, end); w < stop; w++) {
       let fw = f32(w) * scale_w - f32(column);
-      y[i] = (1f - fw) * left + fw * right;
+      y[i] = U((1f - fw) * left + fw * right);
       i += channels;
     }
     left = right;

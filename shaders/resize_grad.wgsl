@@ -1,13 +1,15 @@
 // Gradient of a linear resize with align_corners along one axis: dy [M, Y, C] → dx [M, X, C]. A thread walks along the
 // axis and gives each element of dy to the two elements of dx that it was between.
 alias T = f32;
+alias U = f32;
+alias V = f32;
 
 struct Uniforms {
   threads: u32, channels: u32, x_size: u32, y_size: u32, stretches: u32, per_stretch: u32, scale: f32, step: f32, grid_x: u32,
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
-@group(0) @binding(2) var<storage, read_write> dx: array<T>;
+@group(0) @binding(2) var<storage, read_write> dx: array<U>;
 
 /// The first element of dy that lies at or behind an element of dx. Which side of a border it is put on by rounding makes
 /// no difference: the weights are continuous there.
@@ -31,27 +33,27 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let first = (place - line * u.stretches) * u.per_stretch;
   let end = min(first + u.per_stretch, u.x_size);
 
-  var here = T();
+  var here = V();
   var to = first_reader(max(first, 1u) - 1u);
   var i = (line * y_size + to) * channels + c;
   if (first > 0u) {
     // What lies between the element before the stretch and the first of it.
     for (let stop = first_reader(first); to < stop; to++) {
-      here += (f32(to) * scale - f32(first - 1u)) * dy[i];
+      here += (f32(to) * scale - f32(first - 1u)) * V(dy[i]);
       i += channels;
     }
   }
   var o = (line * u.x_size + first) * channels + c;
   for (var at = first; at < end; at++) {
-    var next = T();
+    var next = V();
     for (let stop = first_reader(at + 1u); to < stop; to++) {
       let fraction = f32(to) * scale - f32(at);
-      let value = dy[i];
+      let value = V(dy[i]);
       here += (1f - fraction) * value;
       next += fraction * value;
       i += channels;
     }
-    dx[o] = select(here, here + next, at == last);
+    dx[o] = U(select(here, here + next, at == last));
     here = next;
     o += channels;
   }

@@ -1,9 +1,10 @@
 import type { Device } from '#dist/engine/device.js'
+import { input } from '#dist/engine/expr.js'
 import type { Tensor } from '#dist/engine/graph.js'
 import { type CompileOptions, compile } from '#dist/engine/program.js'
-import { type Data, type Spec, sameShape, showShape, spec } from '#dist/engine/shape.js'
+import { type Data, isFloat, type Spec, sameShape, showShape, spec } from '#dist/engine/shape.js'
 import { grad } from '#dist/kernels/autograd.js'
-import { add, mul } from '#dist/kernels/pointwise.js'
+import { add, cast, castCall, mul, pointwise } from '#dist/kernels/pointwise.js'
 import { sum } from '#dist/kernels/reduce.js'
 import { allowance, type Case, Random } from './cases/case.js'
 import { type Values, values } from './reference.js'
@@ -16,13 +17,38 @@ export interface Prepared {
   readonly expected: Record<string, Values>
   /** Gradients of the loss with respect to the outputs that pass gradients on, by output. */
   readonly cotangents: Record<string, Float32Array<ArrayBuffer>>
+  readonly half: boolean
 }
 
-export function prepare(row: Case): Prepared {
+/** The value of f16 nearest to x, ties to even. */
+function nearestHalf(x: number): number {
+  const unit = 2 ** (Math.max(-14, Math.floor(Math.log2(Math.abs(x)))) - 10)
+  const steps = x / unit
+  const low = Math.floor(steps)
+  const up = steps - low > 0.5 || (steps - low === 0.5 && low % 2 !== 0)
+  return x === 0 ? 0 : (up ? low + 1 : low) * unit
+}
+
+/** The outputs of a case of f16 inputs. */
+function inHalf(row: Case, inputs: Record<string, Tensor>): Record<string, Tensor> {
+  const mapped = (tensors: Record<string, Tensor>, map: (x: Tensor) => Tensor, full: readonly string[] = []) =>
+    Object.fromEntries(
+      Object.entries(tensors).map(([name, x]) => [name, isFloat(x) && !full.includes(name) ? map(x) : x]),
+    )
+  // What a program delivers is f32, so that the results themselves must not be what it delivers.
+  const vjp = ({ grads: [dy] }: { grads: readonly (Tensor | undefined)[] }) => [dy && cast(dy, 'f16')]
+  const delivered = (x: Tensor): Tensor => pointwise('delivered', [input(0)], [x], { vjp })
+  return mapped(row.run(mapped(inputs, (x) => cast(x, 'f16'), row.full)), delivered)
+}
+
+/** @param half the inputs are those that f16 can hold, and values are stored as such */
+export function prepare(row: Case, half = false): Prepared {
+  const rounded = (array: Data) => (half && array instanceof Float32Array ? array.map(nearestHalf) : array)
   const data: Record<string, Data> = {}
   const inputs: Record<string, Values> = {}
   for (const [name, source] of Object.entries(row.inputs)) {
-    const drawn = source.draw(new Random(`${row.op}/${row.name}/${name}`))
+    const fresh = source.draw(new Random(`${row.op}/${row.name}/${name}`))
+    const drawn = row.full?.includes(name) ? fresh : rounded(fresh)
     data[name] = drawn
     inputs[name] = values(source.spec.shape, drawn)
   }
@@ -31,10 +57,12 @@ export function prepare(row: Case): Prepared {
   if (row.differentiable) {
     for (const name of row.passing ?? Object.keys(expected)) {
       const random = new Random(`${row.op}/${row.name}/gradient of ${name}`)
-      cotangents[name] = new Float32Array(expected[name]?.data.length ?? 0).map(() => random.normal())
+      cotangents[name] = rounded(
+        new Float32Array(expected[name]?.data.length ?? 0).map(() => random.normal()),
+      ) as Float32Array<ArrayBuffer>
     }
   }
-  return { row, data, inputs, expected, cotangents }
+  return { row, data, inputs, expected, cotangents, half }
 }
 
 /** Name of the program's input that holds the cotangent of an output. */
@@ -77,7 +105,7 @@ export const cotangentData = (cotangents: Record<string, Data>): Record<string, 
 /** Runs a case on the device: its outputs, and its gradients as `gradient/<input>`. */
 export async function runCase(
   device: Device,
-  { row, data, expected, cotangents }: Prepared,
+  { row, data, expected, cotangents, half }: Prepared,
   options: CompileOptions = {},
 ): Promise<Map<string, Data>> {
   const shapes = Object.fromEntries(Object.keys(cotangents).map((name) => [name, expected[name]?.shape ?? []]))
@@ -88,7 +116,7 @@ export async function runCase(
     (tensors: Record<string, Tensor>) => {
       // An operator of any number of tensors must not see the cotangents.
       const own = Object.fromEntries(Object.entries(tensors).filter(([name]) => name in row.inputs))
-      const outputs = row.run(own)
+      const outputs = half ? inHalf(row, own) : row.run(own)
       for (const [name, tensor] of Object.entries(outputs)) {
         const wanted = expected[name]?.shape ?? []
         if (!sameShape(tensor.shape, wanted)) {
@@ -97,7 +125,7 @@ export async function runCase(
       }
       return withGradients(tensors, outputs, row.differentiable ?? [], Object.keys(cotangents))
     },
-    { label: `${row.op} ${row.name}`, ...options },
+    { label: `${row.op} ${row.name}`, ...(half ? { autocast: castCall } : {}), ...options },
   )
   try {
     program.run({ ...data, ...cotangentData(cotangents) })
@@ -135,17 +163,22 @@ export function largestDifference(
 }
 
 /** Relative tolerance of a case. */
-export const toleranceOf = (row: Case): number => row.tolerance ?? allowance(row.terms)
+export const toleranceOf = ({ row, half }: Pick<Prepared, 'row' | 'half'>): number =>
+  (row.tolerance ?? allowance(row.terms)) + (half ? halfRoundings : 0)
+
+/** f16 has 11 bits: the rounding of a result to it, and without fusion of up to three values on the way there. */
+const halfRoundings = 4 * 2 ** -12
 
 /** Throws where an output of a run differs from the reference by more than the case allows. */
-export function compareOutputs({ row, expected }: Prepared, actual: ReadonlyMap<string, Data>, what: string): void {
+export function compareOutputs(prepared: Prepared, actual: ReadonlyMap<string, Data>, what: string): void {
+  const { row, expected } = prepared
   for (const [name, reference] of Object.entries(expected)) {
     const got = actual.get(name) ?? []
     const { error, at } = largestDifference(got, reference.data)
     // Integers have no rounding.
     const exact = row.exact === true || !(got instanceof Float32Array)
     const size = Math.max(largest(reference.data), row.outputScale ?? 0, Number.MIN_VALUE)
-    const allowed = exact ? 0 : toleranceOf(row) * size
+    const allowed = exact ? 0 : toleranceOf(prepared) * size
     if (!(error <= allowed)) {
       throw new Error(
         `${row.op}, ${row.name}, ${what}: ${name}[${at}] of ${showShape(reference.shape)} is ${got[at]}, ` +
@@ -180,7 +213,7 @@ export function compareGradients(prepared: Prepared, actual: ReadonlyMap<string,
       continue
     }
     const random = new Random(`${row.op}/${row.name}/directions of ${name}`)
-    const tolerance = toleranceOf(row)
+    const tolerance = toleranceOf(prepared)
     const count = input.data.length
     const places =
       count <= sampled ? [...Array(count).keys()] : Array.from({ length: sampled }, () => random.integer(count))
@@ -235,7 +268,7 @@ export function compareRuns(
     const { error, at } = largestDifference(got, expected)
     const { gradientScale = 0, outputScale = 0 } = prepared.row
     const scale = name.startsWith('gradient/') ? gradientScale : outputScale
-    const allowed = toleranceOf(prepared.row) * Math.max(largest(expected), scale)
+    const allowed = toleranceOf(prepared) * Math.max(largest(expected), scale)
     if (!(error <= allowed)) {
       const { op, name: row } = prepared.row
       throw new Error(`${op}, ${row}: ${name}[${at}] is ${expected[at]}, but ${got[at]} ${what}`)

@@ -701,7 +701,7 @@ test('a shader has what is replaced in it', async () => {
     aliases: { T: 'f16' },
     hooks: { store: 'fn store(i: u32) { }' },
   })
-  assert.is(changed, 'const TILE = 8;\nalias T = f16;\nfn store(i: u32) { }\nfn main() {}\n')
+  assert.is(changed, 'enable f16;\nconst TILE = 8;\nalias T = f16;\nfn store(i: u32) { }\nfn main() {}\n')
   assert.match(await messageOf(() => specialize(source, { constants: { SIDE: 8 } })), /no 'SIDE'/)
   assert.match(await messageOf(() => specialize(source, { hooks: { load: '' } })), /no function 'load'/)
 })

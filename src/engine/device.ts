@@ -68,6 +68,7 @@ export class Device {
     const fixed = gpu.features.has('subgroups') && subgroupMinSize === subgroupMaxSize
     this.traits = {
       software: adapter.software,
+      half: gpu.features.has('shader-f16'),
       subgroupSize: fixed ? subgroupMinSize : 0,
       maxStorageBuffers: gpu.limits.maxStorageBuffersPerShaderStage,
       maxWorkgroupStorage: gpu.limits.maxComputeWorkgroupStorageSize,

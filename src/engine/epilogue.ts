@@ -1,7 +1,7 @@
 import { input, substitute } from './expr.js'
 import { type Node, type Tensor, valueKey } from './graph.js'
 import { dropDead, rebuild, results, type Trace } from './rewrite.js'
-import { sameShape } from './shape.js'
+import { isFloat, sameShape } from './shape.js'
 
 /**
  * Lets an operator with an epilogue, such as a convolution, pass its result through the pointwise formula that alone
@@ -33,7 +33,7 @@ function merge(value: Tensor, reader: Node, maxInputs: number): Node | undefined
   if (!producer.op?.epilogue || !reader.op || !formula?.elementwise || reader.outputs.length !== 1) return undefined
   const { exprs, space } = formula.get(reader.attrs as never)
   const shape = producer.outputs[value.index]?.shape ?? []
-  if (reader.op.inplace?.(reader.attrs as never).size || reader.outputs[0]?.dtype !== 'f32') return undefined
+  if (reader.op.inplace?.(reader.attrs as never).size || !reader.outputs.every(isFloat)) return undefined
   if (!exprs[0] || !sameShape(value.shape, space) || !sameShape(shape, space)) return undefined
   const uses = reader.inputs.filter((other) => valueKey(other) === valueKey(value))
   if (!uses.every((use) => sameShape(use.shape, space))) return undefined

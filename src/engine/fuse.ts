@@ -1,7 +1,7 @@
 import { type Expr, exprSize, input, substitute } from './expr.js'
 import { type Node, Tensor, valueKey } from './graph.js'
 import { relink, results, type Trace } from './rewrite.js'
-import { byteLength, elements, sameShape } from './shape.js'
+import { byteLength, elements, isFloat, sameShape } from './shape.js'
 
 /** Beyond this a kernel gains nothing from more arithmetic, and compilers slow down. */
 const maxFormulaSize = 64
@@ -85,7 +85,7 @@ class Listing {
 }
 
 const mayMerge = ({ op, outputs }: Node): boolean =>
-  op?.formula?.elementwise === true && outputs.length === 1 && outputs[0]?.dtype === 'f32'
+  op?.formula?.elementwise === true && outputs.length === 1 && outputs.every(isFloat)
 
 /** Bytes of a node's inputs, each counted once. */
 function bytesLoaded(node: Node): number {

@@ -6,6 +6,8 @@ import type { Shape, Spec } from './shape.js'
 export interface AdapterTraits {
   /** A driver that runs on the CPU, such as lavapipe or SwiftShader. */
   readonly software: boolean
+  /** Kernels may read and write f16. */
+  readonly half: boolean
   /** Lanes of a subgroup where the adapter has subgroups of one fixed size, else 0. */
   readonly subgroupSize: number
   readonly maxStorageBuffers: number
@@ -120,6 +122,13 @@ export interface BatchAccess<A> {
   join(parts: readonly BatchPart<A>[]): { op: Op; attrs: unknown }
 }
 
+/**
+ * What half precision makes of an operator; see `autocast`. `half`: a product that reads and stores f16. `sum`: a product
+ * that reads f16 and stores f32. `same`: it reads any type, and stores values in the type that they have. `wide`: it reads
+ * any type and stores f32.
+ */
+export type Precision = 'half' | 'sum' | 'same' | 'wide'
+
 /** The declaration of an operator: everything the engine knows of it. */
 export interface Op<A = never> {
   readonly name: string
@@ -134,6 +143,8 @@ export interface Op<A = never> {
    * which is not bound a second time. The planner copies where the input is still needed.
    */
   inplace?(attrs: A): ReadonlyMap<number, number>
+  /** Reads and stores f32 where absent. */
+  readonly precision?: Precision
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
   readonly batch?: BatchAccess<A>

@@ -1,4 +1,5 @@
 import type { Arena } from './arena.js'
+import { autocast, type Cast } from './autocast.js'
 import { batchUpdates } from './batch.js'
 import { concatInPlace } from './concat.js'
 import type { Device, Layout } from './device.js'
@@ -28,6 +29,8 @@ export interface CompileOptions {
   readonly onProgress?: (done: number, total: number) => void
   /** The checkpointed stage that a scope belongs to, if any: see `recompute`. */
   readonly checkpoint?: (scope: string) => string | undefined
+  /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
+  readonly autocast?: Cast | undefined
   /** Where inputs and intermediates live, in place of buffers of the program's own. */
   readonly arena?: Arena
 }
@@ -62,7 +65,8 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const symbols: Record<string, Tensor> = {}
   for (const [name, spec] of Object.entries(inputs)) symbols[name] = graph.input(name, spec)
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
-  const raw = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
+  const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
+  const raw = options.autocast ? autocast(full, options.autocast) : full
   const trace = optimize ? optimized(raw, device, options.checkpoint) : raw
   checkBindings(trace, label, device.gpu.limits.maxStorageBufferBindingSize)
   const choose = options.choose ?? (await device.chooser?.(trace)) ?? firstOf

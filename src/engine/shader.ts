@@ -21,8 +21,12 @@ export function specialize(source: string, { constants = {}, aliases = {}, hooks
     text = replaceLine(text, new RegExp(`^alias ${name} = [^;]*;`, 'm'), `alias ${name} = ${type};`, name)
   }
   for (const [name, body] of Object.entries(hooks)) text = replaceFunction(text, name, body)
-  return text
+  return withExtensions(text)
 }
+
+/** A shader with the directive in front without which it may not name the type `f16`. */
+export const withExtensions = (source: string): string =>
+  /\bf16\b/.test(source) && !/^enable f16;/m.test(source) ? `enable f16;\n${source}` : source
 
 function replaceLine(text: string, pattern: RegExp, replacement: string, name: string): string {
   if (!pattern.test(text)) throw new Error(`the shader declares no '${name}'`)

@@ -1,5 +1,11 @@
-/** Element types. `u8` tensors are inputs only: bytes packed four to a 32-bit word, as images and label maps arrive. */
-export type DType = 'f32' | 'u32' | 'u8'
+/**
+ * Element types. `u8` tensors are inputs only: bytes packed four to a 32-bit word, as images and label maps arrive. `f16`
+ * is for storage on adapters that have `shader-f16`; kernels compute in f32.
+ */
+export type DType = 'f32' | 'f16' | 'u32' | 'u8'
+
+/** Whether values of a type are floating point. */
+export const isFloat = ({ dtype }: { readonly dtype: DType }): boolean => dtype === 'f32' || dtype === 'f16'
 
 export type Shape = readonly number[]
 
@@ -12,6 +18,8 @@ export interface Spec {
 /** The typed arrays in which tensors enter and leave the engine, by element type. */
 export interface DataOf {
   f32: Float32Array
+  /** The bits of each element. */
+  f16: Uint16Array
   u32: Uint32Array
   u8: Uint8Array
 }
@@ -22,7 +30,7 @@ export const spec = (shape: Shape, dtype: DType = 'f32'): Spec => ({ shape, dtyp
 /** Number of elements of a shape; 1 for a scalar `[]`. */
 export const elements = (shape: Shape): number => shape.reduce((product, extent) => product * extent, 1)
 
-const bytesPerElement: Record<DType, number> = { f32: 4, u32: 4, u8: 1 }
+const bytesPerElement: Record<DType, number> = { f32: 4, f16: 2, u32: 4, u8: 1 }
 
 /** Bytes of storage: whole 32-bit words, since WebGPU copies nothing smaller. */
 export const byteLength = ({ shape, dtype }: Spec): number =>
@@ -38,6 +46,7 @@ export const showSpec = ({ shape, dtype }: Spec): string => `${dtype}${showShape
 export function zeros<D extends DType>(dtype: D, count: number): DataOf[D]
 export function zeros(dtype: DType, count: number): Data {
   if (dtype === 'f32') return new Float32Array(count)
+  if (dtype === 'f16') return new Uint16Array(count)
   return dtype === 'u32' ? new Uint32Array(count) : new Uint8Array(count)
 }
 

@@ -102,7 +102,7 @@ export class Store {
 
 /** Writes host data into a buffer of a tensor. */
 export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data, what: string): void {
-  const expected = zeros(spec.dtype, 0).constructor as typeof Float32Array | typeof Uint32Array | typeof Uint8Array
+  const expected = zeros(spec.dtype, 0).constructor as { new (): Data }
   if (data.length !== elements(spec.shape) || !(data instanceof expected)) {
     throw new Error(`${what} is ${showSpec(spec)}, not a ${data.constructor.name} of ${data.length} elements`)
   }
@@ -123,5 +123,6 @@ export function view<D extends Spec['dtype']>(bytes: ArrayBuffer, spec: Spec & {
 export function view(bytes: ArrayBuffer, { shape, dtype }: Spec): Data {
   const count = elements(shape)
   if (dtype === 'f32') return new Float32Array(bytes, 0, count)
+  if (dtype === 'f16') return new Uint16Array(bytes, 0, count)
   return dtype === 'u32' ? new Uint32Array(bytes, 0, count) : new Uint8Array(bytes, 0, count)
 }

@@ -5,7 +5,7 @@ import { type Choose, candidatesOf } from './lower.js'
 import type { AdapterTraits, Candidate } from './op.js'
 import { compile, layoutOf, type Program } from './program.js'
 import type { Trace } from './rewrite.js'
-import { elements, type Shape, type Spec, sameShape } from './shape.js'
+import { type Data, elements, type Shape, type Spec, sameShape } from './shape.js'
 import { Store } from './store.js'
 
 /** A kernel that was measured: its name, and the texts of its shaders. With another text it is another kernel. */
@@ -224,7 +224,9 @@ const median = (list: readonly number[]): number =>
   [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)] ?? Number.POSITIVE_INFINITY
 
 /** Numbers between -1/2 and 1/2, alike at every call; undefined, which means zeros, for integers. */
-function numbers({ shape, dtype }: Spec): Float32Array | undefined {
-  if (dtype !== 'f32') return undefined
-  return new Float32Array(elements(shape)).map((_, i) => (Math.imul(i, 0x9e3779b1) >>> 8) / 2 ** 24 - 0.5)
+function numbers({ shape, dtype }: Spec): Data | undefined {
+  const mixed = (i: number) => Math.imul(i, 0x9e3779b1) >>> 8
+  if (dtype === 'f32') return new Float32Array(elements(shape)).map((_, i) => mixed(i) / 2 ** 24 - 0.5)
+  // Any sign and fraction under the exponent of 1/4.
+  return dtype === 'f16' ? new Uint16Array(elements(shape)).map((_, i) => 0x3400 | (mixed(i) & 0x83ff)) : undefined
 }

@@ -3,6 +3,7 @@ import { ceilDiv, defineOp, flatGrid, input, output } from '../engine/op.js'
 import { elements, spec } from '../engine/shape.js'
 import { where } from './pointwise.js'
 import { shader } from './shaders.js'
+import { storedType } from './views.js'
 
 /**
  * `other` inside the box, `base` outside, bit for bit.
@@ -17,14 +18,15 @@ export function cutmix(base: Tensor, other: Tensor, box: Tensor): Tensor {
 }
 
 const normalizeImageOp = defineOp<undefined>('normalizeImage', {
+  precision: 'half',
   shape: ([x = spec([])]) => {
     if (x.dtype !== 'u8' || x.shape.at(-1) !== 3) throw new Error('expects bytes [N, H, W, 3]')
     return [spec(x.shape)]
   },
-  kernel: ({ inputs: [x = spec([])] }) => {
+  kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])] }) => {
     const count = elements(x.shape) / 3
     const grid = flatGrid(ceilDiv(count, 64))
-    const source = shader('normalize_image')
+    const source = shader('normalize_image', { aliases: { U: storedType(y) } })
     const dispatch = {
       label: 'normalizeImage',
       source,

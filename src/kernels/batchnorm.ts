@@ -10,10 +10,10 @@ import {
   output,
   temporary,
 } from '../engine/op.js'
-import { elements, spec } from '../engine/shape.js'
+import { elements, type Spec, spec } from '../engine/shape.js'
 import { mul, pointwise, sub } from './pointwise.js'
 import { sumAllTo } from './reduce.js'
-import { packed, rowWorkgroup, shader } from './shaders.js'
+import { packed, packTypes, rowWorkgroup, shader } from './shaders.js'
 
 interface StatisticsAttrs {
   readonly momentum: number
@@ -22,6 +22,7 @@ interface StatisticsAttrs {
 
 /** x, running mean, running variance → mean, 1 / standard deviation, and the two running statistics updated. */
 const statisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
+  precision: 'wide',
   shape: ([x = spec([])]) => {
     const channels = x.shape.at(-1) ?? 0
     // PyTorch refuses it too: the variance of one value is 0, and the unbiased one has no meaning.
@@ -59,9 +60,15 @@ function stretches(rows: number, wanted: number): { parts: number; perPart: numb
 
 type StatisticsContext = KernelContext<StatisticsAttrs>
 
+/** WGSL types of what is read, and of the statistics. */
+function typesOf(pack: 1 | 4, read: Spec = spec([])): { T: string; V: string } {
+  const { T, V } = packTypes(pack, read, spec([]))
+  return { T, V }
+}
+
 /** One workgroup for all rows of some channels. */
-function wholeStatistics({ attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
-  const { packs, aliases } = packed(channels)
+function wholeStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
+  const { pack, packs } = packed(channels)
   const constants = rowWorkgroup(packs, adapter.software)
   const { parts, perPart } = stretches(rows, constants.HEIGHT)
   return {
@@ -69,7 +76,7 @@ function wholeStatistics({ attrs, adapter }: StatisticsContext, rows: number, ch
     dispatches: [
       {
         label: 'batchNorm statistics',
-        source: shader('batchnorm_statistics', { constants, aliases }),
+        source: shader('batchnorm_statistics', { constants, aliases: typesOf(pack, inputs[0]) }),
         reads: [input(0)],
         writes: [output(0), output(1), output(2), output(3)],
         uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
@@ -80,8 +87,8 @@ function wholeStatistics({ attrs, adapter }: StatisticsContext, rows: number, ch
 }
 
 /** The rows in parts, then their join. */
-function splitStatistics({ attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
-  const { packs, aliases } = packed(channels)
+function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
+  const { pack, packs } = packed(channels)
   const constants = rowWorkgroup(packs, adapter.software)
   const { WIDTH, HEIGHT } = constants
   const limit = adapter.software ? 16 : 512
@@ -92,7 +99,7 @@ function splitStatistics({ attrs, adapter }: StatisticsContext, rows: number, ch
     dispatches: [
       {
         label: 'batchNorm statistics',
-        source: shader('batchnorm_partial', { constants, aliases }),
+        source: shader('batchnorm_partial', { constants, aliases: typesOf(pack, inputs[0]) }),
         reads: [input(0)],
         writes: [temporary(0)],
         uniforms: [rows, packs, parts, perPart],
@@ -100,7 +107,11 @@ function splitStatistics({ attrs, adapter }: StatisticsContext, rows: number, ch
       },
       {
         label: 'batchNorm statistics finish',
-        source: shader('batchnorm_statistics', { constants, aliases, hooks: { moments_of: momentsOfPart } }),
+        source: shader('batchnorm_statistics', {
+          constants,
+          aliases: typesOf(pack),
+          hooks: { moments_of: momentsOfPart },
+        }),
         reads: [temporary(0)],
         writes: [output(0), output(1), output(2), output(3)],
         uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],

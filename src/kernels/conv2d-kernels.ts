@@ -14,6 +14,7 @@ import { type Spec, spec } from '../engine/shape.js'
 import { convTilings, type Product, slicesFor, type Tiling, weightGradTilings } from './conv2d-tiles.js'
 import { storeThrough } from './epilogue.js'
 import { shader } from './shaders.js'
+import { storedType } from './views.js'
 
 /** A convolution's sizes: x [n, xHeight, xWidth, xChannels] → y [n, yHeight, yWidth, yChannels]. */
 export interface ConvGeometry {
@@ -31,6 +32,14 @@ export interface ConvGeometry {
   readonly dilation: number
   readonly groups: number
 }
+
+/** What a product reads and writes: their element types. */
+export interface ConvTensors {
+  readonly factors: readonly [Spec, Spec]
+  readonly result: Spec
+}
+
+const factorTypes = ({ factors }: ConvTensors): [string, string] => [storedType(factors[0]), storedType(factors[1])]
 
 /** A formula over a convolution's result and further operands, stored in the result's place. */
 export interface Epilogue {
@@ -55,9 +64,11 @@ const shapeUniforms = (g: ConvGeometry, read: Extents, written: Extents, others:
 export function convCandidates(
   kind: 'forward' | 'inputGrad',
   g: ConvGeometry,
+  tensors: ConvTensors,
   adapter: AdapterTraits,
   epilogue?: Epilogue,
 ): Candidate[] {
+  const types = factorTypes(tensors)
   const inputGrad = kind === 'inputGrad'
   const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
   const [height, width, channels] = written
@@ -69,7 +80,10 @@ export function convCandidates(
   if (g.groups > 1) {
     const pixelsPerThread = 8
     const [x, y] = flatGrid(ceilDiv(ceilDiv(pixels, pixelsPerThread) * channels, 64))
-    const source = shader('conv_grouped', { constants: { P: pixelsPerThread, INPUT_GRAD: inputGrad } })
+    const source = shader('conv_grouped', {
+      constants: { P: pixelsPerThread, INPUT_GRAD: inputGrad },
+      aliases: { A: types[0], B: types[1], U: storedType(tensors.result) },
+    })
     const uniforms = shapeUniforms(g, read, written, [g.groups])
     const operands = { reads: [input(0), input(1)], writes: [output(0)] }
     return [{ name: 'direct', dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, phases] }] }]
@@ -81,6 +95,7 @@ export function convCandidates(
     long: false,
     phases,
     extents: [read[2], inputGrad ? read[2] : channels],
+    types,
   }
   return convTilings(product, inputGrad, adapter).map((tiling) => {
     const [x, layers] = flatGrid(ceilDiv(pixels, tiling.rows))
@@ -89,12 +104,13 @@ export function convCandidates(
       uniforms: shapeUniforms(g, read, written, [x, layers, tiling.slices]),
       grid: [x, ceilDiv(channels, tiling.columns), phases * layers * tiling.slices] as const,
     }
-    return sliceSums(tiling, dispatch, { extents: [g.n, ...written], epilogue })
+    return sliceSums(tiling, dispatch, { extents: [g.n, ...written], type: storedType(tensors.result), epilogue })
   })
 }
 
 /** Kernels of a convolution's weight gradient: x and dy to dw. */
-export function weightGradCandidates(g: ConvGeometry, adapter: AdapterTraits): Candidate[] {
+export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): Candidate[] {
+  const types = factorTypes(tensors)
   const label = 'conv2dWeightGrad'
   const rows = (g.kh * g.kw * g.xChannels) / g.groups
   const pixels = g.n * g.yHeight * g.yWidth
@@ -106,21 +122,22 @@ export function weightGradCandidates(g: ConvGeometry, adapter: AdapterTraits): C
     long: true,
     phases: 1,
     extents: [g.xChannels, g.yChannels],
+    types,
   }
-  const extents = [1, 1, rows, g.yChannels] as const
+  const target: Target = { extents: [1, 1, rows, g.yChannels], type: storedType(tensors.result) }
   if (g.groups > 1) {
     const rowsPerThread = 9
     const across = ceilDiv(ceilDiv(rows, rowsPerThread) * g.yChannels, 64)
     const slices = slicesFor(across, pixels, adapter)
-    const changes = { constants: { R: rowsPerThread } }
+    const changes = { constants: { R: rowsPerThread }, aliases: { A: types[0], B: types[1] } }
     const kernel = { name: 'direct', shader: 'conv_grouped_weight_grad', changes, slices } as const
-    return [sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, { extents })]
+    return [sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)]
   }
   return weightGradTilings(product, adapter).map((tiling) => {
     // The kernels in workgroup memory fill the channels of each tap up to whole vectors.
     const filled = tiling.name === 'subgroup' ? rows : g.kh * g.kw * ceilDiv(g.xChannels, 4) * 4
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
-    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, { extents })
+    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target)
   })
 }
 
@@ -133,6 +150,8 @@ const together = (a: Specialization, b: Specialization): Specialization => ({
 /** What is written, and the formula that it passes through. */
 interface Target {
   readonly extents: readonly [n: number, height: number, width: number, channels: number]
+  /** WGSL type of its elements. */
+  readonly type: string
   readonly epilogue?: Epilogue | undefined
 }
 
@@ -140,13 +159,13 @@ interface Target {
 function sliceSums(
   tiling: Omit<Tiling, 'rows' | 'columns'>,
   dispatch: Pick<Dispatch, 'label' | 'uniforms' | 'grid'>,
-  { extents, epilogue }: Target,
+  { extents, type: U, epilogue }: Target,
 ): Candidate {
   const { name, slices } = tiling
   const factors = [input(0), input(1)]
   const operands = epilogue?.operands.map((_, k) => input(k + 2)) ?? []
   const stored = (first: number): Specialization =>
-    epilogue ? storeThrough(epilogue.expr, epilogue.operands, epilogue.result, first) : {}
+    together({ aliases: { U } }, epilogue ? storeThrough(epilogue.expr, epilogue.operands, epilogue.result, first) : {})
   const product = (changes: Specialization) => shader(tiling.shader, together(tiling.changes, changes))
   if (slices === 1) {
     const whole = { ...dispatch, source: product(stored(3)), reads: [...factors, ...operands], writes: [output(0)] }

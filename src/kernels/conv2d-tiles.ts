@@ -15,6 +15,8 @@ export interface Product {
   readonly phases: number
   /** Elements of a pixel or row of the two buffers that are read: whole vectors where they divide by four. */
   readonly extents: readonly [number, number]
+  /** WGSL types of their elements. */
+  readonly types: readonly [string, string]
 }
 
 /** A shader, its specialization, and how it divides the result. */
@@ -40,7 +42,7 @@ type Unsliced = Omit<Tiling, 'slices'>
  */
 function subgroupTile(
   shader: ShaderName,
-  { rows, columns }: Product,
+  { rows, columns, types: [A, B] }: Product,
   fixed: Readonly<Record<string, boolean>> = {},
   rowLanes?: string,
 ): Unsliced {
@@ -53,20 +55,20 @@ function subgroupTile(
   const N = [4, 3, 2, 1].reduce((best, each) => (cost(each) < cost(best) ? each : best))
   const changes = {
     constants: { ...fixed, P, N, CHANNELS: C, ...(rowLanes === undefined ? {} : { [rowLanes]: R }) },
-    aliases: { V: `vec${Math.max(2, N)}f` },
+    aliases: { A, B, V: `vec${Math.max(2, N)}f` },
   }
   return { name: 'subgroup', shader, changes, rows: P * R, columns: N * C }
 }
 
 /** Loads four elements at once where every row of a buffer is a whole number of them. */
-function vectorLoads([a, b]: Product['extents'], names: readonly [string, string]): Specialization {
+function vectorLoads({ extents: [a, b], types: [A, B] }: Product, names: readonly [string, string]): Specialization {
   const buffers = [
-    { extent: a, hook: 'load_a', alias: 'A', name: names[0] },
-    { extent: b, hook: 'load_b', alias: 'B', name: names[1] },
+    { extent: a, hook: 'load_a', name: names[0] },
+    { extent: b, hook: 'load_b', name: names[1] },
   ]
   const whole = buffers.filter(({ extent }) => extent % 4 === 0)
   return {
-    aliases: Object.fromEntries(whole.map(({ alias }) => [alias, 'vec4<T>'])),
+    aliases: { A: a % 4 === 0 ? `vec4<${A}>` : A, B: b % 4 === 0 ? `vec4<${B}>` : B },
     hooks: Object.fromEntries(
       whole.map(({ hook, name }) => [
         hook,
@@ -153,7 +155,7 @@ export function convTilings(product: Product, inputGrad: boolean, adapter: Adapt
   const subgroup = subgroupTile('conv_subgroup', product, { INPUT_GRAD: inputGrad }, 'PIXELS')
   return tilings(product, adapter, { ...subgroup, slices: 1 }, ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY, C: columns / TX / 4, INPUT_GRAD: inputGrad }
-    const changes = { constants, ...vectorLoads(product.extents, ['a', 'w']) }
+    const changes = { constants, ...vectorLoads(product, ['a', 'w']) }
     return { name: `workgroup ${rows}x${columns}`, shader: 'conv_workgroup', changes, rows, columns }
   })
 }
@@ -163,7 +165,7 @@ export function weightGradTilings(product: Product, adapter: AdapterTraits): Til
   const subgroup = sliced(product, subgroupTile('conv_weight_grad_subgroup', product), adapter)
   return tilings(product, adapter, subgroup, ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY / 4, C: columns / TX / 4 }
-    const changes = { constants, ...vectorLoads(product.extents, ['x', 'dy']) }
+    const changes = { constants, ...vectorLoads(product, ['x', 'dy']) }
     return { name: `workgroup ${rows}x${columns}`, shader: 'conv_weight_grad_workgroup', changes, rows, columns }
   })
 }

@@ -60,6 +60,7 @@ const epilogueOf = ({ inputs, outputs: [result = spec([])], attrs }: KernelConte
   attrs.epilogue && { expr: attrs.epilogue, operands: inputs.slice(2), result }
 
 const conv2dOp = defineOp<ConvAttrs>('conv2d', {
+  precision: 'half',
   shape: ([x = spec([]), w = spec([])], attrs) => [spec(convShape(x.shape, w.shape, attrs))],
   vjp: ({ inputs: [x, w], attrs, grads: [dy], wanted }) => {
     if (!x || !w || !dy) return []
@@ -75,12 +76,14 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
       attrs,
       adapter,
     } = context
-    return convCandidates('forward', geometryOf(x, w, y, attrs), adapter, epilogueOf(context))
+    const tensors = { factors: [x, w], result: y } as const
+    return convCandidates('forward', geometryOf(x, w, y, attrs), tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
 })
 
 const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
+  precision: 'half',
   shape: ([dy = spec([]), w = spec([])], attrs) => {
     const expected = convShape(attrs.size, w.shape, attrs)
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
@@ -101,19 +104,21 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
       attrs,
       adapter,
     } = context
-    return convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), adapter, epilogueOf(context))
+    const tensors = { factors: [dy, w], result: dx } as const
+    return convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
 })
 
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
+  precision: 'sum',
   shape: ([x = spec([]), dy = spec([])], attrs) => {
     const expected = convShape(x.shape, attrs.size, attrs)
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
     return [spec(attrs.size)]
   },
   kernel: ({ inputs: [x = spec([]), dy = spec([])], outputs: [dw = spec([])], attrs, adapter }) =>
-    weightGradCandidates(geometryOf(x, dw, dy, attrs), adapter),
+    weightGradCandidates(geometryOf(x, dw, dy, attrs), { factors: [x, dy], result: dw }, adapter),
 })
 
 /**

@@ -1,20 +1,23 @@
 import { applyOne, type Tensor } from '../engine/graph.js'
 import { ceilDiv, defineOp, flatGrid, input, output } from '../engine/op.js'
-import { elements, spec } from '../engine/shape.js'
+import { elements, isFloat, spec } from '../engine/shape.js'
 import { shader } from './shaders.js'
+import { storedType } from './views.js'
 
 const flipOp = defineOp<undefined>('flip', {
+  precision: 'same',
   shape: ([x = spec([])]) => {
-    if (x.dtype !== 'f32' || x.shape.length !== 4) throw new Error('expects f32 [N, H, W, C]')
+    if (!isFloat(x) || x.shape.length !== 4) throw new Error('expects floats [N, H, W, C]')
     return [x]
   },
   vjp: ({ grads: [dy] }) => [dy && flip(dy)],
-  kernel: ({ inputs: [x = spec([])] }) => {
+  kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])] }) => {
     const count = elements(x.shape)
     const grid = flatGrid(ceilDiv(count, 64))
     const uniforms = [count, x.shape[2] ?? 1, x.shape[3] ?? 1, grid[0]]
     const operands = { reads: [input(0)], writes: [output(0)] }
-    return [{ name: 'elements', dispatches: [{ label: 'flip', source: shader('flip'), ...operands, uniforms, grid }] }]
+    const source = shader('flip', { aliases: { T: storedType(x), U: storedType(y) } })
+    return [{ name: 'elements', dispatches: [{ label: 'flip', source, ...operands, uniforms, grid }] }]
   },
 })
 

@@ -1,11 +1,12 @@
 import * as e from '../engine/expr.js'
 import { apply, applyOne, type Tensor } from '../engine/graph.js'
 import { ceilDiv, defineOp, flatGrid, input, type KernelContext, output } from '../engine/op.js'
-import { elements, type Spec, sameShape, spec } from '../engine/shape.js'
+import { elements, isFloat, type Spec, sameShape, spec } from '../engine/shape.js'
 import { atLeast, div, mul, pointwise } from './pointwise.js'
 import { sum, sumAllTo } from './reduce.js'
 import { kthSmallest } from './select.js'
 import { loadTarget, type ShaderName, shader } from './shaders.js'
+import { storedType } from './views.js'
 
 interface CrossEntropyAttrs {
   readonly ignoreIndex: number
@@ -14,15 +15,21 @@ interface CrossEntropyAttrs {
 function checkTarget(logits: Spec, target: Spec): void {
   if (!sameShape(logits.shape.slice(0, -1), target.shape))
     throw new Error('the target is not the logits without classes')
-  if (target.dtype === 'f32') throw new Error('the target must be u8 or u32')
+  if (isFloat(target)) throw new Error('the target must be u8 or u32')
 }
 
-function rowKernel(label: string, name: ShaderName, { inputs, outputs, attrs }: KernelContext<CrossEntropyAttrs>) {
+function rowKernel(
+  label: string,
+  name: ShaderName,
+  { inputs, outputs, attrs }: KernelContext<CrossEntropyAttrs>,
+  types: Readonly<Record<string, string>> = {},
+) {
   const [logits = spec([]), target = spec([])] = inputs
   const channels = logits.shape.at(-1) ?? 1
   const rows = elements(target.shape)
   const grid = flatGrid(ceilDiv(rows, 64))
-  const source = shader(name, { hooks: { load_target: loadTarget(target.dtype) } })
+  const aliases = { T: storedType(logits), ...types }
+  const source = shader(name, { aliases, hooks: { load_target: loadTarget(target.dtype) } })
   const reads = inputs.map((_, i) => input(i))
   const writes = outputs.map((_, i) => output(i))
   const uniforms = [rows, channels, attrs.ignoreIndex, grid[0]]
@@ -31,6 +38,7 @@ function rowKernel(label: string, name: ShaderName, { inputs, outputs, attrs }: 
 
 /** Logits, target → loss, probability of the target, and what the gradient needs: largest logit, sum of exponentials. */
 const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
+  precision: 'wide',
   shape: ([logits = spec([]), target = spec([])]) => {
     checkTarget(logits, target)
     return Array(4).fill(spec(target.shape))
@@ -43,8 +51,13 @@ const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
 })
 
 const crossEntropyGradOp = defineOp<CrossEntropyAttrs>('crossEntropyGrad', {
+  precision: 'same',
   shape: ([logits = spec([])]) => [logits],
-  kernel: (context) => rowKernel('crossEntropyGrad', 'cross_entropy_grad', context),
+  kernel: (context) => {
+    const { inputs, outputs } = context
+    const types = { G: storedType(inputs[2] ?? spec([])), U: storedType(outputs[0] ?? spec([])) }
+    return rowKernel('crossEntropyGrad', 'cross_entropy_grad', context, types)
+  },
 })
 
 /** Loss and probability of the target class per pixel; ignored pixels have loss 0 and probability 1. */

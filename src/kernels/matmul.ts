@@ -33,6 +33,7 @@ const asConvolution = (pixels: number, xChannels: number, yChannels: number): Co
 })
 
 const matmulOp = defineOp<MatmulAttrs>('matmul', {
+  precision: 'half',
   shape: ([a = spec([]), b = spec([])], { transposeA, transposeB }) => {
     if (a.shape.length !== 2 || b.shape.length !== 2) throw new Error('expects two matrices')
     if (transposeA && transposeB) throw new Error('transposes one factor at most')
@@ -47,14 +48,15 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
     const db = () => (transposeB ? matmul(dy, a, { transposeA: true }) : matmul(a, dy, { transposeA: !transposeA }))
     return [wanted[0] ? da() : undefined, wanted[1] ? db() : undefined]
   },
-  kernel: ({ inputs: [a = spec([]), , ...operands], outputs: [y = spec([])], attrs, adapter }) => {
+  kernel: ({ inputs: [a = spec([]), b = spec([]), ...operands], outputs: [y = spec([])], attrs, adapter }) => {
     const { transposeA, transposeB } = attrs
     const epilogue = attrs.epilogue && { expr: attrs.epilogue, operands, result: y }
     const [m = 0, n = 0] = y.shape
     const [, k] = extents(a.shape, transposeA)
-    if (transposeA) return weightGradCandidates(asConvolution(k, m, n), adapter)
-    if (transposeB) return convCandidates('inputGrad', asConvolution(m, n, k), adapter, epilogue)
-    return convCandidates('forward', asConvolution(m, k, n), adapter, epilogue)
+    const tensors = { factors: [a, b], result: y } as const
+    if (transposeA) return weightGradCandidates(asConvolution(k, m, n), tensors, adapter)
+    if (transposeB) return convCandidates('inputGrad', asConvolution(m, n, k), tensors, adapter, epilogue)
+    return convCandidates('forward', asConvolution(m, k, n), tensors, adapter, epilogue)
   },
   // The kernels of a transposed first factor write parts of sums.
   epilogue: { set: (attrs, epilogue) => (attrs.transposeA ? undefined : { ...attrs, epilogue }) },

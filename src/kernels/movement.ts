@@ -3,6 +3,7 @@ import { ceilDiv, type Dispatch, defineOp, flatGrid, input, type Operand, output
 import { elements, type Shape, type Spec, sameShape, spec } from '../engine/shape.js'
 import { copyPart } from './pointwise.js'
 import { shader } from './shaders.js'
+import { storedType } from './views.js'
 
 interface AxisAttrs {
   readonly axis: number
@@ -28,19 +29,20 @@ interface RowCopy {
   readonly y: readonly [pitch: number, offset: number]
 }
 
-function copyRows(label: string, type: Spec, reads: Operand[], copy: RowCopy): Dispatch {
+function copyRows(label: string, [x, y]: readonly [Spec, Spec], reads: Operand[], copy: RowCopy): Dispatch {
   const count = copy.rows * copy.chunk
   const perThread = 4
   const grid = flatGrid(ceilDiv(count, 64 * perThread))
   const source = shader('copy_rows', {
     constants: { PER_THREAD: perThread },
-    aliases: { T: type.dtype === 'f32' ? 'f32' : 'u32' },
+    aliases: { T: storedType(x), U: storedType(y) },
   })
   const uniforms = [count, copy.chunk, ...copy.from, ...copy.x, ...copy.y, grid[0]]
   return { label, source, reads, writes: [output(0)], uniforms, grid }
 }
 
 const concatOp = defineOp<AxisAttrs>('concat', {
+  precision: 'same',
   shape: (inputs, { axis }) => {
     const [first] = inputs
     if (!first) throw new Error('nothing to concatenate')
@@ -65,7 +67,7 @@ const concatOp = defineOp<AxisAttrs>('concat', {
       const rows = elements(x.shape) / Math.max(1, chunk)
       const copy: RowCopy = { rows, chunk, from: [0, chunk], x: [chunk, 0], y: [pitch(y.shape, axis), offset] }
       offset += chunk
-      return copyRows('concat', y, [input(i)], copy)
+      return copyRows('concat', [x, y], [input(i)], copy)
     })
     return [{ name: 'copy', dispatches }]
   },
@@ -90,6 +92,7 @@ export const concat = (tensors: readonly Tensor[], axis: number): Tensor => {
 }
 
 const sliceOp = defineOp<RangeAttrs>('slice', {
+  precision: 'same',
   shape: ([x = spec([])], { axis, start, size }) => {
     const extent = x.shape[axis] ?? 0
     if (start < 0 || size < 1 || start + size > extent) {
@@ -106,7 +109,7 @@ const sliceOp = defineOp<RangeAttrs>('slice', {
     const rows = elements(y.shape) / chunk
     const offset = start * pitch(x.shape, axis + 1)
     const copy: RowCopy = { rows, chunk, from: [0, chunk], x: [pitch(x.shape, axis), offset], y: [chunk, 0] }
-    return [{ name: 'copy', dispatches: [copyRows('slice', y, [input(0)], copy)] }]
+    return [{ name: 'copy', dispatches: [copyRows('slice', [x, y], [input(0)], copy)] }]
   },
 })
 
@@ -116,6 +119,7 @@ export const slice = (x: Tensor, axis: number, start: number, size: number): Ten
 
 /** Zeros around a tensor along one axis, which gets extent `size`: the gradient of `slice`. */
 const padOp = defineOp<RangeAttrs>('pad', {
+  precision: 'same',
   shape: ([x = spec([])], { axis, size }) => [spec(withAxis(x.shape, axis, size), x.dtype)],
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], attrs: { axis, start } }) => {
     const chunk = pitch(y.shape, axis)
@@ -123,7 +127,7 @@ const padOp = defineOp<RangeAttrs>('pad', {
     const low = start * pitch(y.shape, axis + 1)
     const inner = pitch(x.shape, axis)
     const copy: RowCopy = { rows, chunk, from: [low, low + inner], x: [inner, 0], y: [chunk, 0] }
-    return [{ name: 'copy', dispatches: [copyRows('pad', y, [input(0)], copy)] }]
+    return [{ name: 'copy', dispatches: [copyRows('pad', [x, y], [input(0)], copy)] }]
   },
 })
 

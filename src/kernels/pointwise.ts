@@ -1,3 +1,4 @@
+import type { Cast } from '../engine/autocast.js'
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
 import { apply, type Tensor } from '../engine/graph.js'
@@ -15,10 +16,20 @@ import {
   type Part,
   type VjpContext,
 } from '../engine/op.js'
-import { broadcastShapes, type DType, elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
+import { withExtensions } from '../engine/shader.js'
+import {
+  broadcastShapes,
+  type DType,
+  elements,
+  isFloat,
+  type Shape,
+  type Spec,
+  showShape,
+  spec,
+} from '../engine/shape.js'
 import { sumTo } from './reduce.js'
 import { packed, rowWorkgroup } from './shaders.js'
-import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
+import { extentsOf, loadPack, partsOf, storedPack, storedType, type View, viewIn } from './views.js'
 
 interface PointwiseAttrs {
   readonly label: string
@@ -35,6 +46,7 @@ interface PointwiseAttrs {
 
 /** Every operator that computes each output element from the input elements at its place. */
 const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
+  precision: 'same',
   shape: (_, { space, dtypes }) => dtypes.map((dtype) => spec(space, dtype)),
   vjp: (context) => (context.attrs.vjp ?? derivativeVjp)(context),
   inplace: ({ inplace, part }) => new Map(part ? [[0, part.operands]] : inplace),
@@ -74,7 +86,7 @@ const batchOp = defineOp<readonly BatchPart<PointwiseAttrs>[]>('pointwiseBatch',
 /** The gradient by differentiating the formula, summed over the axes along which an input was broadcast. */
 function derivativeVjp({ inputs, attrs, grads, wanted }: VjpContext<PointwiseAttrs>): (Tensor | undefined)[] {
   return inputs.map((value, index) => {
-    if (!wanted[index] || value.dtype !== 'f32') return undefined
+    if (!wanted[index] || !isFloat(value)) return undefined
     const received: Tensor[] = []
     let sum: Expr = e.constant(0)
     for (const [k, expr] of attrs.exprs.entries()) {
@@ -182,8 +194,8 @@ function bodyOf({ exprs, operands, results }: Call, pack: 1 | 4): { hoisted: str
   )
   const elements = partsOf[pack].map((part) => {
     const values = operands.map((_, k) => `let v${k} = q${k}${part};`)
-    const stored = results.map(({ spec: { dtype } }, k) => {
-      return `r${k}${part} = ${dtype === 'f32' ? '' : 'u32'}(${formulas.results[k]});`
+    const stored = results.map(({ spec }, k) => {
+      return `r${k}${part} = ${spec.dtype === 'f32' ? '' : storedType(spec)}(${formulas.results[k]});`
     })
     return `{\n${[...values, formulas.code, ...stored].join('\n')}\n}`
   })
@@ -331,7 +343,7 @@ export function copyPart(label: string, { shape: space, dtype }: Spec, part: Par
 
 const single = (label: string, dispatch: Omit<Dispatch, 'label'>): Candidate => ({
   name: 'pointwise',
-  dispatches: [{ label, ...dispatch }],
+  dispatches: [{ label, ...dispatch, source: withExtensions(dispatch.source) }],
 })
 
 const a = e.input(0)
@@ -361,7 +373,7 @@ export const relu = (x: Tensor): Tensor =>
 
 /** `yes` where `condition` is not 0, else `no`; all broadcast. Integers below 2^24 are exact. */
 export function where(condition: Tensor, yes: Tensor, no: Tensor): Tensor {
-  if (yes.dtype === 'f32') return pointwise('where', [e.where(a, b, c)], [condition, yes, no])
+  if (isFloat(yes)) return pointwise('where', [e.where(a, b, c)], [condition, yes, no])
   return pointwise('where', [e.where(a, b, c)], [condition, yes, no], { dtypes: ['u32'] })
 }
 
@@ -371,6 +383,16 @@ export const fill = (shape: Shape, value: number): Tensor =>
 
 /** x repeated along the axes in which `shape` is larger. */
 export const broadcastTo = (x: Tensor, shape: Shape): Tensor => pointwise('broadcast', [a], [x], { space: shape })
+
+/** x stored as another type of floating point. */
+export const cast = (x: Tensor, dtype: 'f32' | 'f16'): Tensor =>
+  x.dtype === dtype ? x : pointwise('cast', [a], [x], { dtypes: [dtype] })
+
+/** The call of `cast`, for `autocast`. */
+export const castCall: Cast = ({ shape }, dtype) => {
+  const attrs: PointwiseAttrs = { label: 'cast', exprs: [a], space: shape, dtypes: [dtype], inplace: [] }
+  return { op: { ...pointwiseOp, name: 'cast' } as Op, attrs }
+}
 
 /** Elements as unsigned 32-bit integers, cut off toward zero. */
 export const toU32 = (x: Tensor): Tensor => pointwise('toU32', [a], [x], { dtypes: ['u32'] })

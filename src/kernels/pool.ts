@@ -3,7 +3,7 @@ import { ceilDiv, type Dispatch, defineOp, flatGrid, input, output } from '../en
 import { type DType, type Spec, spec } from '../engine/shape.js'
 import { scale } from './pointwise.js'
 import { sumTo } from './reduce.js'
-import { packed, shader, stretchesOf } from './shaders.js'
+import { packed, packTypes, shader, stretchesOf } from './shaders.js'
 
 interface PoolAttrs {
   readonly kernel: number
@@ -44,15 +44,18 @@ function poolDispatch(
   const threads = n * rows * stretches * packs
   const grid = flatGrid(ceilDiv(threads, 64))
   const hook = name === 'maxpool' ? 'pack_tap' : 'unpack_tap'
+  const types = packTypes(inPacks ? 4 : 1, ...(name === 'maxpool' ? ([x, y] as const) : ([y, x] as const)))
   const source = shader(name, {
     constants: { KERNEL: kernel, STRIDE: stride },
-    ...(inPacks ? { aliases: { T: 'vec4f', I: 'vec4u' }, hooks: { [hook]: bytes[hook] } } : {}),
+    aliases: { ...types, I: inPacks ? 'vec4u' : 'u32' },
+    hooks: inPacks ? { [hook]: bytes[hook] } : {},
   })
   const extents = [packs, xHeight, xWidth, yHeight, yWidth, padding]
   return { source, uniforms: [threads, ...extents, stretches, each, grid[0], rows, columns], grid }
 }
 
 const maxPoolOp = defineOp<PoolAttrs>('maxPool2d', {
+  precision: 'same',
   shape: ([x = spec([])], attrs) => {
     const [n = 0, height = 0, width = 0, channels = 0] = x.shape
     if (x.shape.length !== 4) throw new Error('expects [N, H, W, C]')
@@ -74,6 +77,7 @@ const maxPoolOp = defineOp<PoolAttrs>('maxPool2d', {
 })
 
 const maxPoolGradOp = defineOp<PoolGradAttrs>('maxPool2dGrad', {
+  precision: 'same',
   shape: (_, { shape }) => [spec(shape)],
   kernel: ({ inputs: [dy = spec([]), tap = spec([])], outputs: [dx = spec([])], attrs, adapter }) => {
     const [, height = 0, width = 0] = dx.shape

@@ -12,6 +12,7 @@ import {
   output,
   temporary,
 } from '../engine/op.js'
+import { withExtensions } from '../engine/shader.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { broadcastTo } from './pointwise.js'
 import { packed, rowWorkgroup } from './shaders.js'
@@ -27,6 +28,7 @@ interface SumAttrs {
 
 /** Sums formulas over the axes in which the result is smaller than the iteration space. */
 const sumOp = defineOp<SumAttrs>('sum', {
+  precision: 'wide',
   shape: (_, { shape, exprs }) => exprs.map(() => spec(shape)),
   // Gradients are taken before fusion, when the formulas still are the inputs themselves.
   vjp: ({ attrs, grads }) => grads.map((dy) => dy && broadcastTo(dy, attrs.space)),
@@ -262,5 +264,5 @@ ${each((k) => `y${k}[at] = ${asStored(`total${k}`)};`)}
   // Where packs cross rows, nothing is indexed by channel.
   const channels = Math.ceil(terms.channels / pack)
   const uniforms = [reduced, inner, parts, columns, channels, terms.rowsPerSample, perThread, gridX]
-  return { label, source, uniforms, grid: [gridX, gridY, parts] }
+  return { label, source: withExtensions(source), uniforms, grid: [gridX, gridY, parts] }
 }

@@ -12,7 +12,7 @@ import {
   temporary,
 } from '../engine/op.js'
 import { type Spec, spec } from '../engine/shape.js'
-import { packed, shader, stretchesOf } from './shaders.js'
+import { packed, packTypes, shader, stretchesOf } from './shaders.js'
 
 interface ResizeAttrs {
   /** Height and width of the result. */
@@ -28,13 +28,13 @@ export const stepOf = (from: number, to: number): number => (to > 1 ? (to - 1) /
 function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
   const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
   const [, yHeight = 0, yWidth = 0] = y.shape
-  const { packs, aliases } = packed(channels)
+  const { pack, packs } = packed(channels)
   const { stretches, each } = stretchesOf(n * yHeight * packs, yWidth, software)
   const threads = n * yHeight * stretches * packs
   const grid = flatGrid(ceilDiv(threads, 64))
   const scales = [scaleOf(xHeight, yHeight), scaleOf(xWidth, yWidth), stepOf(xWidth, yWidth)].map(floatBits)
   const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, stretches, each, ...scales, grid[0]]
-  const source = shader('resize', { aliases })
+  const source = shader('resize', { aliases: packTypes(pack, x, y) })
   return { label: 'resizeBilinear', source, reads: [input(0)], writes: [output(0)], uniforms, grid }
 }
 
@@ -42,9 +42,10 @@ function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
 function gradDispatch(
   [lines, from, to, inner]: readonly [number, number, number, number],
   [read, written]: readonly [Operand, Operand],
+  types: readonly [Spec, Spec],
   software: boolean,
 ): Dispatch {
-  const { packs, aliases } = packed(inner)
+  const { pack, packs } = packed(inner)
   const { stretches, each } = stretchesOf(lines * packs, to, software)
   const threads = lines * stretches * packs
   const grid = flatGrid(ceilDiv(threads, 64))
@@ -59,7 +60,7 @@ function gradDispatch(
     floatBits(stepOf(to, from)),
     grid[0],
   ]
-  const source = shader('resize_grad', { aliases })
+  const source = shader('resize_grad', { aliases: packTypes(pack, ...types) })
   return { label: 'resizeBilinearGrad', source, reads: [read], writes: [written], uniforms, grid }
 }
 
@@ -73,6 +74,7 @@ export const resized = (x: Spec, [height, width]: readonly [number, number]): Sp
 const extent = ({ shape }: Tensor): readonly [number, number] => [shape[1] ?? 0, shape[2] ?? 0]
 
 const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
+  precision: 'same',
   shape: ([x = spec([])], { size }) => resized(x, size),
   vjp: ({ inputs: [x], grads: [dy] }) => [x && dy && applyOne(resizeGradOp, [dy], { size: extent(x) })],
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], adapter }: KernelContext<ResizeAttrs>) => [
@@ -81,6 +83,7 @@ const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
 })
 
 const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
+  precision: 'same',
   shape: ([dy = spec([])], { size }) => resized(dy, size),
   // Along rows first: their elements are near each other, and what is left for the other axis is smaller.
   kernel: ({ inputs: [dy = spec([])], outputs: [dx = spec([])], adapter }: KernelContext<ResizeAttrs>) => {
@@ -88,14 +91,14 @@ const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
     const [, xHeight = 0, xWidth = 0] = dx.shape
     const along = [n * yHeight, yWidth, xWidth, channels] as const
     const across = [n, yHeight, xHeight, xWidth * channels] as const
-    const between = temporary(0)
+    const between = spec([n, yHeight, xWidth, channels])
     return [
       {
         name: 'axes',
-        temporaries: [spec([n, yHeight, xWidth, channels])],
+        temporaries: [between],
         dispatches: [
-          gradDispatch(along, [input(0), between], adapter.software),
-          gradDispatch(across, [between, output(0)], adapter.software),
+          gradDispatch(along, [input(0), temporary(0)], [dy, between], adapter.software),
+          gradDispatch(across, [temporary(0), output(0)], [between, dx], adapter.software),
         ],
       },
     ]

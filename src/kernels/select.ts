@@ -13,6 +13,7 @@ const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
     return [spec([])]
   },
   kernel: ({ inputs: [x = spec([])], attrs: { k }, adapter }) => {
+    if (x.dtype !== 'f32') throw new Error(`kthSmallest: elements are ${x.dtype}, not f32`)
     const count = elements(x.shape)
     const groups = Math.max(1, Math.min(ceilDiv(count, 1024), adapter.software ? 8 : 256))
     const uniforms = [count, k, groups]

@@ -1,6 +1,8 @@
 import { ceilDiv } from '../engine/op.js'
 import { type Specialization, specialize } from '../engine/shader.js'
+import type { Spec } from '../engine/shape.js'
 import { shaderSources } from './shaders.generated.js'
+import { packType } from './views.js'
 
 export type ShaderName = keyof typeof shaderSources
 
@@ -26,15 +28,18 @@ export interface Packing {
   readonly pack: 1 | 4
   /** Packs of a row. */
   readonly packs: number
-  /** WGSL type of a pack. */
-  readonly aliases: { readonly T: 'f32' | 'vec4f' }
 }
 
 export function packed(channels: number): Packing {
-  return channels % 4 === 0
-    ? { pack: 4, packs: channels / 4, aliases: { T: 'vec4f' } }
-    : { pack: 1, packs: channels, aliases: { T: 'f32' } }
+  return channels % 4 === 0 ? { pack: 4, packs: channels / 4 } : { pack: 1, packs: channels }
 }
+
+/** The types of a shader that reads packs of one tensor and writes those of another: read, written, computed with. */
+export const packTypes = (pack: 1 | 4, read: Spec, written: Spec): Record<'T' | 'U' | 'V', string> => ({
+  T: packType(read, pack),
+  U: packType(written, pack),
+  V: pack === 4 ? 'vec4f' : 'f32',
+})
 
 /**
  * Workgroup shape for kernels that walk rows with lanes along packs of channels: on a CPU driver a row or several per

@@ -5,6 +5,7 @@ import { mul, sub } from './pointwise.js'
 import { sumTo } from './reduce.js'
 import { resized, scaleOf, stepOf } from './resize.js'
 import { type ShaderName, shader } from './shaders.js'
+import { storedType } from './views.js'
 
 function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): Candidate {
   const channels = x.shape.at(-1) ?? 1
@@ -12,11 +13,17 @@ function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): 
   const grid = flatGrid(ceilDiv(rows, 64))
   const writes = Array.from({ length: outputs }, (_, i) => output(i))
   const uniforms = [rows, channels, grid[0]]
-  return { name: 'rows', dispatches: [{ label, source: shader(name), reads: [input(0)], writes, uniforms, grid }] }
+  return {
+    name: 'rows',
+    dispatches: [
+      { label, source: shader(name, { aliases: { T: storedType(x) } }), reads: [input(0)], writes, uniforms, grid },
+    ],
+  }
 }
 
 const softmaxOp = defineOp<undefined>('softmax', {
-  shape: ([x = spec([])]) => [x],
+  precision: 'wide',
+  shape: ([x = spec([])]) => [spec(x.shape)],
   // dx = y · (dy − Σ dy · y), the sum over the last axis.
   vjp: ({ outputs: [y], grads: [dy] }) => {
     if (!y || !dy) return [undefined]
@@ -29,6 +36,7 @@ const softmaxOp = defineOp<undefined>('softmax', {
 export const softmax = (x: Tensor): Tensor => applyOne(softmaxOp, [x], undefined)
 
 const softmaxMaxOp = defineOp<undefined>('softmaxMax', {
+  precision: 'wide',
   shape: ([x = spec([])]) => [spec(x.shape.slice(0, -1)), spec(x.shape.slice(0, -1), 'u32')],
   kernel: ({ inputs: [x = spec([])] }) => [rowsKernel('softmaxMax', 'softmax_max', x, 2)],
 })
@@ -51,6 +59,7 @@ interface ResizedAttrs {
 }
 
 const resizedSoftmaxMaxOp = defineOp<ResizedAttrs>('resizedSoftmaxMax', {
+  precision: 'wide',
   shape: ([x = spec([])], { size }) => {
     const shape = resized(x, size)[0]?.shape.slice(0, 3) ?? []
     return [spec(shape), spec(shape, 'u32')]
@@ -63,7 +72,8 @@ const resizedSoftmaxMaxOp = defineOp<ResizedAttrs>('resizedSoftmaxMax', {
     const grid = flatGrid(ceilDiv(threads, 64))
     const factors = [scaleOf(xHeight, yHeight), scaleOf(xWidth, yWidth), step].map(floatBits)
     const uniforms = [threads, channels, xHeight, xWidth, yHeight, yWidth, ...factors, grid[0]]
-    const source = shader('resized_softmax_max', { constants: { SLOTS: Math.max(1, Math.min(8, Math.ceil(step))) } })
+    const constants = { SLOTS: Math.max(1, Math.min(8, Math.ceil(step))) }
+    const source = shader('resized_softmax_max', { constants, aliases: { T: storedType(x) } })
     const dispatch = { label: 'resizedSoftmaxMax', source, reads: [input(0)], writes: [output(0), output(1)] }
     return [{ name: 'columns', dispatches: [{ ...dispatch, uniforms, grid }] }]
   },

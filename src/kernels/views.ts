@@ -51,11 +51,11 @@ export function extentsOf(space: Shape): { rows: number; channels: number; rowsP
 /** WGSL that loads an element of any type as float32. */
 export const loadAsFloat = ({ dtype }: Spec, name: string, index: string): string => {
   if (dtype === 'f32') return `${name}[${index}]`
-  return dtype === 'u32' ? `f32(${name}[${index}])` : `f32((${name}[${index} >> 2u] >> ((${index} & 3u) * 8u)) & 0xffu)`
+  return dtype !== 'u8' ? `f32(${name}[${index}])` : `f32((${name}[${index} >> 2u] >> ((${index} & 3u) * 8u)) & 0xffu)`
 }
 
 /** WGSL type of a storage array's elements. */
-export const storedType = ({ dtype }: Spec): 'f32' | 'u32' => (dtype === 'f32' ? 'f32' : 'u32')
+export const storedType = ({ dtype }: Spec): 'f32' | 'f16' | 'u32' => (dtype === 'u8' ? 'u32' : dtype)
 
 /** WGSL of the parts of a pack, by which a formula is computed element by element. */
 export const partsOf: Record<1 | 4, readonly string[]> = { 1: [''], 4: ['.x', '.y', '.z', '.w'] }
@@ -63,11 +63,14 @@ export const partsOf: Record<1 | 4, readonly string[]> = { 1: [''], 4: ['.x', '.
 /** Whether consecutive elements along the last axis are also consecutive in an operand. */
 const isAlongChannels = (view: View): boolean => view === 'full' || view === 'channel' || view === 'sampleChannel'
 
+/** WGSL type of a pack of a tensor's elements. */
+export const packType = (source: Spec, pack: 1 | 4): string =>
+  pack === 1 ? storedType(source) : `vec4<${storedType(source)}>`
+
 /** WGSL type of a storage array that is read in packs of consecutive elements. */
 export function storedPack(source: Spec, view: View, pack: 1 | 4): string {
-  const type = storedType(source)
   // Four bytes are one word.
-  return pack === 1 || source.dtype === 'u8' || !isAlongChannels(view) ? type : type === 'f32' ? 'vec4f' : 'vec4u'
+  return source.dtype === 'u8' || !isAlongChannels(view) ? storedType(source) : packType(source, pack)
 }
 
 /** WGSL that loads a pack of elements of any type as float32; `i`, `c` and the uniforms count packs, `row` rows. */

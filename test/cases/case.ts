@@ -34,6 +34,8 @@ export interface Body<I extends Record<string, Source> = Record<string, Source>>
   readonly zeroGradient?: boolean
   /** Outputs that are the next run's inputs, by their names: what the bench updates in place. */
   readonly state?: Readonly<Record<string, keyof I & string>>
+  /** Inputs that are f32 where others are f16: what is updated in place. */
+  readonly full?: readonly (keyof I & string)[]
   /** Floating-point operations of the forward pass, where they are what bounds it. */
   readonly flops?: number
 }
