@@ -1,6 +1,6 @@
 import { applyOne, type Tensor } from '../engine/graph.js'
 import { ceilDiv, type Dispatch, defineOp, flatGrid, input, type Operand, output } from '../engine/op.js'
-import { elements, type Shape, type Spec, sameShape, spec } from '../engine/shape.js'
+import { elements, isFloat, type Shape, type Spec, sameShape, spec } from '../engine/shape.js'
 import { copyPart } from './pointwise.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
@@ -74,7 +74,7 @@ const concatOp = defineOp<AxisAttrs>('concat', {
   concat: {
     // What copies parts computes in floats, which hold other numbers only up to 2^24.
     parts: ({ inputs, outputs: [y = spec([])], attrs: { axis } }) => {
-      if (y.dtype !== 'f32' || (axis !== 0 && axis !== y.shape.length - 1)) return []
+      if (!isFloat(y) || (axis !== 0 && axis !== y.shape.length - 1)) return []
       let start = 0
       return inputs.map(({ shape }) => {
         start += shape[axis] ?? 0
