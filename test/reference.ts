@@ -544,6 +544,12 @@ export function normalizeImage(x: Values): Values {
 
 // Training and evaluation
 
+export const nonFiniteCounts = (tensors: readonly Values[]): Values =>
+  values(
+    [tensors.length],
+    tensors.map(({ data }) => data.filter((value) => !Number.isFinite(value)).length),
+  )
+
 export function sgd(
   {
     parameter,

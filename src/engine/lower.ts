@@ -125,7 +125,9 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
 
 /** Layer and operator of a node, for messages. */
 export const labelOf = (node: Node): string => {
-  const name = node.op?.name ?? (node.leaf && 'input' in node.leaf ? `input ${node.leaf.input}` : 'variable')
+  const { leaf } = node
+  const leafName = leaf && ('input' in leaf ? `input ${leaf.input}` : `variable ${leaf.variable.name}`)
+  const name = node.op?.name ?? leafName ?? 'leaf'
   return node.scope ? `${node.scope}: ${name}` : name
 }
 

@@ -31,6 +31,10 @@ export interface CompileOptions {
   readonly checkpoint?: (scope: string) => string | undefined
   /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
   readonly autocast?: Cast | undefined
+  /** A last pass over the trace, before kernels are chosen. */
+  readonly pass?: (trace: Trace) => Trace
+  /** Whether values with disjoint lifetimes share buffers; by default as `optimize`. */
+  readonly share?: boolean
   /** Where inputs and intermediates live, in place of buffers of the program's own. */
   readonly arena?: Arena
 }
@@ -67,10 +71,11 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const raw = options.autocast ? autocast(full, options.autocast) : full
-  const trace = optimize ? optimized(raw, device, options.checkpoint) : raw
+  const passed = optimize ? optimized(raw, device, options.checkpoint) : raw
+  const trace = options.pass?.(passed) ?? passed
   checkBindings(trace, label, device.gpu.limits.maxStorageBufferBindingSize)
   const choose = options.choose ?? (await device.chooser?.(trace)) ?? firstOf
-  const planned = plan(lower(trace, device.traits, choose), optimize)
+  const planned = plan(lower(trace, device.traits, choose), options.share ?? optimize)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   const memory = describeMemory(trace, sum(planned.slots))

@@ -83,14 +83,18 @@ export class Store {
   /** A second store with the same variables, or those of them that `filter` takes, and a copy of their present values. */
   snapshot(label: string, filter: (variable: Variable) => boolean = () => true): Store {
     const copy = new Store(this.device, label)
-    const encoder = this.device.gpu.createCommandEncoder({ label: `snapshot ${label}` })
-    for (const variable of this.all().filter(filter)) {
-      copy.declare(variable.name, variable.spec)
-      const bytes = byteLength(variable.spec)
-      encoder.copyBufferToBuffer(this.buffer(variable.name), 0, copy.buffer(variable.name), 0, bytes)
+    for (const { name, spec } of this.all().filter(filter)) copy.declare(name, spec)
+    copy.copyFrom(this)
+    return copy
+  }
+
+  /** Gives all variables the present values of the variables of the same names in another store. */
+  copyFrom(source: Store): void {
+    const encoder = this.device.gpu.createCommandEncoder({ label: `copy to ${this.label}` })
+    for (const { name, spec } of this.all()) {
+      encoder.copyBufferToBuffer(source.buffer(name), 0, this.buffer(name), 0, byteLength(spec))
     }
     this.device.gpu.queue.submit([encoder.finish()])
-    return copy
   }
 
   destroy(): void {

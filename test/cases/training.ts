@@ -1,7 +1,19 @@
 import { cutmix, normalizeImage } from '#dist/kernels/augment.js'
+import { nonFiniteCounts } from '#dist/kernels/finite.js'
 import { sgd } from '#dist/kernels/update.js'
 import * as reference from '../reference.js'
-import { body, type Family, family, integers, mask, normal, type Setting, type Source, uniform } from './case.js'
+import {
+  body,
+  type Family,
+  family,
+  floats,
+  integers,
+  mask,
+  normal,
+  type Setting,
+  type Source,
+  uniform,
+} from './case.js'
 
 type Shape = readonly number[]
 
@@ -73,4 +85,34 @@ const sgdFamily = family(
   () => ({ '3x3 of 512 channels': { shape: [3, 3, 512, 512] } }),
 )
 
-export const trainingFamilies: Family[] = [cutmixFamily, normalize, sgdFamily]
+/** Numbers of which some are NaN or infinite, of either sign; the largest finite ones are not. */
+const broken = (shape: Shape, share: number): Source =>
+  floats(shape, (random) => {
+    const odd = [Number.NaN, Infinity, -Infinity]
+    const extreme = [3.4028234663852886e38, -3.4028234663852886e38, 1e-45, 0]
+    return random.uniform() < share ? (odd[random.integer(3)] ?? 0) : (extreme[random.integer(4)] ?? 0)
+  })
+
+const nonFiniteFamily = family(
+  'nonFiniteCounts',
+  (shapes: readonly (readonly [Shape, number])[]) =>
+    body({
+      inputs: Object.fromEntries(shapes.map(([shape, share], i) => [`x${i}`, broken(shape, share)])),
+      run: (t) => ({ out: nonFiniteCounts(Object.values(t)) }),
+      reference: (v) => ({ out: reference.nonFiniteCounts(Object.values(v)) }),
+      differentiable: [],
+      exact: true,
+    }),
+  {
+    'a few': [
+      [[3, 3, 5, 7], 0.1],
+      [[17], 0],
+      [[1], 1],
+    ],
+    'more than one dispatch': Array.from({ length: 16 }, (_, i) => [[i + 1, 5], i % 3 === 0 ? 0.5 : 0] as const),
+    long: [[[3, 3, 65, 133], 0.001]],
+  },
+  () => ({ 'seven weights': Array.from({ length: 7 }, () => [[3, 3, 256, 256], 0] as const) }),
+)
+
+export const trainingFamilies: Family[] = [cutmixFamily, normalize, sgdFamily, nonFiniteFamily]

@@ -1,0 +1,74 @@
+import { constant } from '../engine/expr.js'
+import { applyOne, type Tensor } from '../engine/graph.js'
+import { type Candidate, ceilDiv, defineOp, input, type KernelContext, output } from '../engine/op.js'
+import { elements } from '../engine/shape.js'
+import { pointwise } from './pointwise.js'
+
+interface CountAttrs {
+  /** The counter of each tensor. */
+  readonly counters: readonly number[]
+}
+
+/**
+ * Adds to counters (input 0, u32 [n]) how many elements of the f32 tensors behind it are NaN or infinite. It looks at the
+ * bits: compilers may assume that numbers are finite.
+ */
+export const countNonFinite = defineOp<CountAttrs>('countNonFinite', {
+  shape: ([counts, ...values]) => {
+    if (counts?.dtype !== 'u32') throw new Error('the counters are not u32')
+    if (values.some(({ dtype }) => dtype !== 'f32')) throw new Error('only f32 elements can be NaN or infinite')
+    return [counts]
+  },
+  inplace: () => new Map([[0, 0]]),
+  kernel: (context) => [countKernel(context)],
+})
+
+/** Tensors of a dispatch: every adapter binds 8 storage buffers, and one holds the counters. */
+const perDispatch = 7
+
+/** How many elements of each f32 tensor are NaN or infinite: u32 [tensors]. */
+export function nonFiniteCounts(tensors: readonly Tensor[]): Tensor {
+  let counts = pointwise('zero', [constant(0)], [], { space: [tensors.length], dtypes: ['u32'] })
+  for (let first = 0; first < tensors.length; first += perDispatch) {
+    const group = tensors.slice(first, first + perDispatch)
+    counts = applyOne(countNonFinite, [counts, ...group], { counters: group.map((_, i) => first + i) })
+  }
+  return counts
+}
+
+const threads = 64
+
+/** All threads walk one tensor after the other. */
+function countKernel({ inputs, attrs, adapter }: KernelContext<CountAttrs>): Candidate {
+  const sizes = inputs.slice(1).map(({ shape }) => elements(shape))
+  // On a CPU driver few threads occupy the cores; on a GPU as many as hide the latency of memory.
+  const most = adapter.software ? 32 : 1024
+  const groups = Math.max(1, Math.min(most, ceilDiv(Math.max(0, ...sizes), threads * 16)))
+  const fields = sizes.map((_, i) => `size${i}: u32, counter${i}: u32`)
+  const bindings = sizes.map((_, i) => `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<u32>;`)
+  const counting = sizes.map(
+    (_, i) => `  bad = 0u;
+  for (var i = first; i < u.size${i}; i += u.stride) {
+    if ((x${i}[i] & 0x7f800000u) == 0x7f800000u) { bad += 1u; }
+  }
+  if (bad > 0u) { atomicAdd(&counts[u.counter${i}], bad); }`,
+  )
+  const source = `struct Uniforms { stride: u32, ${fields.join(', ')} }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+${bindings.join('\n')}
+@group(0) @binding(${sizes.length + 1}) var<storage, read_write> counts: array<atomic<u32>>;
+@compute @workgroup_size(${threads})
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let first = id.x;
+  var bad = 0u;
+${counting.join('\n')}
+}
+`
+  const uniforms = [groups * threads, ...sizes.flatMap((size, i) => [size, attrs.counters[i] ?? 0])]
+  const reads = sizes.map((_, i) => input(i + 1))
+  const grid = [groups, 1, 1] as const
+  return {
+    name: 'count',
+    dispatches: [{ label: 'countNonFinite', source, reads, writes: [output(0)], uniforms, grid }],
+  }
+}
