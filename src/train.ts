@@ -5,9 +5,10 @@ import { runCommand } from './command.js'
 import { open } from './engine/node.js'
 import { loadConfig } from './train/config.js'
 import { UserError } from './train/error.js'
-import { exitCodes, RunError } from './train/exit-codes.js'
+import { exitCodeHelp, exitCodes, RunError } from './train/exit-codes.js'
 import { createDisplay } from './train/live-line.js'
 import { duration } from './train/log.js'
+import { resumeCommand, withCommand } from './train/resume-command.js'
 import { train } from './train/training.js'
 
 interface Options {
@@ -26,6 +27,7 @@ interface Options {
   profile?: string
   profileSteps?: number
   tune?: boolean
+  traceNan?: true
 }
 
 function positive(text: string): number {
@@ -58,6 +60,11 @@ const command = new Command('train')
       'goes on keeps its kernels)',
   )
   .option('--no-tune', 'neither measure kernels nor use earlier measurements')
+  .option(
+    '--trace-nan',
+    'where a loss, a gradient or a weight becomes NaN or infinite, find the first operator and layer that gave it ' +
+      '(takes the memory of weights and momenta once more, and a copy of them at each step)',
+  )
   .option('--overwrite', 'replace the run that the folder holds')
   .option(
     '--profile <file>',
@@ -77,11 +84,13 @@ Examples:
       --val-id-path val.txt --save-path runs/first
   node dist/train.js --config configs/custom.yaml --resume runs/first/latest.safetensors
   node dist/train.js --config configs/custom.yaml --resume runs/first/latest.safetensors --profile trace.json
-  node dist/train.js --config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base`,
+  node dist/train.js --config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base
+${exitCodeHelp}`,
   )
 
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
+  const args = process.argv.slice(2)
   const given = {
     labeled_id_path: options.labeledIdPath,
     unlabeled_id_path: options.unlabeledIdPath,
@@ -94,7 +103,7 @@ await runCommand(async () => {
     value === undefined ? [] : [`${key}=${key === 'seed' ? value : JSON.stringify(value)}`],
   )
   const config = loadConfig(options.config, [...options.set, ...overrides])
-  const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps } = options
+  const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps, traceNan = false } = options
   if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
   const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
@@ -115,10 +124,12 @@ await runCommand(async () => {
     })
   }
   const { signal } = interrupt
-  const run = { config, savePath, resume, maxIterations, overwrite, tune, profile, signal, display }
-  const result = await train(device, run)
+  const run = { config, savePath, resume, maxIterations, overwrite, tune, profile, traceNan, signal, display }
+  const result = await train(device, run).catch((error: unknown) => {
+    throw error instanceof RunError ? withCommand(error, args, traceNan) : error
+  })
   device.destroy()
-  const toGoOn = resumeCommand(join(savePath, 'latest.safetensors'))
+  const toGoOn = resumeCommand(args, join(savePath, 'latest.safetensors'))
   if (result.unsaved !== undefined) {
     const what = result.interrupted ? 'stopped' : 'done'
     throw new RunError(
@@ -136,13 +147,3 @@ await runCommand(async () => {
       `best ${result.bestMiou.toFixed(2)}; checkpoints in ${savePath}`,
   )
 })
-
-/** The command line of this process, going on from a checkpoint. */
-function resumeCommand(checkpoint: string): string {
-  const kept = process.argv.slice(2).filter((arg, i, all) => {
-    const dropped = ['--resume', '--save-path', '--overwrite', '--profile', '--profile-steps']
-    const isOption = (text: string | undefined) => dropped.includes(text ?? '')
-    return !isOption(arg) && !(isOption(all[i - 1]) && all[i - 1] !== '--overwrite')
-  })
-  return ['node', 'dist/train.js', ...kept, '--resume', checkpoint].join(' ')
-}

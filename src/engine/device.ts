@@ -37,6 +37,9 @@ export class OutOfMemoryError extends Error {}
 /** The device is gone: a driver reset, a GPU that was removed, a device that was destroyed. Nothing on it can be read. */
 export class DeviceLostError extends Error {}
 
+/** The device was asked for something that WebGPU forbids: a fault of the program. */
+export class ValidationError extends Error {}
+
 /** Which buffers a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage. */
 export type Layout = string
 
@@ -79,7 +82,9 @@ export class Device {
       // By its name, since Dawn's classes are globals in some places only.
       const isMemory = event.error.constructor.name === 'GPUOutOfMemoryError'
       this.failures.push(
-        isMemory ? new OutOfMemoryError(`out of GPU memory: ${reason}`) : new Error(`the GPU reported: ${reason}`),
+        isMemory
+          ? new OutOfMemoryError(`out of GPU memory: ${reason}`)
+          : new ValidationError(`the GPU reported: ${reason}`),
       )
     })
     void gpu.lost.then(({ reason, message }) => {
@@ -141,7 +146,7 @@ export class Device {
     }
     const [memory, validation] = await this.wait(scopes)
     if (memory) throw new OutOfMemoryError(`${what}: out of GPU memory: ${firstLines(memory.message)}`)
-    if (validation) throw new Error(`${what}: ${firstLines(validation.message)}`)
+    if (validation) throw new ValidationError(`${what}: ${firstLines(validation.message)}`)
     return value
   }
 

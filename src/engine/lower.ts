@@ -128,7 +128,7 @@ export const labelOf = (node: Node): string => {
   const { leaf } = node
   const leafName = leaf && ('input' in leaf ? `input ${leaf.input}` : `variable ${leaf.variable.name}`)
   const name = node.op?.name ?? leafName ?? 'leaf'
-  return node.scope ? `${node.scope}: ${name}` : name
+  return node.op && node.scope ? `${node.scope}: ${name}` : name
 }
 
 /** `4x33x33x64`, with the element type where that is not f32. */

@@ -2,7 +2,7 @@ import type { Arena } from './arena.js'
 import { autocast, type Cast } from './autocast.js'
 import { batchUpdates } from './batch.js'
 import { concatInPlace } from './concat.js'
-import type { Device, Layout } from './device.js'
+import { type Device, type Layout, ValidationError } from './device.js'
 import { fuseEpilogues } from './epilogue.js'
 import { checkBindings, describeMemory } from './fit.js'
 import { fusePointwise } from './fuse.js'
@@ -200,7 +200,27 @@ export class Program<
       replay(encoder, this.label, steps)
       gpu.queue.submit([encoder.finish()])
     }
-    this.device.check()
+    try {
+      this.device.check()
+    } catch (error) {
+      throw error instanceof ValidationError ? this.naming(error, steps) : error
+    }
+  }
+
+  /** A validation error with the kernel that causes it, which Dawn does not tell: each step is encoded by itself. */
+  private naming(error: ValidationError, steps: readonly Step[]): Error {
+    for (const step of steps) {
+      const encoder = this.device.gpu.createCommandEncoder({ label: this.label })
+      replay(encoder, this.label, [step])
+      encoder.finish()
+      try {
+        this.device.check()
+      } catch {
+        const kernel = step.kind === 'dispatch' ? `kernel ${step.label}` : 'a copy'
+        return new ValidationError(`${this.label}: ${kernel}: ${error.message}`)
+      }
+    }
+    return new ValidationError(`${this.label}: ${error.message}`)
   }
 
   /** Values of outputs after the last run, in the order of `names`. */

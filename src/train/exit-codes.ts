@@ -19,13 +19,16 @@ export type Ending = keyof typeof exitCodes
 /** A run that ends early though nobody made a mistake. The message is one line for the user. */
 export class RunError extends Error {
   override name = 'RunError'
+  /** From where the run can go on, if it has begun. */
+  readonly checkpoint: string | undefined
 
   constructor(
     readonly ending: Exclude<Ending, 'done' | 'userError' | 'fault'>,
     message: string,
-    options?: ErrorOptions,
+    { checkpoint, ...options }: ErrorOptions & { readonly checkpoint?: string | undefined } = {},
   ) {
     super(message, options)
+    this.checkpoint = checkpoint
   }
 }
 
@@ -35,6 +38,13 @@ export function endingOf(error: unknown): Ending {
   if (error instanceof DeviceLostError) return 'deviceLost'
   if (error instanceof OutOfMemoryError) return 'outOfMemory'
   return error instanceof UserError || error instanceof BindingLimitError ? 'userError' : 'fault'
+}
+
+/** The error that ends a run, with where it can go on; mistakes of the user's and faults of the program as they are. */
+export function withCheckpoint(error: unknown, checkpoint: string | undefined, lastGood: string): unknown {
+  const ending = endingOf(error)
+  if (ending === 'done' || ending === 'userError' || ending === 'fault' || !(error instanceof Error)) return error
+  return new RunError(ending, `${error.message}; ${lastGood}`, { cause: error, checkpoint })
 }
 
 /** The table for `--help`. */

@@ -83,7 +83,7 @@ export class Means {
 }
 
 /** The numbers of a step by name. */
-export const numbersOf = ({ lr_used: _, ...numbers }: StepResult): Record<string, number> => numbers
+export const numbersOf = ({ lr_used: _, nonFinite: __, ...numbers }: StepResult): Record<string, number> => numbers
 
 const shortNames = [
   ['loss_x', 'x'],

@@ -107,9 +107,14 @@ export class RunFiles {
     this.iteration = saved?.iteration
   }
 
+  /** The last good checkpoint; undefined where there is none. */
+  get checkpoint(): string | undefined {
+    return this.iteration !== undefined && existsSync(this.latest) ? this.latest : undefined
+  }
+
   /** What there is to go back to, in words. */
   get lastGood(): string {
-    return this.iteration !== undefined && existsSync(this.latest)
+    return this.checkpoint !== undefined
       ? `the last good checkpoint is ${this.latest} of iteration ${this.iteration}`
       : 'there is no checkpoint to go back to'
   }

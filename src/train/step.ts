@@ -1,8 +1,11 @@
 import { Arena } from '../engine/arena.js'
 import type { Device } from '../engine/device.js'
+import { read } from '../engine/graph.js'
 import { compile, type Program } from '../engine/program.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { Store } from '../engine/store.js'
+import { type FirstNonFinite, NanTracer } from '../engine/trace-nan.js'
+import { countNonFinite, nonFiniteCounts } from '../kernels/finite.js'
 import { type DeepLabV3Plus, quarter } from '../models/deeplabv3plus.js'
 import { type Stage, stageOf } from '../models/stages.js'
 import type { Batch, BatchField } from './batch.js'
@@ -42,6 +45,11 @@ export interface TrainerOptions {
   readonly width: number
   /** Also compute the norm of the gradients. */
   readonly gradNorm?: boolean
+  /**
+   * Keep what each step starts from, so that `firstNonFinite` can repeat it: it takes the memory of weights, statistics
+   * and momenta once more, and a copy of them at each step.
+   */
+  readonly keepBefore?: boolean
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
 }
@@ -71,9 +79,11 @@ export interface StepResult {
   /** Learning rates of the backbone and of everything else. */
   readonly lr_used: readonly [number, number]
   readonly lambda: number
+  /** Weights and statistics that hold NaN or an infinity after the step: so did their gradients, or what was summed up. */
+  readonly nonFinite: readonly string[]
 }
 
-type LossName = Exclude<keyof StepResult, 'lr_used' | 'lambda'>
+type LossName = Exclude<keyof StepResult, 'lr_used' | 'lambda' | 'nonFinite'>
 const labeledFields = ['img_x', 'mask_x'] as const satisfies readonly BatchField[]
 const unlabeledImages = [
   'img_u_w',
@@ -92,10 +102,26 @@ const unlabeledMaps = [
 const scalars = ['lr_backbone', 'lr_rest'] as const
 const scalarsOfPrevious = ['lambda', 'denominator'] as const
 
+/** What a step computes. */
+interface StepBody {
+  readonly specs: Record<string, Spec>
+  readonly body: (inputs: Tensors) => Tensors
+}
+
+type StepInputs = Parameters<Program['run']>[0]
+
+/** Where the last step began. */
+interface Before {
+  readonly model: Store
+  readonly velocities: Store
+  inputs: StepInputs | undefined
+}
+
 /** Trains a model; the state of a training between its steps. */
 export class Trainer {
   /** Steps done. Set it to go on after a checkpoint. */
   iteration = 0
+  private readonly before: Before | undefined
 
   private constructor(
     readonly model: DeepLabV3Plus,
@@ -107,9 +133,18 @@ export class Trainer {
     private readonly workspace: Store,
     /** The step and the previous models follow one another, in the same memory. */
     private readonly arena: Arena,
+    private readonly stepBody: StepBody,
     private readonly program: Program,
     private readonly ensemble: Ensemble | undefined,
-  ) {}
+  ) {
+    if (!options.keepBefore) return
+    const { store } = model
+    this.before = {
+      model: store.snapshot('model before the step'),
+      velocities: velocities.snapshot('momentum before the step'),
+      inputs: undefined,
+    }
+  }
 
   /** See `createTrainer`. */
   static async create(
@@ -133,7 +168,8 @@ export class Trainer {
         config.method === 'supervised' ? supervised(setting, inputs) : semiSupervised(setting, inputs, guide)
       const rates = { backbone: get(inputs, 'lr_backbone'), rest: get(inputs, 'lr_rest') }
       const gradients = updateParameters(losses.total_loss, model.parameters, velocities, rates)
-      return gradNorm ? { ...losses, grad_norm: globalNorm(gradients) } : { ...losses }
+      const all = { ...losses, non_finite: nonFiniteCounts(model.store.all().map(read)) }
+      return gradNorm ? { ...all, grad_norm: globalNorm(gradients) } : all
     }
     const specs = inputSpecs(model, config, options)
     const checkpoint = stageOf(config.checkpoint ?? [])
@@ -145,7 +181,8 @@ export class Trainer {
       const images = [unlabeled, height, width, 3] as const
       const ensemble = previousLogits && (await Ensemble.compile(device, model, images, previousLogits, shared))
       const previous = new PreviousModels(config.prev.list_max_len, (snapshot) => ensemble?.forget(snapshot))
-      return new Trainer(model, config, options, velocities, previous, workspace, arena, program, ensemble)
+      const stepBody = { specs, body }
+      return new Trainer(model, config, options, velocities, previous, workspace, arena, stepBody, program, ensemble)
     } catch (error) {
       arena.destroy()
       const checkpointed = (config.checkpoint ?? []).length > 0
@@ -195,7 +232,7 @@ export class Trainer {
       if (!draws.previous?.prev_indices.length) throw new Error('there are previous models, but none is drawn')
       this.ensemble?.run(batch, this.previous, draws.previous)
     }
-    this.program.run({
+    const inputs = {
       ...batch,
       drop_c1: draws.drop_c1,
       drop_c4: draws.drop_c4,
@@ -203,14 +240,56 @@ export class Trainer {
       lr_rest: Float32Array.of(rest),
       lambda: Float32Array.of(lambda),
       denominator: Float32Array.of(2 + lambda),
-    })
+    }
+    if (this.before) {
+      this.before.model.copyFrom(this.model.store)
+      this.before.velocities.copyFrom(this.velocities)
+      this.before.inputs = inputs
+    }
+    this.program.run(inputs)
     const names = lossNames(method, this.options.gradNorm === true)
-    const values = await this.program.readAll(names)
-    const losses = names.map((name, i) => [name, values[i]?.[0]] as const)
-    const given = guided ? losses : losses.filter(([name]) => !name.endsWith('_prev'))
+    const values = await this.program.readAll([...names, 'non_finite'])
+    const counts = values.at(-1) ?? []
+    const nonFinite = this.model.store.all().flatMap(({ name }, i) => (counts[i] === 0 ? [] : [name]))
+    const named = names.map((name, i) => [name, values[i]?.[0]] as const)
+    const given = guided ? named : named.filter(([name]) => !name.endsWith('_prev'))
     this.iteration++
     this.model.countBatches(method === 'supervised' ? 1 : 2)
-    return { ...(Object.fromEntries(given) as Pick<StepResult, LossName>), lr_used: [backbone, rest], lambda }
+    const losses = Object.fromEntries(given) as Pick<StepResult, LossName>
+    return { ...losses, lr_used: [backbone, rest], lambda, nonFinite }
+  }
+
+  /**
+   * Repeats the last step operator by operator, and finds the first one whose result is not finite. The weights are then
+   * those before the step, and the trainer is of no further use.
+   *
+   * @returns undefined where all results are finite this time: fused kernels round differently
+   * @throws Error without the option `keepBefore`, or before the first step
+   */
+  async firstNonFinite(): Promise<FirstNonFinite | undefined> {
+    const { before, model, velocities, stepBody, program, ensemble, arena } = this
+    if (!before?.inputs) throw new Error('there is no step to repeat: it takes the option keepBefore')
+    // The memory of the step is needed for the step that counts.
+    ensemble?.destroy()
+    program.destroy()
+    arena.destroy()
+    const { device } = model.store
+    model.store.copyFrom(before.model)
+    velocities.copyFrom(before.velocities)
+    for (const optimize of [false, true]) {
+      const counts = new Store(device, 'counts')
+      const tracer = new NanTracer(counts, countNonFinite)
+      const options = { label: 'step that is looked into', pass: tracer.pass, optimize, share: true }
+      const counting = await compile(device, stepBody.specs, stepBody.body, options)
+      counting.run(before.inputs)
+      const found = await tracer.first()
+      model.store.copyFrom(before.model)
+      velocities.copyFrom(before.velocities)
+      counting.destroy()
+      counts.destroy()
+      if (found) return found
+    }
+    return undefined
   }
 
   /** Frees everything but the model. */
@@ -221,6 +300,8 @@ export class Trainer {
     this.arena.destroy()
     this.velocities.destroy()
     this.workspace.destroy()
+    this.before?.model.destroy()
+    this.before?.velocities.destroy()
   }
 }
 

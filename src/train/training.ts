@@ -11,10 +11,12 @@ import type { Config } from './config.js'
 import { evaluationSamples, readList, type Sample } from './dataset.js'
 import { UserError } from './error.js'
 import { Evaluator, type Scores } from './evaluate.js'
+import { withCheckpoint } from './exit-codes.js'
 import { makeFolder, writeAtomically } from './files.js'
 import { type Display, trainingLine } from './live-line.js'
 import { createLoader, type Loader } from './loader.js'
 import { duration, lossParts, Means, numbersOf, showLosses } from './log.js'
+import { explainNonFinite, nonFiniteIn } from './non-finite.js'
 import { checkPairs } from './precheck.js'
 import { drawPrevious } from './previous.js'
 import { PURPOSE, Random } from './random.js'
@@ -50,6 +52,8 @@ export interface TrainingOptions {
   readonly maxIterations?: number | undefined
   /** Replaces the run that the folder holds. */
   readonly overwrite?: boolean
+  /** Where a step gives NaN or an infinity, find the first operator and layer; see `TrainerOptions.keepBefore`. */
+  readonly traceNan?: boolean
   /** Profiles so many steps after the first few, prints the tables and writes the trace; the training goes on. */
   readonly profile?: { readonly file: string; readonly steps: number } | undefined
   /**
@@ -128,6 +132,7 @@ interface Run {
  *
  * @throws UserError before anything is written where configuration, lists or labeled images cannot be used, and where
  * another process writes into the folder
+ * @throws RunError where the run cannot go on, with its last checkpoint
  */
 export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
   const { config, savePath, resume, display } = options
@@ -189,6 +194,7 @@ async function trainLocked(
     unlabeled: config.batch_size,
     height: config.crop_size,
     width: config.crop_size,
+    keepBefore: options.traceNan === true,
     onProgress: (done, total) => {
       if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
     },
@@ -245,6 +251,8 @@ async function trainLocked(
     const run = { options: { ...options, savePath: folder }, ...parts }
     try {
       return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
+    } catch (error) {
+      throw withCheckpoint(error, files.checkpoint, files.lastGood)
     } finally {
       watch.close()
     }
@@ -395,9 +403,8 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
     const ready = performance.now()
     const [learningRate] = trainer.learningRates
     const result = await profiled(run, waitedSince, () => trainer.step(batch, drawsFor(config, trainer)))
-    if (!Number.isFinite(result.total_loss)) {
-      throw new UserError(`the loss of iteration ${trainer.iteration} is ${result.total_loss}: try a lower lr`)
-    }
+    const broken = nonFiniteIn(result)
+    if (broken !== undefined) throw await explainNonFinite(trainer, broken, run.options.traceNan)
     const done = performance.now()
     const times = { data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 }
     means.add({ ...numbersOf(result), ...times })

@@ -1,0 +1,121 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { readSafetensors } from '#dist/train/safetensors.js'
+import { tinyData } from './tiny-run.js'
+
+const { folder, trainArgs, trainInto, remove } = await tinyData('faults')
+test.after(remove)
+
+const latestOf = (name: string) => join(folder, name, 'latest.safetensors')
+
+/** Trains with a fault of test/faults. A run that hangs has no exit code. */
+function trainWith(fault: string, into: string, ...args: string[]) {
+  const command = ['--import', `./build/test/faults/${fault}.js`, 'dist/train.js', ...trainArgs(into, ...args)]
+  const { status, stdout, stderr } = spawnSync(process.execPath, command, { encoding: 'utf8', timeout: 60_000 })
+  return { code: status, stdout, errors: linesOf(stderr) }
+}
+
+const linesOf = (text: string): string[] =>
+  text.split('\n').filter((line) => line !== '' && !line.startsWith('Warning: '))
+
+/** The one line that a command printed on stderr. */
+function onlyLine(errors: readonly string[]): string {
+  assert.is(errors.length, 1, errors.join('\n'))
+  return errors[0] ?? ''
+}
+
+function assertSameTensors(name: string, expected: string): void {
+  const actual = readSafetensors(latestOf(name)).tensors
+  for (const [key, { data }] of readSafetensors(latestOf(expected)).tensors) {
+    assert.equal(actual.get(key)?.data, data, key)
+  }
+}
+
+function assertFinite(name: string): void {
+  for (const [key, { data }] of readSafetensors(latestOf(name)).tensors) {
+    assert.ok(
+      Array.from(data, Number).every((value) => Number.isFinite(value)),
+      key,
+    )
+  }
+}
+
+test('a lost device ends the run with its last checkpoint, and the command that it prints goes on with the same bits', () => {
+  // Looking for NaN must not change a run.
+  const whole = trainInto('whole', '--trace-nan')
+  assert.is(whole.code, 0, whole.errors.join('\n'))
+  const { code, errors } = trainWith('lose-device', 'lost')
+  assert.is(code, 3, errors.join('\n'))
+  const line = onlyLine(errors)
+  assert.match(line, /^error: the GPU device was lost \(destroyed\): .*; the last good checkpoint is /)
+  assert.match(line, /latest\.safetensors of iteration 3; to go on: node dist\/train\.js --config /)
+  const command = line.replace(/^.*to go on: /, '')
+  const resumed = spawnSync('sh', ['-c', command], { encoding: 'utf8' })
+  assert.is(resumed.status, 0, resumed.stderr)
+  assertSameTensors('lost', 'whole')
+})
+
+test('a device that is lost before the first checkpoint says how to begin again', () => {
+  const { code, errors } = trainWith('lose-device', 'lost early', '--set', 'epochs=1', '--set', 'batch_size=1')
+  assert.is(code, 3, errors.join('\n'))
+  const line = onlyLine(errors)
+  assert.match(line, /there is no checkpoint to go back to; to begin again: node dist\/train\.js .*'.*lost early'/)
+  assert.match(line, / --overwrite$/)
+})
+
+test('memory that is not there ends the run with what needs it, before anything is written', () => {
+  const { code, errors } = trainWith('no-memory', 'no memory')
+  assert.is(code, 4, errors.join('\n'))
+  const largest = /^error: allocating [\d.]+ MiB, the largest tensors being .* for prevmatch step: out of GPU memory: /
+  assert.match(onlyLine(errors), largest)
+  assert.match(onlyLine(errors), /use a smaller batch_size or crop_size/)
+  assert.not(existsSync(join(folder, 'no memory')))
+})
+
+test('an invalid dispatch ends the run with the name of its kernel', () => {
+  const { code, errors } = trainWith('invalid-dispatch', 'invalid')
+  assert.is(code, 2, errors.join('\n'))
+  assert.match(
+    errors.join('\n'),
+    /Error: previous models: kernel backbone: maxPool2d: the GPU reported: Dispatch workgroup count/,
+  )
+})
+
+test('a weight that becomes NaN ends the run; the checkpoint before it stays', () => {
+  const { code, errors } = trainWith('poison-weight', 'poisoned')
+  assert.is(code, 5, errors.join('\n'))
+  const line = onlyLine(errors)
+  assert.match(line, /^error: iteration [45]: .*; nothing of this step is saved; the last good checkpoint is /)
+  assert.match(
+    line,
+    /latest\.safetensors of iteration 3; .*; to find the operator: node dist\/train\.js .*--trace-nan$/,
+  )
+  assertFinite('poisoned')
+  const log = readFileSync(join(folder, 'poisoned', 'log.jsonl'), 'utf8')
+  assert.not.match(log, /null/)
+})
+
+test('--trace-nan finds what was NaN first', () => {
+  const { code, errors } = trainWith('poison-weight', 'traced', '--trace-nan')
+  assert.is(code, 5, errors.join('\n'))
+  assert.match(
+    onlyLine(errors),
+    /the first value that is not finite is variable fuse\.0\.weight \[3, 3, 12, 8\] in 864 of 864 elements/,
+  )
+})
+
+test('--trace-nan finds the operator and layer of a run that diverges', () => {
+  const args = ['--set', 'lr=1e30', '--trace-nan', '--max-iters', '3']
+  const { code, errors } = trainInto('diverged', ...args)
+  assert.is(code, 5, errors.join('\n'))
+  assert.match(
+    onlyLine(errors),
+    /the first value that is not finite is guide\.backbone\.conv1\.1: batchNorm \[2, 17, 17, 4\], in the forward pass, in /,
+  )
+  assert.match(onlyLine(errors), /elements; its inputs are finite: .*; there is no checkpoint/)
+})
+
+test.run()
