@@ -107,5 +107,6 @@ export function maxPool2d(x: Tensor, { kernel = 3, stride = 2, padding = 1 }: Pa
 /** The mean of each map: [N, H, W, C] → [N, 1, 1, C]. */
 export function globalAveragePool(x: Tensor): Tensor {
   const [n = 0, height = 0, width = 0, channels = 0] = x.shape
-  return scale(sumTo(x, [n, 1, 1, channels]), 1 / (height * width))
+  // Scaled before the sum, which then is the only kernel.
+  return sumTo(scale(x, 1 / (height * width)), [n, 1, 1, channels])
 }
