@@ -158,7 +158,10 @@ interface Walk {
 function walkOf({ reduced, inner, byChannel }: Geometry, { operands, channels }: Terms, software: boolean): Walk {
   if (byChannel && inner > 1) {
     const { pack, packs } = packed(inner)
-    return { ...rowWorkgroup(packs, software), pack }
+    const { WIDTH, HEIGHT } = rowWorkgroup(packs, software)
+    // On a CPU driver a barrier costs as much as dozens of loads.
+    const useful = software ? 2 ** Math.floor(Math.log2(Math.max(1, reduced / 64))) : HEIGHT
+    return { WIDTH, HEIGHT: Math.min(HEIGHT, useful), pack }
   }
   // A pack must not cross the border of a sum, nor that of a row where an operand broadcasts.
   const flat = operands.every(({ view }) => view === 'full' || view === 'scalar')
