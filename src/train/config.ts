@@ -101,6 +101,8 @@ const schema = z.strictObject({
   seed: z.int().min(0).default(0),
   /** Threads that load pictures; by default one core is left free, and at most eight are used. */
   workers: z.int().min(1).max(64).optional(),
+  /** So many images may become unreadable during a training; each is left out, and another read in its place. */
+  max_unreadable: z.int().min(0).default(10),
   /** Each a list file, relative to the working folder, or folders below `data_root`. */
   labeled_id_path: source.optional(),
   unlabeled_id_path: source.optional(),

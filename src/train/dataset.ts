@@ -91,6 +91,7 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
  * The images of a list or of folders, with paths relative to `dataRoot`; see `readEntries` and `pairFolders`.
  * @param labels whether every image must have a label (which must exist), or labels play no part
  * @param minimum fewest usable images, usually the batch size
+ * @param mustExist whether the files of a list must exist already
  * @throws UserError for a list that is missing, empty, too short, or names files that do not exist
  */
 export function readList(
@@ -98,10 +99,11 @@ export function readList(
   dataRoot: string,
   labels: 'required' | 'unused',
   minimum = 1,
+  mustExist = true,
 ): Sample[] {
   const wanted = labels === 'required'
   const samples =
-    typeof source === 'string' ? fromList(source, dataRoot, wanted) : fromFolders(source, dataRoot, wanted)
+    typeof source === 'string' ? fromList(source, dataRoot, wanted, mustExist) : fromFolders(source, dataRoot, wanted)
   if (samples.length < minimum) {
     const what =
       typeof source === 'string' ? `the list ${source} has` : `the folder ${resolve(dataRoot, source.images)} has`
@@ -113,7 +115,7 @@ export function readList(
   return samples
 }
 
-function fromList(path: string, dataRoot: string, wanted: boolean): Sample[] {
+function fromList(path: string, dataRoot: string, wanted: boolean, mustExist: boolean): Sample[] {
   return readEntries(path, dataRoot).map(({ image, label, where }) => {
     if (wanted && label === null) throw new UserError(`${where}: no label for ${image}; a line is 'image label'`)
     const sample = {
@@ -122,7 +124,7 @@ function fromList(path: string, dataRoot: string, wanted: boolean): Sample[] {
       label: wanted && label !== null ? resolve(dataRoot, label) : null,
     }
     for (const file of [sample.image, sample.label]) {
-      if (file !== null && !existsSync(file)) {
+      if (mustExist && file !== null && !existsSync(file)) {
         throw new UserError(`${where}: there is no file ${file}; paths are relative to data_root (${dataRoot})`)
       }
     }
@@ -195,11 +197,16 @@ export interface EvaluationSample {
   name: string
 }
 
-/** Reads image and label of each line in order, `prefetch` of them ahead, on the threads of the decoder. */
+/**
+ * Reads image and label of each line in order, `prefetch` of them ahead, on the threads of the decoder.
+ *
+ * @param onUnreadable told of a pair that cannot be read, which is then left out; without it the error is thrown
+ */
 export async function* evaluationSamples(
   list: readonly Sample[],
   config: Config,
   prefetch = 2,
+  onUnreadable?: (sample: Sample, error: UserError) => void,
 ): AsyncGenerator<EvaluationSample, void, undefined> {
   const rules = labelRules(config)
   const ahead: Promise<{ image: Picture; label: Picture }>[] = []
@@ -210,7 +217,15 @@ export async function* evaluationSamples(
       pair.catch(() => {})
       ahead.push(pair)
     }
-    const { image, label } = await (ahead.shift() as Promise<{ image: Picture; label: Picture }>)
-    yield { image, label, name: (list[i] as Sample).name }
+    const sample = list[i] as Sample
+    let pair: { image: Picture; label: Picture }
+    try {
+      pair = await (ahead.shift() as Promise<{ image: Picture; label: Picture }>)
+    } catch (error) {
+      if (!onUnreadable || !(error instanceof UserError)) throw error
+      onUnreadable(sample, error)
+      continue
+    }
+    yield { ...pair, name: sample.name }
   }
 }

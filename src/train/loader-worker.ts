@@ -9,6 +9,8 @@ import { PURPOSE, Random } from './random.js'
 
 /** What a worker is told when it starts. */
 export interface WorkerSettings {
+  /** Number of the thread, from 1. */
+  thread: number
   size: number
   batchSize: number
   unlabeled: boolean
@@ -27,7 +29,7 @@ export interface Task {
   kind: 'labeled' | 'unlabeled' | 'mix'
   /** Place in the batch. */
   position: number
-  /** Place in the list: names the random stream. */
+  /** Place in the list that the order of the epoch gives: names the random stream, whichever picture is read. */
   sample: number
   image: string
   label: string | null
@@ -41,6 +43,8 @@ export interface Job {
   buffer: SharedArrayBuffer
   /** One element: the next task that nobody has taken. */
   next: Int32Array
+  /** For each task the number of the thread that took it; 0 before. */
+  takers: Int32Array
   tasks: Task[]
   /** Whether decoded pictures are sent back for the cache. */
   keep: boolean
@@ -51,7 +55,7 @@ export interface Reply {
   id: number
   task: number
   decoded: Decoded | null
-  error: { message: string; user: boolean } | null
+  error: { message: string; unreadable: boolean } | null
 }
 
 /** Tasks in progress at a time in a worker: one is decoded by the decoder's threads while another is augmented. */
@@ -113,9 +117,9 @@ async function runTask(job: Job, index: number, batch: Batch): Promise<Reply> {
     const label = decoded.label && keep ? toShared(decoded.label) : null
     return { id: job.id, task: index, decoded: keep ? { image: toShared(decoded.image), label } : null, error: null }
   } catch (error) {
-    const user = error instanceof UserError
-    const message = user ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
-    return { id: job.id, task: index, decoded: null, error: { message, user } }
+    const unreadable = error instanceof UserError
+    const message = unreadable ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
+    return { id: job.id, task: index, decoded: null, error: { message, unreadable } }
   }
 }
 
@@ -127,8 +131,10 @@ async function runLane(): Promise<void> {
   for (let head = jobs[0]; head; head = jobs[0]) {
     const { job, batch } = head
     const index = Atomics.add(job.next, 0, 1)
-    if (index < job.tasks.length) port?.postMessage(await runTask(job, index, batch))
-    else if (jobs[0] === head) jobs.shift()
+    if (index < job.tasks.length) {
+      Atomics.store(job.takers, index, settings.thread)
+      port?.postMessage(await runTask(job, index, batch))
+    } else if (jobs[0] === head) jobs.shift()
   }
   lanes--
 }

@@ -16,17 +16,24 @@ function spread(samples: readonly Sample[], most: number): Sample[] {
  * Reads images before the first step, with their labels where they have one, all of them or evenly spread ones, so that
  * what is wrong with them shows at once. `node dist/check-data.js` reads all and reports more.
  *
+ * @param reading holds the images that are being read
  * @throws UserError naming the first file that cannot be used
  */
-export async function checkPairs(samples: readonly Sample[], config: Config): Promise<void> {
+export async function checkPairs(
+  samples: readonly Sample[],
+  config: Config,
+  reading: Set<string> = new Set(),
+): Promise<void> {
   const rules = labelRules(config)
   const pairs = samples.filter(({ label }) => label !== null)
   const bare = samples.filter(({ label }) => label === null)
   const next = [...spread(pairs, mostPairs), ...spread(bare, mostBare)].values()
   const read = async (): Promise<void> => {
     for (const sample of next) {
+      reading.add(sample.image)
       if (sample.label === null) await readImage(sample.image)
       else await readPair(sample, rules)
+      reading.delete(sample.image)
     }
   }
   await Promise.all([read(), read(), read(), read()])

@@ -8,7 +8,7 @@ import { createModel, modelConfig } from '../models/deeplabv3plus.js'
 import { type PreparedFile, prepareCheckpoint } from './checkpoint.js'
 import { paletteOf } from './classes.js'
 import type { Config } from './config.js'
-import { evaluationSamples, readList, type Sample } from './dataset.js'
+import { type EvaluationSample, evaluationSamples, readList, type Sample } from './dataset.js'
 import { UserError } from './error.js'
 import { Evaluator, type Scores } from './evaluate.js'
 import { withCheckpoint } from './exit-codes.js'
@@ -40,6 +40,7 @@ import { RunTuning } from './tuning.js'
 import { Unsaved } from './unsaved.js'
 import { versions } from './versions.js'
 import { Watch } from './watch.js'
+import { Watchdog } from './watchdog.js'
 
 export interface TrainingOptions {
   /** With labeled_id_path and val_id_path, and unlabeled_id_path unless the method is supervised. */
@@ -83,8 +84,12 @@ interface Lists {
   readonly validation: Sample[]
 }
 
-/** Reads the lists of a run and checks that they can feed it. */
-function readLists(config: Config): Lists {
+/**
+ * Reads the lists of a run and checks that they can feed it.
+ *
+ * @param mustExist false where a run goes on: a file that became unreadable since it began does not end it
+ */
+function readLists(config: Config, mustExist: boolean): Lists {
   const { labeled_id_path: labeled, unlabeled_id_path: unlabeled, val_id_path: validation, data_root: root } = config
   if (!labeled) throw new UserError('no list of labeled images: give --labeled-id-path')
   if (config.method === 'supervised' && config.batch_size < 2) {
@@ -98,9 +103,9 @@ function readLists(config: Config): Lists {
   }
   return {
     // A supervised run without unlabeled images repeats nothing, so its own list must fill a batch.
-    labeled: readList(labeled, root, 'required', unlabeled ? 1 : config.batch_size),
-    unlabeled: unlabeled ? readList(unlabeled, root, 'unused', config.batch_size) : [],
-    validation: readList(validation, root, 'required'),
+    labeled: readList(labeled, root, 'required', unlabeled ? 1 : config.batch_size, mustExist),
+    unlabeled: unlabeled ? readList(unlabeled, root, 'unused', config.batch_size, mustExist) : [],
+    validation: readList(validation, root, 'required', 1, mustExist),
   }
 }
 
@@ -117,6 +122,7 @@ interface Run {
   readonly unsaved: Unsaved
   /** Writes config.yaml and kernels.json where they are missing. */
   readonly writeSettings: () => void
+  readonly watchdog: Watchdog
   readonly profiler: StepProfiler | undefined
   readonly means: Means
   readonly state: RunState
@@ -136,7 +142,7 @@ interface Run {
  */
 export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
   const { config, savePath, resume, display } = options
-  const lists = readLists(config)
+  const lists = readLists(config, !resume)
   const folder = resume ? dirname(resume) : savePath
   if (resume && !existsSync(folder)) throw new UserError(`there is no run ${folder}: check --resume`)
   const isNew = !existsSync(folder)
@@ -175,7 +181,12 @@ async function trainLocked(
     )
   }
   const profiler = options.profile && createProfiler(device, options.profile)
-  await checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
+  const watchdog = new Watchdog(print)
+  if (!resume) {
+    const reading = new Set<string>()
+    const checked = checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config, reading)
+    await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
+  }
   if (config.amp) print('amp: computing in float32, half precision is not available')
 
   const { seed, method } = config
@@ -186,7 +197,22 @@ async function trainLocked(
   else if (config.pretrained) print(loadBackbone(model, config.pretrained))
   else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
   const workers = config.workers === undefined ? {} : { workers: config.workers }
-  const loader = createLoader({ config, labeled, unlabeled, seed, method, ...workers })
+  /** Tells of what goes wrong with the images; once there is a log, it goes there, too. */
+  let tell: Watch['event'] = (_name, _fields, line) => {
+    if (line !== undefined) print(line)
+  }
+  const loader = createLoader({
+    config,
+    labeled,
+    unlabeled,
+    seed,
+    method,
+    ...workers,
+    maxUnreadable: config.max_unreadable,
+    onUnreadable: ({ image, reason, replacement }) =>
+      tell('unreadable', { image, reason, replacement }, `${reason}; meanwhile ${replacement} takes its place`),
+    onCrash: (line) => tell('crash', { reason: line }, line),
+  })
   const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
   const trainer = await createTrainer(device, model, config, {
     iterationsPerEpoch: loader.iterationsPerEpoch,
@@ -231,6 +257,7 @@ async function trainLocked(
     const unsaved = new Unsaved(folder, print)
     const resumed = saved && { iteration, logBytes: saved.logBytes }
     const watch = new Watch({ folder, config, display, unsaved, resumed })
+    tell = (...all) => watch.event(...all)
     if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
     else watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
     const means = new Means(saved?.means)
@@ -245,6 +272,7 @@ async function trainLocked(
       files,
       unsaved,
       writeSettings,
+      watchdog,
       profiler,
       means,
     }
@@ -312,18 +340,22 @@ async function runEpochs(run: Run): Promise<TrainingResult> {
     }
     await runEpoch(run, epoch, first, begin)
     if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
-    scores = await run.evaluator.evaluate(evaluationSamples(run.validation, config))
+    const missing = new Set<string>()
+    scores = await run.evaluator.evaluate(readable(run, run.validation, missing))
     const { miou, iou, accuracy, share, miouPresent, pixelAccuracy } = scores
     state.newBest = miou > state.bestMiou
     state.bestMiou = Math.max(state.bestMiou, miou)
     state.miou = miou
     state.iteration = trainer.iteration
     const star = state.newBest ? ' (best so far)' : `; best ${state.bestMiou.toFixed(2)}`
-    const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}  [${showClasses(iou, config)}]`
-    const details = { iou, accuracy, share, miouPresent, pixelAccuracy, best: state.bestMiou }
+    const without = missing.size === 0 ? '' : `; ${missing.size} of ${run.validation.length} images left out`
+    const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}${without}  [${showClasses(iou, config)}]`
+    const unreadable = missing.size === 0 ? {} : { unreadable: [...missing] }
+    const details = { iou, accuracy, share, miouPresent, pixelAccuracy, best: state.bestMiou, ...unreadable }
     watch.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
     if (state.newBest) best = await prepareCheckpoint(trainer.model, { ...state, ...namesOf(config) })
-    best = await save(run, best, await samplesOf(run))
+    const samples = await samplesOf(run)
+    best = await run.watchdog.during(() => 'the weights for a checkpoint from the device', save(run, best, samples))
   }
   const interrupted = signal?.aborted === true && trainer.iteration < lastIteration
   if (interrupted) best = await save(run, best)
@@ -331,6 +363,31 @@ async function runEpochs(run: Run): Promise<TrainingResult> {
   const missing = run.unsaved.paths.length > 0 ? `${run.unsaved.summary}; ${run.files.lastGood}` : undefined
   const { bestMiou } = state
   return { iterations: trainer.iteration, scores, bestMiou, seconds: seconds(), interrupted, unsaved: missing }
+}
+
+/**
+ * The validation images of a list that can be read, as many as `max_unreadable` left out.
+ *
+ * @param missing takes the names of those that are left out
+ */
+function readable(
+  { options, watch, watchdog }: Run,
+  list: readonly Sample[],
+  missing: Set<string>,
+): AsyncIterable<EvaluationSample> {
+  const { max_unreadable: most } = options.config
+  const images = evaluationSamples(list, options.config, 2, ({ name, image }, { message }) => {
+    missing.add(name)
+    if (missing.size > most || missing.size === list.length) {
+      throw new UserError(`${missing.size} of ${list.length} validation images cannot be read: ${message}`)
+    }
+    watch.event('unreadable', { image, reason: message }, `${message}; meanwhile the evaluation leaves it out`)
+  })
+  return watchdog.each(
+    (count) => `the validation image ${list[count + missing.size]?.image}`,
+    ({ name }) => `the device to evaluate ${name}`,
+    images,
+  )
 }
 
 /** Validation images that the report shows, evenly spread over the list. */
@@ -341,7 +398,7 @@ async function samplesOf({ options, validation, evaluator }: Run): Promise<Repor
   const chosen = Array.from({ length: count }, (_, i) => validation[Math.floor((i * validation.length) / count)])
   const list = chosen.filter((sample) => sample !== undefined)
   const samples: ReportSample[] = []
-  for await (const { image, label, name } of evaluationSamples(list, options.config)) {
+  for await (const { image, label, name } of evaluationSamples(list, options.config, 2, () => {})) {
     const { width, height, data } = image
     const prediction = Uint8Array.from((await evaluator.predict(image)).label)
     samples.push({ name, width, height, image: data, truth: label.data, prediction })
@@ -392,14 +449,19 @@ const showClasses = (iou: readonly number[], { class_names: names }: Config): st
 
 /** The steps of an epoch from the iteration `first` on. */
 async function runEpoch(run: Run, epoch: number, first: number, begin: number): Promise<void> {
-  const { trainer, loader, watch, means, state, firstIteration, lastIteration } = run
+  const { trainer, loader, watch, watchdog, means, state, firstIteration, lastIteration } = run
   const { config, signal } = run.options
   const { iterationsPerEpoch } = loader
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
   const { labeled, unlabeled } = trainer.options
   const images = config.method === 'supervised' ? labeled : labeled + 2 * unlabeled
   let waitedSince = performance.now()
-  for await (const batch of loader.epoch(epoch, first)) {
+  const batches = watchdog.each(
+    () => loader.waitingFor(),
+    () => `the device to finish iteration ${trainer.iteration + 1}`,
+    loader.epoch(epoch, first),
+  )
+  for await (const batch of batches) {
     const ready = performance.now()
     const [learningRate] = trainer.learningRates
     const result = await profiled(run, waitedSince, () => trainer.step(batch, drawsFor(config, trainer)))
