@@ -134,7 +134,7 @@ export class RunFiles {
     if (!(await this.savePrevious(trainer, unsaved))) {
       // It would refer to a file that is not there.
       unsaved.attempt(latest, () => {
-        throw new WriteError(latest, 'a previous model that it needs is not written')
+        throw new WriteError(latest, 'its previous models are not written')
       })
       return
     }
@@ -155,18 +155,20 @@ export class RunFiles {
 
   /** Whether all previous models have files. */
   private async savePrevious({ previous }: Trainer, unsaved: Unsaved): Promise<boolean> {
+    const folder = join(this.folder, 'previous')
     for (const [i, name] of previous.names.entries()) {
       const path = previousPath(this.folder, name)
       if (this.written.has(name) && existsSync(path)) continue
       const file = await prepareStore(previous.at(i))
-      const saved = unsaved.attempt(path, () => {
-        makeFolder(join(this.folder, 'previous'))
+      const isSaved = unsaved.attempt(folder, () => {
+        makeFolder(folder)
         file.write(path)
       })
-      if (!saved) return false
+      if (!isSaved) return false
       this.written.add(name)
     }
-    return true
+    // One that could not be written may have left the list.
+    return unsaved.attempt(folder, () => {})
   }
 }
 

@@ -251,9 +251,10 @@ async function trainLocked(
     clearUnfinished(folder)
     const writeSettings = () => {
       writeConfig(folder, config, device, lists, fingerprint)
-      kernels.save(folder)
+      if (!existsSync(join(folder, 'kernels.json'))) kernels.save(folder)
     }
     writeSettings()
+    kernels.save(folder)
     const unsaved = new Unsaved(folder, print)
     const resumed = saved && { iteration, logBytes: saved.logBytes }
     const watch = new Watch({ folder, config, display, unsaved, resumed })
