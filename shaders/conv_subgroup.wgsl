@@ -18,6 +18,8 @@ alias A = f32;
 alias B = f32;
 alias U = f32;
 const INPUT_GRAD = false;
+// Whether the weights of an input gradient are [kh, kw, in_c, out_c].
+const TRANSPOSED = false;
 const Y_BINDING = 3u;
 const VALUES = 1u;
 
@@ -41,7 +43,7 @@ fn load_a(i: u32) -> f32 {
 }
 
 fn load_b(tap: u32, k: u32, n: u32) -> f32 {
-  if (INPUT_GRAD) {
+  if (INPUT_GRAD && !TRANSPOSED) {
     return f32(w[(tap * s.out_c + n) * s.in_c + k]);
   }
   return f32(w[(tap * s.in_c + k) * s.out_c + n]);

@@ -6,6 +6,7 @@ import {
   type Dispatch,
   flatGrid,
   input,
+  type Operand,
   output,
   temporary,
 } from '../engine/op.js'
@@ -104,8 +105,27 @@ export function convCandidates(
       uniforms: shapeUniforms(g, read, written, [x, layers, tiling.slices]),
       grid: [x, ceilDiv(channels, tiling.columns), phases * layers * tiling.slices] as const,
     }
-    return sliceSums(tiling, dispatch, { extents: [g.n, ...written], type: storedType(tensors.result), epilogue })
+    const target = { extents: [g.n, ...written] as const, type: storedType(tensors.result), epilogue }
+    const candidate = sliceSums(tiling, dispatch, target)
+    return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
+}
+
+/** Exchanges the channels of the weights first, of which the candidate then reads the result. */
+function withTransposedWeights({ name, dispatches }: Candidate, g: ConvGeometry, weights: Spec): Candidate {
+  const [rows, columns, taps] = [g.xChannels, g.yChannels, g.kh * g.kw]
+  const perThread = 16
+  const transpose: Dispatch = {
+    label: 'transpose',
+    source: shader('transpose', { constants: { PER_THREAD: perThread }, aliases: { T: storedType(weights) } }),
+    reads: [input(1)],
+    writes: [temporary(0)],
+    uniforms: [rows, columns],
+    grid: [ceilDiv(rows, 64), ceilDiv(columns, perThread), taps],
+  }
+  const exchanged = (read: Operand) => (read.role === 'input' && read.index === 1 ? temporary(0) : read)
+  const products = dispatches.map((dispatch) => ({ ...dispatch, reads: dispatch.reads.map(exchanged) }))
+  return { name, temporaries: [spec([taps, columns, rows], weights.dtype)], dispatches: [transpose, ...products] }
 }
 
 /** Kernels of a convolution's weight gradient: x and dy to dw. */

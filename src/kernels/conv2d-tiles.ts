@@ -29,6 +29,8 @@ export interface Tiling {
   readonly columns: number
   /** Parts of the sums that are computed apart, and then added up in order. */
   readonly slices: number
+  /** Whether the kernel wants the weights of an input gradient with their last two axes exchanged. */
+  readonly transposed?: boolean
 }
 
 type Unsliced = Omit<Tiling, 'slices'>
@@ -138,22 +140,30 @@ const sliced = (product: Product, tiling: Unsliced, adapter: AdapterTraits): Til
 function tilings(
   product: Product,
   adapter: AdapterTraits,
-  subgroup: Tiling,
+  subgroups: readonly Tiling[],
   workgroup: (tile: WorkgroupTile) => Unsliced,
 ): Tiling[] {
   const [first, ...others] = workgroupTilesFor(product, adapter).map((tile) =>
     sliced(product, workgroup(tile), adapter),
   )
   if (!first) return []
-  if (adapter.subgroupSize === 8) return [subgroup, first]
+  if (adapter.subgroupSize === 8) return [...subgroups, first]
   const whole = first.slices > 1 && !product.long ? [{ ...first, name: `${first.name}, whole sums`, slices: 1 }] : []
   return [first, ...whole, ...others]
 }
 
 /** Tilings of a convolution or of its input gradient, best by rule first. */
 export function convTilings(product: Product, inputGrad: boolean, adapter: AdapterTraits): Tiling[] {
-  const subgroup = subgroupTile('conv_subgroup', product, { INPUT_GRAD: inputGrad }, 'PIXELS')
-  return tilings(product, adapter, { ...subgroup, slices: 1 }, ({ rows, columns, TY, TX }) => {
+  const subgroup = (name: string, transposed: boolean): Tiling => {
+    const constants = { INPUT_GRAD: inputGrad, TRANSPOSED: transposed }
+    return { ...subgroupTile('conv_subgroup', product, constants, 'PIXELS'), name, slices: 1, transposed }
+  }
+  const plain = subgroup('subgroup', false)
+  // Weights a multiple of 2 KiB apart meet in few sets of a cache of the first level, where few of them find room. With
+  // several taps, exchanging their axes takes as long as it saves.
+  const crowded = inputGrad && product.terms === product.extents[1] && product.terms % 512 === 0 && product.rows >= 64
+  const subgroups = crowded ? [subgroup('subgroup, transposed weights', true), plain] : [plain]
+  return tilings(product, adapter, subgroups, ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY, C: columns / TX / 4, INPUT_GRAD: inputGrad }
     const changes = { constants, ...vectorLoads(product, ['a', 'w']) }
     return { name: `workgroup ${rows}x${columns}`, shader: 'conv_workgroup', changes, rows, columns }
@@ -163,7 +173,7 @@ export function convTilings(product: Product, inputGrad: boolean, adapter: Adapt
 /** Tilings of a weight gradient, best by rule first. */
 export function weightGradTilings(product: Product, adapter: AdapterTraits): Tiling[] {
   const subgroup = sliced(product, subgroupTile('conv_weight_grad_subgroup', product), adapter)
-  return tilings(product, adapter, subgroup, ({ rows, columns, TY, TX }) => {
+  return tilings(product, adapter, [subgroup], ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY / 4, C: columns / TX / 4 }
     const changes = { constants, ...vectorLoads(product, ['x', 'dy']) }
     return { name: `workgroup ${rows}x${columns}`, shader: 'conv_weight_grad_workgroup', changes, rows, columns }

@@ -60,6 +60,7 @@ const convShapes: Record<string, ConvShape> = {
   '1x1, one channel out': { n: 3, map: [3, 3], c: 17, o: 1 },
   '1x1, long sum': { map: [2, 3], c: 515, o: 4 },
   '1x1, many pixels': { n: 3, map: [21, 19], c: 4, o: 4 },
+  '1x1, 512 channels out': { n: 2, map: [6, 6], c: 20, o: 512 },
   '3x3, one channel': { map: [5, 5], c: 1, o: 1, kernel: k3, padding: 1 },
   '3x3, odd': { n: 2, map: [7, 5], c: 3, o: 5, kernel: k3, padding: 1 },
   '3x3 without padding': { map: [6, 5], c: 7, o: 3, kernel: k3 },

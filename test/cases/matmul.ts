@@ -36,6 +36,7 @@ export const matmulFamily = family<MatmulShape>(
     '20x36x12': { m: 20, k: 36, n: 12 },
     'transposed a': { m: 17, k: 33, n: 7, transposeA: true },
     'transposed b': { m: 17, k: 33, n: 7, transposeB: true },
+    'transposed b, long sum': { m: 65, k: 512, n: 20, transposeB: true },
     'transposed a, long sum': { m: 5, k: 515, n: 3, transposeA: true },
   },
   () => ({ '512x512x512': { m: 512, k: 512, n: 512 }, '1024x1024x1024': { m: 1024, k: 1024, n: 1024 } }),
