@@ -6,6 +6,7 @@ import { open } from './engine/node.js'
 import { loadConfig } from './train/config.js'
 import { UserError } from './train/error.js'
 import { exitCodeHelp, exitCodes, RunError } from './train/exit-codes.js'
+import { forecast } from './train/forecast.js'
 import { createDisplay } from './train/live-line.js'
 import { duration } from './train/log.js'
 import { resumeCommand, withCommand } from './train/resume-command.js'
@@ -28,6 +29,7 @@ interface Options {
   profileSteps?: number
   tune?: boolean
   traceNan?: true
+  dryRun?: true
 }
 
 function positive(text: string): number {
@@ -60,6 +62,11 @@ const command = new Command('train')
       'goes on keeps its kernels)',
   )
   .option('--no-tune', 'neither measure kernels nor use earlier measurements')
+  .option(
+    '--dry-run',
+    'check the data and print what the training will take of the device and whether it fits (exit code 0 or 1); ' +
+      'nothing is trained or written',
+  )
   .option(
     '--trace-nan',
     'where a loss, a gradient or a weight becomes NaN or infinite, find the first operator and layer that gave it ' +
@@ -106,10 +113,16 @@ await runCommand(async () => {
   const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps, traceNan = false } = options
   if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
   const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
-  const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
-  if (!savePath) throw new UserError('where should the run be saved? give --save-path')
   const display = createDisplay(process.stdout)
   const print = (line: string) => display.line(line)
+  if (options.dryRun) {
+    const device = await open({ gpu: options.gpu })
+    print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+    if (!(await forecast(device, { config, tune, traceNan, print }))) process.exitCode = exitCodes.userError[0]
+    return
+  }
+  const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
+  if (!savePath) throw new UserError('where should the run be saved? give --save-path')
   const device = await open({ gpu: options.gpu })
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
 

@@ -118,4 +118,46 @@ test('--trace-nan finds the operator and layer of a run that diverges', () => {
   assert.match(onlyLine(errors), /elements; its inputs are finite: .*; there is no checkpoint/)
 })
 
+for (const method of ['supervised', 'prevmatch']) {
+  test(`--trace-nan finds nothing in a healthy ${method} step`, () => {
+    const { code, stdout, errors } = trainWith(
+      'look-into-healthy',
+      `healthy ${method}`,
+      '--trace-nan',
+      '--method',
+      method,
+    )
+    assert.is(code, 0, errors.join('\n'))
+    assert.match(stdout, /found: undefined/)
+  })
+}
+
+test('--dry-run tells what a run takes of the device, and writes nothing', () => {
+  const larger = ['--set', 'crop_size=129', '--max-iters', '3']
+  const { code, stdout, errors } = trainInto('dry', '--dry-run', ...larger)
+  assert.is(code, 0, errors.join('\n'))
+  assert.not(existsSync(join(folder, 'dry')))
+  const planned = Number(/^planned: \d+ kernels; \d+ dispatches .* at most ([\d.]+) MiB/m.exec(stdout)?.[1])
+  assert.match(stdout, /MiB {2}parameters, 80 tensors\n.*running statistics\n.*momenta\n.*previous models, at most 2\n/)
+  assert.match(stdout, /largest tensors of the step:\n( {2}\S.* f32\[[\d, ]+\] of [\d.]+ MiB\n)+limits of the adapter:/)
+  assert.match(stdout, /memory: [\d.]+ MiB of [\d.]+ MiB that this machine has free, .*: fits\n/)
+  const counted = trainWith('count-buffers', 'counted', ...larger)
+  assert.is(counted.code, 0, counted.errors.join('\n'))
+  const actual = Number(/peak of buffers: (\d+)/.exec(counted.stdout)?.[1]) / 2 ** 20
+  assert.ok(Math.abs(planned / actual - 1) < 0.03, `${planned} MiB planned, ${actual} MiB taken`)
+})
+
+test('--dry-run of what does not fit ends with 1 and says what does', () => {
+  const bound = trainInto('dry', '--dry-run', '--set', 'crop_size=2401')
+  assert.is(bound.code, 1)
+  assert.match(onlyLine(bound.errors), /^error: prevmatch step: .* is too large: .*: use at most crop_size 1669$/)
+  const little = trainWith('little-memory', 'dry', '--dry-run')
+  assert.is(little.code, 1, little.errors.join('\n'))
+  assert.match(little.stdout, /that this machine has free, .*: does not fit\nremedy: .*batch_size 1 takes [\d.]+ MiB/)
+  const list = trainInto('dry', '--dry-run', '--val-id-path', join(folder, 'no list'))
+  assert.is(list.code, 1)
+  assert.match(onlyLine(list.errors), /no list/)
+  assert.not(existsSync(join(folder, 'dry')))
+})
+
 test.run()

@@ -3,28 +3,32 @@ import { labelOf } from './lower.js'
 import type { Trace } from './rewrite.js'
 import { byteLength, type Spec, showSpec } from './shape.js'
 
-interface Large {
+/** A value of a program. */
+export interface SizedValue {
   readonly label: string
   readonly spec: Spec
   readonly bytes: number
 }
 
-const valuesBySize = ({ nodes }: Trace): Large[] =>
+/** All values of a program, the largest first. */
+export const valuesBySize = ({ nodes }: Pick<Trace, 'nodes'>): SizedValue[] =>
   nodes
     .flatMap((node) => node.outputs.map((spec) => ({ label: labelOf(node), spec, bytes: byteLength(spec) })))
     .sort((a, b) => b.bytes - a.bytes)
 
-const show = ({ label, spec, bytes }: Large): string => `${label} ${showSpec(spec)} of ${megabytes(bytes)}`
+/** `layer: operator f32[…] of … MiB` */
+export const showSized = ({ label, spec, bytes }: SizedValue): string =>
+  `${label} ${showSpec(spec)} of ${megabytes(bytes)}`
 
 /** Throws a BindingLimitError where a value of the trace is larger than the adapter binds at once. */
 export function checkBindings(trace: Trace, program: string, limit: number): void {
   const [largest] = valuesBySize(trace)
   if (largest && largest.bytes > limit)
-    throw new BindingLimitError(`${program}: ${show(largest)}`, largest.bytes, limit)
+    throw new BindingLimitError(`${program}: ${showSized(largest)}`, largest.bytes, limit)
 }
 
 /** What a program needs and which tensors are the largest, for the message of a failed allocation. */
 export function describeMemory(trace: Trace, planned: number): string {
-  const largest = new Set(valuesBySize(trace).map(show))
+  const largest = new Set(valuesBySize(trace).map(showSized))
   return `${megabytes(planned)}, the largest tensors being ${[...largest].slice(0, 3).join('; ')}`
 }

@@ -7,7 +7,7 @@ const mostPairs = 400
 const mostBare = 100
 
 /** At most `most` evenly spread samples. */
-function spread(samples: readonly Sample[], most: number): Sample[] {
+export function spread(samples: readonly Sample[], most: number): Sample[] {
   const step = Math.max(1, samples.length / most)
   return Array.from({ length: Math.min(samples.length, most) }, (_, i) => samples[Math.floor(i * step)] as Sample)
 }

@@ -205,6 +205,11 @@ export class Trainer {
     return [rate, rate * this.config.lr_multi]
   }
 
+  /** What the step's program computes, after fusion. */
+  get nodes(): Program['nodes'] {
+    return this.program.nodes
+  }
+
   /** Memory of the step's program in bytes; see `MemorySummary`. */
   get memory(): Program['memory'] {
     return this.program.memory
@@ -274,22 +279,21 @@ export class Trainer {
     program.destroy()
     arena.destroy()
     const { device } = model.store
-    model.store.copyFrom(before.model)
-    velocities.copyFrom(before.velocities)
-    for (const optimize of [false, true]) {
-      const counts = new Store(device, 'counts')
-      const tracer = new NanTracer(counts, countNonFinite)
-      const options = { label: 'step that is looked into', pass: tracer.pass, optimize, share: true }
-      const counting = await compile(device, stepBody.specs, stepBody.body, options)
-      counting.run(before.inputs)
-      const found = await tracer.first()
+    const restore = () => {
       model.store.copyFrom(before.model)
       velocities.copyFrom(before.velocities)
-      counting.destroy()
-      counts.destroy()
-      if (found) return found
     }
-    return undefined
+    const counts = new Store(device, 'counts')
+    const tracer = new NanTracer(counts, countNonFinite)
+    restore()
+    const options = { label: 'step that is looked into', pass: tracer.pass, optimize: false, share: true }
+    const counting = await compile(device, stepBody.specs, stepBody.body, options)
+    counting.run(before.inputs)
+    const found = await tracer.first()
+    restore()
+    counting.destroy()
+    counts.destroy()
+    return found
   }
 
   /** Frees everything but the model. */

@@ -78,7 +78,8 @@ export interface TrainingResult {
   readonly unsaved: string | undefined
 }
 
-interface Lists {
+/** The images of a run. */
+export interface Lists {
   readonly labeled: Sample[]
   readonly unlabeled: Sample[]
   readonly validation: Sample[]
@@ -89,7 +90,7 @@ interface Lists {
  *
  * @param mustExist false where a run goes on: a file that became unreadable since it began does not end it
  */
-function readLists(config: Config, mustExist: boolean): Lists {
+export function readLists(config: Config, mustExist: boolean): Lists {
   const { labeled_id_path: labeled, unlabeled_id_path: unlabeled, val_id_path: validation, data_root: root } = config
   if (!labeled) throw new UserError('no list of labeled images: give --labeled-id-path')
   if (config.method === 'supervised' && config.batch_size < 2) {
