@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert'
 import { DamagedFileError } from '#dist/train/error.js'
 import { readSafetensors, type Safetensors, writeSafetensors } from '#dist/train/safetensors.js'
 import { type Child, start } from './child.js'
+import { assertSameRun, previousOf } from './same-run.js'
 import { skipUnless } from './skip.js'
 import { run, tinyData } from './tiny-run.js'
 
@@ -24,27 +25,13 @@ function resume(name: string, ...more: string[]): string {
   return stdout
 }
 
-/** Weights, momenta and previous models are those of the run that nothing happened to. */
-function assertSame(name: string): void {
-  const files = ['latest.safetensors', 'best.safetensors', ...previousOf('whole')]
-  for (const file of files) {
-    const expected = readSafetensors(at('whole', file)).tensors
-    const actual = readSafetensors(at(name, file)).tensors
-    assert.equal([...actual.keys()], [...expected.keys()])
-    for (const [key, { data }] of expected) assert.equal(actual.get(key)?.data, data, `${file}: ${key}`)
-  }
-}
-
-/** The previous models that the last checkpoint needs. */
-function previousOf(name: string): string[] {
-  const { previous = '[]' } = readSafetensors(checkpoint(name)).metadata
-  return (JSON.parse(previous) as string[]).map((model) => join('previous', `${model}.safetensors`))
-}
+/** All bits are those of the run that nothing happened to. */
+const assertSame = (name: string): void => assertSameRun(at(name), at('whole'))
 
 test.before(() => {
   const { code, errors } = trainInto('whole', ...long)
   assert.is(code, 0, errors.join('\n'))
-  assert.ok(previousOf('whole').length > 0)
+  assert.ok(previousOf(at('whole')).length > 0)
   assert.not.ok(existsSync(at('whole', 'run.lock')))
   // After three of four epochs, and so with a checkpoint before the last.
   const { code: second, errors: others } = trainInto('part', ...long, '--max-iters', '9')
@@ -110,7 +97,7 @@ for (const [what, damage] of damages) {
 
 test('where a previous model of the newest checkpoint is damaged, the one before it is used, if it can be', () => {
   copyOfPart('previous')
-  const [newest = ''] = previousOf('previous').slice(-1)
+  const [newest = ''] = previousOf(at('previous')).slice(-1)
   writeFileSync(at('previous', newest), readFileSync(at('previous', newest)).subarray(0, -1))
   const { code, stdout, errors } = trainInto('previous', ...long, '--resume', checkpoint('previous'))
   assert.match(stdout + errors.join('\n'), /iteration-\d+\.safetensors is not a usable safetensors file/)
