@@ -101,22 +101,36 @@ const tolerance = 1e-3
 
 type Contender = Pick<PeerRun, 'run' | 'idle'>
 
-/** Times contenders in turns, so that what else the machine does meets all of them alike. All have run before. */
-async function inTurns(device: Device, contenders: readonly Contender[]): Promise<Timing[]> {
-  const batch = async ({ run, idle }: Contender, runs: number): Promise<number> => {
+/**
+ * Times contenders in turns, so that what else the machine does meets all of them alike. All have run before; one that
+ * fails nevertheless gives its error, and the others go on.
+ */
+async function inTurns(device: Device, contenders: readonly Contender[]): Promise<(Timing | Error)[]> {
+  const turns = contenders.map((contender) => ({
+    contender,
+    runs: 1,
+    times: [] as number[],
+    error: undefined as unknown,
+  }))
+  const batch = async (turn: (typeof turns)[number]): Promise<number> => {
     const started = performance.now()
-    for (let k = 0; k < runs; k++) await run()
-    await device.wait(idle())
-    return (performance.now() - started) / runs
+    try {
+      for (let k = 0; k < turn.runs; k++) await turn.contender.run()
+      await device.wait(turn.contender.idle())
+    } catch (error) {
+      turn.error = error
+    }
+    return (performance.now() - started) / turn.runs
   }
-  const times: number[][] = contenders.map(() => [])
-  const runs: number[] = []
-  for (const contender of contenders) runs.push(Math.max(1, Math.min(100, Math.ceil(40 / (await batch(contender, 1))))))
-  const rounds = runs.includes(1) ? 3 : 5
+  for (const turn of turns) turn.runs = Math.max(1, Math.min(100, Math.ceil(40 / (await batch(turn)))))
+  const rounds = turns.some(({ runs }) => runs === 1) ? 3 : 5
   for (let round = 0; round < rounds; round++) {
-    for (const [i, contender] of contenders.entries()) times[i]?.push(await batch(contender, runs[i] ?? 1))
+    for (const turn of turns) if (turn.error === undefined) turn.times.push(await batch(turn))
   }
-  return times.map(timingOf)
+  return turns.map(({ times, error }) => {
+    if (error === undefined) return timingOf(times)
+    return error instanceof Error ? error : new Error(String(error))
+  })
 }
 
 interface Entry {
@@ -138,10 +152,11 @@ export async function measureBeside(
   try {
     const ready = entries.filter((entry) => entry.run !== undefined)
     const [timing, ...others] = await inTurns(device, [ours, ...ready.flatMap(({ run }) => run ?? [])])
-    if (!timing) throw new Error('unreachable: ours is timed')
+    if (!timing || timing instanceof Error) throw timing ?? new Error('unreachable: ours is timed')
     const results = entries.map(({ peer, run, failure }): [string, PeerResult] => {
       const theirs = run && others[ready.findIndex((entry) => entry.run === run)]
       if (!theirs) return [peer.name, { failure: failure ?? 'none' }]
+      if (theirs instanceof Error) return [peer.name, { failure: failureOf(theirs) }]
       return [peer.name, { timing: theirs, ratio: theirs.milliseconds / timing.milliseconds }]
     })
     return { timing, peers: Object.fromEntries(results) }
@@ -165,10 +180,12 @@ async function opened(
     run.dispose()
     return { peer, failure: `differs by ${difference.toExponential(1)}` }
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error)
-    return { peer, failure: `failed: ${message.split('\n')[0]}` }
+    return { peer, failure: failureOf(error) }
   }
 }
+
+const failureOf = (error: unknown): string =>
+  `failed: ${(error instanceof Error ? error.message : String(error)).split('\n')[0]}`
 
 function taskOf({ row, pass }: PeerTask, { attributes, inputs, results }: Operator): Task {
   const tensors = [...inputs].map(([name, tensor]): [string, HostTensor] => [name, tensor as HostTensor])

@@ -1,10 +1,13 @@
 import { tmpdir } from 'node:os'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { Device } from '#dist/engine/device.js'
 import { measureOverhead } from '../bench/overhead.js'
+import type { Peer, PeerRun } from '../bench/peer.js'
 import {
   checkPeers,
   disagreement,
+  measureBeside,
   type PeerMeasurement,
   peerTasks,
   ratioToFastest,
@@ -49,6 +52,37 @@ test('every operator that is compared is in the case table', () => {
   for (const op of ['conv2d', 'conv2dInputGrad', 'conv2dWeightGrad', 'matmul', 'batchNormTraining', 'maxPool2d'])
     assert.ok(ops.has(op), op)
   for (const op of ['resizeBilinear', 'crossEntropyMean']) assert.ok(ops.has(op), op)
+})
+
+test('a library that fails while it is timed spoils only its own figure', async () => {
+  const results = async () => ({ y: Float32Array.of(1) })
+  const contender = (run: () => void): PeerRun => ({ run, idle: async () => {}, results, dispose() {} })
+  let runs = 0
+  const runsOf: Record<string, PeerRun> = {
+    steady: contender(() => {}),
+    failing: contender(() => {
+      if (++runs > 150) throw new Error('no encoder\nand more')
+    }),
+    wrong: { ...contender(() => {}), results: async () => ({ y: Float32Array.of(2) }) },
+  }
+  const peers = Object.keys(runsOf).map((name) => ({ name }) as Peer)
+  const device = { wait: <T>(promise: Promise<T>) => promise } as Device
+  const measured = await measureBeside(
+    device,
+    contender(() => {}),
+    peers,
+    async ({ name }) => runsOf[name],
+  )
+  assert.ok(measured.peers.steady?.timing)
+  assert.equal(measured.peers.failing, { failure: 'failed: no encoder' })
+  assert.match(measured.peers.wrong?.failure ?? '', /^differs by/)
+  const broken = contender(() => {
+    throw new Error('ours')
+  })
+  await measureBeside(device, broken, peers, async () => undefined).then(
+    () => assert.unreachable(),
+    ({ message }: Error) => assert.is(message, 'ours'),
+  )
 })
 
 test('without the libraries there is a remedy', () => {
