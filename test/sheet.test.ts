@@ -1,4 +1,4 @@
-import { PNG } from 'pngjs'
+import { decode as decodePng } from 'fast-png'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { contactSheet } from '#dist/demo/sheet.js'
@@ -17,8 +17,9 @@ const row = (prediction: number) => ({
 })
 
 function decode(bytes: Uint8Array): { width: number; height: number; at(x: number, y: number): number[] } {
-  const { width, height, data } = PNG.sync.read(Buffer.from(bytes))
-  return { width, height, at: (x, y) => [...data.subarray((y * width + x) * 4, (y * width + x) * 4 + 3)] }
+  const { width, height, channels, data } = decodePng(bytes)
+  const at = (x: number, y: number) => [...data.subarray((y * width + x) * channels).subarray(0, 3)]
+  return { width, height, at }
 }
 
 test('columns, rows and legend lie where they should', async () => {

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { PNG } from 'pngjs'
 import { UserError } from '../train/error.js'
+import { indexPng, rgbPng } from '../train/masks.js'
 import { classNames, palette, scene } from './scenes.js'
 
 /** What {@link writeScenes} generates. */
@@ -106,8 +106,9 @@ async function fill(folder: string, set: SceneSet, progress: (done: number, all:
     for (const index of indices) {
       const file = `${String(index).padStart(5, '0')}.png`
       const { image, label } = scene(seed, index, size)
-      await writeFile(join(folder, 'images', file), encodePng(image, size, 3))
-      if (withLabel) await writeFile(join(folder, 'labels', file), encodePng(label, size, 1))
+      const sides = { width: size, height: size }
+      await writeFile(join(folder, 'images', file), await rgbPng({ data: image, ...sides }))
+      if (withLabel) await writeFile(join(folder, 'labels', file), await indexPng({ data: label, ...sides }))
       lines.push(withLabel ? `images/${file} labels/${file}` : `images/${file}`)
       done += 1
       progress(done, all)
@@ -131,12 +132,4 @@ function balancedScenes({ seed, size, labeled }: SceneSet, first: number): numbe
     throw new UserError(`scenes: at size ${size} too few scenes show every class; choose a larger size`)
   }
   return found
-}
-
-/** An 8-bit PNG of square `pixels`: [size, size, 3] as RGB or [size, size] as grey. */
-function encodePng(pixels: Uint8Array, size: number, channels: 1 | 3): Buffer {
-  const colorType = channels === 3 ? 2 : 0
-  const png = new PNG({ width: size, height: size })
-  png.data = Buffer.from(pixels.buffer, pixels.byteOffset, pixels.byteLength)
-  return PNG.sync.write(png, { colorType, inputColorType: colorType, inputHasAlpha: false, deflateLevel: 6 })
 }

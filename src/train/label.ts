@@ -53,11 +53,11 @@ export interface WrongValue {
 /** Pictures larger than this are refused before they are decoded. */
 export const MAX_PIXELS = 2 ** 26
 const MAX_LABEL_BYTES = 2 ** 28
-/** One value per pixel; alpha plays no part. */
+
+/** One value per pixel. */
 function valuesOf({ width, height, channels, samples }: PngPixels): StoredLabel['values'] {
   if (channels === 1) return samples
   const sample = (at: number) => samples[at] as number
-  if (channels === 2) return samples.filter((_, i) => i % 2 === 0)
   if (samples instanceof Uint16Array) throw new Error('its colours have 16 bits; labels in colours have 8')
   const values = new Uint32Array(width * height)
   for (let i = 0, at = 0; i < values.length; i++, at += channels) {
@@ -75,8 +75,8 @@ export async function readStoredLabel(path: string): Promise<StoredLabel> {
     const file = await stat(path)
     if (!file.isFile()) throw new Error('it is not a file')
     if (file.size > MAX_LABEL_BYTES) throw new Error(`it has ${file.size} bytes, more than ${MAX_LABEL_BYTES}`)
-    const png = decodePng(await readFile(path), MAX_PIXELS)
-    return { width: png.width, height: png.height, values: valuesOf(png), colored: png.channels > 2 }
+    const png = await decodePng(await readFile(path), MAX_PIXELS)
+    return { width: png.width, height: png.height, values: valuesOf(png), colored: png.channels === 3 }
   } catch (error) {
     const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
     throw new UserError(
