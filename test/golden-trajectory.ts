@@ -104,6 +104,8 @@ function stepFiles(folder: string): string[] {
 export interface RunOptions {
   /** Replaces settings of `config.json`. */
   readonly settings?: Partial<TrajectoryConfig>
+  /** Compute in half precision. */
+  readonly amp?: boolean
   readonly onStep?: (iteration: number, steps: number, results: CaseResult[]) => void
 }
 
@@ -111,7 +113,7 @@ export interface RunOptions {
 export async function runTrajectory(
   device: Device,
   folder: string,
-  { settings = {}, onStep }: RunOptions = {},
+  { settings = {}, amp = false, onStep }: RunOptions = {},
 ): Promise<Trajectory> {
   const config = { ...readJson<TrajectoryConfig>(join(folder, 'config.json')), ...settings }
   const expectedPath = join(folder, 'expected.json')
@@ -134,7 +136,7 @@ export async function runTrajectory(
     device,
     model,
     { ...config, method, ignore_index: config.criterion.kwargs.ignore_index ?? 255 },
-    { iterationsPerEpoch: config.iters_per_epoch, labeled, unlabeled, height, width, gradNorm: true },
+    { iterationsPerEpoch: config.iters_per_epoch, labeled, unlabeled, height, width, gradNorm: true, amp },
   )
   const bests = newBests(config, expected)
   const rows: StepResult[] = []

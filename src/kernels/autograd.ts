@@ -5,13 +5,14 @@ import { add, fill } from './pointwise.js'
 /**
  * Gradients of a scalar `loss` with respect to `targets`, within a traced function.
  *
+ * @param seed the gradient with respect to the loss, a scalar; 1 by default
  * @returns tensors with the shapes of the targets; zeros where the loss does not depend on one
  */
-export function grad(loss: Tensor, targets: readonly Tensor[]): Tensor[] {
+export function grad(loss: Tensor, targets: readonly Tensor[], seed: Tensor = fill([], 1)): Tensor[] {
   if (loss.shape.some((extent) => extent !== 1))
     throw new Error(`grad: the loss has shape [${loss.shape}], not a scalar`)
   return gradients(tracedGraph('grad'), loss, targets, {
-    seed: fill(loss.shape, 1),
+    seed: seed.reshape(...loss.shape),
     sum: add,
     zero: (like) => fill(like.shape, 0),
   })

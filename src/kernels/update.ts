@@ -9,7 +9,11 @@ export interface SgdTensors {
   readonly gradient: Tensor
   /** A scalar. */
   readonly learningRate: Tensor
+  /** Scalars: what the gradient was multiplied by, and whether (not 0) everything stays as it is. */
+  readonly scaling?: { readonly scale: Tensor; readonly skip: Tensor } | undefined
 }
+
+type Six<T> = [T, T, T, T, T, T]
 
 /**
  * One step of stochastic gradient descent as `torch.optim.SGD` (no dampening, no Nesterov):
@@ -18,19 +22,25 @@ export interface SgdTensors {
  * @returns the new values, for the caller to assign; they take over the buffers of the old ones
  */
 export function sgd(
-  { parameter, velocity, gradient, learningRate }: SgdTensors,
+  { parameter, velocity, gradient, learningRate, scaling }: SgdTensors,
   { momentum = 0.9, weightDecay = 1e-4 }: { momentum?: number; weightDecay?: number } = {},
 ): { parameter: Tensor; velocity: Tensor } {
-  const newVelocity = e.formula((p, v, g) =>
-    e.add(e.mul(e.constant(momentum), v), e.add(g, e.mul(e.constant(weightDecay), p))),
+  const [oldParameter, oldVelocity, scaled, rate, scale, skip] = [0, 1, 2, 3, 4, 5].map(e.input) as Six<e.Expr>
+  const decayed = e.mul(e.constant(weightDecay), oldParameter)
+  const newVelocity = e.add(
+    e.mul(e.constant(momentum), oldVelocity),
+    e.add(scaling ? e.div(scaled, scale) : scaled, decayed),
   )
-  const newParameter = e.sub(e.input(0), e.mul(e.input(3), newVelocity))
-  const inputs = [parameter, velocity, gradient, learningRate]
+  const newParameter = e.sub(oldParameter, e.mul(rate, newVelocity))
+  const unlessSkipped = (old: e.Expr, value: e.Expr) => (scaling ? e.where(skip, old, value) : value)
+  const formulas = [unlessSkipped(oldParameter, newParameter), unlessSkipped(oldVelocity, newVelocity)]
+  const scalars = scaling ? [learningRate, scaling.scale, scaling.skip] : [learningRate]
+  const inputs = [parameter, velocity, gradient, ...scalars]
   const inplace = [
     [0, 0],
     [1, 1],
   ] as const
-  const [p, v] = pointwiseAll('sgd', [newParameter, newVelocity], inputs, { inplace })
+  const [p, v] = pointwiseAll('sgd', formulas, inputs, { inplace })
   if (!p || !v) throw new Error('unreachable: sgd has two outputs')
   return { parameter: p, velocity: v }
 }

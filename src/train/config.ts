@@ -87,7 +87,7 @@ const schema = z.strictObject({
   criterion: criterion.prefault({}),
   /** Pseudo-labels need at least this confidence. */
   conf_thresh: fraction.default(0.95),
-  amp: z.boolean().default(false),
+  amp: z.union([z.boolean(), z.literal('auto')]).default(false),
   /** Stages whose activations are computed again in the backward pass: less memory, more time, the same results. */
   checkpoint: z.array(z.enum(stages)).default([]),
   prev: prev.prefault({}),

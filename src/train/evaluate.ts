@@ -7,6 +7,7 @@ import { Store, type Variable } from '../engine/store.js'
 import { normalizeImage } from '../kernels/augment.js'
 import { confusionMatrix } from '../kernels/metrics.js'
 import { concat } from '../kernels/movement.js'
+import { castCall } from '../kernels/pointwise.js'
 import { softmaxMax } from '../kernels/softmax.js'
 import type { DeepLabV3Plus } from '../models/deeplabv3plus.js'
 import { UserError } from './error.js'
@@ -26,6 +27,8 @@ export interface EvaluationOptions {
   /** Side of the windows or of the crop. */
   readonly window?: number
   readonly ignoreIndex?: number
+  /** Compute in half precision: the adapter must have it. */
+  readonly amp?: boolean
   /** Average the class probabilities with those of the mirrored image; see `classScores`. */
   readonly flip?: boolean
   /** Average the class probabilities over these sizes of the image, as multiples of its own; see `classScores`. */
@@ -249,7 +252,9 @@ export class Evaluator {
       assign(this.counts, confusionMatrix(read(this.counts), label, target, { ignoreIndex }))
       return bands ? { label, scores: concat(bands, 1) } : { label }
     }
-    return compile(this.device, inputs, body, { label: `evaluation at ${width}x${height}`, arena: this.arena })
+    const autocast = this.options.amp ? castCall : undefined
+    const label = `evaluation at ${width}x${height}`
+    return compile(this.device, inputs, body, { label, autocast, arena: this.arena })
   }
 }
 

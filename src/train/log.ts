@@ -83,7 +83,13 @@ export class Means {
 }
 
 /** The numbers of a step by name. */
-export const numbersOf = ({ lr_used: _, nonFinite: __, ...numbers }: StepResult): Record<string, number> => numbers
+export const numbersOf = ({
+  lr_used: _,
+  loss_scale: __,
+  skipped_steps: ___,
+  nonFinite: ____,
+  ...numbers
+}: StepResult): Record<string, number> => numbers
 
 const shortNames = [
   ['loss_x', 'x'],

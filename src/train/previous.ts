@@ -105,7 +105,7 @@ export class Ensemble {
     model: DeepLabV3Plus,
     images: readonly [number, number, number, number],
     sum: Variable,
-    options: Pick<CompileOptions, 'arena' | 'onProgress'> = {},
+    options: Pick<CompileOptions, 'arena' | 'onProgress' | 'autocast'> = {},
   ): Promise<Ensemble> {
     const inputs = {
       img_u_w: spec(images, 'u8'),

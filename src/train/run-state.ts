@@ -8,6 +8,7 @@ import type { Sample } from './dataset.js'
 import { DamagedFileError, UserError, WriteError } from './error.js'
 import { isTemporary, makeFolder, reasonOf, removeQuietly } from './files.js'
 import type { MeansState } from './log.js'
+import type { LossScaleState } from './loss-scale.js'
 import { type Checkpoint, readCheckpoint } from './state.js'
 import type { Trainer } from './step.js'
 import type { Unsaved } from './unsaved.js'
@@ -33,6 +34,8 @@ interface Saved extends RunState {
   /** Length of log.jsonl: what comes after it happened after the checkpoint. */
   readonly logBytes: number
   readonly fingerprint: Fingerprint
+  /** In half precision. */
+  readonly lossScale?: LossScaleState
 }
 
 /** What must be the same for a run to continue. */
@@ -138,7 +141,9 @@ export class RunFiles {
       })
       return
     }
-    const file = await prepareCheckpoint(trainer.model, { ...state, ...rest, previous }, trainer.velocities)
+    const lossScale = await trainer.lossScale?.state()
+    const info = { ...state, ...rest, previous, ...(lossScale ? { lossScale } : {}) }
+    const file = await prepareCheckpoint(trainer.model, info, trainer.velocities)
     if (!unsaved.attempt(latest, () => file.write(latest, { before: beforeOf(latest) }))) return
     const { needed } = this
     this.needed = previous
@@ -239,6 +244,7 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Save
     trainer.previous.push(store, name)
     store.destroy()
   }
+  if (saved.lossScale) trainer.lossScale?.restore(saved.lossScale)
   trainer.iteration = saved.iteration
   return saved
 }

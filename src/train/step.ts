@@ -6,10 +6,12 @@ import { type Spec, spec } from '../engine/shape.js'
 import { Store } from '../engine/store.js'
 import { type FirstNonFinite, NanTracer } from '../engine/trace-nan.js'
 import { countNonFinite, nonFiniteCounts } from '../kernels/finite.js'
+import { castCall, div } from '../kernels/pointwise.js'
 import { type DeepLabV3Plus, quarter } from '../models/deeplabv3plus.js'
 import { type Stage, stageOf } from '../models/stages.js'
 import type { Batch, BatchField } from './batch.js'
 import { explainFit } from './fit.js'
+import { LossScale } from './loss-scale.js'
 import type { Criterion } from './losses.js'
 import { get, semiSupervised, supervised, type Tensors } from './methods.js'
 import { createVelocities, globalNorm, updateParameters } from './optimizer.js'
@@ -50,6 +52,8 @@ export interface TrainerOptions {
    * and momenta once more, and a copy of them at each step.
    */
   readonly keepBefore?: boolean
+  /** Compute in half precision with a scaled loss: the adapter must have it. */
+  readonly amp?: boolean
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
 }
@@ -76,6 +80,9 @@ export interface StepResult {
   readonly loss_fp_prev?: number
   readonly mask_ratio_prev?: number
   readonly grad_norm?: number
+  /** In half precision: what the loss was multiplied by, and the steps that were skipped since the training began. */
+  readonly loss_scale?: number
+  readonly skipped_steps?: number
   /** Learning rates of the backbone and of everything else. */
   readonly lr_used: readonly [number, number]
   readonly lambda: number
@@ -112,8 +119,8 @@ type StepInputs = Parameters<Program['run']>[0]
 
 /** Where the last step began. */
 interface Before {
-  readonly model: Store
-  readonly velocities: Store
+  /** What a step changes, and a copy of each. */
+  readonly stores: readonly { readonly store: Store; readonly copy: Store }[]
   inputs: StepInputs | undefined
 }
 
@@ -131,6 +138,8 @@ export class Trainer {
     readonly velocities: Store,
     readonly previous: PreviousModels,
     private readonly workspace: Store,
+    /** In half precision. */
+    readonly lossScale: LossScale | undefined,
     /** The step and the previous models follow one another, in the same memory. */
     private readonly arena: Arena,
     private readonly stepBody: StepBody,
@@ -138,12 +147,9 @@ export class Trainer {
     private readonly ensemble: Ensemble | undefined,
   ) {
     if (!options.keepBefore) return
-    const { store } = model
-    this.before = {
-      model: store.snapshot('model before the step'),
-      velocities: velocities.snapshot('momentum before the step'),
-      inputs: undefined,
-    }
+    const changed = [model.store, velocities, ...(lossScale ? [lossScale.store] : [])]
+    const stores = changed.map((store) => ({ store, copy: store.snapshot(`${store.label} before the step`) }))
+    this.before = { stores, inputs: undefined }
   }
 
   /** See `createTrainer`. */
@@ -153,7 +159,7 @@ export class Trainer {
     config: TrainerConfig,
     options: TrainerOptions,
   ): Promise<Trainer> {
-    const { labeled, unlabeled, height, width, gradNorm, onProgress } = options
+    const { labeled, unlabeled, height, width, gradNorm, amp, onProgress } = options
     const velocities = createVelocities(model.parameters)
     const workspace = new Store(device, 'workspace')
     const guideShape = [2 * unlabeled, quarter(height), quarter(width), model.config.nclass]
@@ -162,19 +168,24 @@ export class Trainer {
     const { criterion, ignore_index: ignoreIndex, conf_thresh: threshold, prev, dataset } = config
     const setting = { model, criterion, ignoreIndex, threshold, labeled, unlabeled, size: [height, width] as const }
     const trust = { threshold: prev.conf_thresh, mode: dataset === 'cityscapes' ? 'pixelavg' : 'pixelwise' } as const
+    const lossScale = amp ? new LossScale(new Store(device, 'loss scale')) : undefined
     const body = (inputs: Tensors): Tensors => {
       const guide = previousLogits && { logits: previousLogits, trust }
       const losses =
         config.method === 'supervised' ? supervised(setting, inputs) : semiSupervised(setting, inputs, guide)
       const rates = { backbone: get(inputs, 'lr_backbone'), rest: get(inputs, 'lr_rest') }
-      const gradients = updateParameters(losses.total_loss, model.parameters, velocities, rates)
-      const all = { ...losses, non_finite: nonFiniteCounts(model.store.all().map(read)) }
-      return gradNorm ? { ...all, grad_norm: globalNorm(gradients) } : all
+      const { total_loss: loss } = losses
+      const { gradients, scaled } = updateParameters(loss, model.parameters, velocities, rates, lossScale)
+      const scaling = scaled ? { loss_scale: scaled.scale, skipped_steps: scaled.skippedSteps } : {}
+      const all = { ...losses, ...scaling, non_finite: nonFiniteCounts(model.store.all().map(read)) }
+      if (!gradNorm) return all
+      const norm = globalNorm(gradients)
+      return { ...all, grad_norm: scaled ? div(norm, scaled.scale) : norm }
     }
     const specs = inputSpecs(model, config, options)
     const checkpoint = stageOf(config.checkpoint ?? [])
     const arena = new Arena(device, 'training buffer')
-    const shared = { arena, ...(onProgress ? { onProgress } : {}) }
+    const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
       const label = `${config.method} step`
       const program = await compile(device, specs, body, { label, checkpoint, ...shared })
@@ -182,7 +193,8 @@ export class Trainer {
       const ensemble = previousLogits && (await Ensemble.compile(device, model, images, previousLogits, shared))
       const previous = new PreviousModels(config.prev.list_max_len, (snapshot) => ensemble?.forget(snapshot))
       const stepBody = { specs, body }
-      return new Trainer(model, config, options, velocities, previous, workspace, arena, stepBody, program, ensemble)
+      const stores = [velocities, previous, workspace, lossScale] as const
+      return new Trainer(model, config, options, ...stores, arena, stepBody, program, ensemble)
     } catch (error) {
       arena.destroy()
       const checkpointed = (config.checkpoint ?? []).length > 0
@@ -247,12 +259,11 @@ export class Trainer {
       denominator: Float32Array.of(2 + lambda),
     }
     if (this.before) {
-      this.before.model.copyFrom(this.model.store)
-      this.before.velocities.copyFrom(this.velocities)
+      for (const { store, copy } of this.before.stores) copy.copyFrom(store)
       this.before.inputs = inputs
     }
     this.program.run(inputs)
-    const names = lossNames(method, this.options.gradNorm === true)
+    const names = lossNames(method, this.options)
     const values = await this.program.readAll([...names, 'non_finite'])
     const counts = values.at(-1) ?? []
     const nonFinite = this.model.store.all().flatMap(({ name }, i) => (counts[i] === 0 ? [] : [name]))
@@ -272,7 +283,7 @@ export class Trainer {
    * @throws Error without the option `keepBefore`, or before the first step
    */
   async firstNonFinite(): Promise<FirstNonFinite | undefined> {
-    const { before, model, velocities, stepBody, program, ensemble, arena } = this
+    const { before, model, stepBody, program, ensemble, arena } = this
     if (!before?.inputs) throw new Error('there is no step to repeat: it takes the option keepBefore')
     // The memory of the step is needed for the step that counts.
     ensemble?.destroy()
@@ -280,13 +291,13 @@ export class Trainer {
     arena.destroy()
     const { device } = model.store
     const restore = () => {
-      model.store.copyFrom(before.model)
-      velocities.copyFrom(before.velocities)
+      for (const { store, copy } of before.stores) store.copyFrom(copy)
     }
     const counts = new Store(device, 'counts')
     const tracer = new NanTracer(counts, countNonFinite)
     restore()
-    const options = { label: 'step that is looked into', pass: tracer.pass, optimize: false, share: true }
+    const autocast = this.options.amp ? castCall : undefined
+    const options = { label: 'step that is looked into', pass: tracer.pass, autocast, optimize: false, share: true }
     const counting = await compile(device, stepBody.specs, stepBody.body, options)
     counting.run(before.inputs)
     const found = await tracer.first()
@@ -304,8 +315,8 @@ export class Trainer {
     this.arena.destroy()
     this.velocities.destroy()
     this.workspace.destroy()
-    this.before?.model.destroy()
-    this.before?.velocities.destroy()
+    for (const { copy } of this.before?.stores ?? []) copy.destroy()
+    this.lossScale?.destroy()
   }
 }
 
@@ -325,11 +336,13 @@ export const createTrainer = (
 export const drawDropout = (random: { word(): number }, samples: number, channels: number): Float32Array =>
   Float32Array.from({ length: samples * channels }, () => (random.word() < 2 ** 31 ? 2 : 0))
 
-function lossNames(method: Method, gradNorm: boolean): LossName[] {
+function lossNames(method: Method, { gradNorm, amp }: TrainerOptions): LossName[] {
   const names: LossName[] = ['total_loss', 'loss_x']
   if (method !== 'supervised') names.push('loss_s1', 'loss_s2', 'loss_fp', 'mask_ratio')
   if (method === 'prevmatch') names.push('loss_s1_prev', 'loss_s2_prev', 'loss_fp_prev', 'mask_ratio_prev')
-  return gradNorm ? [...names, 'grad_norm'] : names
+  if (gradNorm) names.push('grad_norm')
+  if (amp) names.push('loss_scale', 'skipped_steps')
+  return names
 }
 
 function inputSpecs(model: DeepLabV3Plus, { method }: TrainerConfig, options: TrainerOptions): Record<string, Spec> {

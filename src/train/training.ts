@@ -5,6 +5,7 @@ import type { Device } from '../engine/device.js'
 import { chromeTrace, profileTable } from '../engine/profile.js'
 import { Store } from '../engine/store.js'
 import { createModel, modelConfig } from '../models/deeplabv3plus.js'
+import { usesHalf } from './amp.js'
 import { type PreparedFile, prepareCheckpoint } from './checkpoint.js'
 import { paletteOf } from './classes.js'
 import type { Config } from './config.js'
@@ -188,7 +189,7 @@ async function trainLocked(
     const checked = checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config, reading)
     await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
   }
-  if (config.amp) print('amp: computing in float32, half precision is not available')
+  const amp = usesHalf(config.amp, device, print)
 
   const { seed, method } = config
   const { labeled, unlabeled, validation } = lists
@@ -222,6 +223,7 @@ async function trainLocked(
     height: config.crop_size,
     width: config.crop_size,
     keepBefore: options.traceNan === true,
+    amp,
     onProgress: (done, total) => {
       if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
     },
@@ -230,6 +232,7 @@ async function trainLocked(
   const evaluator = new Evaluator(device, model, {
     mode: config.eval_mode,
     window: config.crop_size,
+    amp,
     ignoreIndex: config.ignore_index,
   })
   try {
@@ -449,6 +452,13 @@ async function save(
 const showClasses = (iou: readonly number[], { class_names: names }: Config): string =>
   iou.map((value, k) => `${names?.[k] ?? k} ${value.toFixed(1)}`).join(', ')
 
+/** The loss scale of a step in half precision, and the steps that it skipped so far. */
+const scalingOf = ({ loss_scale, skipped_steps }: StepResult) =>
+  loss_scale === undefined ? {} : { loss_scale, skipped_steps }
+
+const showScale = ({ loss_scale: scale, skipped_steps: skipped = 0 }: StepResult): string =>
+  scale === undefined ? '' : `loss scale ${scale}${skipped > 0 ? `, ${skipped} skipped` : ''}  `
+
 /** The steps of an epoch from the iteration `first` on. */
 async function runEpoch(run: Run, epoch: number, first: number, begin: number): Promise<void> {
   const { trainer, loader, watch, watchdog, means, state, firstIteration, lastIteration } = run
@@ -499,8 +509,8 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
       const share = Math.round((100 * (mean.data ?? 0)) / (mean.seconds ?? 1))
       const line =
         `epoch ${epoch + 1}/${config.epochs} ${inEpoch}/${iterationsPerEpoch}  ${showLosses(mean)}  ` +
-        `lr ${learningRate.toExponential(2)}  ${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${eta}`
-      const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean }
+        `lr ${learningRate.toExponential(2)}  ${showScale(result)}${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${eta}`
+      const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result) }
       watch.event('train', fields, watch.live ? undefined : line)
     }
     if (trainer.iteration >= lastIteration || signal?.aborted) break
