@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import { runCommand } from './command.js'
 import { open } from './engine/node.js'
 import { Tuning } from './engine/tune.js'
+import { usesHalf } from './train/amp.js'
 import { loadConfig } from './train/config.js'
 import { confusionCsv, confusionPng } from './train/confusion.js'
 import { evaluationSamples, readList } from './train/dataset.js'
@@ -90,7 +91,8 @@ await runCommand(async () => {
   print(`checkpoint: ${options.ckptPath}${epochOf(trained)}`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, print).read()))
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
-  const views = { ...evaluation, scales: options.scales ?? [1] }
+  const amp = usesHalf(config.amp, device, print)
+  const views = { ...evaluation, scales: options.scales ?? [1], amp }
   const protocol = protocolOf(views)
   print(`${samples.length} images, ${nclass} classes; protocol: ${protocol}`)
 

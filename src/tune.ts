@@ -7,6 +7,7 @@ import type { Trace } from './engine/rewrite.js'
 import { Store } from './engine/store.js'
 import { type Measurement, Tuning } from './engine/tune.js'
 import { createModel, modelConfig, presets } from './models/deeplabv3plus.js'
+import { usesHalf } from './train/amp.js'
 import { type Config, loadConfig, withOverrides } from './train/config.js'
 import { Evaluator } from './train/evaluate.js'
 import { duration } from './train/log.js'
@@ -130,10 +131,11 @@ async function fill(device: Device, config: Config, size: [number, number], cach
   const store = new Store(device, 'model')
   const model = createModel(store, modelConfig(config))
   const sizes = { labeled, unlabeled: labeled, height, width }
-  const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 1, ...sizes })
+  const amp = usesHalf(config.amp, device, console.log)
+  const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 1, amp, ...sizes })
   trainer.destroy()
   note(`training step, ${method}, ${labeled} images of ${height}x${width}`)
-  const evaluator = new Evaluator(device, model, { mode: config.eval_mode, window: width, ignoreIndex })
+  const evaluator = new Evaluator(device, model, { mode: config.eval_mode, window: width, ignoreIndex, amp })
   const [rows, columns] = size
   await evaluator.predict({ height: rows, width: columns, data: new Uint8Array(rows * columns * 3) })
   evaluator.destroy()

@@ -1,4 +1,5 @@
 // Training and evaluation in half precision: beside float32, and the loss scale.
+import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { read, type Tensor } from '#dist/engine/graph.js'
@@ -12,9 +13,11 @@ import { usesHalf } from '#dist/train/amp.js'
 import { Evaluator } from '#dist/train/evaluate.js'
 import { LossScale, type LossScaleState } from '#dist/train/loss-scale.js'
 import { createVelocities, updateParameters } from '#dist/train/optimizer.js'
+import { readSafetensors } from '#dist/train/safetensors.js'
 import { Random } from './cases/case.js'
 import { runTrajectory } from './golden-trajectory.js'
 import { skipUnless } from './skip.js'
+import { tinyData } from './tiny-run.js'
 
 const device = await open()
 test.after(() => device.destroy())
@@ -129,6 +132,27 @@ halfTest('predictions in half precision are those of float32', async () => {
   assert.ok(same >= 0.995 * width * height, `${same} of ${width * height} pixels`)
   run.trainer.destroy()
   run.model.store.destroy()
+})
+
+halfTest('a run in half precision goes on with the same bits, loss scale included', async () => {
+  const { folder, trainInto, remove } = await tinyData('amp')
+  try {
+    const latest = (name: string) => join(folder, name, 'latest.safetensors')
+    const train = (name: string, ...args: string[]) => {
+      const { code, errors, stdout } = trainInto(name, '--set', 'amp=true', ...args)
+      assert.is(code, 0, errors.join('\n'))
+      return stdout
+    }
+    assert.match(train('whole'), /loss scale 65536/)
+    train('parts', '--max-iters', '3')
+    train('parts', '--resume', latest('parts'))
+    const [whole, parts] = ['whole', 'parts'].map((name) => readSafetensors(latest(name)))
+    assert.equal(JSON.parse(whole?.metadata.lossScale ?? 'null'), { scale: 65536, goodSteps: 6, skippedSteps: 0 })
+    assert.is(parts?.metadata.lossScale, whole?.metadata.lossScale)
+    for (const [name, { data }] of whole?.tensors ?? []) assert.equal(parts?.tensors.get(name)?.data, data, name)
+  } finally {
+    remove()
+  }
 })
 
 test.run()
