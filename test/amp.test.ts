@@ -7,11 +7,13 @@ import { open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
-import { mul } from '#dist/kernels/pointwise.js'
+import { nonFiniteCounts } from '#dist/kernels/finite.js'
+import { cast, mul } from '#dist/kernels/pointwise.js'
 import { sum } from '#dist/kernels/reduce.js'
 import { usesHalf } from '#dist/train/amp.js'
 import { Evaluator } from '#dist/train/evaluate.js'
 import { LossScale, type LossScaleState } from '#dist/train/loss-scale.js'
+import { nonFiniteIn } from '#dist/train/non-finite.js'
 import { createVelocities, updateParameters } from '#dist/train/optimizer.js'
 import { readSafetensors } from '#dist/train/safetensors.js'
 import { Random } from './cases/case.js'
@@ -133,6 +135,32 @@ halfTest('predictions in half precision are those of float32', async () => {
   assert.ok(same >= 0.995 * width * height, `${same} of ${width * height} pixels`)
   run.trainer.destroy()
   run.model.store.destroy()
+})
+
+test('a loss scale that shrinks without end ends the run', () => {
+  const step = { total_loss: 1, loss_x: 1, lr_used: [0, 0], lambda: 0, nonFinite: [], skipped_steps: 31 } as const
+  assert.is(nonFiniteIn({ ...step, loss_scale: 2 ** -14 }), undefined)
+  assert.match(nonFiniteIn({ ...step, loss_scale: 2 ** -15 }) ?? '', /31 steps were skipped: lower lr, or set amp to f/)
+})
+
+halfTest('what f16 cannot hold becomes infinite, by which overflowing gradients are found', async () => {
+  const body = ({ x }: { x: Tensor }) => ({ counts: nonFiniteCounts([cast(x, 'f16')]) })
+  const program = await compile(device, { x: spec([6]) }, body, { optimize: false })
+  program.run({ x: Float32Array.of(65504, 65519, -65504, 65520, -1e5, Number.NaN) })
+  assert.equal([...(await program.read('counts', 'u32'))], [3])
+  program.destroy()
+})
+
+halfTest('--trace-nan finds what overflows in half precision', async () => {
+  const { trainInto, remove } = await tinyData('overflow')
+  const diverging = ['--set', 'lr=1e5', '--set', 'amp=true', '--trace-nan', '--max-iters', '3']
+  const { code, errors } = trainInto('diverging', ...diverging)
+  remove()
+  assert.is(code, 5, errors.join('\n'))
+  assert.match(
+    errors[0] ?? '',
+    /the first value .* is guide\.backbone\.conv1\.0: conv2d .*; its inputs are finite: .*: cast/,
+  )
 })
 
 halfTest('a run in half precision goes on with the same bits, loss scale included', async () => {

@@ -39,6 +39,8 @@ test('fills in the defaults', () => {
   assert.is(config.eval_mode, 'original')
   assert.equal(config.dilations, [6, 12, 18])
   assert.is(config.prev.list_max_len, 8)
+  assert.is(config.amp, false)
+  assert.is(load(minimal, 'amp=auto').amp, 'auto')
   assert.is(load(`${minimal}dataset: cityscapes`).eval_mode, 'sliding_window')
 })
 
@@ -111,6 +113,8 @@ test('says what was found and what is expected', () => {
     '"decoder"',
   )
   refuses(() => load(minimal, 'nclass=2.5'), "'nclass' is 2.5", 'int')
+  refuses(() => load(minimal, 'amp=half'), `'amp' is "half"`, 'true', 'false', 'auto')
+  refuses(() => load(minimal, 'val_id_path=3'), "'val_id_path' is 3", 'path of a list', 'folders')
   refuses(() => load(minimal, 'lr=.inf'), "'lr' is Infinity")
   refuses(() => load(minimal, 'prev=3'), "'prev' is 3", 'object')
   refuses(() => load(minimal, 'lr'), '--set lr', 'key=value')

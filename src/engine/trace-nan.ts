@@ -2,7 +2,7 @@ import { type Node, Tensor, valueKey } from './graph.js'
 import { labelOf } from './lower.js'
 import type { Op } from './op.js'
 import type { Trace } from './rewrite.js'
-import { elements, type Shape, spec } from './shape.js'
+import { elements, isFloat, type Shape, spec } from './shape.js'
 import type { Store } from './store.js'
 
 /** A value of a program and how many of its elements are NaN or infinite. */
@@ -25,7 +25,7 @@ export interface FirstNonFinite extends CountedValue {
 /** An operator that adds to counter `counters[0]` of its input 0 (u32 [n]) the elements of input 1 that are not finite. */
 export type Counter = Op<{ readonly counters: readonly number[] }>
 
-/** Counts what is not finite in every f32 value of a program, as soon as the value is there: see `pass`. */
+/** Counts what is not finite in every value of a program, as soon as the value is there: see `pass`. */
 export class NanTracer {
   private readonly counted = new Map<string, number>()
   private nodes: readonly Node[] = []
@@ -40,7 +40,7 @@ export class NanTracer {
   readonly pass = (trace: Trace): Trace => {
     const valuesOf = (node: Node) =>
       node.outputs.flatMap(({ shape, dtype }, index) =>
-        dtype === 'f32' && elements(shape) > 0 ? [new Tensor(node, index, shape, dtype)] : [],
+        isFloat({ dtype }) && elements(shape) > 0 ? [new Tensor(node, index, shape, dtype)] : [],
       )
     const total = trace.nodes.reduce((sum, node) => sum + valuesOf(node).length, 0)
     const variable = this.store.declare('counts', spec([total], 'u32'))

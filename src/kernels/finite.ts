@@ -1,7 +1,8 @@
 import { constant } from '../engine/expr.js'
 import { applyOne, type Tensor } from '../engine/graph.js'
 import { type Candidate, ceilDiv, defineOp, input, type KernelContext, output } from '../engine/op.js'
-import { elements } from '../engine/shape.js'
+import { withExtensions } from '../engine/shader.js'
+import { elements, isFloat } from '../engine/shape.js'
 import { pointwise } from './pointwise.js'
 
 interface CountAttrs {
@@ -10,15 +11,16 @@ interface CountAttrs {
 }
 
 /**
- * Adds to counters (input 0, u32 [n]) how many elements of the f32 tensors behind it are NaN or infinite. It looks at the
- * bits: compilers may assume that numbers are finite.
+ * Adds to counters (input 0, u32 [n]) how many elements of the tensors behind it are NaN or infinite. It looks at the bits:
+ * compilers may assume that numbers are finite.
  */
 export const countNonFinite = defineOp<CountAttrs>('countNonFinite', {
   shape: ([counts, ...values]) => {
     if (counts?.dtype !== 'u32') throw new Error('the counters are not u32')
-    if (values.some(({ dtype }) => dtype !== 'f32')) throw new Error('only f32 elements can be NaN or infinite')
+    if (!values.every(isFloat)) throw new Error('only f32 and f16 elements can be NaN or infinite')
     return [counts]
   },
+  precision: 'wide',
   inplace: () => new Map([[0, 0]]),
   kernel: (context) => [countKernel(context)],
 })
@@ -26,7 +28,7 @@ export const countNonFinite = defineOp<CountAttrs>('countNonFinite', {
 /** Tensors of a dispatch: every adapter binds 8 storage buffers, and one holds the counters. */
 const perDispatch = 7
 
-/** How many elements of each f32 tensor are NaN or infinite: u32 [tensors]. */
+/** How many elements of each tensor are NaN or infinite: u32 [tensors]. */
 export function nonFiniteCounts(tensors: readonly Tensor[]): Tensor {
   let counts = pointwise('zero', [constant(0)], [], { space: [tensors.length], dtypes: ['u32'] })
   for (let first = 0; first < tensors.length; first += perDispatch) {
@@ -45,7 +47,11 @@ function countKernel({ inputs, attrs, adapter }: KernelContext<CountAttrs>): Can
   const most = adapter.software ? 32 : 1024
   const groups = Math.max(1, Math.min(most, ceilDiv(Math.max(0, ...sizes), threads * 16)))
   const fields = sizes.map((_, i) => `size${i}: u32, counter${i}: u32`)
-  const bindings = sizes.map((_, i) => `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<u32>;`)
+  const isHalf = (i: number) => inputs[i + 1]?.dtype === 'f16'
+  const bindings = sizes.map(
+    (_, i) => `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<${isHalf(i) ? 'f16' : 'u32'}>;`,
+  )
+  const bitsOf = (i: number, at: string) => `${isHalf(i) ? `bitcast<u32>(f32(x${i}[${at}]))` : `x${i}[${at}]`} & bits`
   // Without their sign, the bits of what is not finite are the largest; elements are counted only where there are such.
   const counting = sizes.map(
     (_, i) => `{
@@ -53,19 +59,19 @@ let size = u.size${i};
 var most = 0u;
 var i = first;
 for (; i + 3u * stride < size; i += 4u * stride) {
-  let a = max(x${i}[i] & bits, x${i}[i + stride] & bits);
-  let b = max(x${i}[i + 2u * stride] & bits, x${i}[i + 3u * stride] & bits);
+  let a = max(${bitsOf(i, 'i')}, ${bitsOf(i, 'i + stride')});
+  let b = max(${bitsOf(i, 'i + 2u * stride')}, ${bitsOf(i, 'i + 3u * stride')});
   most = max(most, max(a, b));
 }
-for (; i < size; i += stride) { most = max(most, x${i}[i] & bits); }
+for (; i < size; i += stride) { most = max(most, ${bitsOf(i, 'i')}); }
 if (most >= infinity) {
   var bad = 0u;
-  for (i = first; i < size; i += stride) { if ((x${i}[i] & bits) >= infinity) { bad += 1u; } }
+  for (i = first; i < size; i += stride) { if ((${bitsOf(i, 'i')}) >= infinity) { bad += 1u; } }
   atomicAdd(&counts[u.counter${i}], bad);
 }
 }`,
   )
-  const source = `struct Uniforms { stride: u32, ${fields.join(', ')} }
+  const source = withExtensions(`struct Uniforms { stride: u32, ${fields.join(', ')} }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 ${bindings.join('\n')}
 @group(0) @binding(${sizes.length + 1}) var<storage, read_write> counts: array<atomic<u32>>;
@@ -77,7 +83,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let stride = u.stride;
 ${counting.join('\n')}
 }
-`
+`)
   const uniforms = [groups * threads, ...sizes.flatMap((size, i) => [size, attrs.counters[i] ?? 0])]
   const reads = sizes.map((_, i) => input(i + 1))
   const grid = [groups, 1, 1] as const

@@ -68,7 +68,9 @@ const folders = z.strictObject({
 /** A pair of folders with images and labels, in place of a list. */
 export type Folders = z.infer<typeof folders>
 
-const source = z.union([z.string().min(1), folders])
+const source = z.union([z.string().min(1), folders], {
+  error: 'expected the path of a list, or folders {images, labels}',
+})
 
 const schema = z.strictObject({
   dataset: z.string().min(1).default('custom'),
@@ -87,7 +89,11 @@ const schema = z.strictObject({
   criterion: criterion.prefault({}),
   /** Pseudo-labels need at least this confidence. */
   conf_thresh: fraction.default(0.95),
-  amp: z.union([z.boolean(), z.literal('auto')]).default(false),
+  /**
+   * Half precision: f16 for activations, their gradients and the working copy of the weights, with a dynamic loss scale.
+   * `auto`: on GPUs that have it. An adapter without it computes in f32.
+   */
+  amp: z.literal([true, false, 'auto']).default(false),
   /** Stages whose activations are computed again in the backward pass: less memory, more time, the same results. */
   checkpoint: z.array(z.enum(stages)).default([]),
   prev: prev.prefault({}),
@@ -221,7 +227,7 @@ function deepest(issue: Issue | undefined, path: PropertyKey[]): Issue | undefin
   if (issue.code !== 'invalid_union') return { ...issue, path: at }
   const meant = issue.errors.find(([first]) => first && (first.path.length > 0 || first.code !== 'invalid_type'))
   if (meant) return deepest(meant[0], at)
-  return { ...issue, path: at, message: 'expected the path of a list, or folders {images, labels}' }
+  return { ...issue, path: at }
 }
 
 /** One line for the first fault that zod found. */

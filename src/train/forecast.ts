@@ -6,6 +6,7 @@ import { Store } from '../engine/store.js'
 import { Tuning } from '../engine/tune.js'
 import { createModel, modelConfig } from '../models/deeplabv3plus.js'
 import { stages } from '../models/stages.js'
+import { usesHalf } from './amp.js'
 import type { Config } from './config.js'
 import { evaluationSamples } from './dataset.js'
 import { Evaluator } from './evaluate.js'
@@ -36,7 +37,8 @@ const largestShown = 12
  * @returns whether it fits, as far as the adapter tells
  * @throws UserError where a list or an image cannot be used, or a tensor is larger than the adapter binds, with what fits
  */
-export async function forecast(real: Device, { config, tune, traceNan = false, print }: ForecastOptions) {
+export async function forecast(real: Device, { config: given, tune, traceNan = false, print }: ForecastOptions) {
+  const config = { ...given, amp: usesHalf(given.amp, real, print) }
   const lists = readLists(config, true)
   await checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
   const { labeled, unlabeled, validation } = lists
@@ -90,11 +92,13 @@ async function planRun(real: Device, config: Config, image: Picture, keepBefore:
   const model = createModel(store, modelConfig(config), new Random(config.seed, 0, PURPOSE.initialization))
   const sizes = { labeled: config.batch_size, unlabeled: config.batch_size }
   const crop = { height: config.crop_size, width: config.crop_size }
-  const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 1, ...sizes, ...crop, keepBefore })
+  const amp = config.amp === true
+  const options = { iterationsPerEpoch: 1, ...sizes, ...crop, keepBefore, amp }
+  const trainer = await createTrainer(device, model, config, options)
   const previous = config.method === 'prevmatch' ? config.prev.list_max_len : 0
   for (let i = 0; i < previous; i++) trainer.previous.push(store, String(i))
   const { eval_mode: mode, ignore_index: ignoreIndex } = config
-  await new Evaluator(device, model, { mode, window: config.crop_size, ignoreIndex }).predict(image)
+  await new Evaluator(device, model, { mode, window: config.crop_size, ignoreIndex, amp }).predict(image)
   return { use, buffers: [...use.buffers], trainer }
 }
 

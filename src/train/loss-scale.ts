@@ -15,9 +15,19 @@ export interface LossScaleState {
 }
 
 const initial: LossScaleState = { scale: 2 ** 16, goodSteps: 0, skippedSteps: 0 }
+const names = Object.keys(initial) as (keyof LossScaleState)[]
 const growthInterval = 2000
+/** Gradients that are not finite with a smaller scale are so for another reason than the range of f16. */
+export const smallestScale = 2 ** -14
 /** Doubled once more, a scale is still a finite float32. */
 const largest = 2 ** 126
+
+/** Whether a value that was read from a file is the state of a loss scale. */
+export function isLossScale(value: unknown): value is LossScaleState {
+  if (typeof value !== 'object' || value === null) return false
+  const numbers: Partial<Record<keyof LossScaleState, unknown>> = value
+  return names.every((name) => Number.isFinite(numbers[name])) && Number(numbers.scale) > 0
+}
 
 /**
  * Dynamic loss scaling as `torch.cuda.amp.GradScaler`: the loss is multiplied by a scale, lest gradients vanish in f16; a
@@ -28,7 +38,7 @@ export class LossScale {
   private readonly variables: Readonly<Record<keyof LossScaleState, Variable>>
 
   /** @param store of its own, which `destroy` frees */
-  constructor(private readonly store: Store) {
+  constructor(readonly store: Store) {
     const declare = (name: keyof LossScaleState) => store.declare(name, spec([]), Float32Array.of(initial[name]))
     this.variables = {
       scale: declare('scale'),
@@ -68,20 +78,17 @@ export class LossScale {
   }
 
   async state(): Promise<LossScaleState> {
-    const values = await this.store.readAll(['scale', 'goodSteps', 'skippedSteps'])
+    const values = await this.store.readAll(names)
     const at = (name: keyof LossScaleState) => values.get(name)?.[0] ?? Number.NaN
     return { scale: at('scale'), goodSteps: at('goodSteps'), skippedSteps: at('skippedSteps') }
   }
 
-  destroy(): void {
-    this.store.destroy()
+  /** Goes on from a state. */
+  restore(state: LossScaleState): void {
+    for (const name of names) this.store.write(name, Float32Array.of(state[name]))
   }
 
-  /** Goes on from a state. Throws where it is none. */
-  restore(state: LossScaleState): void {
-    for (const name of Object.keys(initial) as (keyof LossScaleState)[]) {
-      if (typeof state[name] !== 'number') throw new Error(`the state of the loss scale has no ${name}`)
-      this.store.write(name, Float32Array.of(state[name]))
-    }
+  destroy(): void {
+    this.store.destroy()
   }
 }

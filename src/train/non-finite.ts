@@ -2,17 +2,26 @@ import { showShape } from '../engine/shape.js'
 import type { CountedValue, FirstNonFinite } from '../engine/trace-nan.js'
 import { RunError } from './exit-codes.js'
 import { numbersOf } from './log.js'
+import { smallestScale } from './loss-scale.js'
 import type { StepResult, Trainer } from './step.js'
 
-/** What of a step is NaN or infinite, in words; undefined where all is finite. */
+/**
+ * What of a step is NaN or infinite, in words; undefined where all is finite, and in half precision where the gradients
+ * are not, but a smaller loss scale may help.
+ */
 export function nonFiniteIn(result: StepResult): string | undefined {
   const losses = Object.entries(numbersOf(result))
   const broken = losses.filter(([, value]) => !Number.isFinite(value))
   if (broken.length > 0) return broken.map(([name, value]) => `${name} is ${value}`).join(', ')
   const [first, ...others] = result.nonFinite
-  if (first === undefined) return undefined
+  if (first === undefined) return scaledAway(result)
   const more = others.length > 0 ? ` and ${others.length} more` : ''
   return `the losses are finite, but the update gave NaN or an infinity to ${first}${more}`
+}
+
+function scaledAway({ loss_scale: scale, skipped_steps: skipped }: StepResult): string | undefined {
+  if (scale === undefined || scale >= smallestScale) return undefined
+  return `no loss scale down to ${scale} makes the gradients finite, ${skipped} steps were skipped: lower lr, or set amp to false`
 }
 
 /**

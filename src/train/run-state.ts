@@ -8,7 +8,7 @@ import type { Sample } from './dataset.js'
 import { DamagedFileError, UserError, WriteError } from './error.js'
 import { isTemporary, makeFolder, reasonOf, removeQuietly } from './files.js'
 import type { MeansState } from './log.js'
-import type { LossScaleState } from './loss-scale.js'
+import { isLossScale, type LossScaleState } from './loss-scale.js'
 import { type Checkpoint, readCheckpoint } from './state.js'
 import type { Trainer } from './step.js'
 import type { Unsaved } from './unsaved.js'
@@ -180,10 +180,11 @@ export class RunFiles {
 function parseSaved(checkpoint: Checkpoint, path: string): Saved {
   const info = infoOf(checkpoint, path)
   const numbers = ['iteration', 'miou', 'bestMiou', 'logBytes'].every((key) => typeof info[key] === 'number')
-  const { previous, means, fingerprint, newBest } = info
+  const { previous, means, fingerprint, newBest, lossScale } = info
   const names = Array.isArray(previous) && previous.every((name) => /^iteration-\d+$/.test(String(name)))
   const objects = [means, fingerprint].every((value) => typeof value === 'object' && value !== null)
-  if (!numbers || !names || !objects || typeof newBest !== 'boolean') {
+  const scaled = lossScale === undefined || isLossScale(lossScale)
+  if (!numbers || !names || !objects || !scaled || typeof newBest !== 'boolean') {
     throw new UserError(`${path} holds no state of a run: --resume takes the latest.safetensors of one`)
   }
   return info as unknown as Saved
