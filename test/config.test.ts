@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Config, loadConfig } from '#dist/train/config.js'
-import { UserError } from '#dist/train/error.js'
+import { refuses } from './refuses.js'
 
 const test = suite('config')
 const folder = mkdtempSync(join(tmpdir(), 'config-'))
@@ -16,20 +16,6 @@ const minimal = 'nclass: 5\ncrop_size: 65\nepochs: 2\nbatch_size: 2\nlr: 0.01\n'
 function load(text: string, ...overrides: string[]): Config {
   writeFileSync(path, text)
   return loadConfig(path, overrides)
-}
-
-/** Asserts a UserError of one line in which all the parts occur. */
-function refuses(action: () => unknown, ...parts: string[]): void {
-  try {
-    action()
-  } catch (error) {
-    assert.instance(error, UserError)
-    const { message } = error as UserError
-    assert.not.ok(message.includes('\n'), `more than one line: ${message}`)
-    for (const part of parts) assert.ok(message.includes(part), `'${part}' is not in: ${message}`)
-    return
-  }
-  assert.unreachable(`nothing was refused; expected ${parts.join(' ')}`)
 }
 
 test('fills in the defaults', () => {
@@ -90,58 +76,58 @@ test('applies --set after the file, with YAML values', () => {
   assert.equal(config.class_names, ['a', 'b', 'c', 'd', 'e=f'])
 })
 
-test('names unknown keys and the nearest valid ones', () => {
-  refuses(() => load(`${minimal}crop_sise: 3`), path, "'crop_sise'", 'crop_size')
-  refuses(() => load(`${minimal}prev: {modelnum: 3}`), "'prev.modelnum'", 'prev.model_num')
-  refuses(() => load(minimal, 'prev.modelnum=3'), '--set', "'prev.modelnum'", 'prev.model_num')
-  refuses(() => load(minimal, 'learning_rate=3'), '--set', "'learning_rate'")
-  refuses(() => load(minimal, 'lr.x=3'), "'lr.x'")
-  refuses(() => load(minimal, '__proto__.x=3'), "'__proto__.x'")
+test('names unknown keys and the nearest valid ones', async () => {
+  await refuses(() => load(`${minimal}crop_sise: 3`), path, "'crop_sise'", 'crop_size')
+  await refuses(() => load(`${minimal}prev: {modelnum: 3}`), "'prev.modelnum'", 'prev.model_num')
+  await refuses(() => load(minimal, 'prev.modelnum=3'), '--set', "'prev.modelnum'", 'prev.model_num')
+  await refuses(() => load(minimal, 'learning_rate=3'), '--set', "'learning_rate'")
+  await refuses(() => load(minimal, 'lr.x=3'), "'lr.x'")
+  await refuses(() => load(minimal, '__proto__.x=3'), "'__proto__.x'")
 })
 
-test('says what was found and what is expected', () => {
-  refuses(() => load('nclass: 4'), path, "'crop_size' is missing", 'number')
-  refuses(() => load(minimal, 'lr=abc'), '--set lr=abc', '"abc"', 'number')
-  refuses(() => load(`${minimal}lr_multi: -1`, 'lr=1'), path, "'lr_multi' is -1", '>0')
-  refuses(() => load(minimal, 'dilations=[1, 2]'), "'dilations' is [1,2]", '3 items')
-  refuses(() => load(minimal, 'method=foo'), '"foo"', 'supervised', 'prevmatch')
-  refuses(
+test('says what was found and what is expected', async () => {
+  await refuses(() => load('nclass: 4'), path, "'crop_size' is missing", 'number')
+  await refuses(() => load(minimal, 'lr=abc'), '--set lr=abc', '"abc"', 'number')
+  await refuses(() => load(`${minimal}lr_multi: -1`, 'lr=1'), path, "'lr_multi' is -1", '>0')
+  await refuses(() => load(minimal, 'dilations=[1, 2]'), "'dilations' is [1,2]", '3 items')
+  await refuses(() => load(minimal, 'method=foo'), '"foo"', 'supervised', 'prevmatch')
+  await refuses(
     () => load(minimal, 'checkpoint=[layer1, layer5]'),
     "'checkpoint.1'",
     '"layer5"',
     '"stem"|"layer1"',
     '"decoder"',
   )
-  refuses(() => load(minimal, 'nclass=2.5'), "'nclass' is 2.5", 'int')
-  refuses(() => load(minimal, 'amp=half'), `'amp' is "half"`, 'true', 'false', 'auto')
-  refuses(() => load(minimal, 'val_id_path=3'), "'val_id_path' is 3", 'path of a list', 'folders')
-  refuses(() => load(minimal, 'lr=.inf'), "'lr' is Infinity")
-  refuses(() => load(minimal, 'prev=3'), "'prev' is 3", 'object')
-  refuses(() => load(minimal, 'lr'), '--set lr', 'key=value')
+  await refuses(() => load(minimal, 'nclass=2.5'), "'nclass' is 2.5", 'int')
+  await refuses(() => load(minimal, 'amp=half'), `'amp' is "half"`, 'true', 'false', 'auto')
+  await refuses(() => load(minimal, 'val_id_path=3'), "'val_id_path' is 3", 'path of a list', 'folders')
+  await refuses(() => load(minimal, 'lr=.inf'), "'lr' is Infinity")
+  await refuses(() => load(minimal, 'prev=3'), "'prev' is 3", 'object')
+  await refuses(() => load(minimal, 'lr'), '--set lr', 'key=value')
 })
 
-test('checks keys against each other', () => {
-  refuses(() => load(minimal, 'ignore_index=3'), "'ignore_index' is 3", '5 classes')
-  refuses(() => load(minimal, 'model.nclass=3'), "'model.nclass' is 3")
-  refuses(() => load(minimal, 'class_names=[a]'), 'class_names', '1 names')
-  refuses(() => load(minimal, 'criterion.name=OHEM'), 'criterion.kwargs.thresh')
-  refuses(() => load(minimal, 'ignore_index=200', 'criterion.kwargs.ignore_index=255'), '200', '255')
+test('checks keys against each other', async () => {
+  await refuses(() => load(minimal, 'ignore_index=3'), "'ignore_index' is 3", '5 classes')
+  await refuses(() => load(minimal, 'model.nclass=3'), "'model.nclass' is 3")
+  await refuses(() => load(minimal, 'class_names=[a]'), 'class_names', '1 names')
+  await refuses(() => load(minimal, 'criterion.name=OHEM'), 'criterion.kwargs.thresh')
+  await refuses(() => load(minimal, 'ignore_index=200', 'criterion.kwargs.ignore_index=255'), '200', '255')
 })
 
-test('refuses files that are no configuration', () => {
-  refuses(() => loadConfig(join(folder, 'absent.yaml')), 'absent.yaml')
-  refuses(() => loadConfig(folder), folder)
-  refuses(() => load('a: ['), path, 'YAML')
-  refuses(() => load('- 1'), path, '[1]')
-  refuses(() => load(`${minimal}lr: 3`), path, 'unique')
-  refuses(() => load(`${minimal}#${' '.repeat(2 ** 20)}`), path, '1 MiB')
+test('refuses files that are no configuration', async () => {
+  await refuses(() => loadConfig(join(folder, 'absent.yaml')), 'absent.yaml')
+  await refuses(() => loadConfig(folder), folder)
+  await refuses(() => load('a: ['), path, 'YAML')
+  await refuses(() => load('- 1'), path, '[1]')
+  await refuses(() => load(`${minimal}lr: 3`), path, 'unique')
+  await refuses(() => load(`${minimal}#${' '.repeat(2 ** 20)}`), path, '1 MiB')
   const bomb = [
     'a: &a [x,x,x,x,x,x,x,x]',
     'b: &b [*a,*a,*a,*a,*a,*a,*a,*a]',
     'c: &c [*b,*b,*b,*b,*b,*b,*b,*b]',
     'd: [*c,*c]',
   ]
-  refuses(() => load(bomb.join('\n')), path, 'alias')
+  await refuses(() => load(bomb.join('\n')), path, 'alias')
 })
 
 test.run()

@@ -9,11 +9,11 @@ import * as assert from 'uvu/assert'
 import type { Batch } from '#dist/train/batch.js'
 import { type Config, parseConfig } from '#dist/train/config.js'
 import { evaluationSamples, readImage, readList, readPair, type Sample } from '#dist/train/dataset.js'
-import { UserError } from '#dist/train/error.js'
 import { readLabel } from '#dist/train/label.js'
 import { createLoader, type Loader, type LoaderOptions } from '#dist/train/loader.js'
 import { checkPairs } from '#dist/train/precheck.js'
 import { philox4x32, Random } from '#dist/train/random.js'
+import { refuses } from './refuses.js'
 
 const test = suite('data')
 const folder = mkdtempSync(join(tmpdir(), 'data-'))
@@ -53,20 +53,6 @@ test.before(async () => {
   )
 })
 test.after(() => rmSync(folder, { recursive: true }))
-
-/** Asserts a UserError of one line in which all the parts occur. */
-async function refuses(action: () => unknown, ...parts: string[]): Promise<void> {
-  try {
-    await action()
-  } catch (error) {
-    assert.instance(error, UserError)
-    const { message } = error as UserError
-    assert.not.ok(message.includes('\n'), `more than one line: ${message}`)
-    for (const part of parts) assert.ok(message.includes(part), `'${part}' is not in: ${message}`)
-    return
-  }
-  assert.unreachable(`nothing was refused; expected ${parts.join(' ')}`)
-}
 
 test('Philox4x32-10 gives the vectors of its authors', () => {
   assert.equal(philox4x32([0, 0, 0, 0], [0, 0]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8])

@@ -14,24 +14,14 @@ import { readImage } from '#dist/train/dataset.js'
 import { Evaluator, scoresOf } from '#dist/train/evaluate.js'
 import { Random } from '#dist/train/random.js'
 import { openTrained, readTrained } from '#dist/train/trained.js'
+import { smallModel } from './small-model.js'
 import { type CommandResult, run, tinyData } from './tiny-run.js'
 
 const { folder, data, remove } = await tinyData('evaluate')
 const config = join(folder, 'tiny.yaml')
 const checkpoint = join(folder, 'random.safetensors')
 const bare = join(folder, 'bare.safetensors')
-const widths = {
-  stem: [4, 4, 8],
-  planes: [4, 4, 8, 8],
-  blocks: [1, 1, 1, 1],
-  expansion: 2,
-  replace_stride_with_dilation: [false, false, true],
-  dilations: [1, 2, 3],
-  reduce_channels: 4,
-  aspp_channels: 8,
-  fuse_channels: 8,
-  nclass: 6,
-} as const
+const widths = { ...smallModel, planes: [4, 4, 8, 8], nclass: 6 } as const
 const device = await open()
 
 test.before(async () => {

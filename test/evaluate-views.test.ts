@@ -12,21 +12,11 @@ import { cut, normalize, type Picture, resizeBilinear } from '#dist/train/pixels
 import { Predictor, pixelLimit } from '#dist/train/predictor.js'
 import { Random } from '#dist/train/random.js'
 import { tilesOf } from '#dist/train/tiles.js'
+import { smallModel } from './small-model.js'
 
 const device = await open()
 const nclass = 4
-const config = {
-  stem: [4, 4, 8],
-  planes: [4, 4, 4, 8],
-  blocks: [1, 1, 1, 1],
-  expansion: 2,
-  replace_stride_with_dilation: [false, false, true],
-  dilations: [1, 2, 3],
-  reduce_channels: 4,
-  aspp_channels: 8,
-  fuse_channels: 8,
-  nclass,
-} as const
+const config = { ...smallModel, nclass }
 const model = createModel(new Store(device, 'model'), config, new Random(1))
 test.after(() => device.destroy())
 

@@ -5,26 +5,12 @@ import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/deeplabv3plus.js'
 import { type EvaluationImage, Evaluator, scoresOf } from '#dist/train/evaluate.js'
 import { Random } from '#dist/train/random.js'
+import { smallModel } from './small-model.js'
 
 const device = await open()
 const nclass = 4
 const store = new Store(device, 'model')
-const model = createModel(
-  store,
-  {
-    stem: [4, 4, 8],
-    planes: [4, 4, 4, 8],
-    blocks: [1, 1, 1, 1],
-    expansion: 2,
-    replace_stride_with_dilation: [false, false, true],
-    dilations: [1, 2, 3],
-    reduce_channels: 4,
-    aspp_channels: 8,
-    fuse_channels: 8,
-    nclass,
-  },
-  new Random(1),
-)
+const model = createModel(store, { ...smallModel, nclass }, new Random(1))
 test.after(() => device.destroy())
 
 type Image = EvaluationImage['image']

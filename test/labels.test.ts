@@ -8,9 +8,9 @@ import * as assert from 'uvu/assert'
 import { knownClasses, paletteOf, vocPalette } from '#dist/train/classes.js'
 import { type Config, loadConfig, parseConfig } from '#dist/train/config.js'
 import { readList } from '#dist/train/dataset.js'
-import { UserError } from '#dist/train/error.js'
 import { labelRules, readLabel } from '#dist/train/label.js'
 import { createLoader } from '#dist/train/loader.js'
+import { refuses } from './refuses.js'
 
 const test = suite('labels')
 const folder = mkdtempSync(join(tmpdir(), 'labels-'))
@@ -19,20 +19,6 @@ test.after(() => rmSync(folder, { recursive: true }))
 
 const config = (keys: Record<string, unknown>): Config =>
   parseConfig({ crop_size: 9, epochs: 1, batch_size: 1, lr: 0.1, data_root: folder, ...keys }, 'the test')
-
-/** Asserts a UserError of one line in which all the parts occur. */
-async function refuses(action: () => unknown, ...parts: string[]): Promise<void> {
-  try {
-    await action()
-  } catch (error) {
-    assert.instance(error, UserError)
-    const { message } = error as UserError
-    assert.not.ok(message.includes('\n'), `more than one line: ${message}`)
-    for (const part of parts) assert.ok(message.includes(part), `'${part}' is not in: ${message}`)
-    return
-  }
-  assert.unreachable(`nothing was refused; expected ${parts.join(' ')}`)
-}
 
 function write(name: string, width: number, data: Uint8Array | Uint16Array, channels: 1 | 2 | 3 | 4 = 1): void {
   const height = data.length / width / channels
