@@ -69,12 +69,13 @@ function checkTarget(option: string, file: string | undefined): void {
 
 async function run(device: Device, options: Options, old: OldReport | undefined): Promise<void> {
   const { crop, batch } = settingOf(device, options)
-  const { only = '', model } = options
+  const { only = '', model, amp } = options
   const { passes, methods, residual, overhead, loader } = planOf(crop, batch, only)
   if (options.profile !== undefined && methods.length === 0) {
     throw new UserError(`--profile times training steps, and --only ${only} leaves none`)
   }
-  const circumstances = { adapter: device.adapter, crop, batch, model }
+  if (amp && !device.traits.half) throw new UserError('--amp: this adapter has no half precision (shader-f16)')
+  const circumstances = { adapter: device.adapter, crop, batch, model, amp }
   if (old) checkComparable(old, circumstances)
   console.log(`${device.adapter.device} (${device.adapter.driver}), crop ${crop}, batch ${batch}`)
   const peaks = await measurePeaks(device)
@@ -94,12 +95,12 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
     rows.push(result)
     printOperator(result)
   })
-  if (methods.length > 0) console.log(`\ntraining step, ${model} model`)
+  if (methods.length > 0) console.log(`\ntraining step, ${model} model${amp ? ', half precision' : ''}`)
   // The small model has the size of the reference trajectories, whatever the operators are measured at.
   const size = model === 'small' ? { crop: 65, batch: 2 } : { crop, batch }
   failed += await eachOf(methods, String, async (method) => {
     const profileSteps = options.profile === undefined ? 0 : options.profileSteps
-    const { profile, ...result } = await measureStep(device, stepModels[model], method, size, { profileSteps })
+    const { profile, ...result } = await measureStep(device, stepModels[model], method, size, { profileSteps, amp })
     measured.push(result)
     printStep(result)
     if (!profile) return
@@ -159,6 +160,7 @@ const command = new Command('bench')
   )
   .option('--json <file>', 'also write the results there')
   .option('--compare <file>', 'a report of --json: fails where something is slower now by more than the noise')
+  .option('--amp', 'training steps in half precision, with a scaled loss; all else stays in float32', false)
   .option('--peers', 'time tfjs, jax-js and onnxruntime-web beside this (npm run bench:peers installs them)')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--profile <file>', 'print the kernels of each training step, and write a trace of them for Perfetto')

@@ -12,6 +12,8 @@ const schema = z.object({
   crop: z.number(),
   batch: z.number(),
   model: z.string(),
+  /** Training steps in half precision. */
+  amp: z.boolean().default(false),
   operators: z.array(z.object({ op: z.string(), pass: z.string(), shape: z.string(), ...timing })),
   steps: z.array(z.object({ method: z.string(), ...timing })),
   residuals: z.array(z.object({ shape: z.string(), ...timing })),
@@ -58,6 +60,7 @@ export interface Circumstances {
   readonly crop: number
   readonly batch: number
   readonly model: string
+  readonly amp: boolean
 }
 
 /** Throws a UserError where times of the report and of a run under these circumstances have nothing to do with each other. */
@@ -72,6 +75,11 @@ export function checkComparable({ path, report: old }: OldReport, now: Circumsta
   if (old.crop !== now.crop || old.batch !== now.batch || old.model !== now.model) {
     const options = `--crop ${old.crop} --batch ${old.batch} --model ${old.model}`
     throw new UserError(`--compare ${path}: measured at other sizes; repeat with ${options}`)
+  }
+  if (old.amp !== now.amp) {
+    throw new UserError(
+      `--compare ${path}: measured ${old.amp ? 'with' : 'without'} --amp; repeat ${old.amp ? 'with' : 'without'} it`,
+    )
   }
 }
 

@@ -13,6 +13,7 @@ export interface Options {
   readonly peers?: boolean
   readonly profile?: string
   readonly profileSteps: number
+  readonly amp: boolean
   readonly model: keyof typeof stepModels
 }
 

@@ -50,6 +50,7 @@ export async function stepTrainer(
   choice: ModelChoice,
   method: Method,
   { crop, batch }: { crop: number; batch: number },
+  amp = false,
 ): Promise<Trainer> {
   const model = createModel(new Store(device, 'model'), modelConfig(choice))
   const config = {
@@ -65,24 +66,25 @@ export async function stepTrainer(
   } as const
   const unlabeled = method === 'supervised' ? 0 : batch
   const sizes = { labeled: batch, unlabeled, height: crop, width: crop }
-  return createTrainer(device, model, config, { iterationsPerEpoch: 100, ...sizes })
+  return createTrainer(device, model, config, { iterationsPerEpoch: 100, amp, ...sizes })
 }
 
 /**
  * Times whole training steps, uploads and the readback of the losses included.
  * @param steps so many are timed
  * @param profileSteps so many further steps are profiled, and as many beside them
+ * @param amp in half precision
  */
 export async function measureStep(
   device: Device,
   choice: ModelChoice,
   method: Method,
   { crop, batch }: { crop: number; batch: number },
-  { steps = 5, profileSteps = 0 }: { steps?: number; profileSteps?: number } = {},
+  { steps = 5, profileSteps = 0, amp = false }: { steps?: number; profileSteps?: number; amp?: boolean } = {},
 ): Promise<StepMeasurement> {
   const profiler = profileSteps > 0 ? new StepProfiler(device, profileSteps) : undefined
   const started = performance.now()
-  const trainer = await stepTrainer(device, choice, method, { crop, batch })
+  const trainer = await stepTrainer(device, choice, method, { crop, batch }, amp)
   const compile = performance.now() - started
   const { model } = trainer
   const { unlabeled } = trainer.options

@@ -11,6 +11,7 @@ import type { Device } from './engine/device.js'
 import { open } from './engine/node.js'
 import { Store } from './engine/store.js'
 import { createModel, modelConfig } from './models/deeplabv3plus.js'
+import { usesHalf } from './train/amp.js'
 import { loadCheckpoint } from './train/checkpoint.js'
 import { type Config, loadConfig } from './train/config.js'
 import { evaluationSamples, readList } from './train/dataset.js'
@@ -33,7 +34,8 @@ async function predictions(device: Device, config: Config, checkpoint: string): 
   const store = new Store(device, 'prediction')
   const model = createModel(store, modelConfig(config))
   loadCheckpoint(checkpoint, model)
-  const evaluator = new Evaluator(device, model, { mode: 'original' })
+  const amp = usesHalf(config.amp, device, () => {})
+  const evaluator = new Evaluator(device, model, { mode: 'original', amp })
   const masks: Uint8Array[] = []
   for await (const { image } of evaluationSamples(validationScenes(config), config)) {
     masks.push(Uint8Array.from((await evaluator.predict(image)).label))

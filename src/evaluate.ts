@@ -28,6 +28,7 @@ interface Options {
   set: string[]
   gpu?: string
   tune: boolean
+  amp?: boolean
   mode?: EvaluationOptions['mode']
   flip?: true
   scales?: number[]
@@ -63,6 +64,8 @@ const command = new Command('evaluate')
   .option('--out <folder>', 'where confusion.csv, confusion.png and scores.json go', 'evaluation')
   .option('--save-map [folder]', 'write predictions as index masks and in colours (default: maps in the --out folder)')
   .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option('--amp', 'compute in half precision where the adapter can: the same as --set amp=true')
+  .option('--no-amp', 'compute in float32: the same as --set amp=false')
   .option('--no-tune', 'do not use measurements of kernels')
   .addHelpText(
     'after',
@@ -79,7 +82,8 @@ const writesAtOnce = 4
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
   const list = options.valIdPath === undefined ? [] : [`val_id_path=${JSON.stringify(options.valIdPath)}`]
-  const config = loadConfig(options.config, [...options.set, ...list])
+  const precision = options.amp === undefined ? [] : [`amp=${options.amp}`]
+  const config = loadConfig(options.config, [...options.set, ...list, ...precision])
   const { val_id_path: source, data_root: root, nclass, ignore_index: ignoreIndex, crop_size: window } = config
   if (!source) throw new UserError('no list of images to evaluate on: give --val-id-path')
   const samples = readList(source, root, 'required')

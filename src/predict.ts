@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from 'commander'
 import { runCommand } from './command.js'
 import { open } from './engine/node.js'
 import { Tuning } from './engine/tune.js'
+import { usesHalf } from './train/amp.js'
 import { loadConfig } from './train/config.js'
 import { readImage } from './train/dataset.js'
 import { UserError } from './train/error.js'
@@ -29,6 +30,7 @@ interface Options {
   out: string
   gpu?: string
   tune: boolean
+  amp?: true
 }
 
 function side(text: string): number {
@@ -59,6 +61,7 @@ const command = new Command('predict')
   .option('--scales <factors>', 'average the probabilities over sizes of the picture, such as 0.75,1,1.25', scales)
   .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.png go', 'predictions')
   .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option('--amp', 'compute in half precision where the adapter can')
   .option('--no-tune', 'do not use measurements of kernels')
   .addHelpText(
     'after',
@@ -97,13 +100,15 @@ await runCommand(async () => {
   const { classNames, palette } = trained
   const device = await open({ gpu: options.gpu })
   console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-  console.log(`checkpoint: ${options.ckptPath}${epochOf(trained)}; ${classNames.length} classes`)
+  const amp = usesHalf(options.amp ?? false, device, console.log)
+  const precision = amp ? '; in half precision' : ''
+  console.log(`checkpoint: ${options.ckptPath}${epochOf(trained)}; ${classNames.length} classes${precision}`)
   if (!trained.stated) {
     console.log(`it does not name its dilations: taking ${trained.config.dilations.join(', ')}; --config gives others`)
   }
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, console.log).read()))
   const { imgSize: longSide, flip, scales: factors, out } = options
-  const predictor = new Predictor(device, openTrained(device, trained), { longSide, flip, scales: factors })
+  const predictor = new Predictor(device, openTrained(device, trained), { longSide, flip, scales: factors, amp })
   const names = outputNames(paths)
   const progress = new Progress('prediction', paths.length, process.stdout)
   const unreadable: string[] = []

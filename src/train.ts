@@ -28,6 +28,7 @@ interface Options {
   profile?: string
   profileSteps?: number
   tune?: boolean
+  amp?: boolean
   traceNan?: true
   dryRun?: true
 }
@@ -56,6 +57,8 @@ const command = new Command('train')
   .option('--seed <number>', 'seed of everything random')
   .option('--max-iters <count>', 'stop after so many iterations', positive)
   .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .option('--amp', 'compute in half precision where the adapter can: the same as --set amp=true')
+  .option('--no-amp', 'compute in float32: the same as --set amp=false')
   .option(
     '--tune',
     'measure which kernels are fastest on this adapter where that is not known (default: on GPUs only; a run that ' +
@@ -104,6 +107,7 @@ await runCommand(async () => {
     val_id_path: options.valIdPath,
     method: options.method,
     seed: options.seed,
+    amp: options.amp,
   }
   const overrides = Object.entries(given).flatMap(([key, value]) =>
     // Quoted, so that a path is not read as YAML; a number stays one.

@@ -1,5 +1,7 @@
 // Training and evaluation in half precision: beside float32, and the loss scale.
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { decode } from 'fast-png'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { read, type Tensor } from '#dist/engine/graph.js'
@@ -19,7 +21,7 @@ import { readSafetensors } from '#dist/train/safetensors.js'
 import { Random } from './cases/case.js'
 import { runTrajectory } from './golden-trajectory.js'
 import { skipUnless } from './skip.js'
-import { tinyData } from './tiny-run.js'
+import { run, tinyData } from './tiny-run.js'
 
 const device = await open()
 test.after(() => device.destroy())
@@ -164,21 +166,38 @@ halfTest('--trace-nan finds what overflows in half precision', async () => {
 })
 
 halfTest('a run in half precision goes on with the same bits, loss scale included', async () => {
-  const { folder, trainInto, remove } = await tinyData('amp')
+  const { folder, data, config, trainInto, remove } = await tinyData('amp')
   try {
     const latest = (name: string) => join(folder, name, 'latest.safetensors')
     const train = (name: string, ...args: string[]) => {
-      const { code, errors, stdout } = trainInto(name, '--set', 'amp=true', ...args)
+      const { code, errors, stdout } = trainInto(name, '--amp', ...args)
       assert.is(code, 0, errors.join('\n'))
       return stdout
     }
-    assert.match(train('whole'), /loss scale 65536/)
+    assert.match(train('whole'), /MiB for a step in half precision\n.*loss scale 65536/s)
     train('parts', '--max-iters', '3')
     train('parts', '--resume', latest('parts'))
     const [whole, parts] = ['whole', 'parts'].map((name) => readSafetensors(latest(name)))
     assert.equal(JSON.parse(whole?.metadata.lossScale ?? 'null'), { scale: 65536, goodSteps: 6, skippedSteps: 0 })
     assert.is(parts?.metadata.lossScale, whole?.metadata.lossScale)
     for (const [name, { data }] of whole?.tensors ?? []) assert.equal(parts?.tensors.get(name)?.data, data, name)
+    const other = trainInto('parts', '--no-amp', '--resume', latest('parts'))
+    assert.match(other.errors.join('\n'), /was trained with another amp: resume with the same settings/)
+
+    const weights = ['--ckpt-path', latest('whole')]
+    const out = (name: string) => ['--out', join(folder, name)]
+    const scored = run('evaluate.js', ['--config', config, '--amp', ...weights, ...out('scores')])
+    assert.match(scored.stdout, /protocol: .*; in half precision\n/)
+    const [full, half] = [[], ['--amp']].map((options, i) => {
+      const args = ['--images', join(data, 'images'), ...weights, ...options, ...out(`masks ${i}`)]
+      assert.is(/; in half precision\n/.test(run('predict.js', args).stdout), i === 1)
+      const masks = join(folder, `masks ${i}`, 'masks')
+      return readdirSync(masks).map((file) => decode(readFileSync(join(masks, file))).data)
+    })
+    assert.is(half?.length, 11)
+    const pixels = full?.flatMap((mask, k) => Array.from(mask, (label, i) => label === half?.[k]?.[i])) ?? []
+    const same = pixels.filter((agrees) => agrees).length
+    assert.ok(same >= 0.995 * pixels.length, `${same} of ${pixels.length} pixels`)
   } finally {
     remove()
   }

@@ -7,7 +7,7 @@ import { checkComparable, compare, type Report, readReport, seemsSlower } from '
 import { quantile, timingOf } from '../bench/timing.js'
 
 const adapter = { vendor: 'mesa', architecture: '', device: 'llvmpipe', driver: '25', software: true }
-const circumstances = { adapter, crop: 129, batch: 4, model: 'small' }
+const circumstances = { adapter, crop: 129, batch: 4, model: 'small', amp: false }
 
 const report = (times: Record<string, [milliseconds: number, spread: number]>): Report => ({
   ...circumstances,
@@ -116,6 +116,10 @@ test('reports of other adapters and sizes are refused', () => {
     /old.json: measured on another adapter: mesa llvmpipe, this is nvidia H100/,
   )
   assert.throws(() => checkComparable(old, { ...circumstances, crop: 65 }), /--crop 129 --batch 4 --model small/)
+  assert.throws(
+    () => checkComparable(old, { ...circumstances, amp: true }),
+    /measured without --amp; repeat without it/,
+  )
 })
 
 test.run()

@@ -75,12 +75,22 @@ export interface Trajectory {
 
 const exact = 1e-9
 
-function compare(row: StepResult, pushed: boolean, expected: ExpectedIteration): CaseResult[] {
+/**
+ * In half precision a loss may differ by 1 % of its recorded value. Those of unlabeled images may by 1 % of 0.5 where they
+ * are smaller, the floor of the recorded tolerances: rounding moves single pixels across the confidence threshold, and
+ * each is a larger share of a small loss than 1 %.
+ */
+const halfTolerance = (name: string, recorded: number): number =>
+  0.01 * Math.max(Math.abs(recorded), name === 'total_loss' || name === 'loss_x' ? 0 : 0.5)
+
+function compare(row: StepResult, pushed: boolean, expected: ExpectedIteration, amp: boolean): CaseResult[] {
   const results: CaseResult[] = []
-  for (const [name, tolerance] of Object.entries(expected.tol ?? {})) {
+  for (const [name, recorded] of Object.entries(expected.tol ?? {})) {
+    if (amp && !name.includes('loss')) continue
     const value = row[name as keyof StepResult]
-    const error = differenceOf(typeof value === 'number' ? value : Number.NaN, expected[name] as number)
-    results.push({ name, error, tolerance })
+    const wanted = expected[name] as number
+    const error = differenceOf(typeof value === 'number' ? value : Number.NaN, wanted)
+    results.push({ name, error, tolerance: amp ? halfTolerance(name, wanted) : recorded })
   }
   if (expected.lr_used) {
     results.push({ name: 'lr_used', error: largestDifference(row.lr_used, expected.lr_used), tolerance: exact })
@@ -104,7 +114,7 @@ function stepFiles(folder: string): string[] {
 export interface RunOptions {
   /** Replaces settings of `config.json`. */
   readonly settings?: Partial<TrajectoryConfig>
-  /** Compute in half precision. */
+  /** Compute in half precision; then the losses are compared more loosely, and mask ratios and gradients not at all. */
   readonly amp?: boolean
   readonly onStep?: (iteration: number, steps: number, results: CaseResult[]) => void
 }
@@ -157,7 +167,7 @@ export async function runTrajectory(
     times.push(performance.now() - started)
     rows.push(row)
     const wanted = expected?.iterations[iteration]
-    const results = wanted ? compare(row, pushed, wanted) : []
+    const results = wanted ? compare(row, pushed, wanted, amp) : []
     checks.push({ iteration, results })
     onStep?.(iteration, steps.length, results)
   }

@@ -112,6 +112,8 @@ test('the line of a training fits any width', () => {
     trainingLine(status, 99),
     'epoch 3/80  60/120  loss 1.235  mIoU 51.3 (best 53.0)  24.5 images/s  data 2%  ETA 1:02:03',
   )
+  assert.match(trainingLine({ ...status, skippedSteps: 2 }, 200), /\(best 53\.0\) {2}2 skipped {2}24\.5 images/)
+  assert.is(trainingLine({ ...status, skippedSteps: 0 }, 200), trainingLine(status, 200))
   assert.is(trainingLine(status, 40), 'epoch 3/80  60/120  loss 1.235')
   for (let width = 10; width < 160; width++) assert.ok(trainingLine(status, width).length <= width, String(width))
   const first = { ...status, losses: { x: 0.5 }, maskRatio: undefined, miou: undefined, bestMiou: undefined }

@@ -80,6 +80,17 @@ test('curves of what a run has, and no others', () => {
   assert.equal(chartsOf([]), [])
 })
 
+test('half precision has a curve of its loss scale, and a card with the steps that were skipped', async () => {
+  const half = [65536, 32768].map((loss_scale, i) => {
+    return { event: 'train', iteration: i + 1, epoch: 0, total_loss: 1, loss_scale, skipped_steps: i }
+  })
+  const scale = chartsOf(half).find(({ id }) => id === 'scale')
+  assert.equal(scale?.series[0]?.values, [65536, 32768])
+  const page = await renderReport({ ...report, events: half })
+  assert.match(page, /<dt>Half precision<\/dt><dd><b>1<small> skipped<\/small><\/b><span>loss scale 32768</)
+  assert.not.match(await renderReport(report), /Half precision/)
+})
+
 test('long curves are averaged', () => {
   const long = Array.from({ length: 2500 }, (_, i) => ({ event: 'train', iteration: i + 1, total_loss: i % 3 }))
   const [loss] = chartsOf(long)

@@ -177,6 +177,7 @@ test('the protocol says all that a score depends on', () => {
   const text = protocolOf({ mode: 'sliding_window', window: 801, flip: true, scales: [0.75, 1], ignoreIndex: 254 })
   assert.match(text, /windows of 801 in steps of 534.*scale 0\.75, 1, each also mirrored.*254/)
   assert.match(protocolOf({ mode: 'center_crop', window: 321 }), /321x321/)
+  assert.match(protocolOf({ mode: 'original', amp: true }), /ignored; in half precision$/)
   assert.equal(parseScales('0.75, 1,1.25'), [0.75, 1, 1.25])
   for (const text of ['', '1,', '0', 'a', '1,99', '-1', 'NaN']) assert.is(parseScales(text), undefined, text)
 })

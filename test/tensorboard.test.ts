@@ -80,6 +80,10 @@ test('lines of the log become the scalars of the PrevMatch code', () => {
     { tag: 'train/iter time', value: 2, step: 19 },
     { tag: 'train/lr', value: 0.5, step: 19 },
   ])
+  assert.equal(scalarsOf('train', { iteration: 3, loss_scale: 32768, skipped_steps: 1 }), [
+    { tag: 'train/loss scale', value: 32768, step: 2 },
+    { tag: 'train/skipped steps', value: 1, step: 2 },
+  ])
   const more = { loss_s1: 1, loss_s2: 2, loss_fp: 3, mask_ratio: 4 }
   const previous = { loss_s1_prev: 5, loss_s2_prev: 7, loss_fp_prev: 8, mask_ratio_prev: 9 }
   const all = scalarsOf('train', { iteration: 1, ...more, ...previous }).map(({ tag, value }) => [tag, value])

@@ -102,6 +102,8 @@ export interface TrainingStatus {
   /** Of the last evaluation and the best one, in percent; undefined before the first. */
   readonly miou?: number | undefined
   readonly bestMiou?: number | undefined
+  /** In half precision. */
+  readonly skippedSteps?: number | undefined
   readonly imagesPerSecond: number
   /** Share of the time spent waiting for data, 0..1. */
   readonly dataShare: number
@@ -125,6 +127,7 @@ export function trainingLine(status: TrainingStatus, width: number): string {
       { text: details.length > 1 ? `(${details.join(', ')})` : '', rank: 9 },
       { text: maskRatio === undefined ? '' : `mask ${percent(maskRatio)}`, rank: 8 },
       { text: miou === undefined ? '' : `mIoU ${miou.toFixed(1)}${best}`, rank: 4 },
+      { text: status.skippedSteps ? `${status.skippedSteps} skipped` : '', rank: 4 },
       { text: `${speed.toFixed(speed < 10 ? 2 : speed < 100 ? 1 : 0)} images/s`, rank: 5 },
       { text: `data ${percent(status.dataShare)}`, rank: 6 },
       { text: `ETA ${status.eta}`, rank: 3 },

@@ -10,6 +10,7 @@ export interface PredictorOptions {
   /** As in `EvaluationOptions`. */
   readonly flip?: boolean | undefined
   readonly scales?: readonly number[] | undefined
+  readonly amp?: boolean | undefined
   /** Larger images are tiled; by default, what the adapter can hold. */
   readonly maxPixels?: number | undefined
 }
@@ -59,8 +60,8 @@ export class Predictor {
     private readonly model: DeepLabV3Plus,
     private readonly options: PredictorOptions = {},
   ) {
-    const { flip = false, scales = [1] } = options
-    this.evaluator = new Evaluator(device, model, { mode: 'original', flip, scales })
+    const { flip = false, scales = [1], amp = false } = options
+    this.evaluator = new Evaluator(device, model, { mode: 'original', flip, scales, amp })
     this.maxPixels = options.maxPixels ?? pixelLimit(device, model.config, scales)
   }
 

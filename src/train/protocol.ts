@@ -2,7 +2,14 @@ import type { EvaluationOptions } from './evaluate.js'
 import { windowStep } from './views.js'
 
 /** In words, how a score comes about: what has to be the same for two scores to be compared. */
-export function protocolOf({ mode, window = 0, flip, scales = [1], ignoreIndex = 255 }: EvaluationOptions): string {
+export function protocolOf({
+  mode,
+  window = 0,
+  flip,
+  scales = [1],
+  ignoreIndex = 255,
+  amp,
+}: EvaluationOptions): string {
   const whole = 'whole images at their own size'
   const crop = `the ${window}x${window} pixels in the middle of each image, or less where it is smaller`
   const windows = `windows of ${window} in steps of ${windowStep(window)}, cut at the border, probabilities added`
@@ -11,5 +18,5 @@ export function protocolOf({ mode, window = 0, flip, scales = [1], ignoreIndex =
   const views = plain
     ? ''
     : `; mean of the probabilities at scale ${scales.join(', ')}${flip ? ', each also mirrored' : ''}`
-  return `${seen}${views}; label ${ignoreIndex} ignored`
+  return `${seen}${views}; label ${ignoreIndex} ignored${amp ? '; in half precision' : ''}`
 }

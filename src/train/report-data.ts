@@ -129,6 +129,10 @@ const plans: readonly Plan[] = [
     curves: [{ label: 'learning rate', color: 'blue', value: field('lr') }],
   },
   {
+    ...{ id: 'scale', title: 'Loss scale', unit: '', event: 'train' },
+    curves: [{ label: 'loss scale', color: 'blue', value: field('loss_scale') }],
+  },
+  {
     ...{ id: 'time', title: 'Time per step', unit: 'ms', event: 'train' },
     curves: [
       { label: 'step', color: 'blue', value: field('seconds', 1000) },

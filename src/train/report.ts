@@ -134,6 +134,9 @@ function cards({ events, config }: Report): string {
     const epoch = (numberOf(train, 'epoch') ?? 0) + 1
     const epochs = typeof config.epochs === 'number' ? ` / ${config.epochs}` : ''
     card('Epoch', `${epoch}<small>${epochs}</small>`, `iteration ${numberOf(train, 'iteration') ?? '?'}`)
+    const skipped = numberOf(train, 'skipped_steps')
+    if (skipped !== undefined)
+      card('Half precision', `${skipped}<small> skipped</small>`, `loss scale ${numberOf(train, 'loss_scale') ?? '?'}`)
     const step = numberOf(train, 'seconds')
     card('Training', clock(trainingSeconds(events)), step === undefined ? '' : `${milliseconds(step)} per step`)
   }

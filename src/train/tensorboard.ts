@@ -166,13 +166,16 @@ const trainTags = {
   'iter time': ({ seconds, data }) =>
     typeof seconds === 'number' && typeof data === 'number' ? seconds - data : undefined,
   lr: ({ lr }) => lr,
+  'loss scale': ({ loss_scale }) => loss_scale,
+  'skipped steps': ({ skipped_steps }) => skipped_steps,
 } satisfies Record<string, (fields: Fields) => unknown>
 
 const mean = (a: unknown, b: unknown) => (typeof a === 'number' && typeof b === 'number' ? (a + b) / 2 : undefined)
 
 /**
  * The scalars of a line of log.jsonl under the names and at the steps of the PrevMatch code: `train/Total loss` … by
- * iteration counted from 0, `eval/mIoU` and `eval/<class>_IoU` in percent by epoch counted from 0. `train/lr` is added.
+ * iteration counted from 0, `eval/mIoU` and `eval/<class>_IoU` in percent by epoch counted from 0. `train/lr` is added, and
+ * in half precision `train/loss scale` and `train/skipped steps`.
  * @param classNames names of the classes; a class without one is shown by its index
  */
 export function scalarsOf(event: string, fields: Fields, classNames: readonly string[] = []): Scalar[] {

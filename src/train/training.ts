@@ -311,7 +311,7 @@ function describe(
     `${config.method}: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images, ` +
       `${config.nclass} classes; ${(parameters / 1e6).toFixed(2)} M parameters; ${lastIteration} iterations of ` +
       `${config.epochs} epochs x ${trainer.options.iterationsPerEpoch}; ` +
-      `${Math.round(trainer.memory.planned / 2 ** 20)} MiB for a step`,
+      `${Math.round(trainer.memory.planned / 2 ** 20)} MiB for a step${trainer.options.amp ? ' in half precision' : ''}`,
   )
 }
 
@@ -500,6 +500,7 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
         bestMiou: state.iteration > 0 ? state.bestMiou : undefined,
         imagesPerSecond: images / times.seconds,
         dataShare: times.data / times.seconds,
+        skippedSteps: result.skipped_steps,
         eta,
       }
       return trainingLine(status, width)
