@@ -712,7 +712,7 @@ const shaderFolder = new URL('../../shaders/', import.meta.url)
 for (const file of readdirSync(shaderFolder).filter((name) => name.endsWith('.wgsl'))) {
   const code = readFileSync(new URL(file, shaderFolder), 'utf8')
   const features = [...code.matchAll(/^enable (\w+);/gm)].map(([, name]) =>
-    name === 'f16' ? 'shader-f16' : (name ?? ''),
+    name === 'f16' ? 'shader-f16' : (name ?? '').replaceAll('_', '-'),
   )
   const missing = features.filter((name) => !opened?.gpu.features.has(name))
   const shaderTest = skipUnless(

@@ -1,5 +1,5 @@
 import type { Choose } from './lower.js'
-import type { AdapterTraits } from './op.js'
+import type { AdapterTraits, MatrixShape } from './op.js'
 import type { Trace } from './rewrite.js'
 import type { Recorder } from './timestamps.js'
 
@@ -66,13 +66,16 @@ export class Device {
     readonly gpu: GPUDevice,
     readonly adapter: AdapterSummary,
     private readonly waitFor: Wait = awaitPlainly,
+    matrixShapes: readonly MatrixShape[] = [],
   ) {
     const { subgroupMinSize = 0, subgroupMaxSize = 0 } = gpu.adapterInfo
+    const hasMatrices = matrixShapes.length > 0 && matrixFeatures.every((feature) => gpu.features.has(feature))
     const fixed = gpu.features.has('subgroups') && subgroupMinSize === subgroupMaxSize
     this.traits = {
       software: adapter.software,
       half: gpu.features.has('shader-f16'),
       subgroupSize: fixed ? subgroupMinSize : 0,
+      matrixUnits: hasMatrices ? { shapes: matrixShapes, lanes: subgroupMaxSize } : undefined,
       maxStorageBuffers: gpu.limits.maxStorageBuffersPerShaderStage,
       maxWorkgroupStorage: gpu.limits.maxComputeWorkgroupStorageSize,
     }
@@ -241,8 +244,27 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
+/** What kernels for matrix units enable. Dawn alone has the last one, which is not in WebGPU yet. */
+const matrixFeatures = ['subgroups', 'shader-f16', 'chromium-experimental-subgroup-matrix'] as GPUFeatureName[]
+
 /** The features that kernels can use, asked for where the adapter has them. */
-export const usefulFeatures: readonly GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query']
+export const usefulFeatures: readonly GPUFeatureName[] = [...matrixFeatures, 'timestamp-query']
+
+/** How Dawn tells what its matrix units compute. */
+interface MatrixConfig extends MatrixShape {
+  readonly componentType: string
+  readonly resultComponentType: string
+}
+
+/** Products of f16 that are added up in f32, the largest first. */
+function matrixShapesOf({ info }: GPUAdapter): MatrixShape[] {
+  const configs: Iterable<MatrixConfig> =
+    (info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> }).subgroupMatrixConfigs ?? []
+  return [...configs]
+    .filter(({ componentType, resultComponentType }) => componentType === 'f16' && resultComponentType === 'f32')
+    .map(({ M, N, K }) => ({ M, N, K }))
+    .sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K)
+}
 
 /** Opens an adapter with its own limits instead of WebGPU's defaults, and the features that kernels can use. */
 export async function openDevice(adapter: GPUAdapter, summary: AdapterSummary, wait?: Wait): Promise<Device> {
@@ -254,7 +276,7 @@ export async function openDevice(adapter: GPUAdapter, summary: AdapterSummary, w
   }
   const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
   const gpu = await adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
-  return new Device(gpu, summary, wait)
+  return new Device(gpu, summary, wait, matrixShapesOf(adapter))
 }
 
 /** What an adapter says of itself. */

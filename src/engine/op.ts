@@ -2,6 +2,21 @@ import type { Expr } from './expr.js'
 import type { Tensor } from './graph.js'
 import type { Shape, Spec } from './shape.js'
 
+/** A product that matrix units compute at once: M x K by K x N. */
+export interface MatrixShape {
+  readonly M: number
+  readonly N: number
+  readonly K: number
+}
+
+/** Units that multiply matrices of f16 and add up in f32, a subgroup at a time. */
+export interface MatrixUnits {
+  /** The largest first. */
+  readonly shapes: readonly MatrixShape[]
+  /** Lanes of the largest subgroups. */
+  readonly lanes: number
+}
+
 /** What a kernel may know of the adapter it will run on. */
 export interface AdapterTraits {
   /** A driver that runs on the CPU, such as lavapipe or SwiftShader. */
@@ -10,6 +25,8 @@ export interface AdapterTraits {
   readonly half: boolean
   /** Lanes of a subgroup where the adapter has subgroups of one fixed size, else 0. */
   readonly subgroupSize: number
+  /** Absent where the adapter has none. */
+  readonly matrixUnits?: MatrixUnits | undefined
   readonly maxStorageBuffers: number
   readonly maxWorkgroupStorage: number
 }

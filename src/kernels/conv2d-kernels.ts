@@ -12,6 +12,7 @@ import {
 } from '../engine/op.js'
 import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
+import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
 import { convTilings, type Product, slicesFor, type Tiling, weightGradTilings } from './conv2d-tiles.js'
 import { storeThrough } from './epilogue.js'
 import { shader } from './shaders.js'
@@ -98,7 +99,8 @@ export function convCandidates(
     extents: [read[2], inputGrad ? read[2] : channels],
     types,
   }
-  return convTilings(product, inputGrad, adapter).map((tiling) => {
+  const matrix = convMatrixTilings(product, inputGrad, adapter)
+  return inOrder(adapter, matrix, convTilings(product, inputGrad, adapter)).map((tiling) => {
     const [x, layers] = flatGrid(ceilDiv(pixels, tiling.rows))
     const dispatch = {
       label,
@@ -153,13 +155,18 @@ export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adap
     const kernel = { name: 'direct', shader: 'conv_grouped_weight_grad', changes, slices } as const
     return [sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)]
   }
-  return weightGradTilings(product, adapter).map((tiling) => {
-    // The kernels in workgroup memory fill the channels of each tap up to whole vectors.
-    const filled = tiling.name === 'subgroup' ? rows : g.kh * g.kw * ceilDiv(g.xChannels, 4) * 4
-    const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
-    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target)
-  })
+  return inOrder(adapter, weightGradMatrixTilings(product, adapter), weightGradTilings(product, adapter)).map(
+    (tiling) => {
+      const filled = g.kh * g.kw * ceilDiv(g.xChannels, tiling.filling) * tiling.filling
+      const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
+      return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target)
+    },
+  )
 }
+
+/** Matrix units come first, except those that a CPU imitates. */
+const inOrder = ({ software }: AdapterTraits, matrix: readonly Tiling[], others: readonly Tiling[]): Tiling[] =>
+  software ? [...others, ...matrix] : [...matrix, ...others]
 
 const together = (a: Specialization, b: Specialization): Specialization => ({
   constants: { ...a.constants, ...b.constants },
@@ -177,7 +184,7 @@ interface Target {
 
 /** A product, or its slices, each of which is written apart, and then their sum in order. */
 function sliceSums(
-  tiling: Omit<Tiling, 'rows' | 'columns'>,
+  tiling: Pick<Tiling, 'name' | 'shader' | 'changes' | 'slices'>,
   dispatch: Pick<Dispatch, 'label' | 'uniforms' | 'grid'>,
   { extents, type: U, epilogue }: Target,
 ): Candidate {

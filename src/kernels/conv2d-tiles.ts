@@ -27,6 +27,8 @@ export interface Tiling {
   /** What one workgroup owns. */
   readonly rows: number
   readonly columns: number
+  /** The channels of each tap of a weight gradient are filled up to a multiple. */
+  readonly filling: number
   /** Parts of the sums that are computed apart, and then added up in order. */
   readonly slices: number
   /** Whether the kernel wants the weights of an input gradient with their last two axes exchanged. */
@@ -59,7 +61,7 @@ function subgroupTile(
     constants: { ...fixed, P, N, CHANNELS: C, ...(rowLanes === undefined ? {} : { [rowLanes]: R }) },
     aliases: { A, B, V: `vec${Math.max(2, N)}f` },
   }
-  return { name: 'subgroup', shader, changes, rows: P * R, columns: N * C }
+  return { name: 'subgroup', shader, changes, rows: P * R, columns: N * C, filling: 1 }
 }
 
 /** Loads four elements at once where every row of a buffer is a whole number of them. */
@@ -121,17 +123,20 @@ function workgroupTilesFor(product: Product, adapter: AdapterTraits): WorkgroupT
       (tile.rows <= 32 || tile.rows < 2 * product.rows) &&
       storageOf(tile) <= adapter.maxWorkgroupStorage,
   )
-  const enough = (tile: WorkgroupTile) => {
-    const tiles = tilesIn(product, tile)
-    return tiles * (product.long ? slicesFor(tiles, product.terms, adapter) : 1) >= busyWorkgroups(adapter)
-  }
   // The largest are for adapters that prove to be faster with them.
   const modest = fitting.filter(({ rows }) => rows <= 64)
-  const best = modest.find(enough) ?? modest.at(-1)
+  const best = modest.find((tile) => isBusy(product, tile, adapter)) ?? modest.at(-1)
   return best ? [best, ...fitting.filter((tile) => tile !== best)] : []
 }
 
-const sliced = (product: Product, tiling: Unsliced, adapter: AdapterTraits): Tiling => ({
+/** Whether a tile, and slices of long sums, give an adapter enough workgroups. */
+export function isBusy(product: Product, tile: { rows: number; columns: number }, adapter: AdapterTraits): boolean {
+  const tiles = tilesIn(product, tile)
+  return tiles * (product.long ? slicesFor(tiles, product.terms, adapter) : 1) >= busyWorkgroups(adapter)
+}
+
+/** A tiling with as many slices of the sums as keep an adapter busy. */
+export const sliced = (product: Product, tiling: Unsliced, adapter: AdapterTraits): Tiling => ({
   ...tiling,
   slices: slicesFor(tilesIn(product, tiling), product.terms, adapter),
 })
@@ -166,7 +171,7 @@ export function convTilings(product: Product, inputGrad: boolean, adapter: Adapt
   return tilings(product, adapter, subgroups, ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY, C: columns / TX / 4, INPUT_GRAD: inputGrad }
     const changes = { constants, ...vectorLoads(product, ['a', 'w']) }
-    return { name: `workgroup ${rows}x${columns}`, shader: 'conv_workgroup', changes, rows, columns }
+    return { name: `workgroup ${rows}x${columns}`, shader: 'conv_workgroup', changes, rows, columns, filling: 4 }
   })
 }
 
@@ -176,6 +181,13 @@ export function weightGradTilings(product: Product, adapter: AdapterTraits): Til
   return tilings(product, adapter, [subgroup], ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY / 4, C: columns / TX / 4 }
     const changes = { constants, ...vectorLoads(product, ['x', 'dy']) }
-    return { name: `workgroup ${rows}x${columns}`, shader: 'conv_weight_grad_workgroup', changes, rows, columns }
+    return {
+      name: `workgroup ${rows}x${columns}`,
+      shader: 'conv_weight_grad_workgroup',
+      changes,
+      rows,
+      columns,
+      filling: 4,
+    }
   })
 }

@@ -1,0 +1,123 @@
+// Kernels for matrix units, where an adapter has them: every convolution and product of the table in half precision, with
+// each shape of the units and each tile.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type Choose, candidatesOf } from '#dist/engine/lower.js'
+import { findAdapters, open } from '#dist/engine/node.js'
+import type { Data } from '#dist/engine/shape.js'
+import { conv2d } from '#dist/kernels/conv2d.js'
+import { matmul } from '#dist/kernels/matmul.js'
+import { add, relu } from '#dist/kernels/pointwise.js'
+import { body, type Case, normal } from './cases/case.js'
+import { cases } from './cases.js'
+import { compareGradients, compareOutputs, compareRuns, type Prepared, prepare, runCase } from './check.js'
+import * as reference from './reference.js'
+import { skipUnless } from './skip.js'
+
+const device = (await findAdapters()).length > 0 ? await open() : undefined
+const units = device?.traits.matrixUnits
+const matrixTest = skipUnless(units !== undefined, 'there is no adapter with matrix units for f16')
+
+/** What a kernel stores passes through a formula, in slices as well. */
+const withFormula = (k: number): Case => ({
+  ...body({
+    inputs: { a: normal([6, k]), b: normal([k, 20]), bias: normal([20]) },
+    run: (t) => ({ out: relu(add(matmul(t.a, t.b), t.bias)) }),
+    reference: ({ a, b, bias }) => {
+      const { shape, data } = reference.matmul(a, b)
+      return { out: { shape, data: data.map((value, i) => Math.max(0, value + (bias.data[i % 20] ?? 0))) } }
+    },
+    terms: k,
+  }),
+  op: 'matmul',
+  name: `with bias and relu, sums of ${k}`,
+})
+
+/** Ones that are too far apart for the units to add them up among themselves: a sum in f16 ends at 2048. */
+const apart = 32
+const ones = 24_000
+const manyOnes: Case = {
+  ...body({
+    inputs: {
+      x: { spec: normal([1, 1, 1, ones * apart]).spec, draw: () => everyNth(ones * apart) },
+      w: { spec: normal([1, 1, ones * apart, 1]).spec, draw: () => everyNth(ones * apart) },
+    },
+    run: (t) => ({ out: conv2d(t.x, t.w) }),
+    reference: () => ({ out: { shape: [1, 1, 1, 1], data: Float64Array.of(ones) } }),
+    exact: true,
+  }),
+  op: 'conv2d',
+  name: 'sums of many ones, exactly',
+}
+const everyNth = (count: number) => new Float32Array(count).map((_, i) => (i % apart === 0 ? 1 : 0))
+
+const rows = [
+  ...cases.filter(({ op, name }) => /^(conv2d|matmul)/.test(op) && !/groups|depthwise/.test(name)),
+  withFormula(33),
+  withFormula(515),
+  manyOnes,
+]
+
+/** Operators and kernels that were tried, and their dispatches. */
+const tried = new Set<string>()
+
+/** Chooses the k-th kernel on matrix units, or the last one; tells how many there are. */
+function matrixKernel(k: number): { choose: Choose; count: () => number } {
+  let count = 0
+  const choose: Choose = (node, own) => {
+    if (!device || !/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
+    const candidates = candidatesOf(node, device.traits).filter(({ name }) => name.startsWith('matrix '))
+    const chosen = candidates[Math.min(k, candidates.length - 1)]
+    if (!chosen) throw new Error(`${node.op?.name} has no kernel for matrix units`)
+    count = Math.max(count, candidates.length)
+    tried.add(`${node.op?.name}, ${chosen.name}, ${chosen.dispatches.length}`)
+    return chosen
+  }
+  return { choose, count: () => count }
+}
+
+/** Weight gradients are stored as they were added up, in f32. */
+const storedWide = (prepared: Prepared): Prepared =>
+  prepared.row.op === 'conv2dWeightGrad' ? { ...prepared, half: false } : prepared
+
+for (const row of rows) {
+  matrixTest(`${row.op}: ${row.name}`, async () => {
+    if (!device) throw new Error('unreachable: the test is skipped without a device')
+    const prepared = prepare(row, true)
+    let first: Map<string, Data> | undefined
+    for (let k = 0, kernels = 1; k < kernels; k++) {
+      const { choose, count } = matrixKernel(k)
+      // Without fusion, so that each operator stores its own result.
+      const results = await runCase(device, prepared, { choose, optimize: false })
+      kernels = count()
+      compareOutputs(storedWide(prepared), results, `kernel ${k}`)
+      first ??= results
+      compareRuns(prepared, first, results, `with kernel ${k}`)
+    }
+    if (first) compareGradients(prepared, first)
+    const fused = await runCase(device, prepared, { choose: matrixKernel(0).choose })
+    compareOutputs(prepared, fused, 'fused')
+    compareRuns(prepared, fused, first ?? fused, 'without fusion')
+  })
+}
+
+matrixTest('every shape of the units was tried, every tile, and slices of the sums', () => {
+  const all = [...tried].sort()
+  const some = (pattern: RegExp) =>
+    assert.ok(
+      all.some((name) => pattern.test(name)),
+      `${pattern}: ${all.join('; ')}`,
+    )
+  for (const { M, N, K } of units?.shapes ?? []) some(new RegExp(`matrix ${M}x${N}x${K},`))
+  for (const op of ['conv2d', 'conv2dInputGrad', 'conv2dWeightGrad', 'matmul']) {
+    for (const tile of ['32x32', '32x64', '64x32', '64x64']) some(new RegExp(`^${op},.* ${tile} by`))
+    some(new RegExp(`^${op},.* 2$`))
+  }
+  for (const tile of ['128x64', '128x128']) some(new RegExp(`^conv2d,.* ${tile} by`))
+  some(/^matmul\+.*, 1$/)
+  some(/^matmul\+.*, 2$/)
+})
+
+test.after(() => device?.destroy())
+
+test.run()
