@@ -4,8 +4,9 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Choose, candidatesOf } from '#dist/engine/lower.js'
 import { findAdapters, open } from '#dist/engine/node.js'
-import type { Data } from '#dist/engine/shape.js'
+import { type Data, spec } from '#dist/engine/shape.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
+import { type ConvGeometry, convCandidates, weightGradCandidates } from '#dist/kernels/conv2d-kernels.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { add, relu } from '#dist/kernels/pointwise.js'
 import { body, type Case, normal } from './cases/case.js'
@@ -117,6 +118,47 @@ matrixTest('every shape of the units was tried, every tile, and slices of the su
   some(/^matmul\+.*, 1$/)
   some(/^matmul\+.*, 2$/)
 })
+
+/** Units of NVIDIA, AMD and Intel, and others. Whether the adapter has them is asked when a pipeline is made. */
+const others = [
+  { shape: { M: 16, N: 16, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 8, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 8, K: 8 }, lanes: 32 },
+  { shape: { M: 16, N: 16, K: 16 }, lanes: 64 },
+  { shape: { M: 8, N: 16, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 16, K: 32 }, lanes: 32 },
+  { shape: { M: 32, N: 32, K: 16 }, lanes: 32 },
+]
+
+for (const { shape, lanes } of others) {
+  matrixTest(`shaders for matrices of ${shape.M}x${shape.N}x${shape.K} and ${lanes} lanes are valid`, async () => {
+    if (!device) throw new Error('unreachable: the test is skipped without a device')
+    const traits = { ...device.traits, software: false, matrixUnits: { shapes: [shape], lanes } }
+    for (const channels of [256, 257]) {
+      const sizes = { n: 8, xHeight: 81, xWidth: 81, xChannels: channels, yHeight: 81, yWidth: 81, yChannels: channels }
+      const g: ConvGeometry = { ...sizes, kh: 3, kw: 3, stride: 1, padding: 1, dilation: 1, groups: 1 }
+      const map = spec([8, 81, 81, channels], 'f16')
+      const w = spec([3, 3, channels, channels], 'f16')
+      const candidates = [
+        ...convCandidates('forward', g, { factors: [map, w], result: map }, traits),
+        ...convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits),
+        ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits),
+      ].filter(({ name }) => name.startsWith('matrix '))
+      assert.ok(candidates.length >= 3)
+      for (const { name, dispatches } of candidates) {
+        const [product] = dispatches
+        const { messages } = await device.gpu.createShaderModule({ code: product?.source ?? '' }).getCompilationInfo()
+        assert.equal(
+          messages.map(({ message }) => message),
+          [],
+          `${product?.label}, ${name}`,
+        )
+        const threads = /by (\d)/.exec(name)
+        assert.ok(Number(threads?.[1]) * lanes <= device.gpu.limits.maxComputeInvocationsPerWorkgroup)
+      }
+    }
+  })
+}
 
 test.after(() => device?.destroy())
 

@@ -21,6 +21,12 @@ const matrixTiles: readonly MatrixTile[] = [
   { rows: 32, columns: 32, SY: 2, SX: 2 },
 ]
 
+/** Of one subgroup, for units whose matrices, or subgroups, are too large for the others. */
+const undividedTiles: readonly MatrixTile[] = [
+  { rows: 64, columns: 64, SY: 1, SX: 1 },
+  { rows: 32, columns: 32, SY: 1, SX: 1 },
+]
+
 /** Threads of a workgroup that every adapter starts. */
 const maxThreads = 256
 
@@ -68,15 +74,17 @@ type MatrixShader = Pick<Tiling, 'shader'> & {
 function tilingsOf(shape: MatrixShape, lanes: number, product: Product, own: MatrixShader, adapter: AdapterTraits) {
   const { M, N, K } = shape
   const DEPTH = depthOf(shape, own.terms)
-  const fitting = matrixTiles.filter(
-    (tile) =>
-      tile.rows % (tile.SY * M) === 0 &&
-      tile.columns % (tile.SX * N) === 0 &&
-      tile.SY * tile.SX * lanes <= maxThreads &&
-      (tile.rows <= 32 || tile.rows < 2 * product.rows) &&
-      (tile.columns <= 32 || tile.columns < 2 * product.columns) &&
-      storageOf(tile, shape, DEPTH) <= adapter.maxWorkgroupStorage,
-  )
+  // Matrices begin at whole groups.
+  if ([M, N, K].some((extent) => extent % group !== 0) || DEPTH % K !== 0) return []
+  const fits = (tile: MatrixTile) =>
+    tile.rows % (tile.SY * M) === 0 &&
+    tile.columns % (tile.SX * N) === 0 &&
+    tile.SY * tile.SX * lanes <= maxThreads &&
+    (tile.rows <= 32 || tile.rows < 2 * product.rows) &&
+    (tile.columns <= 32 || tile.columns < 2 * product.columns) &&
+    storageOf(tile, shape, DEPTH) <= adapter.maxWorkgroupStorage
+  const divided = matrixTiles.filter(fits)
+  const fitting = divided.length > 0 ? divided : undividedTiles.filter(fits)
   const best = fitting.find((tile) => isBusy(product, tile, adapter)) ?? fitting.at(-1)
   const ordered = best ? [best, ...fitting.filter((tile) => tile !== best)] : []
   return ordered.map(({ rows, columns, SY, SX }): Tiling => {
