@@ -14,6 +14,7 @@ import { sum } from '#dist/kernels/reduce.js'
 import { stages } from '#dist/models/stages.js'
 import { type RunOptions, runTrajectory } from './golden-trajectory.js'
 import { nullDevice } from './null-device.js'
+import { skipUnless } from './skip.js'
 
 const device = await open()
 test.after(() => device.destroy())
@@ -89,12 +90,20 @@ test('without a stage nothing changes', () => {
   assert.equal(ids(recompute(trace, () => undefined)), ids(trace))
 })
 
-for (const method of ['supervised', 'prevmatch'] as const) {
-  test(`${method}: four steps with checkpointed stages give the same bits as without, in less memory`, async () => {
+const halfTest = skipUnless(device.traits.half, 'the adapter has no shader-f16')
+const kinds = [
+  { method: 'supervised', amp: false },
+  { method: 'prevmatch', amp: false },
+  { method: 'prevmatch', amp: true },
+] as const
+
+for (const { method, amp } of kinds) {
+  const name = `${method}${amp ? ' in half precision' : ''}`
+  const register = amp ? halfTest : test
+  register(`${name}: four steps with checkpointed stages give the same bits as without, in less memory`, async () => {
     const run = async (settings: RunOptions['settings']) => {
-      const { rows, model, trainer } = await runTrajectory(device, 'test/fixtures/pascal', {
-        settings: { method, ...settings },
-      })
+      const options = { amp, settings: { method, ...settings } }
+      const { rows, model, trainer } = await runTrajectory(device, 'test/fixtures/pascal', options)
       const values = [await model.store.readAll(), await trainer.velocities.readAll()]
       const { live } = trainer.memory
       trainer.destroy()
