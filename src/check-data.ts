@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-import { renameSync, writeFileSync } from 'node:fs'
 import { Command, InvalidArgumentError } from 'commander'
 import { runCommand } from './command.js'
 import { type Config, loadConfig } from './train/config.js'
 import { type DataReport, reportOf, showReport } from './train/data-report.js'
 import { readList, type Sample } from './train/dataset.js'
 import { UserError } from './train/error.js'
+import { writeAtomically } from './train/files.js'
 import { inspectSamples } from './train/inspect.js'
 import { labelRules } from './train/label.js'
 import { duration } from './train/log.js'
@@ -122,8 +122,7 @@ await runCommand(async () => {
   const reports = await check(loadConfig(options.config, [...options.set, ...overrides]), options)
   const all = Object.values(reports)
   if (options.json !== undefined) {
-    writeFileSync(`${options.json}.tmp`, `${JSON.stringify(reports, null, 2)}\n`)
-    renameSync(`${options.json}.tmp`, options.json)
+    writeAtomically(options.json, [Buffer.from(`${JSON.stringify(reports, null, 2)}\n`)])
   }
   const images = all.reduce((sum, report) => sum + report.images, 0)
   const wrong = all.reduce((sum, { problems, strays }) => sum + problems.length + strays.length, 0)

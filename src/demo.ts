@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
@@ -16,6 +15,7 @@ import { loadCheckpoint } from './train/checkpoint.js'
 import { type Config, loadConfig } from './train/config.js'
 import { evaluationSamples, readList } from './train/dataset.js'
 import { Evaluator } from './train/evaluate.js'
+import { writeAtomically } from './train/files.js'
 import { createDisplay } from './train/live-line.js'
 import { duration } from './train/log.js'
 import { train } from './train/training.js'
@@ -61,7 +61,7 @@ async function writeSheet(
     rows.push({ image: image.data, truth: label.data, predictions: columns })
   }
   const captions = Object.fromEntries(methods.map((name) => [name, `mIoU ${mious[name].toFixed(1)}`]))
-  writeFileSync(path, await contactSheet(rows, { size: scenes.size, classNames, palette, captions }).png())
+  writeAtomically(path, [await contactSheet(rows, { size: scenes.size, classNames, palette, captions }).png()])
 }
 
 const command = new Command('demo')

@@ -24,8 +24,13 @@ const available = (await findAdapters()).length > 0
 const device = available ? await open() : undefined
 const halfTest = skipUnless(device?.traits.half === true, 'there is no adapter with shader-f16')
 
-/** Of the many shapes of convolutions, those that differ in how elements are loaded and stored. */
-const isChosen = ({ op, name }: Case) => op !== 'conv2d' || /^1x1|tiles|odd|12 channels|groups|depthwise$/.test(name)
+/**
+ * Of the many shapes of convolutions, those that differ in how elements are loaded and stored. The CPU driver takes half a
+ * second for a million products in f16: of the two largest shapes smaller ones have every part.
+ */
+const isChosen = ({ op, name }: Case) =>
+  op !== 'conv2d' ||
+  (/^1x1|tiles|odd|12 channels|groups|depthwise$/.test(name) && !/several tiles|512 channels/.test(name))
 
 /** Without those whose results f16 cannot hold, and what updates parameters, which stay f32. */
 const rows = cases.filter(

@@ -32,12 +32,15 @@ export class RunError extends Error {
   }
 }
 
+/** What the system says of a file or folder, whose name its message has. */
+const isOfSystem = (error: unknown): boolean => error instanceof Error && 'syscall' in error && 'path' in error
+
 /** How a command ends that throws `error`. */
 export function endingOf(error: unknown): Ending {
   if (error instanceof RunError) return error.ending
   if (error instanceof DeviceLostError) return 'deviceLost'
   if (error instanceof OutOfMemoryError) return 'outOfMemory'
-  return error instanceof UserError || error instanceof BindingLimitError ? 'userError' : 'fault'
+  return error instanceof UserError || error instanceof BindingLimitError || isOfSystem(error) ? 'userError' : 'fault'
 }
 
 /** The error that ends a run, with where it can go on; mistakes of the user's and faults of the program as they are. */

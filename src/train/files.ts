@@ -143,8 +143,13 @@ function keepAs(path: string, before: string): void {
 export function makeFolder(path: string): void {
   try {
     mkdirSync(path, { recursive: true })
-  } catch (error) {
-    throw new WriteError(path, reasonOf(error))
+  } catch {
+    try {
+      // Of a read-only file system the recursive call says that there is no such folder.
+      mkdirSync(path)
+    } catch (error) {
+      throw new WriteError(path, reasonOf(error))
+    }
   }
 }
 

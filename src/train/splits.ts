@@ -1,7 +1,8 @@
-import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, renameSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { readEntries } from './dataset.js'
-import { UserError } from './error.js'
+import { UserError, WriteError } from './error.js'
+import { makeFolder, reasonOf, removeQuietly, writeAtomically } from './files.js'
 import { type Pair, pairFolders } from './folders.js'
 import { inspectSamples } from './inspect.js'
 import { mostValues } from './inspect-worker.js'
@@ -175,7 +176,7 @@ function line({ image, label }: Pair): string {
 
 /**
  * Writes lists into a folder, all of them or none.
- * @throws UserError where one is there already, unless `overwrite` is set
+ * @throws UserError where one is there already, unless `overwrite` is set, or one cannot be written
  */
 export function writeLists(lists: ReadonlyMap<string, readonly Pair[]>, out: string, overwrite: boolean): void {
   for (const name of lists.keys()) {
@@ -184,7 +185,20 @@ export function writeLists(lists: ReadonlyMap<string, readonly Pair[]>, out: str
     }
   }
   const texts = [...lists].map(([name, pairs]) => [name, pairs.map((pair) => `${line(pair)}\n`).join('')] as const)
-  mkdirSync(out, { recursive: true })
-  for (const [name, text] of texts) writeFileSync(join(out, `${name}.tmp`), text)
-  for (const [name] of texts) renameSync(join(out, `${name}.tmp`), join(out, name))
+  makeFolder(out)
+  const temporary = (name: string) => join(out, `.${name}.new`)
+  try {
+    for (const [name, text] of texts) writeAtomically(temporary(name), [Buffer.from(text)])
+    for (const [name] of texts) rename(temporary(name), join(out, name))
+  } finally {
+    for (const [name] of texts) removeQuietly(temporary(name))
+  }
+}
+
+function rename(from: string, to: string): void {
+  try {
+    renameSync(from, to)
+  } catch (error) {
+    throw new WriteError(to, reasonOf(error))
+  }
 }

@@ -5,9 +5,12 @@ type Paths = (...args: readonly unknown[]) => string
 
 /**
  * For modules that are loaded with `node --import` before a command: `before` is called before each change of a file whose
- * path matches, with the name of the operation; for a write when half of it is done.
+ * path matches, with the name of the operation, for a new name also with the old one; for a write when half of it is done.
  */
-export function beforeChanges(matches: (path: string) => boolean, before: (operation: string, path: string) => void) {
+export function beforeChanges(
+  matches: (path: string) => boolean,
+  before: (operation: string, path: string, from?: string) => void,
+) {
   const paths = new Map<unknown, string>()
   const ofHandle: Paths = (handle) => paths.get(handle) ?? ''
   const first: Paths = (path) => String(path)
@@ -19,7 +22,7 @@ export function beforeChanges(matches: (path: string) => boolean, before: (opera
     const original = fs[name] as (...args: unknown[]) => unknown
     const wrapped = (...args: unknown[]) => {
       const path = of(...args)
-      if (matches(path)) before(name, path)
+      if (matches(path)) before(name, path, of === second ? first(...args) : undefined)
       return original(...args)
     }
     Object.assign(fs, { [name]: wrapped })
