@@ -6,17 +6,19 @@ import * as assert from 'uvu/assert'
 import { readSafetensors } from '#dist/train/safetensors.js'
 import { tinyData } from './tiny-run.js'
 
-const { folder, trainArgs, trainInto, remove } = await tinyData('faults')
+const { folder, config, trainArgs, trainInto, remove } = await tinyData('faults')
 test.after(remove)
 
 const latestOf = (name: string) => join(folder, name, 'latest.safetensors')
 
-/** Trains with a fault of test/faults. A run that hangs has no exit code. */
-function trainWith(fault: string, into: string, ...args: string[]) {
-  const command = ['--import', `./build/test/faults/${fault}.js`, 'dist/train.js', ...trainArgs(into, ...args)]
+/** Runs a command with a fault of test/faults. One that hangs has no exit code. */
+function runWith(fault: string, name: string, args: readonly string[]) {
+  const command = ['--import', `./build/test/faults/${fault}.js`, `dist/${name}.js`, ...args]
   const { status, stdout, stderr } = spawnSync(process.execPath, command, { encoding: 'utf8', timeout: 60_000 })
   return { code: status, stdout, errors: linesOf(stderr) }
 }
+
+const trainWith = (fault: string, into: string, ...args: string[]) => runWith(fault, 'train', trainArgs(into, ...args))
 
 const linesOf = (text: string): string[] =>
   text.split('\n').filter((line) => line !== '' && !line.startsWith('Warning: '))
@@ -64,6 +66,14 @@ test('a device that is lost before the first checkpoint says how to begin again'
   const line = onlyLine(errors)
   assert.match(line, /there is no checkpoint to go back to; to begin again: node dist\/train\.js .*'.*lost early'/)
   assert.match(line, / --overwrite$/)
+})
+
+test('a device that is lost during an evaluation ends it, and nothing is written', () => {
+  const args = ['--config', config, '--ckpt-path', latestOf('whole'), '--out', join(folder, 'scores')]
+  const { code, errors } = runWith('lose-device-evaluating', 'evaluate', args)
+  assert.is(code, 3, errors.join('\n'))
+  assert.match(onlyLine(errors), /^error: the GPU device was lost/)
+  assert.not(existsSync(join(folder, 'scores')))
 })
 
 test('memory that is not there ends the run with what needs it, before anything is written', () => {

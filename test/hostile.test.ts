@@ -274,11 +274,22 @@ test('through the commands: exit code 1, one line, nothing written', () => {
   const bomb = fileOf(`lr: ${'['.repeat(10_000)}`, 'bomb.yaml')
   const aliases = fileOf('a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b]', 'aliases.yaml')
   const escaping = fileOf('../../etc/passwd\n/etc/passwd\n', 'escaping.txt')
-  const good = fileOf(
-    `nclass: 2\ncrop_size: 9\nepochs: 1\nbatch_size: 1\nlr: 1\ndata_root: ${folder}\nlabeled_id_path: ${escaping}\n` +
-      `unlabeled_id_path: ${escaping}\nval_id_path: ${escaping}`,
-    'good.yaml',
-  )
+  const config = (list: string, name: string) =>
+    fileOf(
+      `nclass: 2\ncrop_size: 9\nepochs: 1\nbatch_size: 1\nlr: 1\ndata_root: ${folder}\nlabeled_id_path: ${list}\n` +
+        `unlabeled_id_path: ${list}\nval_id_path: ${list}`,
+      name,
+    )
+  const good = config(escaping, 'good.yaml')
+  const photo = fileOf(encode({ width: 2, height: 2, channels: 3, data: new Uint8Array(12) }), 'photo.png')
+  const [whole, hidden] = [ihdr(2, 2, 8, 0), idat(Buffer.alloc(2 ** 28))]
+  fileOf(pngOf([whole, hidden, iend]), 'label.png')
+  fileOf(pngOf([ihdr(60_000, 60_000, 8, 2), hidden, iend]), 'huge.png')
+  const unfolding = config(fileOf('photo.png label.png\n', 'unfolding.txt'), 'unfolding.yaml')
+  const huge = config(fileOf('huge.png label.png\n', 'huge.txt'), 'huge.yaml')
+  const claims = Buffer.alloc(8)
+  claims.writeBigUInt64LE(2n ** 60n)
+  const weights = fileOf(claims, 'claims.safetensors')
   const pth = 'test/fixtures/checkpoint/hostile_system.pth'
   for (const [script, args, pattern] of [
     ['convert.js', [pth, join(out, 'x.safetensors')], /posix\.system/],
@@ -286,6 +297,11 @@ test('through the commands: exit code 1, one line, nothing written', () => {
     ['check-data.js', ['--config', aliases], /alias/],
     ['check-data.js', ['--config', good], /line 1: .*passwd is outside of data_root/],
     ['train.js', ['--config', good, '--save-path', out], /line 1: .*passwd is outside of data_root/],
+    ['train.js', ['--config', unfolding, '--save-path', out], /label\.png: it has more data than its pixels need/],
+    ['train.js', ['--config', huge, '--save-path', out], /huge\.png.*pixel limit/],
+    ['evaluate.js', ['--config', unfolding, '--ckpt-path', pth, '--out', out], /posix\.system/],
+    ['evaluate.js', ['--config', unfolding, '--ckpt-path', weights, '--out', out], /header claims/],
+    ['predict.js', ['--images', photo, '--ckpt-path', weights, '--out', out], /header claims/],
     ['split.js', ['--list', escaping, '--data-root', folder, '--labeled', '1', '--out', out], /outside of data_root/],
   ] as const) {
     const { code, errors } = run(script, args)
