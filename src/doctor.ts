@@ -1,11 +1,14 @@
 #!/usr/bin/env node
 import { Command } from 'commander'
 import { runCommand } from './command.js'
-import type { AdapterSummary, Device } from './engine/device.js'
+import { type AdapterSummary, type Device, matrixShapesOf } from './engine/device.js'
+import type { Tensor } from './engine/graph.js'
+import type { Choose } from './engine/lower.js'
 import { findAdapters, open } from './engine/node.js'
 import { compile } from './engine/program.js'
 import { spec } from './engine/shape.js'
 import { matmul } from './kernels/matmul.js'
+import { cast } from './kernels/pointwise.js'
 import { UserError } from './train/error.js'
 
 const features: readonly (readonly [feature: string, use: string])[] = [
@@ -39,37 +42,52 @@ function describe(adapter: GPUAdapter, { vendor, device, driver, software }: Ada
     subgroupMinSize === subgroupMaxSize ? `${subgroupMinSize}` : `${subgroupMinSize} to ${subgroupMaxSize}`,
   )
   for (const [feature, use] of features) row(`${feature}`, `${adapter.features.has(feature) ? 'yes' : 'no'} (${use})`)
+  const shapes = matrixShapesOf(adapter).map(({ M, N, K }) => `${M}x${N}x${K}`)
+  row('matrices of f16, added up in f32', shapes.join(', ') || 'none')
   for (const [limit, use] of limits) row(limit, `${size(adapter.limits[limit])} (${use})`)
 }
 
-/** Multiplies two matrices on the device and compares with the CPU. Throws where they differ. */
-async function selfTest(device: Device): Promise<string> {
+/**
+ * Multiplies two matrices on the device and compares with the CPU. Throws where they differ.
+ * @param units in half precision on matrix units
+ */
+async function selfTest(device: Device, units: boolean): Promise<string> {
   const [m, k, n] = [65, 130, 67]
   const values = (count: number, step: number) =>
     Float32Array.from({ length: count }, (_, i) => ((i * step) % 17) / 8 - 1)
   const a = values(m * k, 5)
   const b = values(k * n, 7)
   const inputs = { a: spec([m, k]), b: spec([k, n]) }
-  const program = await compile(device, inputs, (t) => ({ y: matmul(t.a, t.b) }), { label: 'self-test' })
+  const type = units ? 'f16' : 'f32'
+  const product = (t: Record<'a' | 'b', Tensor>) => ({ y: cast(matmul(cast(t.a, type), cast(t.b, type)), 'f32') })
+  let kernel = ''
+  const choose: Choose = (node, candidates) => {
+    const chosen = candidates.find(({ name }) => units && name.startsWith('matrix ')) ?? candidates[0]
+    if (node.op?.name.startsWith('matmul')) kernel = chosen?.name ?? ''
+    return chosen
+  }
+  const program = await compile(device, inputs, product, { label: 'self-test', choose })
   const begin = performance.now()
   program.run({ a, b })
   const y = await program.read('y')
   const elapsed = performance.now() - begin
+  // Eighths multiply and add without rounding here; in half precision the sums are rounded once, to 11 bits.
+  const bound = units ? 2 ** -11 : 0
   let worst = 0
   for (let row = 0; row < m; row++) {
     for (let column = 0; column < n; column++) {
       let exact = 0
       for (let i = 0; i < k; i++) exact += (a[row * k + i] ?? 0) * (b[i * n + column] ?? 0)
-      worst = Math.max(worst, Math.abs(exact - (y[row * n + column] ?? Number.NaN)))
+      const difference = Math.abs(exact - (y[row * n + column] ?? Number.NaN)) - bound * Math.abs(exact)
+      worst = Math.max(worst, difference)
     }
   }
-  // Eighths multiply and add without rounding here, so that any difference is an error of the driver's.
   if (!(worst <= 1e-4)) {
     throw new UserError(
-      `the matrix product is wrong by ${worst}: this driver computes wrongly, update it or use another --gpu`,
+      `the matrix product (${kernel}) is wrong by ${worst}: this driver computes wrongly, update it or use another --gpu`,
     )
   }
-  return `${m}x${k}x${n} matrix product correct, largest difference ${worst} (${elapsed.toFixed(1)} ms)`
+  return `${m}x${k}x${n} matrix product correct (${kernel}; ${elapsed.toFixed(1)} ms)`
 }
 
 const command = new Command('doctor')
@@ -83,7 +101,8 @@ await runCommand(async () => {
   for (const { adapter, summary } of await findAdapters()) describe(adapter, summary)
   const device = await open({ gpu })
   console.log(`using: ${device.adapter.device}`)
-  row('self-test', await selfTest(device))
+  row('self-test', await selfTest(device, false))
+  if (device.traits.matrixUnits) row('self-test in half precision', await selfTest(device, true))
   if (device.adapter.software) {
     console.log('A GPU trains many times faster: where this machine has one, install its Vulkan driver.')
   }

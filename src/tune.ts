@@ -85,7 +85,7 @@ const digits = (milliseconds: number): string => milliseconds.toFixed(millisecon
 function showTimes({ kernels, milliseconds, choice }: Measurement): string {
   const shown = kernels.map(({ name }, i) => {
     const time = milliseconds[i] ?? undefined
-    return `${name === choice ? '*' : ''}${name} ${time === undefined ? 'too large' : digits(time)}`
+    return `${name === choice ? '*' : ''}${name} ${time === undefined ? 'impossible' : digits(time)}`
   })
   return shown.join('  ')
 }

@@ -117,6 +117,7 @@ test('doctor passes on this machine', () => {
   const { code, stdout } = run('doctor.js', [])
   assert.is(code, 0)
   assert.match(stdout, /self-test +65x130x67 matrix product correct/)
+  assert.match(stdout, /matrices of f16, added up in f32 +(none|\d+x\d+x\d+)/)
 })
 
 test('the embedding example learns', () => {

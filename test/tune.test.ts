@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { AdapterSummary } from '#dist/engine/device.js'
+import { type AdapterSummary, KernelError } from '#dist/engine/device.js'
 import { applyOne, type Tensor } from '#dist/engine/graph.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { type Candidate, defineOp, input, output } from '#dist/engine/op.js'
@@ -117,11 +117,8 @@ test('a known choice stays, and holds for the very same kernels only', () => {
 
 // Measuring
 
-/** Doubles a vector; the first kernel does so after much idle arithmetic. */
-const doubleOp = defineOp<undefined>('double', {
-  shape: ([x = spec([])]) => [spec(x.shape)],
-  kernel: () => {
-    const source = (rounds: number) => `@group(0) @binding(1) var<storage, read> x: array<f32>;
+/** Doubles a vector after much idle arithmetic. */
+const source = (rounds: number) => `@group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -130,8 +127,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   y[id.x] = 2 * x[id.x] + select(0.0, 1.0, s > 2);
 }
 `
-    return [kernel('slow', source(20_000)), kernel('fast', source(1))]
-  },
+const doubleOp = defineOp<undefined>('double', {
+  shape: ([x = spec([])]) => [spec(x.shape)],
+  kernel: () => [kernel('slow', source(20_000)), kernel('fast', source(1))],
 })
 
 deviceTest('the faster of two kernels is found, once, and computes the same', async () => {
@@ -165,6 +163,37 @@ deviceTest('the faster of two kernels is found, once, and computes the same', as
     assert.equal(await program(), tuned)
     useTuning(device, new Tuning())
     assert.equal(await program(), plain)
+  } finally {
+    device.chooser = undefined
+  }
+})
+
+/** More threads than any adapter starts: what the compiler passes, and the driver refuses. */
+const refusedOp = defineOp<undefined>('double', {
+  shape: ([x = spec([])]) => [spec(x.shape)],
+  kernel: () => [
+    kernel('refused', source(1).replace('@workgroup_size(64)', '@workgroup_size(1048576)')),
+    kernel('able', source(1)),
+  ],
+})
+
+deviceTest('a kernel that the driver refuses is left out where kernels are measured, and else named', async () => {
+  const device = opened()
+  const cache = new TuningCache(device.adapter, assert.unreachable, join(folder, 'refused'))
+  const compiled = () => compile(device, { x: spec([64]) }, ({ x }) => ({ y: applyOne(refusedOp, [x], undefined) }))
+  try {
+    const failure = await compiled().catch((error: unknown) => error)
+    assert.instance(failure, KernelError)
+    assert.match(String(failure), /kernel refused: /)
+    const seen: Measurement[] = []
+    measureUnknown(device, new Tuning(), cache, (measurement) => seen.push(measurement))
+    const program = await compiled()
+    assert.equal(program.kernels, ['able'])
+    assert.is(seen[0]?.milliseconds[0], null)
+    assert.ok((seen[0]?.milliseconds[1] ?? 0) > 0)
+    program.run({ x: Float32Array.from({ length: 64 }, (_, i) => i) })
+    assert.equal((await program.read('y')).slice(0, 3), Float32Array.of(0, 2, 4))
+    program.destroy()
   } finally {
     device.chooser = undefined
   }

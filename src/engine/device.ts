@@ -40,6 +40,9 @@ export class DeviceLostError extends Error {}
 /** The device was asked for something that WebGPU forbids: a fault of the program. */
 export class ValidationError extends Error {}
 
+/** The driver, or Dawn, refuses a kernel: what it has told of itself does not hold. */
+export class KernelError extends Error {}
+
 /** Which buffers a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage. */
 export type Layout = string
 
@@ -176,7 +179,7 @@ export class Device {
     return layout
   }
 
-  /** The pipeline of a shader, compiled once per source. Throws the compiler's message with the kernel's name. */
+  /** The pipeline of a shader, compiled once per source. Throws a KernelError with its name and the compiler's message. */
   pipeline(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
     const ofLayout = this.pipelines.get(pattern) ?? new Map<string, Promise<GPUComputePipeline>>()
     this.pipelines.set(pattern, ofLayout)
@@ -195,10 +198,10 @@ export class Device {
     const pipeline = this.gpu.createComputePipelineAsync({ label, layout, compute: { module, entryPoint: 'main' } })
     const settled = await Promise.allSettled([scope, pipeline])
     const invalid = settled[0].status === 'fulfilled' ? settled[0].value : undefined
-    if (invalid) throw new Error(`kernel ${label} does not compile: ${invalid.message}`)
+    if (invalid) throw new KernelError(`kernel ${label} does not compile: ${invalid.message}`)
     if (settled[1].status === 'rejected') {
       const reason: unknown = settled[1].reason
-      throw new Error(`kernel ${label}: ${reason instanceof Error ? reason.message : String(reason)}`)
+      throw new KernelError(`kernel ${label}: ${reason instanceof Error ? reason.message : String(reason)}`)
     }
     return settled[1].value
   }
@@ -256,8 +259,8 @@ interface MatrixConfig extends MatrixShape {
   readonly resultComponentType: string
 }
 
-/** Products of f16 that are added up in f32, the largest first. */
-function matrixShapesOf({ info }: GPUAdapter): MatrixShape[] {
+/** The products of f16 that an adapter's matrix units add up in f32, the largest first. */
+export function matrixShapesOf({ info }: GPUAdapter): MatrixShape[] {
   const configs: Iterable<MatrixConfig> =
     (info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> }).subgroupMatrixConfigs ?? []
   return [...configs]

@@ -1,5 +1,5 @@
 import { Arena } from './arena.js'
-import { BindingLimitError, type Device } from './device.js'
+import { BindingLimitError, type Device, KernelError } from './device.js'
 import { type Node, read, tracedGraph } from './graph.js'
 import { type Choose, candidatesOf } from './lower.js'
 import type { AdapterTraits, Candidate } from './op.js'
@@ -20,7 +20,7 @@ export interface Measurement {
   readonly call: string
   /** All there were, in the operator's order: the first is taken where nothing was measured. */
   readonly kernels: readonly Kernel[]
-  /** Time of one run, in the order of the kernels; null where its tensors exceed the adapter's limits. */
+  /** Time of one run, in the order of the kernels; null where the adapter cannot run it: see `unlessUnfit`. */
   readonly milliseconds: readonly (number | null)[]
   /** Name of the kernel to use. */
   readonly choice: string
@@ -172,7 +172,7 @@ async function timesOf(device: Device, { node, candidates }: Choice): Promise<(n
     }
     for (const candidate of candidates) {
       const options = { label: `tuning ${node.op?.name} ${candidate.name}`, choose: () => candidate, arena }
-      programs.push(await compile(device, {}, body, options).catch(unlessTooLarge))
+      programs.push(await compile(device, {}, body, options).catch(unlessUnfit))
     }
     return await timed(programs.map((program) => program && ((runs: number) => elapsed(device, program, runs))))
   } finally {
@@ -182,8 +182,9 @@ async function timesOf(device: Device, { node, candidates }: Choice): Promise<(n
   }
 }
 
-function unlessTooLarge(error: unknown): undefined {
-  if (!(error instanceof BindingLimitError)) throw error
+/** A kernel whose tensors exceed the adapter's limits, or that its driver refuses, is no choice; others still are. */
+function unlessUnfit(error: unknown): undefined {
+  if (!(error instanceof BindingLimitError || error instanceof KernelError)) throw error
 }
 
 /** Milliseconds of one run of a program, over so many of them. */
