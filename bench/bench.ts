@@ -6,16 +6,19 @@ import { runCommand } from '#dist/command.js'
 import type { Device } from '#dist/engine/device.js'
 import { open } from '#dist/engine/node.js'
 import { chromeTrace, type Profile, profileTable } from '#dist/engine/profile.js'
+import { Tuning } from '#dist/engine/tune.js'
 import { UserError } from '#dist/train/error.js'
 import { writeAtomically } from '#dist/train/files.js'
 import type { Method } from '#dist/train/step.js'
+import { measureUnknown, useTuning } from '#dist/train/tuning.js'
+import { TuningCache } from '#dist/train/tuning-cache.js'
 import type { Case } from '../test/cases/case.js'
 import { benchCases } from '../test/cases.js'
 import { runBeside } from './beside.js'
 import { checkComparable, compare, type OldReport, readReport, seemsSlower } from './compare.js'
 import { type LoaderMeasurement, measureLoader, measureWait, type WaitMeasurement, withPhotographs } from './loader.js'
 import { type Measurement, measure } from './measure.js'
-import { type Pass, passesOf } from './operator.js'
+import { isProduct, type Pass, passesOf } from './operator.js'
 import { eachOf, type Options, settingOf, wantedBy, writeReport } from './options.js'
 import { measureOverhead, type OverheadMeasurement, overheadMethods } from './overhead.js'
 import { measurePeaks } from './peaks.js'
@@ -78,7 +81,7 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   const circumstances = { adapter: device.adapter, crop, batch, model, amp }
   if (old) checkComparable(old, circumstances)
   console.log(`${device.adapter.device} (${device.adapter.driver}), crop ${crop}, batch ${batch}`)
-  const peaks = await measurePeaks(device)
+  const peaks = await measurePeaks(device, amp && passes.some(({ row }) => isProduct(row)))
   printPeaks(peaks)
   const rows: Measurement[] = []
   const measured: StepMeasurement[] = []
@@ -86,10 +89,10 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   if (passes.length > 0) printOperatorHead()
   const rowName = ({ row, pass }: { row: Case; pass: Pass }) => `${row.op}, ${pass}, ${row.name}`
   let failed = await eachOf(passes, rowName, async ({ row, pass }) => {
-    let result = await measure(device, row, pass, peaks)
+    let result = await measure(device, row, pass, peaks, amp)
     // What else the machine does may pass: the better of two measurements counts.
     if (old && seemsSlower(old.report, result)) {
-      const again = await measure(device, row, pass, peaks)
+      const again = await measure(device, row, pass, peaks, amp)
       if (again.milliseconds < result.milliseconds) result = again
     }
     rows.push(result)
@@ -100,7 +103,11 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   const size = model === 'small' ? { crop: 65, batch: 2 } : { crop, batch }
   failed += await eachOf(methods, String, async (method) => {
     const profileSteps = options.profile === undefined ? 0 : options.profileSteps
-    const { profile, ...result } = await measureStep(device, stepModels[model], method, size, { profileSteps, amp })
+    const { profile, ...result } = await measureStep(device, stepModels[model], method, size, {
+      steps: options.steps,
+      profileSteps,
+      amp,
+    })
     measured.push(result)
     printStep(result)
     if (!profile) return
@@ -140,6 +147,14 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   if (regressions > 0) throw new UserError(`${regressions} of ${compared.length} measurements are slower than before`)
 }
 
+/** Kernels are chosen by what was measured, as training on a GPU does. */
+function takeFastest(device: Device, calls: 'known' | 'all'): void {
+  const cache = new TuningCache(device.adapter, console.log)
+  const tuning = new Tuning(cache.read())
+  if (calls === 'known') useTuning(device, tuning)
+  else measureUnknown(device, tuning, cache, () => {})
+}
+
 function positive(text: string): number {
   const value = Number(text)
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('give a whole number above 0.')
@@ -160,10 +175,17 @@ const command = new Command('bench')
   )
   .option('--json <file>', 'also write the results there')
   .option('--compare <file>', 'a report of --json: fails where something is slower now by more than the noise')
-  .option('--amp', 'training steps in half precision, with a scaled loss; all else stays in float32', false)
+  .option('--amp', 'products and training steps in half precision; all else stays in float32', false)
+  .addOption(
+    new Option(
+      '--tune <calls>',
+      'kernels as `node dist/tune.js` measured them, or measured here where they are not known; else the first of each',
+    ).choices(['known', 'all']),
+  )
   .option('--peers', 'time tfjs, jax-js and onnxruntime-web beside this (npm run bench:peers installs them)')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--profile <file>', 'print the kernels of each training step, and write a trace of them for Perfetto')
+  .option('--steps <count>', 'training steps to time', positive, 5)
   .option('--profile-steps <count>', 'steps to time so, in turns with as many ordinary ones', positive, 5)
   .addOption(
     new Option('--model <name>', 'model of the training step').choices(Object.keys(stepModels)).default('small'),
@@ -187,6 +209,7 @@ Examples:
       if (options.peers) checkPeers()
       const old = options.compare === undefined ? undefined : readReport(options.compare)
       const device = await open({ gpu: options.gpu })
+      if (options.tune) takeFastest(device, options.tune)
       try {
         await (options.peers ? runBeside(device, options) : run(device, options, old))
       } finally {

@@ -1,9 +1,10 @@
+import { Float16Array } from '@petamoriken/float16'
 import type { Device } from '#dist/engine/device.js'
 import { gradients } from '#dist/engine/grad.js'
 import { assign, read, type Tensor, tracedGraph, valueKey } from '#dist/engine/graph.js'
 import type { Choose } from '#dist/engine/lower.js'
 import { compile } from '#dist/engine/program.js'
-import { byteLength, type Data, type Shape } from '#dist/engine/shape.js'
+import { byteLength, type Data, type Shape, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'
 import { add, fill } from '#dist/kernels/pointwise.js'
 import { type Case, floats, Random, type Source } from '../test/cases/case.js'
@@ -34,20 +35,40 @@ export interface Operator {
 export const passesOf = (row: Case): Pass[] =>
   row.differentiable && row.flops === undefined ? ['forward', 'backward'] : ['forward']
 
-/** Compiles one pass of a case. Its tensors live in variables, so that nothing is uploaded between the runs. */
-export async function openOperator(device: Device, row: Case, pass: Pass): Promise<Operator> {
+/** Products, which half precision computes in f16. */
+export const isProduct = (row: Case): boolean => row.flops !== undefined
+
+/** Chooses as the device does, and keeps the names of what was chosen, those of an operator with a star. */
+function recordChoices(device: Device, op: string, kernels: Set<string>): { restore: () => void } {
+  const { chooser } = device
+  device.chooser = async (trace) => {
+    const choose: Choose = (await chooser?.(trace)) ?? ((_, [first]) => first)
+    return (node, candidates) => {
+      const chosen = choose(node, candidates)
+      if (chosen) kernels.add(node.op?.name === op ? `* ${chosen.name}` : chosen.name)
+      return chosen
+    }
+  }
+  return {
+    restore: () => {
+      device.chooser = chooser
+    },
+  }
+}
+
+/**
+ * Compiles one pass of a case. Its tensors live in variables, so that nothing is uploaded between the runs.
+ * @param half what it is given is f16
+ */
+export async function openOperator(device: Device, row: Case, pass: Pass, half = false): Promise<Operator> {
   const store = new Store(device, `${row.op} ${row.name}`)
   const kernels = new Set<string>()
-  const choose: Choose = (node, candidates) => {
-    const [first] = candidates
-    if (first) kernels.add(node.op?.name === row.op ? `* ${first.name}` : first.name)
-    return first
-  }
   const drawn = new Map<string, { shape: Shape; data: Data }>()
   const declare = (name: string, source: Source) => {
     const data = source.draw(new Random(`${row.op}/${row.name}/${name}`))
     drawn.set(name, { shape: source.spec.shape, data })
-    return store.declare(name, source.spec, data)
+    if (!half || source.spec.dtype !== 'f32' || row.full?.includes(name)) return store.declare(name, source.spec, data)
+    return store.declare(name, spec(source.spec.shape, 'f16'), new Uint16Array(new Float16Array(data).buffer))
   }
   let attributes: Record<string, number> = {}
   let results: Record<string, Tensor> = {}
@@ -64,8 +85,9 @@ export async function openOperator(device: Device, row: Case, pass: Pass): Promi
     }
     return state.length > 0 ? {} : results
   }
+  const recording = recordChoices(device, row.op, kernels)
   try {
-    const program = await compile(device, {}, body, { label: `${row.op} ${row.name}`, choose })
+    const program = await compile(device, {}, body, { label: `${row.op} ${row.name}` })
     // A gradient need not read everything that the operator reads.
     const needed = program.nodes.flatMap(({ leaf }) => (leaf && 'variable' in leaf ? leaf.variable.spec : []))
     const returned = new Map(Object.values(results).map((value) => [valueKey(value), value]))
@@ -90,6 +112,8 @@ export async function openOperator(device: Device, row: Case, pass: Pass): Promi
   } catch (error) {
     store.destroy()
     throw error
+  } finally {
+    recording.restore()
   }
 }
 

@@ -10,8 +10,10 @@ export interface Options {
   readonly json?: string
   readonly compare?: string
   readonly gpu?: string
+  readonly tune?: 'known' | 'all'
   readonly peers?: boolean
   readonly profile?: string
+  readonly steps: number
   readonly profileSteps: number
   readonly amp: boolean
   readonly model: keyof typeof stepModels

@@ -1,9 +1,11 @@
 import type { Device } from '#dist/engine/device.js'
 import { applyOne, read, type Tensor } from '#dist/engine/graph.js'
+import type { Choose } from '#dist/engine/lower.js'
 import { defineOp, input, output } from '#dist/engine/op.js'
 import { compile } from '#dist/engine/program.js'
 import { byteLength, elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
+import { matmul } from '#dist/kernels/matmul.js'
 import { timesOf } from './timing.js'
 
 /** What the adapter reaches when it does nothing else: limits, so each is the best of several measurements. */
@@ -16,6 +18,8 @@ export interface Peaks {
   readonly bufferCopy: number
   /** The same by the fastest of a few kernels. */
   readonly kernelCopy: number
+  /** As `gflops`, of a large product of matrices of f16 by the fastest kernel there is, where it was asked for. */
+  readonly halfProduct?: number
 }
 
 /** An operator without attributes that is one dispatch of `source`, reading its one input. */
@@ -121,13 +125,36 @@ async function copyPeaks(device: Device, store: Store): Promise<{ bufferCopy: nu
   return { bufferCopy: rate(buffers), kernelCopy: Math.max(...kernels) }
 }
 
-/** Measures the limits of the adapter. */
-export async function measurePeaks(device: Device): Promise<Peaks> {
+async function halfProductPeak(device: Device, store: Store): Promise<number> {
+  const size = device.adapter.software ? 256 : 4096
+  // Any sign and fraction under the exponent of 1/4.
+  const numbers = new Uint16Array(size * size).map((_, i) => 0x3400 | (Math.imul(i, 0x9e3779b1) & 0x83ff))
+  const [a, b] = ['a', 'b'].map((name) => store.declare(name, spec([size, size], 'f16'), numbers))
+  if (!a || !b) throw new Error('unreachable: both were declared')
+  const rates: number[] = []
+  for (let k = 0, kernels = 1; k < kernels; k++) {
+    const choose: Choose = (_, candidates) => {
+      kernels = candidates.length
+      return candidates[k]
+    }
+    const product = await compile(device, {}, () => ({ y: matmul(read(a), read(b)) }), { choose })
+    rates.push((2 * size ** 3) / Math.min(...(await timesOf(device, () => product.run({})))) / 1e6)
+    product.destroy()
+  }
+  return Math.max(...rates)
+}
+
+/**
+ * Measures the limits of the adapter.
+ * @param half also that of products in half precision
+ */
+export async function measurePeaks(device: Device, half: boolean): Promise<Peaks> {
   const store = new Store(device, 'peaks')
   try {
     const gflops = await multiplyAddPeak(device, store)
     const copies = await copyPeaks(device, store)
-    return { gflops, gbps: Math.max(copies.bufferCopy, copies.kernelCopy), ...copies }
+    const halfProduct = half ? { halfProduct: await halfProductPeak(device, store) } : {}
+    return { gflops, gbps: Math.max(copies.bufferCopy, copies.kernelCopy), ...copies, ...halfProduct }
   } finally {
     store.destroy()
   }

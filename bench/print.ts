@@ -10,9 +10,10 @@ export const digits = (value: number): string => value.toFixed(value < 10 ? 2 : 
 const percent = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 
-export function printPeaks({ gflops, gbps, bufferCopy, kernelCopy }: Peaks): void {
+export function printPeaks({ gflops, gbps, bufferCopy, kernelCopy, halfProduct }: Peaks): void {
+  const products = halfProduct === undefined ? '' : `, f16 matrix product ${digits(halfProduct)} GFLOP/s`
   const copies = `${digits(bufferCopy)} by copyBufferToBuffer, ${digits(kernelCopy)} by a kernel`
-  console.log(`multiply-adds ${digits(gflops)} GFLOP/s, copy ${digits(gbps)} GB/s (${copies})\n`)
+  console.log(`multiply-adds ${digits(gflops)} GFLOP/s${products}, copy ${digits(gbps)} GB/s (${copies})\n`)
 }
 
 const columns = (operator: string, shape: string, ms: string, rate: string, share: string, kernel: string): string =>

@@ -14,7 +14,7 @@ const bench = (...options: string[]) => spawnSync(process.execPath, [script, ...
 
 interface Report {
   readonly crop: number
-  readonly peaks: { readonly gflops: number; readonly gbps: number }
+  readonly peaks: { readonly gflops: number; readonly gbps: number; readonly halfProduct?: number }
   readonly operators: readonly { op: string; pass: string; milliseconds: number; share: number; gflops?: number }[]
   readonly steps: readonly unknown[]
 }
@@ -36,6 +36,24 @@ deviceTest('the bench writes what it measured', () => {
     for (const { milliseconds, share } of report.operators) assert.ok(milliseconds > 0 && share > 0)
     assert.equal(report.steps, [])
     assert.equal(readdirSync(folder), ['report.json'])
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+})
+
+const half = (await findAdapters()).some(({ adapter }) => adapter.features.has('shader-f16'))
+const halfTest = skipUnless(half, 'there is no adapter with shader-f16')
+halfTest('products in half precision are rated beside the fastest of these', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bench-'))
+  try {
+    const file = join(folder, 'report.json')
+    const size = ['--crop', '17', '--batch', '1']
+    const { status, stderr } = bench('--amp', ...size, '--only', 'conv2d, forward layer3 3x3 256', '--json', file)
+    assert.is(status, 0, stderr)
+    const { peaks, operators } = JSON.parse(readFileSync(file, 'utf8')) as Report
+    assert.is(operators.length, 1)
+    const limit = peaks.halfProduct ?? Number.NaN
+    for (const { share, gflops = 0 } of operators) assert.ok(Math.abs(share * limit - gflops) < 1e-6 * gflops)
   } finally {
     rmSync(folder, { recursive: true })
   }
