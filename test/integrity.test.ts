@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { DamagedFileError } from '#dist/train/error.js'
+import { RunLock } from '#dist/train/run-lock.js'
 import { readSafetensors, type Safetensors, writeSafetensors } from '#dist/train/safetensors.js'
 import { type Child, start } from './child.js'
 import { assertSameRun, previousOf } from './same-run.js'
@@ -115,9 +116,8 @@ test('a damaged checkpoint is refused by evaluate and predict', () => {
   assert.match(errors.join('\n'), /^error: .*damaged\.safetensors .*checksum does not hold: it is damaged$/)
 })
 
-// The changes of the checkpoints' files in the second epoch: in the midst of a write, between the renamings, and after
-// them. `npm run soak kills` goes through all of them.
-for (const change of [22, 28, 29]) {
+// The changes of the checkpoints' files in the second epoch: in the midst of a write, and after the last renaming. `npm run soak kills` goes through all of them.
+for (const change of [22, 29]) {
   test(`a run whose power fails at change ${change} of its checkpoint files goes on with the same bits`, async () => {
     const name = `killed-${change}`
     assert.is(await begin(name, `kill.js?at=${change}`).ended, null)
@@ -177,14 +177,16 @@ for (const [what, text, refused] of locks) {
     mkdirSync(at(name))
     const namespace = existsSync('/proc/self/ns/pid') ? { namespace: namespaceOf() } : {}
     writeFileSync(at(name, 'run.lock'), text.replace(/^\{(?=.*\}$)/, `{${JSON.stringify(namespace).slice(1, -1)},`))
-    const { code, errors, stdout } = trainInto(name, '--max-iters', '1', '--method', 'supervised')
     if (refused) {
+      const { code, errors } = trainInto(name)
       assert.is(code, 1)
       assert.match(errors.join('\n'), refused)
       assert.ok(existsSync(at(name, 'run.lock')))
     } else {
-      assert.is(code, 0, errors.join('\n'))
-      assert.match(stdout, /run\.lock: taken over from/)
+      const told: string[] = []
+      RunLock.acquire(at(name), (line) => told.push(line)).release()
+      assert.match(told.join('\n'), /^\S.*run\.lock: taken over from [^\n]*$/)
+      assert.not.ok(existsSync(at(name, 'run.lock')))
     }
   })
 }
