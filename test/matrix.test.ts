@@ -139,8 +139,14 @@ for (const { shape, lanes } of others) {
       const g: ConvGeometry = { ...sizes, kh: 3, kw: 3, stride: 1, padding: 1, dilation: 1, groups: 1 }
       const map = spec([8, 81, 81, channels], 'f16')
       const w = spec([3, 3, channels, channels], 'f16')
+      const forward = convCandidates('forward', g, { factors: [map, w], result: map }, traits)
+      // One that needs no units, behind all others.
+      assert.is(
+        forward.findIndex(({ name }) => !name.startsWith('matrix ')),
+        forward.length - 1,
+      )
       const candidates = [
-        ...convCandidates('forward', g, { factors: [map, w], result: map }, traits),
+        ...forward,
         ...convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits),
         ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits),
       ].filter(({ name }) => name.startsWith('matrix '))

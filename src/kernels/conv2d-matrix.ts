@@ -70,7 +70,10 @@ type MatrixShader = Pick<Tiling, 'shader'> & {
   readonly terms: number
 }
 
-/** Tilings for one shape of the units, the best by rule first. */
+/**
+ * Tilings for one shape of the units, the best by rule first: the largest tile that still keeps the adapter busy, since a
+ * tile of R rows and C columns loads R + C elements for R * C products.
+ */
 function tilingsOf(shape: MatrixShape, lanes: number, product: Product, own: MatrixShader, adapter: AdapterTraits) {
   const { M, N, K } = shape
   const DEPTH = depthOf(shape, own.terms)

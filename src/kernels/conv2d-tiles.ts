@@ -82,7 +82,7 @@ function vectorLoads({ extents: [a, b], types: [A, B] }: Product, names: readonl
   }
 }
 
-/** Workgroups that keep an adapter busy. */
+/** Workgroups that keep an adapter busy: a large GPU has over a hundred processors, which hide latency with two each. */
 const busyWorkgroups = ({ software }: AdapterTraits): number => (software ? 8 : 256)
 
 const tilesIn = ({ rows, columns, phases }: Product, tile: { rows: number; columns: number }): number =>
