@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { exitCodes } from '#dist/train/exit-codes.js'
 
 const test = suite('static')
 const readJson = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'))
@@ -67,6 +68,20 @@ test('what silences the compiler or the linter says why', () => {
   for (const path of ['src', 'test', 'bench', 'examples'].flatMap((folder) => filesBelow(folder, '.ts'))) {
     for (const [line] of readFileSync(path, 'utf8').matchAll(/\/\/ *(biome-ignore|@ts-\w+)[^\n]*/g)) {
       assert.match(line, /biome-ignore [\w/]+: \w|@ts-expect-error:? \w/, `${path}: ${line}`)
+    }
+  }
+})
+
+test('the documented exit codes are those of the commands, and the tests that are named exist', () => {
+  const text = readFileSync('docs/reliability.md', 'utf8')
+  const rows = Object.values(exitCodes).map(([code, meaning]) => `| ${code} | ${meaning} |\n`)
+  assert.ok(text.includes(`| --- | --- |\n${rows.join('')}\n`))
+  const named = [...text.matchAll(/`([\w-]+)`: ((?:\*[^*]+\*[^*|;`]*)+)/g)]
+  assert.ok(named.length > 10)
+  for (const [, file = '', titles = ''] of named) {
+    const source = readFileSync(`test/${file}.test.ts`, 'utf8')
+    for (const [, title = ''] of titles.matchAll(/\*([^*]+)\*/g)) {
+      for (const part of title.split('…')) assert.ok(source.includes(part.trim()), `${file}: ${title}`)
     }
   }
 })

@@ -52,9 +52,8 @@ for (; change <= Number(values.to); change++) {
 }
 rmSync(at('change'), { recursive: true, force: true })
 if (values.to === 'Infinity') assert.ok(change > 40, `only ${change - 1} changes`)
-console.log(
-  `killed before each of the changes ${first} to ${change - 1} of the checkpoints' files: the same bits each time`,
-)
+if (change > first)
+  console.log(`killed before each of the changes ${first} to ${change - 1} of the files: the same bits each time`)
 
 const random = new Random(Number(values.seed))
 let kills = 0
@@ -67,8 +66,9 @@ for (let i = 0; i < Number(values.runs); i++) {
     const code = await child.ended
     clearTimeout(timer)
     over = code !== null
-    if (over) assert.is(code, 0, child.output())
-    else kills++
+    if (!over) kills++
+    // The kill before may have come after the last checkpoint.
+    else if (code !== 0) assert.match(child.output(), /error: all 9 iterations are done: there is nothing to resume/)
   }
   assertSameRun(at('random'), at('whole'))
   rmSync(at('random'), { recursive: true })
