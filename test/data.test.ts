@@ -1,6 +1,8 @@
+import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import { crc32, deflateSync } from 'node:zlib'
 import { type BitDepth, encode } from 'fast-png'
 import sharp from 'sharp'
@@ -142,6 +144,30 @@ test('damaged and foreign images are refused by name', async () => {
   writeFileSync(at('x.svg'), '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
   await refuses(() => readImage(at('x.svg')), 'x.svg')
   await refuses(() => readImage(at('absent.jpg')), 'absent.jpg')
+})
+
+test('a thread that starts takes no decoder away from the others', async () => {
+  // The decoders are of the whole process: where the thread set them anew, this one would be blocked again.
+  const svg = Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="3" height="2"/>')
+  await sharp(svg)
+    .raw()
+    .toBuffer()
+    .then(
+      () => assert.unreachable('decoders of other files are not blocked'),
+      () => {},
+    )
+  sharp.unblock({ operation: ['VipsForeignLoadSvg'] })
+  try {
+    const module = JSON.stringify(import.meta.resolve('#dist/train/loader-worker.js'))
+    const worker = new Worker(`import(${module}).then(() => require('node:worker_threads').parentPort.close())`, {
+      eval: true,
+      workerData: {},
+    })
+    await once(worker, 'exit')
+    assert.is((await sharp(svg).raw().toBuffer({ resolveWithObject: true })).info.width, 3)
+  } finally {
+    sharp.block({ operation: ['VipsForeignLoadSvg'] })
+  }
 })
 
 test('labels are read from every bit depth, from palettes as indices', async () => {

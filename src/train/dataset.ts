@@ -1,8 +1,8 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import sharp from 'sharp'
 import type { Config, Folders } from './config.js'
+import { sharp } from './decoders.js'
 import { UserError } from './error.js'
 import { isInside, pairFolders } from './folders.js'
 import { type LabelRules, labelRules, MAX_PIXELS, readLabel } from './label.js'
@@ -20,15 +20,6 @@ export interface Sample {
 
 const MAX_LIST_BYTES = 2 ** 28
 const MAX_LIST_LINES = 2_000_000
-
-// The content of a file chooses its decoder, whatever its name is: only decoders of pictures as data sets have them.
-sharp.block({ operation: ['VipsForeignLoad'] })
-sharp.unblock({
-  operation: ['Jpeg', 'Png', 'Webp', 'Tiff', 'Nsgif', 'Heif'].map((format) => `VipsForeignLoad${format}`),
-})
-sharp.cache(false)
-// Several pictures are decoded at a time instead.
-sharp.concurrency(1)
 
 function firstLine(error: unknown): string {
   const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import type { Sample } from './dataset.js'
+import './decoders.js'
 import type { Inspection, InspectionTask } from './inspect-worker.js'
 import type { LabelRules } from './label.js'
 

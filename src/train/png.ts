@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib'
-import sharp from 'sharp'
+import { sharp } from './decoders.js'
 
 /** The pixels of a PNG file as they are stored, without alpha. */
 export interface PngPixels {
