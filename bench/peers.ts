@@ -101,6 +101,10 @@ const tolerance = 1e-3
 
 type Contender = Pick<PeerRun, 'run' | 'idle'>
 
+/** Milliseconds that the runs of one contender take in its turn, which is waited for once, and the most such runs. */
+const batchTime = 40
+const mostRuns = 100
+
 /**
  * Times contenders in turns, so that what else the machine does meets all of them alike. All have run before; one that
  * fails nevertheless gives its error, and the others go on.
@@ -122,7 +126,14 @@ async function inTurns(device: Device, contenders: readonly Contender[]): Promis
     }
     return (performance.now() - started) / turn.runs
   }
-  for (const turn of turns) turn.runs = Math.max(1, Math.min(100, Math.ceil(40 / (await batch(turn)))))
+  for (const turn of turns) {
+    // Waiting takes a while by itself, so that the time of few runs does not tell how many there should be.
+    let time = await batch(turn)
+    while (time * turn.runs < batchTime / 2 && turn.runs < mostRuns) {
+      turn.runs = Math.min(mostRuns, Math.ceil(batchTime / time))
+      time = await batch(turn)
+    }
+  }
   const rounds = turns.some(({ runs }) => runs === 1) ? 3 : 5
   for (let round = 0; round < rounds; round++) {
     for (const turn of turns) if (turn.error === undefined) turn.times.push(await batch(turn))
