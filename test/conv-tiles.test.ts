@@ -3,13 +3,10 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Choose, candidatesOf } from '#dist/engine/lower.js'
 import { findAdapters, open } from '#dist/engine/node.js'
-import { matmul } from '#dist/kernels/matmul.js'
-import { add, relu } from '#dist/kernels/pointwise.js'
-import { body, type Case, normal } from './cases/case.js'
 import { cases } from './cases.js'
 import { compareOutputs, compareRuns, prepare, runCase } from './check.js'
-import * as reference from './reference.js'
 import { skipUnless } from './skip.js'
+import { withFormula } from './with-formula.js'
 
 const available = (await findAdapters()).length > 0
 const deviceTest = skipUnless(available, 'there is no WebGPU adapter')
@@ -28,21 +25,7 @@ const names = [
   'transposed a, long sum',
   'transposed b',
 ]
-/** What a kernel stores passes through a formula, in slices as well. */
-const withFormula: Case = {
-  ...body({
-    inputs: { a: normal([6, 515]), b: normal([515, 20]), bias: normal([20]) },
-    run: (t) => ({ out: relu(add(matmul(t.a, t.b), t.bias)) }),
-    reference: ({ a, b, bias }) => {
-      const { shape, data } = reference.matmul(a, b)
-      return { out: { shape, data: data.map((value, i) => Math.max(0, value + (bias.data[i % 20] ?? 0))) } }
-    },
-    terms: 515,
-  }),
-  op: 'matmul',
-  name: 'with bias and relu',
-}
-const rows = [...cases.filter(({ name }) => names.includes(name)), withFormula]
+const rows = [...cases.filter(({ name }) => names.includes(name)), withFormula(6, 515)]
 const tried = new Set<string>()
 
 for (const row of rows) {

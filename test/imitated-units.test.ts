@@ -5,13 +5,10 @@ import * as assert from 'uvu/assert'
 import { type Choose, candidatesOf } from '#dist/engine/lower.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import type { Candidate, MatrixShape } from '#dist/engine/op.js'
-import { matmul } from '#dist/kernels/matmul.js'
-import { add, relu } from '#dist/kernels/pointwise.js'
-import { body, type Case, normal } from './cases/case.js'
 import { cases } from './cases.js'
 import { compareGradients, compareOutputs, prepare, runCase } from './check.js'
-import * as reference from './reference.js'
 import { skipUnless } from './skip.js'
+import { withFormula } from './with-formula.js'
 
 const device = (await findAdapters()).length > 0 ? await open() : undefined
 const able = device?.traits.half && device.gpu.features.has('subgroups')
@@ -87,23 +84,11 @@ const imitation = ({ dispatches, ...candidate }: Candidate): Candidate => ({
   ),
 })
 
-/** What a kernel stores passes through a formula. */
-const withFormula: Case = {
-  ...body({
-    inputs: { a: normal([70, 515]), b: normal([515, 20]), bias: normal([20]) },
-    run: (t) => ({ out: relu(add(matmul(t.a, t.b), t.bias)) }),
-    reference: ({ a, b, bias }) => {
-      const { shape, data } = reference.matmul(a, b)
-      return { out: { shape, data: data.map((value, i) => Math.max(0, value + (bias.data[i % 20] ?? 0))) } }
-    },
-    terms: 515,
-  }),
-  op: 'matmul',
-  name: 'with bias and relu',
-}
 /** Odd sizes, a phase for each place of a stride, and sums in slices. */
 const names = ['3x3, several tiles, long sum', '3x3, stride 2, odd', '33x515x17']
-const prepared = [...cases.filter(({ name }) => names.includes(name)), withFormula].map((row) => prepare(row, true))
+const prepared = [...cases.filter(({ name }) => names.includes(name)), withFormula(70, 515)].map((row) =>
+  prepare(row, true),
+)
 
 /** Units of NVIDIA (and AMD), and of Intel, and others; `all` tiles, or the one best by rule. */
 const adapters: readonly { readonly shape: MatrixShape; readonly lanes: number; readonly all?: boolean }[] = [

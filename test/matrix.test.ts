@@ -7,32 +7,15 @@ import { findAdapters, open } from '#dist/engine/node.js'
 import { type Data, spec } from '#dist/engine/shape.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { type ConvGeometry, convCandidates, weightGradCandidates } from '#dist/kernels/conv2d-kernels.js'
-import { matmul } from '#dist/kernels/matmul.js'
-import { add, relu } from '#dist/kernels/pointwise.js'
 import { body, type Case, normal } from './cases/case.js'
 import { cases } from './cases.js'
 import { compareGradients, compareOutputs, compareRuns, type Prepared, prepare, runCase } from './check.js'
-import * as reference from './reference.js'
 import { skipUnless } from './skip.js'
+import { withFormula } from './with-formula.js'
 
 const device = (await findAdapters()).length > 0 ? await open() : undefined
 const units = device?.traits.matrixUnits
 const matrixTest = skipUnless(units !== undefined, 'there is no adapter with matrix units for f16')
-
-/** What a kernel stores passes through a formula, in slices as well. */
-const withFormula = (k: number): Case => ({
-  ...body({
-    inputs: { a: normal([6, k]), b: normal([k, 20]), bias: normal([20]) },
-    run: (t) => ({ out: relu(add(matmul(t.a, t.b), t.bias)) }),
-    reference: ({ a, b, bias }) => {
-      const { shape, data } = reference.matmul(a, b)
-      return { out: { shape, data: data.map((value, i) => Math.max(0, value + (bias.data[i % 20] ?? 0))) } }
-    },
-    terms: k,
-  }),
-  op: 'matmul',
-  name: `with bias and relu, sums of ${k}`,
-})
 
 /** Ones that are too far apart for the units to add them up among themselves: a sum in f16 ends at 2048. */
 const apart = 32
@@ -54,8 +37,8 @@ const everyNth = (count: number) => new Float32Array(count).map((_, i) => (i % a
 
 const rows = [
   ...cases.filter(({ op, name }) => /^(conv2d|matmul)/.test(op) && !/groups|depthwise/.test(name)),
-  withFormula(33),
-  withFormula(515),
+  withFormula(6, 33),
+  withFormula(6, 515),
   manyOnes,
 ]
 
