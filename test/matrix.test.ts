@@ -43,7 +43,12 @@ const rows = [
 ]
 
 /** Rows that every kernel computes; the others, the first one, since a driver compiles each for seconds. */
-const withEveryKernel = ['1x1, many pixels', '3x3, several tiles, long sum', '33x515x17', 'with bias and relu, sums of 515']
+const withEveryKernel = [
+  '1x1, many pixels',
+  '3x3, several tiles, long sum',
+  '33x515x17',
+  'with bias and relu, sums of 515',
+]
 
 /** Operators and kernels that were tried, and their dispatches. */
 const tried = new Set<string>()
