@@ -84,10 +84,10 @@ export class Means {
 
 /** The numbers of a step by name. */
 export const numbersOf = ({
-  lr_used: _,
-  loss_scale: __,
-  skipped_steps: ___,
-  nonFinite: ____,
+  lr_used,
+  loss_scale,
+  skipped_steps,
+  nonFinite,
   ...numbers
 }: StepResult): Record<string, number> => numbers
 
