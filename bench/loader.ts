@@ -6,12 +6,12 @@ import sharp from 'sharp'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
-import { type Config, parseConfig } from '#dist/train/config.js'
-import type { Sample } from '#dist/train/dataset.js'
-import { createLoader, type Loader } from '#dist/train/loader.js'
+import { type Config, parseConfig } from '#dist/train/config/config.js'
+import type { Sample } from '#dist/train/data/dataset.js'
+import { createLoader, type Loader } from '#dist/train/data/loader.js'
 import { Random as Draws } from '#dist/train/random.js'
-import { createTrainer, drawDropout } from '#dist/train/step.js'
-import { Random } from '../test/cases/case.js'
+import { createTrainer, drawDropout } from '#dist/train/trainer/trainer.js'
+import { Random } from '../cases/case.js'
 
 export interface LoaderMeasurement {
   readonly crop: number

@@ -1,5 +1,5 @@
 import type { Device } from '#dist/engine/device.js'
-import type { Case } from '../test/cases/case.js'
+import type { Case } from '../cases/case.js'
 import { isProduct, openOperator, type Pass } from './operator.js'
 import type { Peaks } from './peaks.js'
 import { type Timing, timesOf, timingOf } from './timing.js'

@@ -7,7 +7,7 @@ import { compile } from '#dist/engine/program.js'
 import { byteLength, type Data, type Shape, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'
 import { add, fill } from '#dist/kernels/pointwise.js'
-import { type Case, floats, Random, type Source } from '../test/cases/case.js'
+import { type Case, floats, Random, type Source } from '../cases/case.js'
 
 /** `training`: the output that is differentiated, and its gradients. */
 export type Pass = 'forward' | 'backward' | 'training'

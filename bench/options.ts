@@ -1,6 +1,6 @@
 import type { Device } from '#dist/engine/device.js'
-import { writeAtomically } from '#dist/train/files.js'
-import type { Setting } from '../test/cases/case.js'
+import { writeAtomically } from '#dist/train/io/files.js'
+import type { Setting } from '../cases/case.js'
 import type { stepModels } from './step.js'
 
 export interface Options {

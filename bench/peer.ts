@@ -1,4 +1,4 @@
-import type { GraphBuilder } from '#dist/onnx/proto.js'
+import type { GraphBuilder } from '#dist/train/io/protobuf.js'
 
 /** A tensor on the host, in this project's layout: maps are [N, H, W, C], weights [KH, KW, C, O]. */
 export interface HostTensor {

@@ -1,14 +1,14 @@
 #!/usr/bin/env node
 import { Command, InvalidArgumentError } from 'commander'
 import { runCommand } from './command.js'
-import { type Config, loadConfig } from './train/config.js'
-import { type DataReport, reportOf, showReport } from './train/data-report.js'
-import { readList, type Sample } from './train/dataset.js'
+import { type Config, loadConfig } from './train/config/config.js'
+import { type DataReport, reportOf, showReport } from './train/data/checks.js'
+import { readList, type Sample } from './train/data/dataset.js'
+import { inspectSamples } from './train/data/inspect.js'
+import { labelRules } from './train/data/labels.js'
 import { UserError } from './train/error.js'
-import { writeAtomically } from './train/files.js'
-import { inspectSamples } from './train/inspect.js'
-import { labelRules } from './train/label.js'
-import { duration } from './train/log.js'
+import { writeAtomically } from './train/io/files.js'
+import { duration } from './train/logging/log.js'
 
 interface Options {
   config: string

@@ -1,5 +1,5 @@
 import { NoAdapterError } from './engine/node.js'
-import { endingOf, exitCodes } from './train/exit-codes.js'
+import { endingOf, exitCodes } from './train/run/exit-codes.js'
 
 /**
  * Runs a command. What the user can act on gives one line, a fault of the program the error with its stack for a report;

@@ -6,12 +6,18 @@ import { runCommand } from './command.js'
 import { type ModelConfig, modelConfig } from './models/deeplabv3plus.js'
 import { differingKeys, inferWidths } from './models/infer.js'
 import { exportOnnx } from './onnx/deeplabv3plus.js'
-import { paletteOf } from './train/classes.js'
-import { loadConfig } from './train/config.js'
+import {
+  type Checkpoint,
+  checkpointModel,
+  momentumPrefix,
+  readCheckpoint,
+  stateOfFile,
+} from './train/checkpoint/read.js'
+import { loadConfig } from './train/config/config.js'
+import { paletteOf } from './train/data/classes.js'
 import { UserError } from './train/error.js'
-import { writeAtomically } from './train/files.js'
-import { writeSafetensors } from './train/safetensors.js'
-import { type Checkpoint, checkpointModel, momentumPrefix, readCheckpoint, stateOfFile } from './train/state.js'
+import { writeAtomically } from './train/io/files.js'
+import { writeSafetensors } from './train/io/safetensors.js'
 
 interface Options {
   config?: string

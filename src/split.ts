@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
 import { runCommand } from './command.js'
-import { makeLists, type SplitOptions, writeLists } from './train/splits.js'
+import { makeLists, type SplitOptions, writeLists } from './train/data/splits.js'
 
 function whole(text: string): number {
   const value = Number(text)

@@ -1,19 +1,19 @@
 #!/usr/bin/env node
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { runCommand } from './command.js'
+import { type Measurement, Tuning } from './engine/autotune.js'
 import type { Device } from './engine/device.js'
 import { open } from './engine/node.js'
-import type { Trace } from './engine/rewrite.js'
+import type { Trace } from './engine/passes/rewrite.js'
 import { Store } from './engine/store.js'
-import { type Measurement, Tuning } from './engine/tune.js'
 import { createModel, modelConfig, presets } from './models/deeplabv3plus.js'
-import { usesHalf } from './train/amp.js'
-import { type Config, loadConfig, withOverrides } from './train/config.js'
-import { Evaluator } from './train/evaluate.js'
-import { duration } from './train/log.js'
-import { createTrainer } from './train/step.js'
-import { measureUnknown } from './train/tuning.js'
-import { TuningCache } from './train/tuning-cache.js'
+import { type Config, loadConfig, withOverrides } from './train/config/config.js'
+import { Evaluator } from './train/evaluation/evaluator.js'
+import { duration } from './train/logging/log.js'
+import { usesHalf } from './train/trainer/amp.js'
+import { createTrainer } from './train/trainer/trainer.js'
+import { measureUnknown } from './train/tuning/run-tuning.js'
+import { TuningCache } from './train/tuning/tuning-cache.js'
 
 interface Options {
   config?: string

@@ -1,11 +1,11 @@
 // node build/test/run.js [PATTERN] [--limit SECONDS]
 //
-// Runs test/*.test.ts (those whose name contains PATTERN) from their compiled form, each in a process of its own, one
+// Runs the files *.test.ts in test/ (those whose path contains PATTERN) from their compiled form, each in a process of its own, one
 // after the other, so that a crash or a lost device stays with the file that caused it. Prints a line per file and
 // ends with `N passed, N failed[, N skipped]`; exits with 1 if anything failed.
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
@@ -97,7 +97,7 @@ function judge(output: Output, limitSeconds: number): Result {
   } else if (total + skips === 0) {
     problem = 'ran no tests'
   } else if (skips !== skipped.length) {
-    problem = `skips ${skips} tests, ${skipped.length} of them with a reason (use skipUnless of test/skip.ts)`
+    problem = `skips ${skips} tests, ${skipped.length} of them with a reason (use skipUnless of test/support/skip.ts)`
   } else if (failed > 0 && !output.text.includes(' FAIL ')) {
     // uvu swallows what a hook throws, and leaves out the tests after it.
     problem = `has ${failed} tests that did not run: a before or after hook throws`
@@ -114,7 +114,7 @@ function counts(passed: number, failed: number, skipped: number): string {
 function report(name: string, output: Output, result: Result): void {
   const summary = counts(result.passed, result.failed, result.skipped.length)
   console.log(
-    `${result.failed ? 'FAIL' : 'ok  '}  ${name.padEnd(24)} ${output.seconds.toFixed(1).padStart(6)} s  ${summary}`,
+    `${result.failed ? 'FAIL' : 'ok  '}  ${name.padEnd(36)} ${output.seconds.toFixed(1).padStart(6)} s  ${summary}`,
   )
   for (const reason of new Set(result.skipped)) {
     console.log(`      ${result.skipped.filter((other) => other === reason).length} skipped: ${reason}`)
@@ -127,12 +127,12 @@ function report(name: string, output: Output, result: Result): void {
 async function main(): Promise<void> {
   const { pattern, limitSeconds } = readArguments()
   // The sources are listed: build/ may still hold the compiled form of tests that are gone.
-  const names = readdirSync(join(root, 'test'))
+  const names = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.test.ts'))
-    .map((file) => file.slice(0, -'.test.ts'.length))
+    .map((file) => file.slice(0, -'.test.ts'.length).split(sep).join('/'))
     .filter((name) => name.includes(pattern))
     .sort()
-  if (names.length === 0) throw new Error(`no test/*.test.ts has '${pattern}' in its name`)
+  if (names.length === 0) throw new Error(`no file *.test.ts in test/ has '${pattern}' in its path`)
   let passed = 0
   let failed = 0
   let skipped = 0

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { exitCodes } from '#dist/train/exit-codes.js'
+import { exitCodes } from '#dist/train/run/exit-codes.js'
 
 const test = suite('static')
 const readJson = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'))
@@ -65,7 +65,7 @@ test('no module gives or takes any', () => {
 })
 
 test('what silences the compiler or the linter says why', () => {
-  for (const path of ['src', 'test', 'bench', 'examples'].flatMap((folder) => filesBelow(folder, '.ts'))) {
+  for (const path of ['src', 'cases', 'test', 'bench', 'examples'].flatMap((folder) => filesBelow(folder, '.ts'))) {
     for (const [line] of readFileSync(path, 'utf8').matchAll(/\/\/ *(biome-ignore|@ts-\w+)[^\n]*/g)) {
       assert.match(line, /biome-ignore [\w/]+: \w|@ts-expect-error:? \w/, `${path}: ${line}`)
     }
@@ -76,7 +76,7 @@ test('the documented exit codes are those of the commands, and the tests that ar
   const text = readFileSync('docs/reliability.md', 'utf8')
   const rows = Object.values(exitCodes).map(([code, meaning]) => `| ${code} | ${meaning} |\n`)
   assert.ok(text.includes(`| --- | --- |\n${rows.join('')}\n`))
-  const named = [...text.matchAll(/`([\w-]+)`: ((?:\*[^*]+\*[^*|;`]*)+)/g)]
+  const named = [...text.matchAll(/`([\w/-]+)`: ((?:\*[^*]+\*[^*|;`]*)+)/g)]
   assert.ok(named.length > 10)
   for (const [, file = '', titles = ''] of named) {
     const source = readFileSync(`test/${file}.test.ts`, 'utf8')

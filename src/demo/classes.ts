@@ -1,4 +1,4 @@
-import type { Rgb } from '../train/classes.js'
+import type { Rgb } from '../train/data/classes.js'
 
 /** Class indices of the scenes' label maps. */
 export const Class = { sky: 0, ground: 1, water: 2, tree: 3, house: 4, boat: 5 } as const

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
+import { indexPng, rgbPng } from '../train/drawing/masks.js'
 import { UserError } from '../train/error.js'
-import { indexPng, rgbPng } from '../train/masks.js'
 import { classNames, palette, scene } from './scenes.js'
 
 /** What {@link writeScenes} generates. */

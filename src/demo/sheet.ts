@@ -1,6 +1,6 @@
-import type { Rgb } from '../train/classes.js'
-import { textSize } from '../train/font.js'
-import { Page } from '../train/page.js'
+import type { Rgb } from '../train/data/classes.js'
+import { textSize } from '../train/drawing/font.js'
+import { Page } from '../train/drawing/page.js'
 
 /** One line of the contact sheet; all maps have the sheet's `size`. */
 export interface SheetRow {

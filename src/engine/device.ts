@@ -1,6 +1,6 @@
 import type { Choose } from './lower.js'
 import type { AdapterTraits, MatrixShape } from './op.js'
-import type { Trace } from './rewrite.js'
+import type { Trace } from './passes/rewrite.js'
 import type { Recorder } from './timestamps.js'
 
 /** What an adapter says of itself. */

@@ -141,10 +141,13 @@ export function assign(variable: Variable, value: Tensor): void {
 /** Names the layer that the operators called in `body` belong to, for error messages and profiles. */
 export const scoped = <T>(name: string, body: () => T): T => tracedGraph(`scoped('${name}')`).scoped(name, body)
 
+/** Where the code of the engine and of the operators lies. */
+const ownFolders = ['engine/', 'kernels/'].map((folder) => new URL(`../${folder}`, import.meta.url).href)
+
 /** The line of the user's code that called an operator. */
 function callerLine(): string {
   const frames = (new Error().stack ?? '').split('\n').slice(1)
-  const outside = frames.find((line) => !/[/\\](engine|kernels)[/\\][^/\\]+\.js/.test(line))
+  const outside = frames.find((line) => !ownFolders.some((folder) => line.includes(folder)))
   return outside ? outside.trim().replace(/^at /, '') : 'unknown place'
 }
 

@@ -1,7 +1,7 @@
 import { type Node, valueKey } from './graph.js'
 import type { AdapterTraits, Candidate, Dispatch, Operand } from './op.js'
+import { results, type Trace } from './passes/rewrite.js'
 import type { KernelInfo } from './profile.js'
-import { results, type Trace } from './rewrite.js'
 import { byteLength, type Spec } from './shape.js'
 import type { Variable } from './store.js'
 

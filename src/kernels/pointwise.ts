@@ -1,4 +1,3 @@
-import type { Cast } from '../engine/autocast.js'
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
 import { apply, type Tensor } from '../engine/graph.js'
@@ -16,6 +15,7 @@ import {
   type Part,
   type VjpContext,
 } from '../engine/op.js'
+import type { Cast } from '../engine/passes/autocast.js'
 import { withExtensions } from '../engine/shader.js'
 import {
   broadcastShapes,

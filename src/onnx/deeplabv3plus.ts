@@ -1,6 +1,6 @@
 import type { ModelConfig } from '../models/deeplabv3plus.js'
 import type { StateTensor } from '../models/weights.js'
-import { type Extent, GraphBuilder, type Message } from './proto.js'
+import { type Extent, GraphBuilder, type Message } from '../train/io/protobuf.js'
 
 export interface OnnxOptions {
   /** Height and width of the one image per run; by default any number of images of any size. */

@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util'
 import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel, modelConfig } from '#dist/models/deeplabv3plus.js'
-import { Evaluator } from '#dist/train/evaluate.js'
+import { Evaluator } from '#dist/train/evaluation/evaluator.js'
 import { Random } from '#dist/train/random.js'
 import { MemoryLog } from './memory.js'
 

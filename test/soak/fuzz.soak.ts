@@ -6,8 +6,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { fuzz, showFigures } from '../fuzz/fuzz.js'
-import { targets } from '../fuzz/targets.js'
+import { fuzz, showFigures } from '../support/fuzz/fuzz.js'
+import { targets } from '../support/fuzz/targets.js'
 
 const { values } = parseArgs({
   options: {

@@ -8,9 +8,9 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import * as assert from 'uvu/assert'
 import { Random } from '#dist/train/random.js'
-import { start } from '../child.js'
-import { assertSameRun } from '../same-run.js'
-import { tinyData } from '../tiny-run.js'
+import { start } from '../support/child.js'
+import { assertSameRun } from '../support/same-run.js'
+import { tinyData } from '../support/tiny-run.js'
 
 const { values } = parseArgs({
   options: {

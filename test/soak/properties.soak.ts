@@ -3,9 +3,9 @@
 // Operators and graphs on thousands of random shapes, against the reference in double precision.
 import { parseArgs } from 'node:util'
 import { open } from '#dist/engine/node.js'
-import { compositions } from '../properties/graphs.js'
-import { operators } from '../properties/operators.js'
-import { tryOut } from '../properties/property.js'
+import { compositions } from '../support/properties/graphs.js'
+import { operators } from '../support/properties/operators.js'
+import { tryOut } from '../support/properties/property.js'
 
 const { values } = parseArgs({
   options: {

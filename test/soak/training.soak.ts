@@ -6,9 +6,9 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { open } from '#dist/engine/node.js'
-import { loadConfig } from '#dist/train/config.js'
-import { train } from '#dist/train/training.js'
-import { tinyData } from '../tiny-run.js'
+import { loadConfig } from '#dist/train/config/config.js'
+import { train } from '#dist/train/run/training.js'
+import { tinyData } from '../support/tiny-run.js'
 import { MemoryLog } from './memory.js'
 
 const EPOCHS = 20

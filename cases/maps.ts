@@ -1,0 +1,178 @@
+import { batchNormEvaluation, batchNormTraining } from '#dist/kernels/batchnorm.js'
+import { globalAveragePool, maxPool2d } from '#dist/kernels/pool.js'
+import { resizeBilinear } from '#dist/kernels/resize.js'
+import {
+  body,
+  constant,
+  type Family,
+  family,
+  floats,
+  mapSizes,
+  normal,
+  type Setting,
+  type Source,
+  tied,
+  uniform,
+} from './case.js'
+import * as reference from './reference.js'
+
+type Shape = readonly number[]
+
+const statistics = (channels: number) => ({
+  weight: normal([channels], { scale: 0.3, offset: 1 }),
+  bias: normal([channels], { scale: 0.3 }),
+  runningMean: normal([channels], { scale: 0.5 }),
+  runningVar: uniform([channels], 0.5, 1.5),
+})
+
+const rowsOf = (shape: Shape): number => shape.slice(0, -1).reduce((product, extent) => product * extent, 1)
+
+interface BatchNormCase {
+  readonly shape: Shape
+  readonly offset?: number
+  readonly spread?: number
+  readonly tolerance?: number
+  readonly gradientScale?: number
+  readonly step?: number
+}
+
+const batchNormShapes = ({ crop, batch }: Setting): Record<string, BatchNormCase> => {
+  const { s2, s4, s16 } = mapSizes(crop)
+  return {
+    stem: { shape: [batch, s2, s2, 128] },
+    'layer1 planes': { shape: [batch, s4, s4, 64] },
+    'stride 4, 256': { shape: [batch, s4, s4, 256] },
+    'stride 16, 2048': { shape: [batch, s16, s16, 2048] },
+  }
+}
+
+export const batchNorm = family(
+  'batchNormTraining',
+  ({ shape, offset = 0, spread = 1, ...numerics }: BatchNormCase) =>
+    body({
+      inputs: { x: normal(shape, { scale: spread, offset }), ...statistics(shape.at(-1) ?? 1) },
+      run: ({ x, ...rest }) => batchNormTraining(x, rest),
+      reference: ({ x, ...rest }) => ({ ...reference.batchNormTraining(x, rest) }),
+      differentiable: ['x', 'weight', 'bias'],
+      passing: ['y'],
+      full: ['runningMean', 'runningVar'],
+      terms: rowsOf(shape),
+      ...numerics,
+    }),
+  {
+    odd: { shape: [2, 5, 7, 3] },
+    'one sample': { shape: [1, 3, 3, 17] },
+    // With two values a channel the gradient of x cancels almost totally: what is left is far below what is added up.
+    'two values a channel': { shape: [2, 1, 1, 5], spread: 10, gradientScale: 1, step: 1e-5 },
+    'eight values a channel': { shape: [8, 1, 1, 33] },
+    '65 channels': { shape: [3, 9, 11, 65] },
+    // The one gradient of the weight is a sum of 126 terms of either sign.
+    'one channel': { shape: [2, 9, 7, 1], gradientScale: 11 },
+    'many rows': { shape: [2, 37, 41, 4] },
+    // The mean itself rounds to the float32 spacing at 1000 (6e-5), which shifts every normalised value by as much.
+    'large offset': { shape: [4, 7, 9, 7], offset: 1000, tolerance: 1e-4 },
+    // A constant channel: the deviations are rounding errors, and eps alone keeps them finite.
+    'constant channels': { shape: [2, 4, 4, 3], spread: 0, offset: 0.5, step: 1e-7 },
+    'small spread': { shape: [2, 5, 6, 5], spread: 1e-3, step: 1e-7 },
+  },
+  batchNormShapes,
+)
+
+export const batchNormEval = family(
+  'batchNormEvaluation',
+  ({ shape }: BatchNormCase) =>
+    body({
+      inputs: { x: normal(shape), ...statistics(shape.at(-1) ?? 1) },
+      run: ({ x, ...rest }) => ({ y: batchNormEvaluation(x, rest) }),
+      reference: ({ x, ...rest }) => ({ y: reference.batchNormEvaluation(x, rest) }),
+      differentiable: ['x', 'weight', 'bias'],
+      terms: rowsOf(shape),
+    }),
+  {
+    odd: { shape: [2, 5, 7, 3] },
+    'one pixel': { shape: [1, 1, 1, 65] },
+    'many rows': { shape: [1, 37, 41, 4] },
+  },
+  batchNormShapes,
+)
+
+export const maxPool = family(
+  'maxPool2d',
+  ({ x, kernel = 3, stride = 2, padding = 1 }: { x: Source; kernel?: number; stride?: number; padding?: number }) =>
+    body({
+      inputs: { x },
+      run: (t) => ({ out: maxPool2d(t.x, { kernel, stride, padding }) }),
+      reference: (v, at) => ({ out: reference.maxPool2d(v.x, { kernel, stride, padding }, at.x) }),
+      differentiable: ['x'],
+      terms: kernel * kernel,
+    }),
+  {
+    odd: { x: normal([2, 7, 9, 3]) },
+    even: { x: normal([2, 8, 6, 5]) },
+    ties: { x: tied([2, 9, 8, 17], -2, 2) },
+    constant: { x: constant([1, 7, 6, 3], 0.25) },
+    // Padding must not win over values below 0.
+    negative: { x: floats([1, 6, 7, 4], (random) => -1 - Math.abs(random.normal())) },
+    'one pixel': { x: normal([3, 1, 1, 65]) },
+    'one row': { x: normal([1, 1, 8, 7]) },
+    '2x2 without padding': { x: normal([2, 5, 6, 3]), kernel: 2, stride: 2, padding: 0 },
+    '3x3, stride 1': { x: tied([1, 5, 6, 3], 0, 3), stride: 1 },
+  },
+  ({ crop, batch }) => ({ stem: { x: normal([batch, mapSizes(crop).s2, mapSizes(crop).s2, 128]) } }),
+)
+
+export const averagePool = family(
+  'globalAveragePool',
+  (shape: Shape) =>
+    body({
+      inputs: { x: normal(shape, { offset: 0.5 }) },
+      run: (t) => ({ out: globalAveragePool(t.x) }),
+      reference: (v) => ({ out: reference.globalAveragePool(v.x) }),
+      differentiable: ['x'],
+      terms: (shape[1] ?? 1) * (shape[2] ?? 1),
+    }),
+  { odd: [2, 5, 7, 3], 'one pixel': [1, 1, 1, 17], 'many pixels': [3, 33, 31, 5], wide: [1, 3, 4, 130] },
+  ({ crop, batch }) => ({ pyramid: [batch, mapSizes(crop).s16, mapSizes(crop).s16, 2048] }),
+)
+
+interface ResizeCase {
+  readonly shape: Shape
+  readonly to: readonly [number, number]
+}
+
+export const resize = family(
+  'resizeBilinear',
+  ({ shape, to }: ResizeCase) =>
+    body({
+      inputs: { x: normal(shape) },
+      run: (t) => ({ out: resizeBilinear(t.x, to) }),
+      reference: (v) => ({ out: reference.resizeBilinear(v.x, to) }),
+      differentiable: ['x'],
+      // A fraction carries the rounding of the place it is taken from, which grows with the size of the map.
+      tolerance:
+        2 ** -23 *
+        (8 + 2 * Math.max(shape[1] ?? 1, shape[2] ?? 1) + (to[0] * to[1]) / ((shape[1] ?? 1) * (shape[2] ?? 1))),
+    }),
+  {
+    'up, odd': { shape: [2, 5, 7, 3], to: [17, 13] },
+    'up, exact multiples': { shape: [1, 17, 17, 5], to: [65, 65] },
+    down: { shape: [1, 9, 11, 7], to: [4, 5] },
+    'down and up': { shape: [2, 3, 9, 4], to: [8, 4] },
+    'from 1x1': { shape: [2, 1, 1, 65], to: [5, 6] },
+    'to 1x1': { shape: [2, 5, 6, 3], to: [1, 1] },
+    '1x1 to 1x1': { shape: [1, 1, 1, 7], to: [1, 1] },
+    same: { shape: [1, 6, 7, 17], to: [6, 7] },
+    'from one row': { shape: [1, 1, 6, 3], to: [4, 11] },
+    'to one column': { shape: [1, 5, 6, 3], to: [9, 1] },
+    'from 2x2': { shape: [1, 2, 2, 33], to: [7, 3] },
+  },
+  ({ crop, batch }): Record<string, ResizeCase> => {
+    const { s4, s16 } = mapSizes(crop)
+    return {
+      'pyramid to stride 4': { shape: [batch, s16, s16, 256], to: [s4, s4] },
+      'logits to image': { shape: [batch, s4, s4, 21], to: [crop, crop] },
+    }
+  },
+)
+
+export const mapFamilies: Family[] = [batchNorm, batchNormEval, maxPool, averagePool, resize]

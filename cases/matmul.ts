@@ -1,0 +1,45 @@
+import { matmul } from '#dist/kernels/matmul.js'
+import { body, type Family, family, normal } from './case.js'
+import * as reference from './reference.js'
+
+interface MatmulShape {
+  readonly m: number
+  readonly k: number
+  readonly n: number
+  readonly transposeA?: boolean
+  readonly transposeB?: boolean
+}
+
+export const matmulFamily = family<MatmulShape>(
+  'matmul',
+  ({ m, k, n, transposeA = false, transposeB = false }: MatmulShape) =>
+    body({
+      inputs: { a: normal(transposeA ? [k, m] : [m, k]), b: normal(transposeB ? [n, k] : [k, n]) },
+      run: (t) => ({ out: matmul(t.a, t.b, { transposeA, transposeB }) }),
+      reference: (v) => {
+        const a = transposeA ? reference.transpose(v.a) : v.a
+        const b = transposeB ? reference.transpose(v.b) : v.b
+        return { out: reference.matmul(a, b) }
+      },
+      differentiable: ['a', 'b'],
+      terms: Math.max(m, k, n),
+      flops: 2 * m * k * n,
+    }),
+  {
+    '1x1x1': { m: 1, k: 1, n: 1 },
+    '5x3x7': { m: 5, k: 3, n: 7 },
+    '1x7x130': { m: 1, k: 7, n: 130 },
+    '128x64x1': { m: 128, k: 64, n: 1 },
+    '64x64x64': { m: 64, k: 64, n: 64 },
+    '65x33x67': { m: 65, k: 33, n: 67 },
+    '33x515x17': { m: 33, k: 515, n: 17 },
+    '20x36x12': { m: 20, k: 36, n: 12 },
+    'transposed a': { m: 17, k: 33, n: 7, transposeA: true },
+    'transposed b': { m: 17, k: 33, n: 7, transposeB: true },
+    'transposed b, long sum': { m: 65, k: 512, n: 20, transposeB: true },
+    'transposed a, long sum': { m: 5, k: 515, n: 3, transposeA: true },
+  },
+  () => ({ '512x512x512': { m: 512, k: 512, n: 512 }, '1024x1024x1024': { m: 1024, k: 1024, n: 1024 } }),
+)
+
+export const matmulFamilies: Family[] = [matmulFamily]

@@ -1,0 +1,111 @@
+import { flip as flipKernel } from '#dist/kernels/flip.js'
+import * as kernels from '#dist/kernels/movement.js'
+import { body, type Family, family, mapSizes, normal, type Source } from './case.js'
+import * as reference from './reference.js'
+
+type Shape = readonly number[]
+
+export const concat = family(
+  'concat',
+  ({ shapes, axis }: { shapes: readonly Shape[]; axis: number }) => {
+    const inputs: Record<string, Source> = Object.fromEntries(shapes.map((shape, i) => [`x${i}`, normal(shape)]))
+    return body({
+      inputs,
+      run: (t) => ({ out: kernels.concat(Object.values(t), axis) }),
+      reference: (v) => ({ out: reference.concat(Object.values(v), axis) }),
+      differentiable: Object.keys(inputs),
+      exact: true,
+    })
+  },
+  {
+    channels: {
+      shapes: [
+        [2, 3, 5, 7],
+        [2, 3, 5, 1],
+        [2, 3, 5, 17],
+      ],
+      axis: 3,
+    },
+    'aligned channels': {
+      shapes: [
+        [1, 5, 5, 8],
+        [1, 5, 5, 4],
+      ],
+      axis: 3,
+    },
+    samples: {
+      shapes: [
+        [1, 3, 5, 7],
+        [2, 3, 5, 7],
+      ],
+      axis: 0,
+    },
+    'one tensor': { shapes: [[2, 3]], axis: 1 },
+    five: { shapes: [1, 3, 5, 7, 17].map((channels) => [1, 1, 1, channels]), axis: 3 },
+  },
+  ({ crop, batch }) => {
+    const { s4, s16 } = mapSizes(crop)
+    return {
+      decoder: { shapes: [48, 256].map((channels) => [batch, s4, s4, channels]), axis: 3 },
+      pyramid: { shapes: Array(5).fill([batch, s16, s16, 256]), axis: 3 },
+    }
+  },
+)
+
+export const slice = family(
+  'slice',
+  ({ shape, axis, start, size }: { shape: Shape; axis: number; start: number; size: number }) =>
+    body({
+      inputs: { x: normal(shape) },
+      run: (t) => ({ out: kernels.slice(t.x, axis, start, size) }),
+      reference: (v) => ({ out: reference.slice(v.x, axis, start, size) }),
+      differentiable: ['x'],
+      exact: true,
+    }),
+  {
+    'first samples': { shape: [3, 2, 5, 7], axis: 0, start: 0, size: 2 },
+    'last sample': { shape: [3, 2, 5, 7], axis: 0, start: 2, size: 1 },
+    'middle channels': { shape: [2, 3, 5, 17], axis: 3, start: 5, size: 7 },
+    'one channel': { shape: [1, 3, 5, 3], axis: 3, start: 1, size: 1 },
+    all: { shape: [2, 3], axis: 1, start: 0, size: 3 },
+  },
+)
+
+const split = family(
+  'split',
+  ({ shape, axis }: { shape: Shape; axis: number }) =>
+    body({
+      inputs: { x: normal(shape) },
+      run: (t) => {
+        const [first, second] = kernels.split(t.x, axis, 2)
+        if (!first || !second) throw new Error('split gave fewer than two parts')
+        return { first, second }
+      },
+      reference: (v) => {
+        const half = (shape[axis] ?? 0) / 2
+        return { first: reference.slice(v.x, axis, 0, half), second: reference.slice(v.x, axis, half, half) }
+      },
+      differentiable: ['x'],
+      exact: true,
+    }),
+  { samples: { shape: [4, 2, 5, 7], axis: 0 }, channels: { shape: [2, 3, 5, 6], axis: 3 } },
+)
+
+export const flip = family(
+  'flip',
+  ({ shape }: { shape: Shape }) =>
+    body({
+      inputs: { x: normal(shape) },
+      run: (t) => ({ out: flipKernel(t.x) }),
+      reference: (v) => ({ out: reference.flip(v.x) }),
+      differentiable: ['x'],
+      exact: true,
+    }),
+  {
+    'odd width': { shape: [2, 3, 5, 7] },
+    'even width': { shape: [1, 4, 6, 1] },
+    'one column': { shape: [2, 3, 1, 4] },
+  },
+)
+
+export const movementFamilies: Family[] = [concat, slice, split, flip]

@@ -1,0 +1,87 @@
+import * as kernels from '#dist/kernels/reduce.js'
+import { body, type Family, family, mapSizes, normal } from './case.js'
+import * as reference from './reference.js'
+
+type Shape = readonly number[]
+type Pair = readonly [from: Shape, to: Shape]
+
+export const sum = family(
+  'sum',
+  (shape: Shape) =>
+    body({
+      inputs: { x: normal(shape, { offset: 0.5 }) },
+      run: (t) => ({ out: kernels.sum(t.x) }),
+      reference: (v) => ({ out: reference.sum(v.x) }),
+      differentiable: ['x'],
+      terms: shape.reduce((product, extent) => product * extent, 1),
+    }),
+  {
+    scalar: [],
+    'one element': [1, 1, 1, 1],
+    'fewer than a workgroup': [3, 7],
+    'one more than a workgroup': [65],
+    'in parts': [2, 67, 31, 5],
+    long: [1, 257, 129, 3],
+  },
+  ({ crop, batch }) => ({
+    'per-pixel loss': [batch, crop, crop],
+    features: [batch, mapSizes(crop).s4, mapSizes(crop).s4, 256],
+  }),
+)
+
+export const sumTo = family(
+  'sumTo',
+  ([from, to]: Pair) =>
+    body({
+      inputs: { x: normal(from, { offset: 0.5 }) },
+      run: (t) => ({ out: kernels.sumTo(t.x, to) }),
+      reference: (v) => ({ out: reference.sumTo(v.x, to) }),
+      differentiable: ['x'],
+      terms: from.reduce((product, extent) => product * extent, 1),
+    }),
+  {
+    channels: [[2, 5, 7, 17], [17]],
+    'few channels': [[2, 5, 7, 3], [3]],
+    'few channels, many rows': [[2, 67, 31, 5], [5]],
+    'many channels, many rows': [
+      [1, 33, 31, 65],
+      [1, 1, 1, 65],
+    ],
+    'one row': [[1, 1, 1, 33], [33]],
+    samples: [
+      [3, 5, 7, 5],
+      [3, 1, 1, 1],
+    ],
+    'samples, many pixels': [
+      [2, 67, 31],
+      [2, 1, 1],
+    ],
+    'samples and channels': [
+      [3, 5, 7, 33],
+      [3, 1, 1, 33],
+    ],
+    'samples and channels, many pixels': [
+      [2, 41, 43, 7],
+      [2, 1, 1, 7],
+    ],
+    rows: [
+      [2, 3, 5, 7],
+      [2, 3, 5, 1],
+    ],
+    'long rows': [
+      [3, 65],
+      [3, 1],
+    ],
+    'same shape': [
+      [3, 5],
+      [3, 5],
+    ],
+    'unit axes': [[1, 1, 3], [3]],
+  },
+  ({ crop, batch }): Record<string, Pair> => {
+    const { s4 } = mapSizes(crop)
+    return { 'bias gradient': [[batch, s4, s4, 256], [256]] }
+  },
+)
+
+export const reduceFamilies: Family[] = [sum, sumTo]

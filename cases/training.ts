@@ -1,0 +1,118 @@
+import { cutmix, normalizeImage } from '#dist/kernels/augment.js'
+import { nonFiniteCounts } from '#dist/kernels/finite.js'
+import { sgd } from '#dist/kernels/update.js'
+import {
+  body,
+  type Family,
+  family,
+  floats,
+  integers,
+  mask,
+  normal,
+  type Setting,
+  type Source,
+  uniform,
+} from './case.js'
+import * as reference from './reference.js'
+
+type Shape = readonly number[]
+
+const cutmixFamily = family(
+  'cutmix',
+  ({ base, other, box }: { base: Source; other: Source; box: Source }) =>
+    body({
+      inputs: { base, other, box },
+      run: (t) => ({ out: cutmix(t.base, t.other, t.box) }),
+      reference: (v) => ({ out: reference.cutmix(v.base, v.other, v.box) }),
+      exact: true,
+    }),
+  {
+    images: { base: normal([3, 5, 7, 3]), other: normal([3, 5, 7, 3]), box: mask([3, 5, 7], 0.4, 1) },
+    features: { base: normal([2, 3, 5, 17]), other: normal([2, 3, 5, 17]), box: mask([2, 3, 5], 0.4, 1) },
+    confidences: { base: normal([3, 5, 7]), other: normal([3, 5, 7]), box: mask([3, 5, 7], 0.4, 1) },
+    'byte labels': { base: bytes([3, 5, 7]), other: bytes([3, 5, 7]), box: mask([3, 5, 7], 0.4, 1) },
+    'word labels': { base: bytes([3, 5, 7], 'u32'), other: bytes([3, 5, 7], 'u32'), box: mask([3, 5, 7], 0.4, 1) },
+    'no box': { base: normal([1, 5, 5, 3]), other: normal([1, 5, 5, 3]), box: mask([1, 5, 5], 0, 1) },
+  },
+  ({ crop, batch }: Setting) => ({
+    images: {
+      base: normal([batch, crop, crop, 3]),
+      other: normal([batch, crop, crop, 3]),
+      box: mask([batch, crop, crop], 0.3, 1),
+    },
+  }),
+)
+
+function bytes(shape: Shape, dtype: 'u8' | 'u32' = 'u8'): Source {
+  return integers(shape, dtype, (random) => random.integer(256))
+}
+
+const normalize = family(
+  'normalizeImage',
+  (shape: Shape) =>
+    body({
+      inputs: { x: bytes(shape) },
+      run: (t) => ({ out: normalizeImage(t.x) }),
+      reference: (v) => ({ out: reference.normalizeImage(v.x) }),
+    }),
+  { odd: [2, 5, 7, 3], 'one pixel': [1, 1, 1, 3], long: [1, 97, 89, 3] },
+  ({ crop, batch }) => ({ images: [batch, crop, crop, 3] }),
+)
+
+const sgdFamily = family(
+  'sgd',
+  ({ shape, ...options }: { shape: Shape; momentum?: number; weightDecay?: number }) =>
+    body({
+      inputs: {
+        parameter: normal(shape),
+        velocity: normal(shape, { scale: 0.1 }),
+        gradient: normal(shape, { scale: 0.1 }),
+        learningRate: uniform([], 0.001, 0.1),
+      },
+      run: (t) => ({ ...sgd(t, options) }),
+      reference: (v) => ({ ...reference.sgd(v, options) }),
+      state: { parameter: 'parameter', velocity: 'velocity' },
+    }),
+  {
+    weight: { shape: [3, 3, 5, 7] },
+    bias: { shape: [17] },
+    'one element': { shape: [1] },
+    'without momentum': { shape: [33], momentum: 0 },
+    'without decay': { shape: [65], weightDecay: 0 },
+    'strong decay': { shape: [5, 7], weightDecay: 0.5 },
+    long: { shape: [3, 3, 65, 33] },
+  },
+  () => ({ '3x3 of 512 channels': { shape: [3, 3, 512, 512] } }),
+)
+
+/** Numbers of which some are NaN or infinite, of either sign; the largest finite ones are not. */
+const broken = (shape: Shape, share: number): Source =>
+  floats(shape, (random) => {
+    const odd = [Number.NaN, Infinity, -Infinity]
+    const extreme = [3.4028234663852886e38, -3.4028234663852886e38, 1e-45, 0]
+    return random.uniform() < share ? (odd[random.integer(3)] ?? 0) : (extreme[random.integer(4)] ?? 0)
+  })
+
+const nonFiniteFamily = family(
+  'nonFiniteCounts',
+  (shapes: readonly (readonly [Shape, number])[]) =>
+    body({
+      inputs: Object.fromEntries(shapes.map(([shape, share], i) => [`x${i}`, broken(shape, share)])),
+      run: (t) => ({ out: nonFiniteCounts(Object.values(t)) }),
+      reference: (v) => ({ out: reference.nonFiniteCounts(Object.values(v)) }),
+      differentiable: [],
+      exact: true,
+    }),
+  {
+    'a few': [
+      [[3, 3, 5, 7], 0.1],
+      [[17], 0],
+      [[1], 1],
+    ],
+    'more than one dispatch': Array.from({ length: 16 }, (_, i) => [[i + 1, 5], i % 3 === 0 ? 0.5 : 0] as const),
+    long: [[[3, 3, 65, 133], 0.001]],
+  },
+  () => ({ 'seven weights': Array.from({ length: 7 }, () => [[3, 3, 256, 256], 0] as const) }),
+)
+
+export const trainingFamilies: Family[] = [cutmixFamily, normalize, sgdFamily, nonFiniteFamily]

@@ -1,0 +1,233 @@
+import { Arena } from './arena.js'
+import { BindingLimitError, type Device, KernelError } from './device.js'
+import { type Node, read, tracedGraph } from './graph.js'
+import { type Choose, candidatesOf } from './lower.js'
+import type { AdapterTraits, Candidate } from './op.js'
+import type { Trace } from './passes/rewrite.js'
+import { compile, layoutOf, type Program } from './program.js'
+import { type Data, elements, type Shape, type Spec, sameShape } from './shape.js'
+import { Store } from './store.js'
+
+/** A kernel that was measured: its name, and the texts of its shaders. With another text it is another kernel. */
+export interface Kernel {
+  readonly name: string
+  readonly sources: readonly string[]
+}
+
+/** The kernels of an operator at shapes of one class, timed on one adapter. */
+export interface Measurement {
+  /** Operator, classes of the inputs' shapes, and attributes. */
+  readonly call: string
+  /** All there were, in the operator's order: the first is taken where nothing was measured. */
+  readonly kernels: readonly Kernel[]
+  /** Time of one run, in the order of the kernels; null where the adapter cannot run it: see `unlessUnfit`. */
+  readonly milliseconds: readonly (number | null)[]
+  /** Name of the kernel to use. */
+  readonly choice: string
+}
+
+/** The share of the first kernel's time that another one must save to be preferred: less may be noise. */
+const margin = 0.05
+
+/** Index of the fastest, or of the first unless that is slower by more than the margin. */
+export function fastest(milliseconds: readonly (number | null)[]): number {
+  const times = milliseconds.map((time) => time ?? Number.POSITIVE_INFINITY)
+  const best = times.indexOf(Math.min(...times))
+  return (times[best] ?? 0) < (1 - margin) * (times[0] ?? 0) ? best : 0
+}
+
+/** Channels exactly, and the number of rows to a power of two: images of many sizes share few classes. */
+function classOf(shape: Shape): string {
+  const rows = elements(shape.slice(0, -1))
+  return shape.length < 2 ? `[${shape}]` : `[~${2 ** Math.round(Math.log2(rows))}, ${shape.at(-1)}]`
+}
+
+/** What a choice among kernels may depend on, as a text. */
+export function callOf({
+  op,
+  inputs,
+  outputs,
+  attrs,
+}: Pick<Node, 'op' | 'outputs' | 'attrs'> & { inputs: readonly Spec[] }): string {
+  const specs = inputs.map(({ shape, dtype }) => dtype + classOf(shape))
+  // An attribute that repeats the shape of a result is of a class as well.
+  const isResult = (value: unknown): value is number[] =>
+    Array.isArray(value) && value.length > 1 && outputs.some(({ shape }) => sameShape(shape, value as number[]))
+  const text = JSON.stringify(attrs, (_, value: unknown) => (isResult(value) ? classOf(value) : value))
+  return `${op?.name}(${specs.join(', ')}) ${text ?? ''}`
+}
+
+/** A node that has a choice among kernels. */
+export interface Choice {
+  readonly node: Node
+  readonly candidates: readonly Candidate[]
+}
+
+/** The nodes of a trace for which there is more than one kernel. */
+const choicesOf = (trace: Trace, adapter: AdapterTraits): Choice[] =>
+  trace.nodes
+    .map((node) => ({ node, candidates: candidatesOf(node, adapter) }))
+    .filter(({ candidates }) => candidates.length > 1)
+
+const kernelOf = ({ name, dispatches }: Candidate): Kernel => ({
+  name,
+  sources: dispatches.map(({ source }) => source),
+})
+
+/** Measurements of one adapter, by which kernels are chosen. The first one of a call stays. */
+export class Tuning {
+  private readonly known = new Map<string, Measurement>()
+  /** Numbers the texts of shaders, so that keys are short. */
+  private readonly numbers = new Map<string, number>()
+
+  constructor(measurements: Iterable<Measurement> = []) {
+    this.add(measurements)
+  }
+
+  add(measurements: Iterable<Measurement>): void {
+    for (const measurement of measurements) {
+      const key = this.key(measurement.call, measurement.kernels)
+      if (!this.known.has(key)) this.known.set(key, measurement)
+    }
+  }
+
+  get measurements(): Measurement[] {
+    return [...this.known.values()]
+  }
+
+  /** The kernel that was the fastest; the first one where that is not known. */
+  readonly choose: Choose = (node, candidates) => {
+    const choice = candidates.length > 1 ? this.find({ node, candidates })?.choice : undefined
+    return candidates.find(({ name }) => name === choice) ?? candidates[0]
+  }
+
+  /** The measurements that the choices of a trace rest on, one for each node where there is one. */
+  of(trace: Trace, adapter: AdapterTraits): Measurement[] {
+    return choicesOf(trace, adapter).flatMap((choice) => this.find(choice) ?? [])
+  }
+
+  /** The choices of a trace that were not measured, each call once. */
+  missing(trace: Trace, adapter: AdapterTraits): Choice[] {
+    const unknown = choicesOf(trace, adapter).filter((choice) => !this.find(choice))
+    return [...new Map(unknown.map((choice) => [this.keyOf(choice), choice])).values()]
+  }
+
+  private find(choice: Choice): Measurement | undefined {
+    return this.known.get(this.keyOf(choice))
+  }
+
+  private keyOf({ node, candidates }: Choice): string {
+    return this.key(callOf(node), candidates.map(kernelOf))
+  }
+
+  private key(call: string, kernels: readonly Kernel[]): string {
+    const number = (source: string): number => {
+      const known = this.numbers.get(source) ?? this.numbers.size
+      this.numbers.set(source, known)
+      return known
+    }
+    return [call, ...kernels.map(({ name, sources }) => `${name} ${sources.map(number)}`)].join('\n')
+  }
+}
+
+/**
+ * Times the kernels of each choice, one choice after the other.
+ * @param onMeasured called, and waited for, after each
+ */
+export async function measureKernels(
+  device: Device,
+  choices: readonly Choice[],
+  onMeasured: (measurement: Measurement, done: number, total: number) => void | Promise<void>,
+): Promise<void> {
+  const dispatches = choices.flatMap(({ candidates }) => candidates.flatMap((candidate) => candidate.dispatches))
+  const pipelines = dispatches.map((dispatch) => device.pipeline(dispatch.label, dispatch.source, layoutOf(dispatch)))
+  // All at once, since they compile in parallel. What fails here fails again, and is reported, where it is measured.
+  await device.wait(Promise.allSettled(pipelines))
+  for (const [i, choice] of choices.entries()) {
+    const milliseconds = await timesOf(device, choice)
+    const kernels = choice.candidates.map(kernelOf)
+    const name = kernels[fastest(milliseconds)]?.name ?? ''
+    await onMeasured({ call: callOf(choice.node), kernels, milliseconds, choice: name }, i + 1, choices.length)
+  }
+}
+
+const rounds = 5
+/** Milliseconds that the runs of one kernel take in a round, which is waited for once. */
+const roundTime = 10
+const mostRuns = 100
+/** A kernel that takes so many times longer than the fastest in both of the first rounds is not measured further. */
+const hopeless = 2
+
+async function timesOf(device: Device, { node, candidates }: Choice): Promise<(number | null)[]> {
+  const store = new Store(device, 'tuning')
+  const arena = new Arena(device, 'tuning buffer')
+  const programs: (Program | undefined)[] = []
+  try {
+    const inputs = node.inputs.map(({ shape, dtype }, i) =>
+      store.declare(`input ${i}`, { shape, dtype }, numbers({ shape, dtype })),
+    )
+    const body = () => {
+      const results = tracedGraph('tuning').append(node.op, inputs.map(read), node.attrs, node.outputs)
+      return Object.fromEntries(results.map((result, i) => [`output ${i}`, result]))
+    }
+    for (const candidate of candidates) {
+      const options = { label: `tuning ${node.op?.name} ${candidate.name}`, choose: () => candidate, arena }
+      programs.push(await compile(device, {}, body, options).catch(unlessUnfit))
+    }
+    return await timed(programs.map((program) => program && ((runs: number) => elapsed(device, program, runs))))
+  } finally {
+    for (const program of programs) program?.destroy()
+    arena.destroy()
+    store.destroy()
+  }
+}
+
+/** A kernel whose tensors exceed the adapter's limits, or that its driver refuses, is no choice; others still are. */
+function unlessUnfit(error: unknown): undefined {
+  if (!(error instanceof BindingLimitError || error instanceof KernelError)) throw error
+}
+
+/** Milliseconds of one run of a program, over so many of them. */
+async function elapsed(device: Device, program: Program, runs: number): Promise<number> {
+  const started = performance.now()
+  for (let k = 0; k < runs; k++) program.run({})
+  await device.idle()
+  return (performance.now() - started) / runs
+}
+
+/** Milliseconds per run of something that is run so many times. */
+export type Contender = (runs: number) => Promise<number>
+
+/**
+ * Times contenders in turns, so that what disturbs the machine disturbs all: the median of each; null where there is
+ * none.
+ */
+export async function timed(contenders: readonly (Contender | undefined)[]): Promise<(number | null)[]> {
+  let quickest = Number.POSITIVE_INFINITY
+  for (const run of contenders) {
+    // The first run zeroes buffers and loads code.
+    await run?.(1)
+    if (run) quickest = Math.min(quickest, await run(1))
+  }
+  const runs = Math.max(1, Math.min(mostRuns, Math.ceil(roundTime / quickest)))
+  const times: number[][] = contenders.map(() => [])
+  for (let round = 0; round < rounds; round++) {
+    const best = times.map((list) => Math.min(...list))
+    const bound = round < 2 ? Number.POSITIVE_INFINITY : hopeless * Math.min(...best)
+    const promising = contenders.flatMap((run, i) => (run && !((best[i] ?? 0) > bound) ? [{ run, i }] : []))
+    if (promising.length < 2 && round >= 2) break
+    for (const { run, i } of promising) times[i]?.push(await run(runs))
+  }
+  return times.map((list) => (list.length > 0 ? median(list) : null))
+}
+
+const median = (list: readonly number[]): number =>
+  [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)] ?? Number.POSITIVE_INFINITY
+
+/** Numbers between -1/2 and 1/2, alike at every call; undefined, which means zeros, for integers. */
+function numbers({ shape, dtype }: Spec): Data | undefined {
+  const mixed = (i: number) => Math.imul(i, 0x9e3779b1) >>> 8
+  if (dtype === 'f32') return new Float32Array(elements(shape)).map((_, i) => mixed(i) / 2 ** 24 - 0.5)
+  // Any sign and fraction under the exponent of 1/4.
+  return dtype === 'f16' ? new Uint16Array(elements(shape)).map((_, i) => 0x3400 | (mixed(i) & 0x83ff)) : undefined
+}

@@ -1,0 +1,48 @@
+import { input, substitute } from '../expr.js'
+import { type Node, type Tensor, valueKey } from '../graph.js'
+import { isFloat, sameShape } from '../shape.js'
+import { dropDead, rebuild, results, type Trace } from './rewrite.js'
+
+/**
+ * Lets an operator with an epilogue, such as a convolution, pass its result through the pointwise formula that alone
+ * reads it: the result itself is never stored.
+ *
+ * @param maxInputs buffers that a kernel may bind
+ */
+export function fuseEpilogues(trace: Trace, maxInputs: number): Trace {
+  const kept = new Set(results(trace).map(valueKey))
+  const readers = new Map<string, Set<number>>()
+  for (const { id, inputs } of trace.nodes) {
+    for (const key of inputs.map(valueKey)) readers.set(key, (readers.get(key) ?? new Set()).add(id))
+  }
+  const isReadOnce = (value: Tensor) => !kept.has(valueKey(value)) && readers.get(valueKey(value))?.size === 1
+  const fused = rebuild(trace, (node) => {
+    for (const value of node.inputs) {
+      const merged = isReadOnce(value) && merge(value, node, maxInputs)
+      if (merged) return merged
+    }
+    return node
+  })
+  return dropDead(fused)
+}
+
+/** The producer of `value` with the formula of its reader as its epilogue; undefined where that cannot be. */
+function merge(value: Tensor, reader: Node, maxInputs: number): Node | undefined {
+  const producer = value.node
+  const formula = reader.op?.formula
+  if (!producer.op?.epilogue || !reader.op || !formula?.elementwise || reader.outputs.length !== 1) return undefined
+  const { exprs, space } = formula.get(reader.attrs as never)
+  const shape = producer.outputs[value.index]?.shape ?? []
+  if (reader.op.inplace?.(reader.attrs as never).size || !reader.outputs.every(isFloat)) return undefined
+  if (!exprs[0] || !sameShape(value.shape, space) || !sameShape(shape, space)) return undefined
+  const uses = reader.inputs.filter((other) => valueKey(other) === valueKey(value))
+  if (!uses.every((use) => sameShape(use.shape, space))) return undefined
+  const others = reader.inputs.filter((other) => valueKey(other) !== valueKey(value))
+  if (producer.inputs.length + others.length + 1 > maxInputs) return undefined
+  const place = (operand: Tensor) => input(valueKey(operand) === valueKey(value) ? 0 : others.indexOf(operand) + 1)
+  const attrs = producer.op.epilogue.set(producer.attrs as never, substitute(exprs[0], reader.inputs.map(place)))
+  if (attrs === undefined) return undefined
+  const { epilogue: _, ...op } = producer.op
+  const name = `${producer.op.name}+${reader.op.name}`
+  return { ...reader, op: { ...op, name }, inputs: [...producer.inputs, ...others], attrs, scope: producer.scope }
+}

@@ -1,0 +1,89 @@
+import { type Graph, type Node, Tensor, valueKey } from '../graph.js'
+import type { Variable } from '../store.js'
+
+/** A traced program: nodes in an order of execution, and the values that outlive it. */
+export interface Trace {
+  readonly nodes: readonly Node[]
+  readonly inputs: ReadonlyMap<string, Tensor>
+  readonly outputs: ReadonlyMap<string, Tensor>
+  readonly assigned: ReadonlyMap<Variable, Tensor>
+}
+
+export const traceOf = (graph: Graph, outputs: ReadonlyMap<string, Tensor>): Trace => ({
+  nodes: graph.nodes,
+  inputs: graph.inputs,
+  outputs,
+  assigned: graph.assigned,
+})
+
+/** The values that a trace must deliver. */
+export const results = (trace: Trace): Tensor[] => [...trace.outputs.values(), ...trace.assigned.values()]
+
+/** Where a pass says a value is now: a handle on it, whose shape the uses of the old value keep. */
+export type Moved = ReadonlyMap<string, Tensor>
+
+/** A handle on the new place of a value, with the shape of the old handle. */
+export function follow(moved: Moved, tensor: Tensor): Tensor {
+  const target = moved.get(valueKey(tensor))
+  return target && target.node !== tensor.node
+    ? new Tensor(target.node, target.index, tensor.shape, tensor.dtype, tensor.detached)
+    : tensor
+}
+
+/**
+ * Rebuilds a trace node by node. `visit` gets each node with its inputs already moved, and returns the node that takes
+ * its place: the same one, an equal earlier one, or a new one.
+ */
+export function rebuild(trace: Trace, visit: (node: Node) => Node): Trace {
+  const moved = new Map<string, Tensor>()
+  const nodes = new Set<Node>()
+  for (const old of trace.nodes) {
+    const inputs = old.inputs.map((value) => follow(moved, value))
+    const unchanged = inputs.every((value, i) => value === old.inputs[i])
+    const replaced = visit(unchanged ? old : { ...old, inputs })
+    nodes.add(replaced)
+    for (const [index, { shape, dtype }] of old.outputs.entries()) {
+      moved.set(`${old.id}.${index}`, new Tensor(replaced, index, shape, dtype))
+    }
+  }
+  return { nodes: [...nodes], ...followResults(trace, moved) }
+}
+
+function followResults({ inputs, outputs, assigned }: Trace, moved: Moved): Omit<Trace, 'nodes'> {
+  const followAll = <K>(map: ReadonlyMap<K, Tensor>) =>
+    new Map([...map].map(([key, value]): [K, Tensor] => [key, follow(moved, value)]))
+  return { inputs: followAll(inputs), outputs: followAll(outputs), assigned: followAll(assigned) }
+}
+
+/** A trace with every handle on the new place of its value. */
+export function moveHandles(trace: Trace, moved: Moved): Trace {
+  const nodes = trace.nodes.map((node) => ({ ...node, inputs: node.inputs.map((value) => follow(moved, value)) }))
+  return relink({ nodes, ...followResults(trace, moved) })
+}
+
+/** Makes every handle point at the node that now has its id: for passes that put new nodes in the place of old ones. */
+export const relink = (trace: Trace): Trace => rebuild(trace, (node) => node)
+
+/** Computes equal calls once. */
+export function shareEqual(trace: Trace): Trace {
+  const known = new Map<string, Node>()
+  return rebuild(trace, (node) => {
+    if (!node.op) return node
+    const inputs = node.inputs.map((value) => `${valueKey(value)}[${value.shape}]`)
+    const key = `${node.op.name}|${JSON.stringify(node.attrs)}|${inputs.join()}`
+    const earlier = known.get(key)
+    if (earlier) return earlier
+    known.set(key, node)
+    return node
+  })
+}
+
+/** Drops nodes that no result depends on. Inputs of the program stay, so that its interface does. */
+export function dropDead(trace: Trace): Trace {
+  const live = new Set(results(trace).map((value) => value.node.id))
+  for (const value of trace.inputs.values()) live.add(value.node.id)
+  for (const node of [...trace.nodes].reverse()) {
+    if (live.has(node.id)) for (const value of node.inputs) live.add(value.node.id)
+  }
+  return { ...trace, nodes: trace.nodes.filter((node) => live.has(node.id)) }
+}

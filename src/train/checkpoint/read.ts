@@ -1,0 +1,202 @@
+import { type DeepLabV3Plus, type ModelConfig, presets } from '../../models/deeplabv3plus.js'
+import { differingKeys, hasPlainStem, inferWidths, type Widths } from '../../models/infer.js'
+import { loadStateDict, type StateTensor } from '../../models/weights.js'
+import { UserError } from '../error.js'
+import { BinaryFile } from '../io/files.js'
+import { quoted } from '../io/pickle.js'
+import { isPth, readPth } from '../io/pth.js'
+import { type FileTensor, readSafetensors, toFloat32 } from '../io/safetensors.js'
+
+/** Names of the momenta in a safetensors file: this and the parameter's name. */
+export const momentumPrefix = 'momentum/'
+
+/** What a file of weights holds, whichever format it has. */
+export interface Checkpoint {
+  /** Weights, running statistics and counters under the names of PyTorch's state_dict, without `module.`. */
+  readonly tensors: ReadonlyMap<string, FileTensor>
+  /** Momenta by the names of their parameters; none where the file has none that fit the parameters. */
+  readonly momenta: ReadonlyMap<string, FileTensor>
+  /** What the file says besides, as JSON by key: `model`, `epoch` (epochs done), `bestMiou` (percent), ... */
+  readonly metadata: Readonly<Record<string, string>>
+  /** Whether the file carried a checksum, which then holds. */
+  readonly verified: boolean
+}
+
+type Tensors = ReadonlyMap<string, FileTensor>
+
+/**
+ * Reads a file of weights: safetensors, or what torch.save wrote (`.pth`, `.pt`). Its content decides, not its name.
+ *
+ * @throws UserError naming the file and what is wrong with it, such as a tensor that is not finite
+ */
+export function readCheckpoint(path: string): Checkpoint {
+  const fail = (what: string): never => {
+    throw new UserError(`${path}: ${what}`)
+  }
+  const start = BinaryFile.with(path, fail, (file) => file.read(0, Math.min(4, file.size)))
+  const pickled = isPth(start) || /\.(pth|pt)$/i.test(path)
+  const checkpoint = pickled ? fromPth(path) : fromSafetensors(path)
+  for (const [name, tensor] of [...checkpoint.tensors, ...checkpoint.momenta]) {
+    // A name goes into messages of one line.
+    if (/\p{Cc}/u.test(name)) return fail(`a tensor has the name ${quoted(name)}: no model has such names`)
+    if (!allFinite(tensor)) return fail(`tensor '${name}' holds values that are not finite: its training failed`)
+  }
+  return checkpoint
+}
+
+function allFinite(tensor: FileTensor): boolean {
+  return !/F/.test(tensor.dtype) || toFloat32(tensor).every(Number.isFinite)
+}
+
+function withoutModule(tensors: Tensors): Map<string, FileTensor> {
+  const prefix = 'module.'
+  if (![...tensors.keys()].every((name) => name.startsWith(prefix))) return new Map(tensors)
+  return new Map([...tensors].map(([name, tensor]) => [name.slice(prefix.length), tensor]))
+}
+
+function fromSafetensors(path: string): Checkpoint {
+  const { tensors, metadata, verified } = readSafetensors(path)
+  const isMomentum = ([name]: [string, unknown]) => name.startsWith(momentumPrefix)
+  const momenta = [...tensors].filter(isMomentum).map(([name, tensor]) => [name.slice(momentumPrefix.length), tensor])
+  return {
+    tensors: withoutModule(new Map([...tensors].filter((entry) => !isMomentum(entry)))),
+    momenta: new Map(momenta as [string, FileTensor][]),
+    metadata,
+    verified,
+  }
+}
+
+function fromPth(path: string): Checkpoint {
+  const { state, momenta, epoch, previousBest } = readPth(path)
+  const tensors = withoutModule(state)
+  const metadata = {
+    ...(epoch === undefined ? {} : { epoch: JSON.stringify(epoch + 1) }),
+    ...(previousBest === undefined ? {} : { bestMiou: JSON.stringify(previousBest) }),
+  }
+  return { tensors, momenta: nameMomenta(tensors, momenta), metadata, verified: false }
+}
+
+/** The optimizer numbers its parameters in the order of the state_dict, those of the backbone first. */
+function nameMomenta(tensors: Tensors, momenta: ReadonlyMap<number, FileTensor>): Map<string, FileTensor> {
+  const parameters = [...tensors].filter(([name]) => !/\.(running_mean|running_var|num_batches_tracked)$/.test(name))
+  const inBackbone = ([name]: [string, unknown]) => name.startsWith('backbone.')
+  const ordered = [...parameters.filter(inBackbone), ...parameters.filter((entry) => !inBackbone(entry))]
+  const fits = ([, { shape }]: [string, FileTensor], index: number) =>
+    String(momenta.get(index)?.shape) === String(shape)
+  if (momenta.size !== ordered.length || !ordered.every(fits)) return new Map()
+  return new Map(ordered.flatMap(([name], index) => [[name, momenta.get(index)] as [string, FileTensor]]))
+}
+
+/** The model that a checkpoint is of. */
+export interface CheckpointModel {
+  readonly config: ModelConfig
+  /** Whether its dilations and strides, which no tensor shows, are stated in the file rather than the usual ones. */
+  readonly stated: boolean
+}
+
+/**
+ * The model that a checkpoint is of: widths and depths from the shapes of its tensors, dilations from its metadata.
+ *
+ * @throws UserError where the weights are not those of a DeepLabV3+
+ */
+export function checkpointModel({ tensors, metadata }: Checkpoint, path: string): CheckpointModel {
+  if (hasPlainStem(tensors)) throw new UserError(`${path}: ${plainStem}`)
+  const widths = inferWidths(tensors)
+  if (!isComplete(widths)) {
+    throw new UserError(`${path}: it does not hold a whole DeepLabV3+ (backbone, head, reduce, fuse, classifier)`)
+  }
+  if (widths.nclass > 255) throw new UserError(`${path}: it has ${widths.nclass} classes, and at most 255 are possible`)
+  const { dilations, replace_stride_with_dilation } = presets.resnet50
+  const stated = statedGeometry(metadata.model)
+  return { config: { ...widths, dilations, replace_stride_with_dilation, ...stated }, stated: stated !== undefined }
+}
+
+const isComplete = (widths: Partial<Widths>): widths is Widths =>
+  (
+    ['stem', 'planes', 'blocks', 'expansion', 'reduce_channels', 'aspp_channels', 'fuse_channels', 'nclass'] as const
+  ).every((key) => widths[key] !== undefined)
+
+type Geometry = Pick<ModelConfig, 'dilations' | 'replace_stride_with_dilation'>
+
+/** Dilations in the metadata that our checkpoints carry; undefined where they are missing or odd. */
+function statedGeometry(text: string | undefined): Geometry | undefined {
+  let model: unknown
+  try {
+    model = JSON.parse(text ?? 'null')
+  } catch {
+    return undefined
+  }
+  const { dilations, replace_stride_with_dilation: replace } = (model ?? {}) as Record<string, unknown>
+  const isThree = (list: unknown, fits: (item: unknown) => boolean) =>
+    Array.isArray(list) && list.length === 3 && list.every(fits)
+  const isDilation = (item: unknown) => Number.isInteger(item) && Number(item) >= 1 && Number(item) <= 1000
+  if (!isThree(dilations, isDilation) || !isThree(replace, (item) => typeof item === 'boolean')) return undefined
+  return { dilations, replace_stride_with_dilation: replace } as Geometry
+}
+
+/** Tensors of a file as a state_dict: counters as 64-bit integers, all else as float32. */
+export function stateOfFile(tensors: Iterable<readonly [string, FileTensor]>): Map<string, StateTensor> {
+  const state = new Map<string, StateTensor>()
+  for (const [name, tensor] of tensors) {
+    const { shape, data } = tensor
+    if (data instanceof BigInt64Array) state.set(name, { dtype: 'I64', shape, data })
+    else state.set(name, { dtype: 'F32', shape, data: toFloat32(tensor) })
+  }
+  return state
+}
+
+const plainStem =
+  "it is a ResNet with one 7x7 convolution in front, as torchvision's are, where the model has a deep stem of three " +
+  '3x3 convolutions: take a deep-stem ResNet, such as the one that the PrevMatch and UniMatch code starts from'
+
+/** Why weights do not fit a model, and what to do about it. */
+function diagnose(config: ModelConfig, state: ReadonlyMap<string, StateTensor>): string {
+  if (hasPlainStem(state)) return `${plainStem}; `
+  const widths = inferWidths(state)
+  const differing = differingKeys(config, widths)
+  if (differing.length === 0) return ''
+  const show = (value: unknown) => JSON.stringify(value)
+  const found = differing.map((key) => `${key} ${show(widths[key])} instead of ${show(config[key])}`)
+  return `it was trained with ${found.join(', ')}; `
+}
+
+const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+/**
+ * Gives a model the weights of a file.
+ * @param origin names the file in the error
+ * @throws UserError that says why they do not fit, and lists what is missing, unexpected or of another shape
+ */
+export function loadWeights(
+  model: DeepLabV3Plus,
+  tensors: Iterable<readonly [string, FileTensor]>,
+  origin: string,
+): void {
+  const state = stateOfFile(tensors)
+  try {
+    loadStateDict(model, state)
+  } catch (error) {
+    const reason = `${diagnose(model.config, state)}${reasonOf(error)}`
+    throw new UserError(`${origin}: ${reason}: choose the configuration with which it was trained`)
+  }
+}
+
+/**
+ * Gives a model's backbone the weights of a file: those of a backbone alone, whose names may lack the prefix
+ * `backbone.`, or of a whole model, of which the rest is left aside.
+ * @returns a line that says what was loaded
+ * @throws UserError that says why they do not fit, and lists what is missing, unexpected or of another shape
+ */
+export function loadBackbone(model: DeepLabV3Plus, path: string): string {
+  const state = stateOfFile(readCheckpoint(path).tensors)
+  const whole = [...state.keys()].some((name) => name.startsWith('backbone.'))
+  const named = [...state].map(([name, tensor]): [string, StateTensor] => [whole ? name : `backbone.${name}`, tensor])
+  // The classifier of the image classification that it was trained for has no place here.
+  const backbone = new Map(named.filter(([name]) => name.startsWith('backbone.') && !name.startsWith('backbone.fc.')))
+  try {
+    loadStateDict(model, backbone, 'backbone.')
+  } catch (error) {
+    throw new UserError(`pretrained ${path}: ${diagnose(model.config, backbone)}${reasonOf(error)}`)
+  }
+  return `backbone: weights of ${path}`
+}

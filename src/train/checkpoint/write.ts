@@ -1,0 +1,98 @@
+import type { Store } from '../../engine/store.js'
+import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../../models/weights.js'
+import { DamagedFileError, UserError } from '../error.js'
+import type { WriteOptions } from '../io/files.js'
+import { type FileTensor, readSafetensors, toFloat32, writeSafetensors } from '../io/safetensors.js'
+import { type Checkpoint, loadWeights, momentumPrefix, readCheckpoint } from './read.js'
+
+/** What a checkpoint says of itself besides its tensors; each key is JSON in the file's metadata. */
+export type CheckpointInfo = Readonly<Record<string, unknown>>
+
+const encode = (info: CheckpointInfo): Record<string, string> =>
+  Object.fromEntries(Object.entries(info).map(([key, value]) => [key, JSON.stringify(value)]))
+
+/** Variables of a store as PyTorch lays them out, under `prefix` and their names. */
+async function tensorsOf(store: Store, prefix = ''): Promise<Map<string, FileTensor>> {
+  const values = await store.readAll()
+  return new Map(
+    store.all().map(({ name, spec }): [string, FileTensor] => {
+      const data = values.get(name)
+      if (!(data instanceof Float32Array)) throw new Error(`variable '${name}' is not of floats`)
+      return [prefix + name, { dtype: 'F32', shape: torchShape(spec.shape), data: toTorchLayout(spec.shape, data) }]
+    }),
+  )
+}
+
+/** Gives the variables of a store the values of a file. Throws a UserError where one is missing or of another size. */
+function fill(store: Store, tensors: Checkpoint['tensors'], origin: string): void {
+  for (const { name, spec } of store.all()) {
+    const tensor = tensors.get(name)
+    const size = spec.shape.reduce((a, b) => a * b, 1)
+    if (!tensor || tensor.data.length !== size) {
+      throw new UserError(`${origin}: tensor '${name}' is missing or of another size: it is no checkpoint of this run`)
+    }
+    store.write(name, fromTorchLayout(spec.shape, toFloat32(tensor)))
+  }
+}
+
+/** A file that is ready to be written. */
+export interface PreparedFile {
+  /** @throws WriteError if it cannot be written; a previous file is then untouched, and another attempt may follow */
+  write(path: string, options?: WriteOptions): void
+}
+
+/**
+ * Reads weights and running statistics from the device, for a file with their PyTorch names and the model's widths.
+ * @param velocities also written, for a training to go on from
+ */
+export async function prepareCheckpoint(
+  model: DeepLabV3Plus,
+  info: CheckpointInfo,
+  velocities?: Store,
+): Promise<PreparedFile> {
+  const momenta = velocities ? await tensorsOf(velocities, momentumPrefix) : []
+  const tensors = [...(await stateDict(model)), ...momenta]
+  const metadata = encode({ ...info, model: model.config })
+  return { write: (path, options) => writeSafetensors(path, tensors, metadata, options) }
+}
+
+/** Gives a model the weights of a file of either format. Throws a UserError where they do not fit. */
+export const loadCheckpoint = (path: string, model: DeepLabV3Plus): void =>
+  loadWeights(model, readCheckpoint(path).tensors, path)
+
+/** What `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
+export function infoOf({ metadata }: Checkpoint, path: string): CheckpointInfo {
+  try {
+    return Object.fromEntries(Object.entries(metadata).map(([key, text]) => [key, JSON.parse(text) as unknown]))
+  } catch {
+    throw new UserError(`${path} was not written by a training: its metadata cannot be read`)
+  }
+}
+
+/** Gives a model and its momenta the values of a checkpoint. Throws a UserError where they do not fit. */
+export function loadTraining(checkpoint: Checkpoint, model: DeepLabV3Plus, velocities: Store, path: string): void {
+  loadWeights(model, checkpoint.tensors, path)
+  fill(velocities, checkpoint.momenta, path)
+}
+
+/** Reads all variables of a store from the device, for a file. */
+export async function prepareStore(store: Store): Promise<PreparedFile> {
+  const tensors = await tensorsOf(store)
+  return { write: (path, options) => writeSafetensors(path, tensors, {}, options) }
+}
+
+/**
+ * Gives a store the values of a file that `prepareStore` made.
+ * @throws DamagedFileError if it cannot be read or was changed
+ */
+export function loadStore(path: string, store: Store): void {
+  const { tensors, verified } = readSafetensors(path)
+  checkVerified(verified, path)
+  fill(store, tensors, path)
+}
+
+/** @throws DamagedFileError for a file without a checksum */
+export function checkVerified(verified: boolean, path: string): void {
+  if (!verified) throw new DamagedFileError(`${path} carries no checksum: it is damaged, or of another program`)
+}

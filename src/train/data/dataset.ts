@@ -1,0 +1,222 @@
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import type { Config, Folders } from '../config/config.js'
+import { UserError } from '../error.js'
+import { sharp } from '../io/decoders.js'
+import { isInside, pairFolders } from './folders.js'
+import { type LabelRules, labelRules, MAX_PIXELS, readLabel } from './labels.js'
+import type { Picture } from './pixels.js'
+
+/** An image and its label. */
+export interface Sample {
+  /** The image as the list names it. */
+  name: string
+  /** Path of the image. */
+  image: string
+  /** Path of the label; null where there is none, or none is wanted. */
+  label: string | null
+}
+
+const MAX_LIST_BYTES = 2 ** 28
+const MAX_LIST_LINES = 2_000_000
+
+function firstLine(error: unknown): string {
+  const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
+  return line
+}
+
+/** One line of a list, as it is written. */
+export interface ListEntry {
+  readonly image: string
+  readonly label: string | null
+  /** Where the line is, for error messages. */
+  readonly where: string
+}
+
+/**
+ * Reads a list of lines `image label` or `image`, with a space or a tab between the two (names may hold spaces where
+ * there is a tab); empty lines are skipped.
+ * @throws UserError for a list that is missing or empty, has lines of more words, or names files outside `dataRoot`
+ */
+export function readEntries(path: string, dataRoot: string): ListEntry[] {
+  let text: string
+  try {
+    const stat = statSync(path)
+    if (!stat.isFile()) throw new UserError(`the list ${path} is not a file`)
+    if (stat.size > MAX_LIST_BYTES) throw new UserError(`the list ${path} is larger than 256 MiB`)
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    if (error instanceof UserError) throw error
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+    throw new UserError(
+      missing ? `there is no list ${path}: check its path` : `cannot read the list ${path}: ${firstLine(error)}`,
+    )
+  }
+  if (!existsSync(dataRoot)) throw new UserError(`there is no data folder ${dataRoot}: check data_root`)
+  const entries: ListEntry[] = []
+  for (let index = 0, start = 0; start < text.length; index++) {
+    if (index >= MAX_LIST_LINES) throw new UserError(`the list ${path} has more than ${MAX_LIST_LINES} lines`)
+    const end = text.indexOf('\n', start)
+    const line = text.slice(start, end < 0 ? undefined : end)
+    start = end < 0 ? text.length : end + 1
+    const words = line.includes('\t') ? line.split('\t').map((word) => word.trim()) : line.split(/\s+/)
+    const [image, label, ...rest] = words.filter((word) => word !== '')
+    if (image === undefined) continue
+    const where = `${path} line ${index + 1}`
+    if (rest.length > 0) {
+      throw new UserError(`${where}: more than two words; a line is 'image label', with a tab where names hold spaces`)
+    }
+    for (const file of [image, label]) {
+      if (file !== undefined && !isInside(dataRoot, file)) {
+        throw new UserError(`${where}: ${file} is outside of data_root (${dataRoot}): choose another data_root`)
+      }
+    }
+    entries.push({ image, label: label ?? null, where })
+  }
+  if (entries.length === 0) throw new UserError(`the list ${path} is empty: it needs lines 'image label'`)
+  return entries
+}
+
+/**
+ * The images of a list or of folders, with paths relative to `dataRoot`; see `readEntries` and `pairFolders`.
+ * @param labels whether every image must have a label (which must exist), or labels play no part
+ * @param minimum fewest usable images, usually the batch size
+ * @param mustExist whether the files of a list must exist already
+ * @throws UserError for a list that is missing, empty, too short, or names files that do not exist
+ */
+export function readList(
+  source: string | Folders,
+  dataRoot: string,
+  labels: 'required' | 'unused',
+  minimum = 1,
+  mustExist = true,
+): Sample[] {
+  const wanted = labels === 'required'
+  const samples =
+    typeof source === 'string' ? fromList(source, dataRoot, wanted, mustExist) : fromFolders(source, dataRoot, wanted)
+  if (samples.length < minimum) {
+    const what =
+      typeof source === 'string' ? `the list ${source} has` : `the folder ${resolve(dataRoot, source.images)} has`
+    const unit = typeof source === 'string' ? 'lines' : 'images'
+    throw new UserError(
+      `${what} ${samples.length} ${unit}, fewer than a batch of ${minimum}: add some, or lower batch_size`,
+    )
+  }
+  return samples
+}
+
+function fromList(path: string, dataRoot: string, wanted: boolean, mustExist: boolean): Sample[] {
+  return readEntries(path, dataRoot).map(({ image, label, where }) => {
+    if (wanted && label === null) throw new UserError(`${where}: no label for ${image}; a line is 'image label'`)
+    const sample = {
+      name: image,
+      image: resolve(dataRoot, image),
+      label: wanted && label !== null ? resolve(dataRoot, label) : null,
+    }
+    for (const file of [sample.image, sample.label]) {
+      if (mustExist && file !== null && !existsSync(file)) {
+        throw new UserError(`${where}: there is no file ${file}; paths are relative to data_root (${dataRoot})`)
+      }
+    }
+    return sample
+  })
+}
+
+function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sample[] {
+  if (wanted && folders.labels === undefined) {
+    throw new UserError(`the images in ${folders.images} need labels: give their folder as 'labels'`)
+  }
+  const pairs = pairFolders(dataRoot, wanted ? folders : { ...folders, labels: undefined })
+  const bare = pairs.filter(({ label }) => label === null)
+  if (wanted && bare[0]) {
+    throw new UserError(
+      `${bare.length} of ${pairs.length} images in ${folders.images} have no label of the same name in ` +
+        `${folders.labels}, the first is ${bare[0].image}: add them, or make lists with node dist/split.js`,
+    )
+  }
+  return pairs.map(({ image, label }) => ({
+    name: image,
+    image: resolve(dataRoot, image),
+    label: label === null ? null : resolve(dataRoot, label),
+  }))
+}
+
+/**
+ * Decodes a photograph to RGB, pixels as stored (no EXIF rotation, no colour profile, alpha dropped).
+ * @returns data [H, W, 3]
+ * @throws UserError naming the file if it cannot be read, is damaged or larger than `MAX_PIXELS`
+ */
+export async function readImage(path: string): Promise<Picture> {
+  try {
+    if (!(await stat(path)).isFile()) throw new Error('it is not a file')
+    const { data, info } = await sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true })
+      .removeAlpha()
+      .toColourspace('srgb')
+      .raw()
+      .toBuffer({ resolveWithObject: true })
+    if (info.channels !== 3) throw new Error(`it has ${info.channels} channels instead of 3`)
+    return { data, width: info.width, height: info.height }
+  } catch (error) {
+    throw new UserError(`cannot read the image ${path}: ${firstLine(error)}; replace the file, or take it off the list`)
+  }
+}
+
+/**
+ * Reads an image and its label.
+ * @throws UserError also if their sizes differ
+ */
+export async function readPair(sample: Sample, rules: LabelRules): Promise<{ image: Picture; label: Picture }> {
+  if (sample.label === null) throw new UserError(`${sample.image} has no label: add it to the list`)
+  const [image, label] = await Promise.all([readImage(sample.image), readLabel(sample.label, rules)])
+  if (image.width !== label.width || image.height !== label.height) {
+    const turned = image.width === label.height && image.height === label.width
+    const remedy = turned
+      ? 'turn the stored pixels of one of them (EXIF rotation is not applied)'
+      : 'give both the same size'
+    throw new UserError(
+      `${sample.image} has ${image.width}x${image.height} pixels, but its label ${sample.label} has ` +
+        `${label.width}x${label.height}: ${remedy}`,
+    )
+  }
+  return { image, label }
+}
+
+export interface EvaluationSample {
+  image: Picture
+  label: Picture
+  name: string
+}
+
+/**
+ * Reads image and label of each line in order, `prefetch` of them ahead, on the threads of the decoder.
+ *
+ * @param onUnreadable told of a pair that cannot be read, which is then left out; without it the error is thrown
+ */
+export async function* evaluationSamples(
+  list: readonly Sample[],
+  config: Config,
+  prefetch = 2,
+  onUnreadable?: (sample: Sample, error: UserError) => void,
+): AsyncGenerator<EvaluationSample, void, undefined> {
+  const rules = labelRules(config)
+  const ahead: Promise<{ image: Picture; label: Picture }>[] = []
+  for (let next = 0, i = 0; i < list.length; i++) {
+    for (; next < list.length && next <= i + prefetch; next++) {
+      const pair = readPair(list[next] as Sample, rules)
+      // A failure is reported when its turn comes, which may be after it happens.
+      pair.catch(() => {})
+      ahead.push(pair)
+    }
+    const sample = list[i] as Sample
+    let pair: { image: Picture; label: Picture }
+    try {
+      pair = await (ahead.shift() as Promise<{ image: Picture; label: Picture }>)
+    } catch (error) {
+      if (!onUnreadable || !(error instanceof UserError)) throw error
+      onUnreadable(sample, error)
+      continue
+    }
+    yield { ...pair, name: sample.name }
+  }
+}

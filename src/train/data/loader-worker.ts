@@ -1,0 +1,146 @@
+import { parentPort, workerData } from 'node:worker_threads'
+import { UserError } from '../error.js'
+import { PURPOSE, Random } from '../random.js'
+import { applyLabeled, applyUnlabeled, drawUnlabeled, drawWeak } from './augment.js'
+import { type Batch, type BatchField, batchViews, pictureBytes } from './batch.js'
+import { readImage, readPair } from './dataset.js'
+import type { LabelRules } from './labels.js'
+import type { Picture } from './pixels.js'
+
+/** What a worker is told when it starts. */
+export interface WorkerSettings {
+  /** Number of the thread, from 1. */
+  thread: number
+  size: number
+  batchSize: number
+  unlabeled: boolean
+  rules: LabelRules
+  seed: number
+}
+
+/** A decoded picture in shared memory, with its label where it has one. */
+export interface Decoded {
+  image: Picture
+  label: Picture | null
+}
+
+/** One picture to be augmented into its place in a batch. */
+export interface Task {
+  kind: 'labeled' | 'unlabeled' | 'mix'
+  /** Place in the batch. */
+  position: number
+  /** Place in the list that the order of the epoch gives: names the random stream, whichever picture is read. */
+  sample: number
+  image: string
+  label: string | null
+  cached: Decoded | null
+}
+
+/** A batch to be filled. All workers get it, and each takes tasks from it until none is left. */
+export interface Job {
+  id: number
+  epoch: number
+  buffer: SharedArrayBuffer
+  /** One element: the next task that nobody has taken. */
+  next: Int32Array
+  /** For each task the number of the thread that took it; 0 before. */
+  takers: Int32Array
+  tasks: Task[]
+  /** Whether decoded pictures are sent back for the cache. */
+  keep: boolean
+}
+
+/** What a worker says about each task when it is done with it. */
+export interface Reply {
+  id: number
+  task: number
+  decoded: Decoded | null
+  error: { message: string; unreadable: boolean } | null
+}
+
+/** Tasks in progress at a time in a worker: one is decoded by the decoder's threads while another is augmented. */
+const LANES = 2
+
+const settings = workerData as WorkerSettings
+const port = parentPort
+if (!port) throw new Error('loader-worker runs in a worker thread only')
+
+function toShared(picture: Picture): Picture {
+  const data = new Uint8Array(new SharedArrayBuffer(picture.data.length))
+  data.set(picture.data)
+  return { ...picture, data }
+}
+
+async function decodeTask(task: Task): Promise<Decoded> {
+  if (task.kind !== 'labeled') return { image: await readImage(task.image), label: null }
+  return readPair({ name: task.image, image: task.image, label: task.label }, settings.rules)
+}
+
+function augmentTask(task: Task, epoch: number, { image, label }: Decoded, batch: Batch): void {
+  const { size, seed, rules } = settings
+  const part = (field: BatchField) => {
+    const bytes = pictureBytes(field, size)
+    return batch[field].subarray(task.position * bytes, (task.position + 1) * bytes)
+  }
+  const { width, height } = image
+  if (task.kind === 'labeled') {
+    if (!label) throw new Error(`${task.image} was decoded without its label`)
+    const draws = drawWeak(width, height, size, new Random(seed, epoch, PURPOSE.labeledSample, task.sample))
+    applyLabeled(image, label, size, draws, part('img_x'), part('mask_x'), rules.ignoreIndex)
+  } else if (task.kind === 'unlabeled') {
+    const draws = drawUnlabeled(width, height, size, new Random(seed, epoch, PURPOSE.unlabeledSample, task.sample))
+    applyUnlabeled(image, size, draws, {
+      weak: part('img_u_w'),
+      strong1: part('img_u_s1'),
+      strong2: part('img_u_s2'),
+      ignore: part('ignore_mask'),
+      box1: part('cutmix_box1'),
+      box2: part('cutmix_box2'),
+    })
+  } else {
+    const draws = drawUnlabeled(width, height, size, new Random(seed, epoch, PURPOSE.mixSample, task.sample))
+    applyUnlabeled(image, size, draws, {
+      weak: part('img_u_w_mix'),
+      strong1: part('img_u_s1_mix'),
+      strong2: part('img_u_s2_mix'),
+      ignore: part('ignore_mask_mix'),
+    })
+  }
+}
+
+async function runTask(job: Job, index: number, batch: Batch): Promise<Reply> {
+  const task = job.tasks[index] as Task
+  try {
+    const decoded = task.cached ?? (await decodeTask(task))
+    augmentTask(task, job.epoch, decoded, batch)
+    const keep = job.keep && !task.cached
+    const label = decoded.label && keep ? toShared(decoded.label) : null
+    return { id: job.id, task: index, decoded: keep ? { image: toShared(decoded.image), label } : null, error: null }
+  } catch (error) {
+    const unreadable = error instanceof UserError
+    const message = unreadable ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
+    return { id: job.id, task: index, decoded: null, error: { message, unreadable } }
+  }
+}
+
+const jobs: { job: Job; batch: Batch }[] = []
+let lanes = 0
+
+async function runLane(): Promise<void> {
+  lanes++
+  for (let head = jobs[0]; head; head = jobs[0]) {
+    const { job, batch } = head
+    const index = Atomics.add(job.next, 0, 1)
+    if (index < job.tasks.length) {
+      Atomics.store(job.takers, index, settings.thread)
+      port?.postMessage(await runTask(job, index, batch))
+    } else if (jobs[0] === head) jobs.shift()
+  }
+  lanes--
+}
+
+port.on('message', (job: Job) => {
+  const { batchSize, size, unlabeled } = settings
+  jobs.push({ job, batch: batchViews(job.buffer, batchSize, size, unlabeled) })
+  for (let free = LANES - lanes; free > 0; free--) void runLane()
+})

@@ -1,0 +1,63 @@
+import { basename, dirname, extname, join } from 'node:path'
+import sharp from 'sharp'
+import type { Rgb } from '../data/classes.js'
+import type { Picture } from '../data/pixels.js'
+
+/** Shown for a value that is no class. */
+const unknown: Rgb = [150, 150, 158]
+
+const pngOf = (data: Uint8Array, width: number, height: number, channels: 1 | 3): Promise<Buffer> => {
+  const picture = sharp(data, { raw: { width, height, channels } })
+  return (channels === 1 ? picture.toColourspace('b-w') : picture).png().toBuffer()
+}
+
+/** A grey 8-bit PNG of class indices. */
+export const indexPng = ({ data, width, height }: Picture): Promise<Buffer> => pngOf(data, width, height, 1)
+
+/** An RGB PNG. */
+export const rgbPng = ({ data, width, height }: Picture): Promise<Buffer> => pngOf(data, width, height, 3)
+
+/** A mask [H, W] of class indices in the colours of the classes, [H, W, 3]. */
+export function colored({ data, width, height }: Picture, palette: readonly Rgb[]): Picture {
+  const out = new Uint8Array(data.length * 3)
+  for (const [i, label] of data.entries()) out.set(palette[label] ?? unknown, i * 3)
+  return { data: out, width, height }
+}
+
+/** Share of the class's colour in an overlay. */
+const opacity = 0.5
+
+/** An image [H, W, 3] with its mask [H, W] over it; where two classes meet, the colour is opaque. */
+export function overlay(image: Picture, mask: Picture, palette: readonly Rgb[]): Picture {
+  const { width, height } = image
+  const data = new Uint8Array(image.data.length)
+  for (const [i, label] of mask.data.entries()) {
+    const rightmost = i % width === width - 1
+    const lowest = i >= width * (height - 1)
+    const border = (!rightmost && mask.data[i + 1] !== label) || (!lowest && mask.data[i + width] !== label)
+    const share = border ? 1 : opacity
+    const color = palette[label] ?? unknown
+    for (let c = 0; c < 3; c++) {
+      const at = i * 3 + c
+      data[at] = Math.round((image.data[at] ?? 0) * (1 - share) + (color[c] ?? 0) * share)
+    }
+  }
+  return { data, width, height }
+}
+
+/**
+ * A different file name, without ending, for each image: its own name, with its ending or its folder where two would be
+ * the same. Holds no folder, so that nothing is written elsewhere.
+ */
+export function outputNames(paths: readonly string[]): string[] {
+  const stem = (path: string) => basename(path, extname(path))
+  const inFolder = (path: string) =>
+    join(dirname(path), basename(path))
+      .replace(/[\\/:]+/g, '_')
+      .replace(/^[._]+/, '')
+  for (const name of [stem, (path: string) => basename(path), inFolder]) {
+    const names = paths.map(name)
+    if (new Set(names).size === names.length) return names
+  }
+  return paths.map((path, i) => `${i}_${stem(path)}`)
+}

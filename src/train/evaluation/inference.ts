@@ -1,0 +1,147 @@
+import { scoped, type Tensor } from '../../engine/graph.js'
+import { flip } from '../../kernels/flip.js'
+import { concat, slice } from '../../kernels/movement.js'
+import { add, scale } from '../../kernels/pointwise.js'
+import { resizeBilinear } from '../../kernels/resize.js'
+import { resizedSoftmaxMax, softmax, softmaxMax } from '../../kernels/softmax.js'
+import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+
+type Size = readonly [height: number, width: number]
+
+/** In what form a model gets to see an image. */
+export interface ViewOptions {
+  /** Side of the windows that slide over the image in steps of two thirds of it; without it, the whole image. */
+  readonly window?: number | undefined
+  /** Also the mirrored image. */
+  readonly flip?: boolean | undefined
+  /** Sizes of the image as multiples of its own. */
+  readonly scales?: readonly number[] | undefined
+}
+
+const evaluation = { training: false }
+
+/** One view, of the image as it is. */
+const isPlain = ({ scales = [1], flip = false }: ViewOptions): boolean =>
+  scales.length === 1 && scales[0] === 1 && !flip
+
+const sizeOf = ({ shape }: Tensor): Size => [shape[1] ?? 0, shape[2] ?? 0]
+
+/**
+ * Class scores of a normalised image [1, h, w, 3] at `size` = [H, W], in horizontal bands [1, ·, W, nclass] whose
+ * heights add up to H: logits for one view of the whole image, summed probabilities for one view by windows, and for
+ * several views the mean of their probabilities.
+ *
+ * A view is the image resized (bilinear, aligned corners) by one of the scales, mirrored or not. Its logits are resized
+ * to `size`, then comes softmax, then it is mirrored back: the order of mmsegmentation's test-time augmentation. By
+ * windows, a view's probabilities are the mean over the windows that cover a pixel, resized to `size`.
+ */
+export function classScores(model: DeepLabV3Plus, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
+  const { window, scales = [1] } = options
+  const mirrored = options.flip ? [false, true] : [false]
+  const [height, width] = sizeOf(x)
+  const plain = isPlain(options)
+  if (plain && window === undefined) return [resizeBilinear(model.logits(x, evaluation), size)]
+  // In bands, since the scores of a whole photograph may be too large for one buffer.
+  if (plain && window !== undefined && height === size[0] && width === size[1]) {
+    return slidingScores(model, x, window, 'sum')
+  }
+  const views = scales.flatMap((factor) => {
+    const resized = resizeBilinear(x, scaledSize([height, width], factor))
+    return mirrored.map((mirror) =>
+      scoped(`scale ${factor}${mirror ? ' mirrored' : ''}`, () => {
+        const seen = mirror ? flip(resized) : resized
+        const probabilities =
+          window === undefined
+            ? softmax(resizeBilinear(model.logits(seen, evaluation), size))
+            : resizeBilinear(concat(slidingScores(model, seen, window, 'mean'), 1), size)
+        return mirror ? flip(probabilities) : probabilities
+      }),
+    )
+  })
+  return [scale(views.reduce(add), 1 / views.length)]
+}
+
+/**
+ * The class of the highest score per pixel: u32 [1, ·, W] in the bands of `classScores`, whose result is used where
+ * scores are not simply resized logits.
+ */
+export function classLabels(model: DeepLabV3Plus, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
+  const [height, width] = sizeOf(x)
+  if (isPlain(options) && options.window === undefined) {
+    const sameSize = height === size[0] && width === size[1]
+    const logits = sameSize ? model.lowLogits(x, evaluation) : model.logits(x, evaluation)
+    return [resizedSoftmaxMax(logits, size).label]
+  }
+  return classScores(model, x, size, options).map((band) => softmaxMax(band).label)
+}
+
+/** Scales as a text such as `0.75,1,1.25`; undefined where it is none. */
+export function parseScales(text: string): number[] | undefined {
+  const scales = text.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)))
+  return scales.every((factor) => factor >= 0.1 && factor <= 4) ? [...new Set(scales)] : undefined
+}
+
+/** Height and width times a factor, at least one pixel. */
+export const scaledSize = ([height, width]: Size, factor: number): Size => [
+  Math.max(1, Math.floor(height * factor + 0.5)),
+  Math.max(1, Math.floor(width * factor + 0.5)),
+]
+
+/** Starts of the windows along one side: 0, then steps of two thirds of a window. */
+function starts(extent: number, window: number): number[] {
+  const step = windowStep(window)
+  return Array.from({ length: Math.ceil(extent / step) }, (_, i) => i * step)
+}
+
+/** Pixels from one window to the next. */
+export const windowStep = (window: number): number => Math.max(1, Math.floor((window * 2) / 3))
+
+interface Window {
+  readonly top: number
+  readonly left: number
+  readonly bottom: number
+  readonly right: number
+}
+
+/**
+ * Class probabilities by windows that are cut at the border, added in row-major order of the windows, or their mean:
+ * horizontal bands [1, h, W, nclass] whose heights add up to H.
+ */
+function slidingScores(model: DeepLabV3Plus, x: Tensor, side: number, total: 'sum' | 'mean'): Tensor[] {
+  const [height, width] = sizeOf(x)
+  const windows: Window[] = starts(height, side).flatMap((top) =>
+    starts(width, side).map((left) => {
+      return { top, left, bottom: Math.min(height, top + side), right: Math.min(width, left + side) }
+    }),
+  )
+  const known = new Map<Window, Tensor>()
+  // Computed when the first band needs them, so that those of the bands above are free by then.
+  const probabilities = (window: Window): Tensor => {
+    const { top, left, bottom, right } = window
+    const found = known.get(window)
+    if (found) return found
+    const part = slice(slice(x, 1, top, bottom - top), 2, left, right - left)
+    const made = scoped(`window ${top},${left}`, () => softmax(model.logits(part, evaluation)))
+    known.set(window, made)
+    return made
+  }
+  // Between two neighbouring edges of windows every pixel lies in the same windows.
+  const rows = intervals(windows.flatMap(({ top, bottom }) => [top, bottom]))
+  const columns = intervals(windows.flatMap(({ left, right }) => [left, right]))
+  return rows.map(([top, bottom]) => {
+    const cells = columns.map(([left, right]) => {
+      const covering = windows.filter((w) => w.top <= top && bottom <= w.bottom && w.left <= left && right <= w.right)
+      const sum = covering
+        .map((w) => slice(slice(probabilities(w), 1, top - w.top, bottom - top), 2, left - w.left, right - left))
+        .reduce(add)
+      return total === 'sum' || covering.length === 1 ? sum : scale(sum, 1 / covering.length)
+    })
+    return concat(cells, 2)
+  })
+}
+
+/** The stretches between neighbouring edges. */
+function intervals(edges: readonly number[]): [number, number][] {
+  const sorted = [...new Set(edges)].sort((a, b) => a - b)
+  return sorted.slice(1).map((end, i) => [sorted[i] ?? 0, end])
+}

@@ -1,0 +1,49 @@
+import type { Box } from '../data/pixels.js'
+
+/** A part of an image that is computed by itself, and the part of the result that is kept of it. */
+export interface Tile {
+  readonly seen: Box
+  /** Within the image; the kept parts of all tiles cover it without overlap. */
+  readonly kept: Box
+}
+
+/** Share of a tile's side that it has in common with its neighbour, at least. */
+const overlap = 0.25
+
+/** Starts of stretches of length `tile` that cover `extent` evenly, and the places where one takes over from the next. */
+function stretches(extent: number, tile: number): { start: number; from: number; to: number }[] {
+  const step = Math.max(1, Math.floor(tile * (1 - overlap)))
+  const count = extent <= tile ? 1 : Math.ceil((extent - tile) / step) + 1
+  const start = (i: number) => (count === 1 ? 0 : Math.round((i * (extent - tile)) / (count - 1)))
+  // In the middle of what two neighbours share, both are equally far from their borders.
+  const border = (i: number) => Math.floor((start(i - 1) + tile + start(i)) / 2)
+  return Array.from({ length: count }, (_, i) => ({
+    start: start(i),
+    from: i === 0 ? 0 : border(i),
+    to: i === count - 1 ? extent : border(i + 1),
+  }))
+}
+
+/**
+ * Tiles of one size, of at most `maxPixels` pixels, that overlap by a quarter of their sides or more; one tile where the
+ * image is small enough.
+ */
+export function tilesOf(width: number, height: number, maxPixels: number): Tile[] {
+  let [w, h] = [width, height]
+  if (width * height > maxPixels) {
+    const side = Math.max(1, Math.floor(Math.sqrt(maxPixels)))
+    if (width <= height) {
+      w = Math.min(width, side)
+      h = Math.min(height, Math.max(1, Math.floor(maxPixels / w)))
+    } else {
+      h = Math.min(height, side)
+      w = Math.min(width, Math.max(1, Math.floor(maxPixels / h)))
+    }
+  }
+  return stretches(height, h).flatMap((row) =>
+    stretches(width, w).map((column) => ({
+      seen: { x: column.start, y: row.start, w, h },
+      kept: { x: column.from, y: row.from, w: column.to - column.from, h: row.to - row.from },
+    })),
+  )
+}

@@ -1,0 +1,165 @@
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { DamagedFileError, WriteError } from '../error.js'
+
+/** Ends the reading of a file with an error that names the file. */
+export type Fail = (what: string) => never
+
+/** A file that is read piece by piece, so that what it claims is checked before memory is spent on it. */
+export class BinaryFile {
+  private constructor(
+    private readonly handle: number,
+    readonly size: number,
+    private readonly fail: Fail,
+  ) {}
+
+  /**
+   * Opens a file for as long as `body` runs.
+   * @param fail called where the file is not one, or ends early
+   * @throws DamagedFileError if it cannot be opened
+   */
+  static with<T>(path: string, fail: Fail, body: (file: BinaryFile) => T): T {
+    let handle: number
+    try {
+      // Opening a pipe would wait for its other end.
+      handle = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
+    } catch (error) {
+      throw new DamagedFileError(`cannot open ${path}: ${reasonOf(error)}`)
+    }
+    try {
+      const stat = fstatSync(handle)
+      if (!stat.isFile()) throw new DamagedFileError(`cannot read ${path}: it is not a file`)
+      return body(new BinaryFile(handle, stat.size, fail))
+    } finally {
+      closeSync(handle)
+    }
+  }
+
+  /** `length` bytes from `position`. Fails, before memory is spent, where the file does not have them. */
+  read(position: number, length: number): Uint8Array<ArrayBuffer> {
+    if (position + length > this.size) this.fail('it ends too early: truncated?')
+    const target = new Uint8Array(length)
+    this.readInto(target, position)
+    return target
+  }
+
+  readInto(target: Uint8Array, position: number): void {
+    let done = 0
+    while (done < target.length) {
+      // One read call moves at most 2 GiB.
+      const length = Math.min(target.length - done, 2 ** 30)
+      const count = readSync(this.handle, target, done, length, position + done)
+      if (count === 0) this.fail('it ended while being read')
+      done += count
+    }
+  }
+}
+
+/** Writes all bytes at the place where the file stands. */
+export function writeFully(file: number, bytes: Uint8Array): void {
+  let done = 0
+  while (done < bytes.length) done += writeSync(file, bytes, done, Math.min(bytes.length - done, 2 ** 30))
+}
+
+/** Flushes the directory entry of a renamed file, where the system can (Windows cannot). */
+function syncFolder(folder: string): void {
+  try {
+    const handle = openSync(folder, 'r')
+    try {
+      fsyncSync(handle)
+    } finally {
+      closeSync(handle)
+    }
+  } catch {
+    // The rename has happened; only its durability across a power cut is left to the system.
+  }
+}
+
+export interface WriteOptions {
+  /** The name under which the file that stood there before is kept. */
+  readonly before?: string | undefined
+}
+
+/**
+ * Writes a file that appears under its name only when complete and on the disk (temporary file in the same folder,
+ * flushed, renamed, the folder flushed), so that a crash or a power cut leaves the previous one.
+ * @throws WriteError if it cannot be written; a previous file is then untouched
+ */
+export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { before }: WriteOptions = {}): void {
+  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`)
+  try {
+    const file = openSync(temporary, 'w')
+    try {
+      for (const part of parts) writeFully(file, part)
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    if (before !== undefined && existsSync(path)) keepAs(path, before)
+    renameSync(temporary, path)
+  } catch (error) {
+    removeQuietly(temporary)
+    throw new WriteError(path, reasonOf(error))
+  }
+  syncFolder(dirname(path))
+}
+
+/** Names of the temporary files of `writeAtomically`. */
+export const isTemporary = (name: string): boolean => /^\..+\.\d+\.tmp$/.test(name)
+
+/** Gives a file a second name, in the place of the one that has it. */
+function keepAs(path: string, before: string): void {
+  const temporary = join(dirname(before), `.${basename(before)}.${process.pid}.tmp`)
+  try {
+    rmSync(temporary, { force: true })
+    linkSync(path, temporary)
+  } catch {
+    // No hard links on this file system: the file is missing under its own name until the new one takes it.
+    renameSync(path, before)
+    return
+  }
+  renameSync(temporary, before)
+  // Where both names are the same file already, rename leaves both.
+  rmSync(temporary, { force: true })
+}
+
+/**
+ * Makes a folder, with those above it, where it is missing.
+ * @throws WriteError if it cannot be made
+ */
+export function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true })
+  } catch {
+    try {
+      // Of a read-only file system the recursive call says that there is no such folder.
+      mkdirSync(path)
+    } catch (error) {
+      throw new WriteError(path, reasonOf(error))
+    }
+  }
+}
+
+/** Removes a file, if that is possible. */
+export function removeQuietly(path: string): void {
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // What made the writing of a file fail may hinder this, too; the next run removes what is left.
+  }
+}
+
+export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -1,0 +1,91 @@
+import { basename, join, resolve } from 'node:path'
+import type { Config } from '../config/config.js'
+import { paletteOf } from '../data/classes.js'
+import { UserError, WriteError } from '../error.js'
+import type { Unsaved } from '../io/write-failures.js'
+import { RunLog } from './log.js'
+import { type ReportSample, writeReport } from './report.js'
+import { readLog } from './report-data.js'
+import { createEventWriter, type EventWriter, scalarsOf } from './tensorboard.js'
+import type { Display } from './terminal.js'
+
+export interface WatchOptions {
+  /** The run's folder; it exists. */
+  readonly folder: string
+  readonly config: Config
+  readonly display: Display
+  /** Told what cannot be written; it does not end the run. */
+  readonly unsaved: Unsaved
+  /** Where a resumed run goes on: its steps done, and the bytes of its log that belong to them. */
+  readonly resumed?: { readonly iteration: number; readonly logBytes: number } | undefined
+}
+
+/** Everything that shows a run: lines on the terminal, log.jsonl, TensorBoard's event file, and report.html. */
+export class Watch {
+  private readonly log: RunLog
+  private readonly events: EventWriter
+
+  constructor(private readonly options: WatchOptions) {
+    const { folder, resumed } = options
+    this.log = new RunLog(join(folder, 'log.jsonl'), resumed?.logBytes)
+    this.events = createEventWriter(folder, resumed ? { resumedAt: resumed.iteration } : {})
+  }
+
+  /** Flushes log.jsonl to the disk. Returns its length, for `resumed`. */
+  syncLog(): number {
+    this.options.unsaved.attempt(join(this.options.folder, 'log.jsonl'), () => this.log.sync())
+    return this.log.bytes
+  }
+
+  /** Whether there is a terminal, where the live line takes the place of the lines of steps. */
+  get live(): boolean {
+    return this.options.display.live
+  }
+
+  /** What happened: numbers for the files, and a line for people. */
+  event(name: string, fields: Record<string, unknown>, line?: string): void {
+    if (line !== undefined) this.options.display.line(line)
+    const { folder, config, unsaved } = this.options
+    unsaved.attempt(join(folder, 'log.jsonl'), () => this.log.write(name, fields))
+    for (const { tag, value, step } of scalarsOf(name, fields, config.class_names)) {
+      unsaved.attempt(this.events.path, () => this.events.scalar(tag, value, step))
+    }
+    unsaved.tell()
+  }
+
+  /** The live line. */
+  status(text: (width: number) => string): void {
+    this.options.display.status(text)
+  }
+
+  /** Writes report.html anew. */
+  async report(samples: readonly ReportSample[]): Promise<void> {
+    const { folder, config, unsaved } = this.options
+    const path = join(folder, 'report.html')
+    const classNames = config.class_names ?? Array.from({ length: config.nclass }, (_, k) => `class ${k}`)
+    let failure: unknown
+    try {
+      await writeReport(path, {
+        title: basename(resolve(folder)),
+        config,
+        events: readLog(join(folder, 'log.jsonl')),
+        samples,
+        classNames,
+        palette: paletteOf(config),
+        ignoreIndex: config.ignore_index,
+      })
+    } catch (error) {
+      // Without its log there is no report, which is no reason to end the run.
+      failure =
+        error instanceof UserError && !(error instanceof WriteError) ? new WriteError(path, error.message) : error
+    }
+    unsaved.attempt(path, () => {
+      if (failure !== undefined) throw failure
+    })
+  }
+
+  close(): void {
+    this.options.display.close()
+    this.events.close()
+  }
+}

@@ -1,0 +1,251 @@
+import { createHash } from 'node:crypto'
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { Store } from '../../engine/store.js'
+import { type Checkpoint, readCheckpoint } from '../checkpoint/read.js'
+import { checkVerified, infoOf, loadStore, loadTraining, prepareCheckpoint, prepareStore } from '../checkpoint/write.js'
+import type { Config } from '../config/config.js'
+import type { Sample } from '../data/dataset.js'
+import { DamagedFileError, UserError, WriteError } from '../error.js'
+import { isTemporary, makeFolder, reasonOf, removeQuietly } from '../io/files.js'
+import type { Unsaved } from '../io/write-failures.js'
+import type { MeansState } from '../logging/log.js'
+import { isLossScale, type LossScaleState } from '../trainer/loss-scale.js'
+import type { Trainer } from '../trainer/trainer.js'
+
+/** Where a run stands between two steps, besides its tensors. */
+export interface RunState {
+  /** Steps done. */
+  iteration: number
+  /** Mean IoU in percent of the last validation, and the best one. */
+  miou: number
+  bestMiou: number
+  /** Whether the last validation was a new best: the next epoch then keeps the model. */
+  newBest: boolean
+}
+
+export const initialState = (): RunState => ({ iteration: 0, miou: 0, bestMiou: 0, newBest: false })
+
+/** What `latest.safetensors` says, so that a run continues with the same bits. */
+interface Saved extends RunState {
+  /** Names of the previous models, files beneath `previous/`. */
+  readonly previous: readonly string[]
+  readonly means: MeansState
+  /** Length of log.jsonl: what comes after it happened after the checkpoint. */
+  readonly logBytes: number
+  readonly fingerprint: Fingerprint
+  /** In half precision. */
+  readonly lossScale?: LossScaleState
+}
+
+/** What must be the same for a run to continue. */
+export type Fingerprint = Readonly<Record<string, unknown>>
+
+/** Settings that do not change what a run computes. */
+const harmless = [
+  'data_root',
+  'labeled_id_path',
+  'unlabeled_id_path',
+  'val_id_path',
+  'workers',
+  'max_unreadable',
+  'log_interval',
+  'save_map',
+  'pretrained',
+  'checkpoint',
+]
+
+const hashOf = (list: readonly Sample[]): string =>
+  createHash('sha256')
+    .update(list.map(({ name }) => `${name}\n`).join(''))
+    .digest('hex')
+
+/** The settings of a run and hashes of its lists. */
+export function fingerprintOf(config: Config, lists: Readonly<Record<string, readonly Sample[]>>): Fingerprint {
+  const settings = Object.entries(config).filter(([key]) => !harmless.includes(key))
+  const hashes = Object.entries(lists).map(([name, list]) => [`list of ${name} images`, hashOf(list)])
+  return Object.fromEntries([...settings, ...hashes])
+}
+
+/** Where the file is kept that a checkpoint replaced. */
+export const beforeOf = (path: string): string => path.replace(/(\.safetensors)?$/, '.before.safetensors')
+
+const isOurs =
+  /^((latest|best)(\.before|\.damaged)?\.safetensors|previous|log\.jsonl|report\.html|config\.yaml|kernels\.json)$/
+
+/** Removes what an earlier run left in a folder, so that nothing of it is taken for the next one's. */
+export function clearRun(folder: string): void {
+  for (const file of existsSync(folder) ? readdirSync(folder) : []) {
+    if (isOurs.test(file) || file.startsWith('events.out.tfevents.')) rmSync(join(folder, file), { recursive: true })
+  }
+}
+
+/** Removes the unfinished files of a process that was killed while it wrote them. */
+export function clearUnfinished(folder: string): void {
+  for (const at of [folder, join(folder, 'previous')]) {
+    for (const file of existsSync(at) ? readdirSync(at) : []) {
+      if (isTemporary(file)) removeQuietly(join(at, file))
+    }
+  }
+}
+
+const previousPath = (folder: string, name: string): string => join(folder, 'previous', `${name}.safetensors`)
+
+/** The files of a run from which it can go on: `latest.safetensors`, the one before, and the previous models. */
+export class RunFiles {
+  readonly latest: string
+  /** Previous models whose files are known to be good. */
+  private readonly written = new Set<string>()
+  /** Those that the last checkpoint needs, which is kept beside a new one; undefined where that is not known. */
+  private needed: readonly string[] | undefined
+  private iteration: number | undefined
+
+  /** @param saved where the run goes on from */
+  constructor(
+    private readonly folder: string,
+    saved?: Pick<Saved, 'previous' | 'iteration'>,
+  ) {
+    this.latest = join(folder, 'latest.safetensors')
+    for (const name of saved?.previous ?? []) this.written.add(name)
+    this.iteration = saved?.iteration
+  }
+
+  /** The last good checkpoint; undefined where there is none. */
+  get checkpoint(): string | undefined {
+    return this.iteration !== undefined && existsSync(this.latest) ? this.latest : undefined
+  }
+
+  /** What there is to go back to, in words. */
+  get lastGood(): string {
+    return this.checkpoint !== undefined
+      ? `the last good checkpoint is ${this.latest} of iteration ${this.iteration}`
+      : 'there is no checkpoint to go back to'
+  }
+
+  /**
+   * Writes the previous models that have no file yet, then `latest.safetensors`, and drops previous models that neither
+   * it nor the one before it needs.
+   */
+  async save(
+    trainer: Trainer,
+    state: RunState,
+    rest: Pick<Saved, 'means' | 'logBytes' | 'fingerprint'> & Readonly<Record<string, unknown>>,
+    unsaved: Unsaved,
+  ): Promise<void> {
+    const previous = trainer.previous.names
+    const { latest } = this
+    if (!(await this.savePrevious(trainer, unsaved))) {
+      // It would refer to a file that is not there.
+      unsaved.attempt(latest, () => {
+        throw new WriteError(latest, 'its previous models are not written')
+      })
+      return
+    }
+    const lossScale = await trainer.lossScale?.state()
+    const info = { ...state, ...rest, previous, ...(lossScale ? { lossScale } : {}) }
+    const file = await prepareCheckpoint(trainer.model, info, trainer.velocities)
+    if (!unsaved.attempt(latest, () => file.write(latest, { before: beforeOf(latest) }))) return
+    const { needed } = this
+    this.needed = previous
+    this.iteration = state.iteration
+    if (needed) this.dropPrevious(new Set([...previous, ...needed]))
+  }
+
+  private dropPrevious(needed: ReadonlySet<string>): void {
+    const folder = join(this.folder, 'previous')
+    for (const file of existsSync(folder) ? readdirSync(folder) : []) {
+      if (!needed.has(file.replace(/\.safetensors$/, ''))) removeQuietly(join(folder, file))
+    }
+  }
+
+  /** Whether all previous models have files. */
+  private async savePrevious({ previous }: Trainer, unsaved: Unsaved): Promise<boolean> {
+    const folder = join(this.folder, 'previous')
+    for (const [i, name] of previous.names.entries()) {
+      const path = previousPath(this.folder, name)
+      if (this.written.has(name) && existsSync(path)) continue
+      const file = await prepareStore(previous.at(i))
+      const isSaved = unsaved.attempt(folder, () => {
+        makeFolder(folder)
+        file.write(path)
+      })
+      if (!isSaved) return false
+      this.written.add(name)
+    }
+    // One that could not be written may have left the list.
+    return unsaved.attempt(folder, () => {})
+  }
+}
+
+function parseSaved(checkpoint: Checkpoint, path: string): Saved {
+  const info = infoOf(checkpoint, path)
+  const numbers = ['iteration', 'miou', 'bestMiou', 'logBytes'].every((key) => typeof info[key] === 'number')
+  const { previous, means, fingerprint, newBest, lossScale } = info
+  const names = Array.isArray(previous) && previous.every((name) => /^iteration-\d+$/.test(String(name)))
+  const objects = [means, fingerprint].every((value) => typeof value === 'object' && value !== null)
+  const scaled = lossScale === undefined || isLossScale(lossScale)
+  if (!numbers || !names || !objects || !scaled || typeof newBest !== 'boolean') {
+    throw new UserError(`${path} holds no state of a run: --resume takes the latest.safetensors of one`)
+  }
+  return info as unknown as Saved
+}
+
+/**
+ * Brings a trainer to where a checkpoint was written, or the one before it if it is damaged; the damaged one is put aside
+ * as `….damaged.safetensors`, lest it take the place of the good one.
+ *
+ * @throws UserError where the settings or lists differ from those of the run, naming them, or where no checkpoint is
+ * usable
+ */
+export function restoreRun(
+  path: string,
+  trainer: Trainer,
+  fingerprint: Fingerprint,
+  print: (line: string) => void,
+): Saved {
+  try {
+    return restore(path, trainer, fingerprint)
+  } catch (error) {
+    const before = beforeOf(path)
+    if (!(error instanceof DamagedFileError) || !existsSync(before)) throw error
+    print(`${error.message}: going on from the checkpoint before it, ${before}`)
+    trainer.previous.destroy()
+    const saved = restore(before, trainer, fingerprint)
+    putAside(path)
+    return saved
+  }
+}
+
+function putAside(path: string): void {
+  if (!existsSync(path)) return
+  try {
+    renameSync(path, path.replace(/(\.safetensors)?$/, '.damaged.safetensors'))
+  } catch (error) {
+    throw new WriteError(path, reasonOf(error))
+  }
+}
+
+function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Saved {
+  const checkpoint = readCheckpoint(path)
+  checkVerified(checkpoint.verified, path)
+  const saved = parseSaved(checkpoint, path)
+  const differs = (key: string) => JSON.stringify(saved.fingerprint[key]) !== JSON.stringify(fingerprint[key])
+  const keys = [...new Set([...Object.keys(saved.fingerprint), ...Object.keys(fingerprint)])].filter(differs)
+  if (keys.length > 0) {
+    throw new UserError(
+      `${path} was trained with another ${keys.join(', ')}: resume with the same settings, or start a new run`,
+    )
+  }
+  loadTraining(checkpoint, trainer.model, trainer.velocities, path)
+  const { device } = trainer.model.store
+  for (const name of saved.previous) {
+    const store = new Store(device, name)
+    for (const variable of trainer.model.store.all()) store.declare(variable.name, variable.spec)
+    loadStore(previousPath(dirname(path), name), store)
+    trainer.previous.push(store, name)
+    store.destroy()
+  }
+  if (saved.lossScale) trainer.lossScale?.restore(saved.lossScale)
+  trainer.iteration = saved.iteration
+  return saved
+}

@@ -1,0 +1,239 @@
+import { existsSync, rmdirSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { stringify } from 'yaml'
+import type { Device } from '../../engine/device.js'
+import { Store } from '../../engine/store.js'
+import { createModel, modelConfig } from '../../models/deeplabv3plus.js'
+import { loadBackbone } from '../checkpoint/read.js'
+import type { Config } from '../config/config.js'
+import type { Sample } from '../data/dataset.js'
+import { createLoader } from '../data/loader.js'
+import { UserError } from '../error.js'
+import { Evaluator } from '../evaluation/evaluator.js'
+import { makeFolder, writeAtomically } from '../io/files.js'
+import { Unsaved } from '../io/write-failures.js'
+import { Means } from '../logging/log.js'
+import { Watch } from '../logging/run-logger.js'
+import { PURPOSE, Random } from '../random.js'
+import { usesHalf } from '../trainer/amp.js'
+import { createTrainer, type Trainer } from '../trainer/trainer.js'
+import { RunTuning } from '../tuning/run-tuning.js'
+import { versions } from '../versions.js'
+import { checkPairs } from './check-samples.js'
+import { withCheckpoint } from './exit-codes.js'
+import { type Lists, readLists } from './lists.js'
+import { runEpochs } from './loop.js'
+import type { TrainingOptions, TrainingResult } from './run.js'
+import { RunLock } from './run-lock.js'
+import {
+  clearRun,
+  clearUnfinished,
+  type Fingerprint,
+  fingerprintOf,
+  initialState,
+  RunFiles,
+  restoreRun,
+} from './run-state.js'
+import { StepProfiler, warmUpSteps } from './step-profiler.js'
+import { Watchdog } from './watchdog.js'
+
+/**
+ * Trains a model as its configuration says, with an evaluation and checkpoints after every epoch. What cannot be written
+ * then does not end the training: it is tried again after the next epoch.
+ *
+ * @throws UserError before anything is written where configuration, lists or labeled images cannot be used, and where
+ * another process writes into the folder
+ * @throws RunError where the run cannot go on, with its last checkpoint
+ */
+export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
+  const { config, savePath, resume, display } = options
+  const lists = readLists(config, !resume)
+  const folder = resume ? dirname(resume) : savePath
+  if (resume && !existsSync(folder)) throw new UserError(`there is no run ${folder}: check --resume`)
+  const isNew = !existsSync(folder)
+  makeFolder(folder)
+  const lock = RunLock.acquire(folder, (line) => display.line(line))
+  try {
+    return await trainLocked(device, options, lists, folder, lock)
+  } finally {
+    lock.release()
+    if (isNew) removeIfEmpty(folder)
+  }
+}
+
+/** Removes the folder of a run that ended before it wrote anything. */
+function removeIfEmpty(folder: string): void {
+  try {
+    rmdirSync(folder)
+  } catch {
+    // It holds a run.
+  }
+}
+
+async function trainLocked(
+  device: Device,
+  options: TrainingOptions,
+  lists: Lists,
+  folder: string,
+  lock: RunLock,
+): Promise<TrainingResult> {
+  const { config, resume, display } = options
+  const print = (line: string) => display.line(line)
+  if (!resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
+    throw new UserError(
+      `${folder} holds a run already: choose another --save-path, replace it with --overwrite, ` +
+        `or continue it with --resume ${join(folder, 'latest.safetensors')}`,
+    )
+  }
+  const profiler = options.profile && createProfiler(device, options.profile)
+  const watchdog = new Watchdog(print)
+  if (!resume) {
+    const reading = new Set<string>()
+    const checked = checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config, reading)
+    await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
+  }
+  const amp = usesHalf(config.amp, device, print)
+
+  const { seed, method } = config
+  const { labeled, unlabeled, validation } = lists
+  const store = new Store(device, 'model')
+  const model = createModel(store, modelConfig(config), new Random(seed, 0, PURPOSE.initialization))
+  if (resume) print(`weights: from ${resume}`)
+  else if (config.pretrained) print(loadBackbone(model, config.pretrained))
+  else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
+  const workers = config.workers === undefined ? {} : { workers: config.workers }
+  /** Tells of what goes wrong with the images; once there is a log, it goes there, too. */
+  let tell: Watch['event'] = (_name, _fields, line) => {
+    if (line !== undefined) print(line)
+  }
+  const loader = createLoader({
+    config,
+    labeled,
+    unlabeled,
+    seed,
+    method,
+    ...workers,
+    maxUnreadable: config.max_unreadable,
+    onUnreadable: ({ image, reason, replacement }) =>
+      tell('unreadable', { image, reason, replacement }, `${reason}; meanwhile ${replacement} takes its place`),
+    onCrash: (line) => tell('crash', { reason: line }, line),
+  })
+  const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
+  const trainer = await createTrainer(device, model, config, {
+    iterationsPerEpoch: loader.iterationsPerEpoch,
+    labeled: config.batch_size,
+    unlabeled: config.batch_size,
+    height: config.crop_size,
+    width: config.crop_size,
+    keepBefore: options.traceNan === true,
+    amp,
+    onProgress: (done, total) => {
+      if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
+    },
+  })
+  kernels.fix()
+  const evaluator = new Evaluator(device, model, {
+    mode: config.eval_mode,
+    window: config.crop_size,
+    amp,
+    ignoreIndex: config.ignore_index,
+  })
+  try {
+    const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
+    const saved = resume ? restoreRun(resume, trainer, fingerprint, print) : undefined
+    const { iteration, miou, bestMiou, newBest } = saved ?? initialState()
+    const state = { iteration, miou, bestMiou, newBest }
+    const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
+    if (profiler && profiler.length > lastIteration - iteration) {
+      throw new UserError(
+        `--profile with --profile-steps ${options.profile?.steps} takes ${profiler.length} iterations ` +
+          `(${warmUpSteps} to warm up, then twice as many as it profiles), and the run has ${lastIteration - iteration}`,
+      )
+    }
+    describe(lists, config, trainer, lastIteration, print)
+    if (device.adapter.software) {
+      print('first step: a CPU driver translates each kernel when it first runs, which takes a while on a new machine')
+    }
+    if (!resume && options.overwrite) clearRun(folder)
+    clearUnfinished(folder)
+    const writeSettings = () => {
+      writeConfig(folder, config, device, lists, fingerprint)
+      if (!existsSync(join(folder, 'kernels.json'))) kernels.save(folder)
+    }
+    writeSettings()
+    kernels.save(folder)
+    const unsaved = new Unsaved(folder, print)
+    const resumed = saved && { iteration, logBytes: saved.logBytes }
+    const watch = new Watch({ folder, config, display, unsaved, resumed })
+    tell = (...all) => watch.event(...all)
+    if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
+    else watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
+    const means = new Means(saved?.means)
+    const files = new RunFiles(folder, saved)
+    const parts = {
+      trainer,
+      evaluator,
+      loader,
+      validation,
+      watch,
+      lock,
+      files,
+      unsaved,
+      writeSettings,
+      watchdog,
+      profiler,
+      means,
+    }
+    const run = { options: { ...options, savePath: folder }, ...parts }
+    try {
+      return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
+    } catch (error) {
+      throw withCheckpoint(error, files.checkpoint, files.lastGood)
+    } finally {
+      watch.close()
+    }
+  } finally {
+    await loader.close()
+    profiler?.destroy()
+    trainer.destroy()
+    evaluator.destroy()
+    store.destroy()
+  }
+}
+
+function describe(
+  lists: Lists,
+  config: Config,
+  trainer: Trainer,
+  lastIteration: number,
+  print: (line: string) => void,
+) {
+  const { labeled, unlabeled, validation } = lists
+  const parameters = trainer.model.parameters.reduce((sum, { spec }) => sum + spec.shape.reduce((a, b) => a * b, 1), 0)
+  print(
+    `${config.method}: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images, ` +
+      `${config.nclass} classes; ${(parameters / 1e6).toFixed(2)} M parameters; ${lastIteration} iterations of ` +
+      `${config.epochs} epochs x ${trainer.options.iterationsPerEpoch}; ` +
+      `${Math.round(trainer.memory.planned / 2 ** 20)} MiB for a step${trainer.options.amp ? ' in half precision' : ''}`,
+  )
+}
+
+/** Writes config.yaml, everything that the run depends on, where it is missing. */
+function writeConfig(folder: string, config: Config, device: Device, lists: Lists, fingerprint: Fingerprint): void {
+  const path = join(folder, 'config.yaml')
+  if (existsSync(path)) return
+  const counts = Object.fromEntries(
+    Object.entries(lists).map(([name, list]: [string, Sample[]]) => {
+      return [name, { images: list.length, sha256: fingerprint[`list of ${name} images`] }]
+    }),
+  )
+  const settings = { ...config, run: { versions: versions(), adapter: { ...device.adapter }, lists: counts } }
+  writeAtomically(path, [Buffer.from(stringify(settings))])
+}
+
+/** @throws UserError where the file has no folder, or the adapter no time stamps */
+function createProfiler(device: Device, { file, steps }: { file: string; steps: number }): StepProfiler {
+  const parent = dirname(resolve(file))
+  if (!existsSync(parent)) throw new UserError(`--profile ${file}: there is no folder ${parent}`)
+  return new StepProfiler(device, steps)
+}

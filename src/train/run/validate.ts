@@ -1,0 +1,45 @@
+import { type EvaluationSample, evaluationSamples, type Sample } from '../data/dataset.js'
+import { UserError } from '../error.js'
+import type { ReportSample } from '../logging/report.js'
+import type { Run } from './run.js'
+
+/**
+ * The validation images of a list that can be read, as many as `max_unreadable` left out.
+ *
+ * @param missing takes the names of those that are left out
+ */
+export function readable(
+  { options, watch, watchdog }: Run,
+  list: readonly Sample[],
+  missing: Set<string>,
+): AsyncIterable<EvaluationSample> {
+  const { max_unreadable: most } = options.config
+  const images = evaluationSamples(list, options.config, 2, ({ name, image }, { message }) => {
+    missing.add(name)
+    if (missing.size > most || missing.size === list.length) {
+      throw new UserError(`${missing.size} of ${list.length} validation images cannot be read: ${message}`)
+    }
+    watch.event('unreadable', { image, reason: message }, `${message}; meanwhile the evaluation leaves it out`)
+  })
+  return watchdog.each(
+    (count) => `the validation image ${list[count + missing.size]?.image}`,
+    ({ name }) => `the device to evaluate ${name}`,
+    images,
+  )
+}
+
+const reportSamples = 4
+
+/** The validation images that the report shows, evenly spread over the list, with what is predicted now. */
+export async function samplesOf({ options, validation, evaluator }: Run): Promise<ReportSample[]> {
+  const count = Math.min(reportSamples, validation.length)
+  const chosen = Array.from({ length: count }, (_, i) => validation[Math.floor((i * validation.length) / count)])
+  const list = chosen.filter((sample) => sample !== undefined)
+  const samples: ReportSample[] = []
+  for await (const { image, label, name } of evaluationSamples(list, options.config, 2, () => {})) {
+    const { width, height, data } = image
+    const prediction = Uint8Array.from((await evaluator.predict(image)).label)
+    samples.push({ name, width, height, image: data, truth: label.data, prediction })
+  }
+  return samples
+}

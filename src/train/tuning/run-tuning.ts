@@ -1,0 +1,86 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Measurement, measureKernels, Tuning } from '../../engine/autotune.js'
+import type { Device } from '../../engine/device.js'
+import { readTuning, TuningCache, writeTuning } from './tuning-cache.js'
+
+/** Makes the programs of a device take the kernels that were measured to be the fastest, and measures nothing. */
+export function useTuning(device: Device, tuning: Tuning): void {
+  device.chooser = () => tuning.choose
+}
+
+/** Makes the programs of a device take the fastest kernels, and measures those that are not known before. */
+export function measureUnknown(
+  device: Device,
+  tuning: Tuning,
+  cache: TuningCache,
+  onMeasured: (measurement: Measurement, done: number, total: number) => void,
+): void {
+  device.chooser = async (trace) => {
+    await measureKernels(device, tuning.missing(trace, device.traits), async (measurement, done, total) => {
+      // At once, so that what was measured before an interruption is kept.
+      tuning.add(await cache.add([measurement]))
+      onMeasured(measurement, done, total)
+    })
+    return tuning.choose
+  }
+}
+
+export interface RunTuningOptions {
+  /** true: also measure on software adapters; false: take the first kernel of each operator. */
+  readonly tune?: boolean | undefined
+  /** The folder of the run that goes on. */
+  readonly resumed?: string | undefined
+  readonly print: (line: string) => void
+}
+
+/**
+ * The choices of a training run. They are kept in its folder, and a run that goes on takes those, whatever the cache
+ * holds by then: kernels differ in the order of their sums, so that others would give other bits.
+ */
+export class RunTuning {
+  private constructor(
+    private readonly device: Device,
+    private readonly tuning: Tuning,
+    private readonly cache: TuningCache,
+    private readonly isKept: boolean,
+  ) {}
+
+  /** Until `fix`, what is not known is measured, where the options say so. */
+  static begin(device: Device, { tune, resumed, print }: RunTuningOptions): RunTuning {
+    const cache = new TuningCache(device.adapter, print)
+    // Runs of earlier versions kept no such file: they took the first kernels.
+    const kept =
+      resumed === undefined ? undefined : (readTuning(fileIn(resumed)) ?? { adapter: cache.adapter, measurements: [] })
+    if (kept?.adapter === cache.adapter) {
+      const tuning = new Tuning(kept.measurements)
+      useTuning(device, tuning)
+      return new RunTuning(device, tuning, cache, true)
+    }
+    if (kept) print(`kernels: chosen anew, since the run began on ${kept.adapter}: the last bits may differ`)
+    const tuning = new Tuning(tune === false ? [] : cache.read())
+    useTuning(device, tuning)
+    if (tune ?? !device.adapter.software) {
+      let said = false
+      measureUnknown(device, tuning, cache, (_, done, total) => {
+        if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)
+        said = true
+        if (done === total || done % 20 === 0) print(`tuning kernels ${done}/${total}`)
+      })
+    }
+    return new RunTuning(device, tuning, cache, false)
+  }
+
+  /** From now on nothing is measured: the choices are those of the run. */
+  fix(): void {
+    useTuning(this.device, this.tuning)
+  }
+
+  /** Keeps the choices in the folder of the run. */
+  save(folder: string): void {
+    if (!this.isKept || !existsSync(fileIn(folder)))
+      writeTuning(fileIn(folder), this.cache.adapter, this.tuning.measurements)
+  }
+}
+
+const fileIn = (folder: string): string => join(folder, 'kernels.json')

@@ -1,0 +1,375 @@
+// The choice among kernels by measurement: what decides, what is kept, and that results stay what they are.
+import { spawn } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type Contender, callOf, fastest, type Measurement, Tuning, timed } from '#dist/engine/autotune.js'
+import { type AdapterSummary, KernelError } from '#dist/engine/device.js'
+import { applyOne, type Tensor } from '#dist/engine/graph.js'
+import { findAdapters, open } from '#dist/engine/node.js'
+import { type Candidate, defineOp, input, output } from '#dist/engine/op.js'
+import type { Trace } from '#dist/engine/passes/rewrite.js'
+import { compile } from '#dist/engine/program.js'
+import { spec } from '#dist/engine/shape.js'
+import { grad } from '#dist/kernels/autograd.js'
+import { conv2d } from '#dist/kernels/conv2d.js'
+import { mul } from '#dist/kernels/pointwise.js'
+import { sum } from '#dist/kernels/reduce.js'
+import { measureUnknown, useTuning } from '#dist/train/tuning/run-tuning.js'
+import { cacheFolder, readTuning, TuningCache, writeTuning } from '#dist/train/tuning/tuning-cache.js'
+import { Random } from '../../cases/case.js'
+import { skipUnless } from '../support/skip.js'
+
+const folder = mkdtempSync(join(tmpdir(), 'atrous-tune-'))
+const available = (await findAdapters()).length > 0
+const device = available ? await open() : undefined
+const deviceTest = skipUnless(available, 'there is no WebGPU adapter')
+test.after(() => {
+  rmSync(folder, { recursive: true })
+  device?.destroy()
+})
+
+const opened = () => {
+  if (!device) throw new Error('unreachable: the test is skipped without a device')
+  return device
+}
+
+// Deciding
+
+test('another kernel than the first must be faster by more than the margin', () => {
+  assert.is(fastest([100]), 0)
+  assert.is(fastest([100, 96]), 0)
+  assert.is(fastest([100, 94]), 1)
+  assert.is(fastest([100, 94, 50, 51]), 2)
+  assert.is(fastest([100, 200]), 0)
+  assert.is(fastest([null, 200, 100]), 2)
+  assert.is(fastest([100, null]), 0)
+  assert.is(fastest([null, null]), 0)
+})
+
+test('one disturbed round changes no time, and what is hopeless is not measured further', async () => {
+  const calls = [0, 0, 0, 0, 0]
+  const contender =
+    (index: number, time: number): Contender =>
+    async () => {
+      const call = 1 + (calls[index] ?? 0)
+      calls[index] = call
+      // The first run is a warm-up, and one of the later ones is disturbed.
+      return call === 1 ? 1000 : call === 3 ? 90 : time
+    }
+  assert.equal(await timed([contender(0, 10), contender(1, 12), contender(2, 95), undefined]), [10, 12, 95, null])
+  assert.ok((calls[0] ?? 0) > 5)
+  assert.is(calls[1], calls[0])
+  assert.is(calls[2], 4)
+  // Nothing is left to compare with.
+  await timed([contender(3, 10), contender(4, 95)])
+  assert.is(calls[3], 4)
+  assert.equal(await timed([undefined, undefined]), [null, null])
+})
+
+const op = defineOp<unknown>('product', { shape: () => [spec([1])], kernel: () => [] })
+
+test('a call is named by classes of shapes', () => {
+  const at = (height: number, width: number, channels: number, attrs: object = { stride: 1 }) =>
+    callOf({
+      op: op as never,
+      inputs: [spec([1, height, width, channels]), spec([3, 3, channels, 8]), spec([channels])],
+      outputs: [spec([1, height, width, 8])],
+      attrs,
+    })
+  assert.is(at(94, 120, 64), 'product(f32[~8192, 64], f32[~512, 8], f32[64]) {"stride":1}')
+  assert.is(at(94, 120, 64), at(90, 120, 64))
+  assert.is.not(at(94, 120, 64), at(188, 240, 64))
+  assert.is.not(at(94, 120, 64), at(94, 120, 65))
+  assert.is.not(at(94, 120, 64), at(94, 120, 64, { stride: 2 }))
+  const sized = (height: number, width: number) => at(height, width, 64, { size: [1, height, width, 8] })
+  assert.is(sized(94, 120), sized(90, 120))
+})
+
+const kernel = (name: string, source: string): Candidate => ({
+  name,
+  dispatches: [{ label: name, source, reads: [input(0)], writes: [output(0)], uniforms: [], grid: [64, 1, 1] }],
+})
+const measurement = (call: string, choice: string, sources: readonly string[] = ['a', 'b']): Measurement => ({
+  call,
+  kernels: sources.map((source, i) => ({ name: `k${i}`, sources: [source] })),
+  milliseconds: sources.map((_, i) => 1 + i),
+  choice,
+})
+
+test('a known choice stays, and holds for the very same kernels only', () => {
+  const node = { id: 0, op: op as never, inputs: [], attrs: {}, outputs: [], scope: '', backward: false }
+  const call = callOf(node)
+  const tuning = new Tuning([measurement(call, 'k1'), measurement(call, 'k0')])
+  const candidates = (sources: readonly string[]) => sources.map((source, i) => kernel(`k${i}`, source))
+  const chosen = (sources: readonly string[]) => tuning.choose(node, candidates(sources))?.name
+  assert.is(chosen(['a', 'b']), 'k1')
+  assert.is(chosen(['a', 'changed']), 'k0')
+  assert.is(chosen(['a', 'b', 'c']), 'k0')
+  assert.is(chosen(['b', 'a']), 'k0')
+  tuning.add([measurement(call, 'k0')])
+  assert.is(chosen(['a', 'b']), 'k1')
+  assert.is(tuning.measurements.length, 1)
+})
+
+// Measuring
+
+/** Doubles a vector after much idle arithmetic. */
+const source = (rounds: number) => `@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  var s = x[id.x];
+  for (var k = 0u; k < ${rounds}u; k++) { s = fract(s * 1.5 + 0.25); }
+  y[id.x] = 2 * x[id.x] + select(0.0, 1.0, s > 2);
+}
+`
+const doubleOp = defineOp<undefined>('double', {
+  shape: ([x = spec([])]) => [spec(x.shape)],
+  kernel: () => [kernel('slow', source(20_000)), kernel('fast', source(1))],
+})
+
+deviceTest('the faster of two kernels is found, once, and computes the same', async () => {
+  const device = opened()
+  const cache = new TuningCache(device.adapter, assert.unreachable, join(folder, 'measured'))
+  const progress: string[] = []
+  const tuning = new Tuning(cache.read())
+  const inputs = { x: spec([64 * 64]) }
+  const body = ({ x }: { x: Tensor }) => ({ y: applyOne(doubleOp, [x], undefined) })
+  const x = Float32Array.from({ length: 64 * 64 }, (_, i) => i)
+  try {
+    const program = async () => {
+      const made = await compile(device, inputs, body)
+      made.run({ x })
+      const result = { kernels: made.kernels, y: await made.read('y') }
+      made.destroy()
+      return result
+    }
+    const plain = await program()
+    measureUnknown(device, tuning, cache, ({ call }, done, total) => progress.push(`${done}/${total} ${call}`))
+    const tuned = await program()
+    assert.equal(plain.kernels, ['slow'])
+    assert.equal(tuned.kernels, ['fast'])
+    assert.equal(tuned.y, plain.y)
+    assert.equal(tuned.y.slice(0, 3), Float32Array.of(0, 2, 4))
+    assert.equal(progress, ['1/1 double(f32[4096]) '])
+    assert.equal(await program(), tuned)
+    // Another process reads the same.
+    const later = new Tuning(cache.read())
+    measureUnknown(device, later, cache, () => assert.unreachable('measured again'))
+    assert.equal(await program(), tuned)
+    useTuning(device, new Tuning())
+    assert.equal(await program(), plain)
+  } finally {
+    device.chooser = undefined
+  }
+})
+
+/** More threads than any adapter starts: what the compiler passes, and the driver refuses. */
+const refusedOp = defineOp<undefined>('double', {
+  shape: ([x = spec([])]) => [spec(x.shape)],
+  kernel: () => [
+    kernel('refused', source(1).replace('@workgroup_size(64)', '@workgroup_size(1048576)')),
+    kernel('able', source(1)),
+  ],
+})
+
+deviceTest('a kernel that the driver refuses is left out where kernels are measured, and else named', async () => {
+  const device = opened()
+  const cache = new TuningCache(device.adapter, assert.unreachable, join(folder, 'refused'))
+  const compiled = () => compile(device, { x: spec([64]) }, ({ x }) => ({ y: applyOne(refusedOp, [x], undefined) }))
+  try {
+    const failure = await compiled().catch((error: unknown) => error)
+    assert.instance(failure, KernelError)
+    assert.match(String(failure), /kernel refused: /)
+    const seen: Measurement[] = []
+    measureUnknown(device, new Tuning(), cache, (measurement) => seen.push(measurement))
+    const program = await compiled()
+    assert.equal(program.kernels, ['able'])
+    assert.is(seen[0]?.milliseconds[0], null)
+    assert.ok((seen[0]?.milliseconds[1] ?? 0) > 0)
+    program.run({ x: Float32Array.from({ length: 64 }, (_, i) => i) })
+    assert.equal((await program.read('y')).slice(0, 3), Float32Array.of(0, 2, 4))
+    program.destroy()
+  } finally {
+    device.chooser = undefined
+  }
+})
+
+const products = skipUnless(device?.traits.subgroupSize === 8, 'this adapter has one kernel for each product')
+products('with other kernels a convolution and its gradients are the same but for roundings', async () => {
+  const device = opened()
+  const inputs = { x: spec([2, 9, 11, 12]), w: spec([3, 3, 12, 20]) }
+  const body = ({ x, w }: { x: Tensor; w: Tensor }) => {
+    const y = conv2d(x, w, { padding: 2, dilation: 2 })
+    const [dx = y, dw = y] = grad(sum(mul(y, y)), [x, w])
+    return { y, dx, dw }
+  }
+  const random = new Random('tuned convolution')
+  const data = {
+    x: new Float32Array(2 * 9 * 11 * 12).map(() => random.normal()),
+    w: new Float32Array(9 * 12 * 20).map(() => random.normal()),
+  }
+  const names = ['y', 'dx', 'dw'] as const
+  const results = async () => {
+    const program = await compile(device, inputs, body)
+    program.run(data)
+    const list = await program.readAll(names)
+    program.destroy()
+    return list.map((values) => [...values])
+  }
+  const first = await results()
+  let calls = 0
+  try {
+    device.chooser = (trace: Trace) => {
+      const last = new Tuning().missing(trace, device.traits).map(({ node, candidates }): Measurement => {
+        const kernels = candidates.map(({ name, dispatches }) => ({ name, sources: dispatches.map((d) => d.source) }))
+        return { call: callOf(node), kernels, milliseconds: kernels.map(() => 1), choice: kernels.at(-1)?.name ?? '' }
+      })
+      calls = last.length
+      return new Tuning(last).choose
+    }
+    const others = await results()
+    assert.is(calls, 3)
+    for (const [i, values] of first.entries()) {
+      const scale = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+      const other = others[i] ?? []
+      let worst = 0
+      for (const [k, value] of values.entries()) worst = Math.max(worst, Math.abs(value - (other[k] ?? Number.NaN)))
+      // Sums of up to 200 products of float32.
+      assert.ok(worst <= 1e-5 * scale, `${names[i]} differs by ${worst} of ${scale}`)
+    }
+  } finally {
+    device.chooser = undefined
+  }
+})
+
+// Keeping
+
+const adapter: AdapterSummary = { vendor: 'v', architecture: 'a', device: 'd/../e', driver: '1.0', software: false }
+const silent = (line: string): never => assert.unreachable(line) as never
+
+test('caches are where the platform wants them', () => {
+  const home = join('/', 'home', 'me')
+  assert.is(cacheFolder('linux', {}, home), join(home, '.cache', 'atrous'))
+  assert.is(cacheFolder('linux', { XDG_CACHE_HOME: join('/', 'fast') }, home), join('/', 'fast', 'atrous'))
+  assert.is(cacheFolder('linux', { XDG_CACHE_HOME: 'relative' }, home), join(home, '.cache', 'atrous'))
+  assert.is(cacheFolder('darwin', {}, home), join(home, 'Library', 'Caches', 'atrous'))
+  assert.is(cacheFolder('win32', { LOCALAPPDATA: join('/', 'local') }, home), join('/', 'local', 'atrous'))
+})
+
+test('measurements are kept for each adapter and driver', async () => {
+  const at = join(folder, 'kept')
+  const cache = new TuningCache(adapter, silent, at)
+  assert.equal(cache.read(), [])
+  const list = [measurement('one', 'k1'), { ...measurement('two', 'k0'), milliseconds: [1.5, null] }]
+  assert.equal(await cache.add(list), list)
+  assert.equal(new TuningCache(adapter, silent, at).read(), list)
+  assert.equal(await cache.add([measurement('one', 'k0'), measurement('three', 'k0')]), [
+    ...list,
+    measurement('three', 'k0'),
+  ])
+  assert.equal(new TuningCache({ ...adapter, driver: '1.1' }, silent, at).read(), [])
+  assert.ok(cache.path.startsWith(at) && !existsSync(`${cache.path}.lock`))
+  cache.clear()
+  assert.equal(cache.read(), [])
+})
+
+test('a damaged file is ignored with one line, and replaced', async () => {
+  const lines: string[] = []
+  const cache = new TuningCache(adapter, (line) => lines.push(line), join(folder, 'damaged'))
+  await cache.add([measurement('one', 'k1')])
+  const whole = readFileSync(cache.path, 'utf8')
+  const wrong = [
+    whole.slice(0, -20),
+    whole.replace('"format":1', '"format":2'),
+    whole.replace('"sources":[0]', '"sources":[7]'),
+    whole.replace('"k1"', '3'),
+    whole.replace('driver', 'x').replace('1.0', '1.2'),
+    'null',
+    '',
+  ]
+  for (const text of wrong) {
+    assert.is.not(text, whole)
+    writeFileSync(cache.path, text)
+    lines.length = 0
+    assert.equal(cache.read(), [])
+    assert.is(lines.length, 1)
+    assert.match(lines[0] ?? '', /\.json .*delete it/)
+    assert.equal(await cache.add([measurement('two', 'k0')]), [measurement('two', 'k0')])
+    assert.is(lines.length, 1)
+    assert.equal(cache.read(), [measurement('two', 'k0')])
+  }
+})
+
+test('a cache that cannot be written costs a line', async () => {
+  const lines: string[] = []
+  const blocked = join(folder, 'blocked')
+  writeFileSync(blocked, '')
+  const cache = new TuningCache(adapter, (line) => lines.push(line), blocked)
+  assert.equal(await cache.add([measurement('one', 'k1')]), [measurement('one', 'k1')])
+  assert.equal(await cache.add([measurement('two', 'k0')]), [measurement('two', 'k0')])
+  assert.is(lines.length, 1)
+  assert.match(lines[0] ?? '', /not kept/)
+})
+
+test('what a killed process held is free again', async () => {
+  const cache = new TuningCache(adapter, silent, join(folder, 'held'))
+  mkdirSync(dirname(cache.path), { recursive: true })
+  writeFileSync(`${cache.path}.lock`, '')
+  utimesSync(`${cache.path}.lock`, new Date(0), new Date(0))
+  assert.equal(await cache.add([measurement('one', 'k1')]), [measurement('one', 'k1')])
+  assert.equal(cache.read(), [measurement('one', 'k1')])
+})
+
+test('processes that measure at the same time agree in the end', async () => {
+  const at = join(folder, 'shared')
+  const script = join(folder, 'writer.mjs')
+  const library = pathToFileURL(join('dist', 'train', 'tuning', 'tuning-cache.js')).href
+  writeFileSync(
+    script,
+    `import { TuningCache } from ${JSON.stringify(library)}
+const [, , at, name] = process.argv
+const cache = new TuningCache(${JSON.stringify(adapter)}, (line) => { throw new Error(line) }, at)
+const kernels = ['a', 'b', 'c'].map((source) => ({ name: source, sources: [source] }))
+const told = {}
+for (let i = 0; i < 25; i++) {
+  const fresh = ['call ' + i, name + ' ' + i].map((call) => ({ call, kernels, milliseconds: [1, 1, 1], choice: name }))
+  for (const { call, choice } of await cache.add(fresh)) told[call] = choice
+}
+console.log(JSON.stringify(told))
+`,
+  )
+  const told = await Promise.all(
+    ['a', 'b', 'c'].map(async (name) => {
+      const child = spawn(process.execPath, [script, at, name], { stdio: ['ignore', 'pipe', 'inherit'] })
+      let text = ''
+      child.stdout.setEncoding('utf8').on('data', (part: string) => {
+        text += part
+      })
+      assert.is(await new Promise((resolve) => child.once('close', resolve)), 0)
+      return JSON.parse(text) as Record<string, string>
+    }),
+  )
+  const final = new TuningCache(adapter, silent, at).read()
+  assert.is(final.length, 25 + 3 * 25)
+  for (const each of told) {
+    for (const [call, choice] of Object.entries(each)) {
+      assert.is(choice, final.find((measured) => measured.call === call)?.choice, call)
+    }
+  }
+})
+
+test('a file elsewhere says what is wrong with it', () => {
+  const path = join(folder, 'run.json')
+  assert.is(readTuning(path), undefined)
+  writeTuning(path, 'some adapter', [measurement('one', 'k1')])
+  assert.equal(readTuning(path), { adapter: 'some adapter', measurements: [measurement('one', 'k1')] })
+  writeFileSync(path, '{')
+  assert.throws(() => readTuning(path), /run\.json is damaged: delete it/)
+})
+
+test.run()

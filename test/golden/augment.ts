@@ -1,0 +1,251 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as augment from '#dist/train/data/augment.js'
+import { toClasses } from '#dist/train/data/labels.js'
+import type { Box, Picture } from '#dist/train/data/pixels.js'
+import * as pixels from '#dist/train/data/pixels.js'
+import { readSafetensors } from '#dist/train/io/safetensors.js'
+
+/** Largest error of one output beside what is allowed. */
+export interface CaseResult {
+  name: string
+  error: number
+  tolerance: number
+}
+
+interface GoldenStrong {
+  jitter: boolean
+  order: number[]
+  b: number
+  c: number
+  s: number
+  h: number
+  gray: boolean
+  blur: boolean
+  sigma: number
+  box: Box | null
+}
+
+type Params = GoldenStrong & {
+  width: number
+  height: number
+  size: number
+  x: number
+  y: number
+  ignore_value: number
+  factor: number
+  long_side: number
+  crop_x: number
+  crop_y: number
+  flip: boolean
+  s1: GoldenStrong
+  s2: GoldenStrong
+}
+
+interface GoldenCase {
+  id: string
+  op: string
+  params: Params
+  in: Record<string, string>
+  out: string[]
+  max_abs_diff: Record<string, number>
+}
+
+interface GoldenAugment {
+  cases: GoldenCase[]
+  target_size_table: { w: number; h: number; long_side: number; out: [number, number] }[]
+  cutmix_box_table: {
+    img_size: number
+    size_pixels: number
+    tries_ratio_x_y: [number, number, number][]
+    box: Box
+  }[]
+  hue_shift_table: { factor: number; uint8_added_to_h: number }[]
+}
+
+type Outputs = Record<string, ArrayLike<number>>
+
+function jitterDraws(p: GoldenStrong): augment.JitterDraws {
+  return { order: p.order, brightness: p.b, contrast: p.c, saturation: p.s, hue: p.h }
+}
+
+function strongDraws(p: GoldenStrong): augment.StrongDraws {
+  return { jitter: p.jitter ? jitterDraws(p) : null, gray: p.gray, sigma: p.blur ? p.sigma : null, box: p.box }
+}
+
+function weakDraws(p: Params): augment.WeakDraws {
+  return { longSide: p.long_side, cropX: p.crop_x, cropY: p.crop_y, flip: p.flip }
+}
+
+function padCrop(picture: Picture, channels: number, p: Params, fill: number): Uint8Array {
+  const out = new Uint8Array(p.size * p.size * channels)
+  const window = pixels.cropWindow(picture.width, picture.height, p.size, p.x, p.y)
+  pixels.place(pixels.cut(picture, channels, window), channels, p.size, fill, false, out)
+  return out
+}
+
+function flipped({ data, width, height }: Picture, channels: number): Uint8Array {
+  const out = new Uint8Array(data.length)
+  // `place` makes squares: row by row, a picture is a stack of 1 x width strips.
+  const strip = new Uint8Array(width * width * channels)
+  for (let row = 0; row < height; row++) {
+    const at = row * width * channels
+    pixels.place({ data: data.subarray(at, at + width * channels), width, height: 1 }, channels, width, 0, true, strip)
+    out.set(strip.subarray(0, width * channels), at)
+  }
+  return out
+}
+
+/** Runs an operation that works in place on a copy. */
+function changed(data: Uint8Array, change: (pixels: Uint8Array) => void): Uint8Array {
+  const copy = new Uint8Array(data)
+  change(copy)
+  return copy
+}
+
+function toPlanes(values: Float32Array): Float32Array {
+  const count = values.length / 3
+  return values.map((_, i) => values[(i % count) * 3 + Math.floor(i / count)] as number)
+}
+
+/** Labels in which 0 is "ignore", as the data sets' reader turns them into classes. */
+function withoutZero({ data, width, height }: Picture): Uint8Array {
+  const rules = { nclass: 255, ignoreIndex: 255, reduceZero: true }
+  return toClasses({ width, height, values: data, colored: false }, rules, 'golden').label.data
+}
+
+function runCase(op: string, p: Params, input: (name: string) => Picture): Outputs {
+  const image = () => input('img')
+  const data = () => input('img').data
+  switch (op) {
+    case 'resize':
+      return {
+        img: pixels.resizeBilinear(image(), p.width, p.height).data,
+        mask: pixels.resizeNearest(input('mask'), p.width, p.height).data,
+      }
+    case 'pad_crop':
+      return { img: padCrop(image(), 3, p, 0), mask: padCrop(input('mask'), 1, p, p.ignore_value) }
+    case 'hflip':
+      return { img: flipped(image(), 3), mask: flipped(input('mask'), 1) }
+    case 'brightness':
+      return { img: changed(data(), (d) => pixels.adjustBrightness(d, p.factor)) }
+    case 'contrast':
+      return { img: changed(data(), (d) => pixels.adjustContrast(d, p.factor)) }
+    case 'saturation':
+      return { img: changed(data(), (d) => pixels.adjustSaturation(d, p.factor)) }
+    case 'hue':
+      return { img: changed(data(), (d) => pixels.adjustHue(d, p.factor)) }
+    case 'rgb_to_hsv':
+      return { hsv: changed(data(), pixels.rgbToHsv) }
+    case 'hsv_to_rgb':
+      return { img: changed(input('hsv').data, pixels.hsvToRgb) }
+    case 'rgb_to_luma':
+      return { l: pixels.toLuma(data()) }
+    case 'color_jitter':
+      return { img: changed(data(), (d) => augment.colorJitter(d, jitterDraws(p))) }
+    case 'grayscale':
+      return { img: changed(data(), pixels.grayscale) }
+    case 'gaussian_blur':
+      return { img: changed(data(), (d) => pixels.gaussianBlur(d, image().width, p.sigma)) }
+    case 'normalize':
+      return { img: toPlanes(pixels.normalize(data())) }
+    case 'reduce_zero_label':
+      return { mask: withoutZero(input('mask')) }
+    case 'train_l': {
+      const img = new Uint8Array(p.size * p.size * 3)
+      const mask = new Uint8Array(p.size * p.size)
+      augment.applyLabeled(image(), input('mask'), p.size, weakDraws(p), img, mask)
+      return { img, mask }
+    }
+    case 'train_u': {
+      const map = () => new Uint8Array(p.size * p.size)
+      const rgb = () => new Uint8Array(p.size * p.size * 3)
+      const out = { weak: rgb(), strong1: rgb(), strong2: rgb(), ignore: map(), box1: map(), box2: map() }
+      const draws = { ...weakDraws(p), strong1: strongDraws(p.s1), strong2: strongDraws(p.s2) }
+      augment.applyUnlabeled(image(), p.size, draws, out)
+      const { weak, strong1, strong2, ignore, box1, box2 } = out
+      return { img_w: weak, img_s1: strong1, img_s2: strong2, ignore_mask: ignore, box1, box2 }
+    }
+    default:
+      throw new Error(`augment.json has an unknown operation '${op}'`)
+  }
+}
+
+/**
+ * Largest difference; infinite where more than 1 % of the values of a picture use the tolerance, which is there for
+ * rounding alone.
+ */
+function largestError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  if (actual.length !== expected.length) return Number.POSITIVE_INFINITY
+  let largest = 0
+  let different = 0
+  for (let i = 0; i < expected.length; i++) {
+    const difference = Math.abs((actual[i] as number) - (expected[i] as number))
+    if (difference > 0) different++
+    if (!(difference <= largest)) largest = difference
+  }
+  const rounded = expected instanceof Uint8Array
+  return rounded && different > 0.01 * expected.length + 1 ? Number.POSITIVE_INFINITY : largest
+}
+
+/** Wrong entries of the tables of integer rules. */
+function checkTables(golden: GoldenAugment): CaseResult[] {
+  const wrong = (flags: boolean[]) => flags.filter((flag) => flag).length
+  return [
+    {
+      name: 'target_size_table',
+      tolerance: 0,
+      error: wrong(
+        golden.target_size_table.map((row) => {
+          const size = augment.targetSize(row.w, row.h, row.long_side)
+          return size.width !== row.out[0] || size.height !== row.out[1]
+        }),
+      ),
+    },
+    {
+      name: 'cutmix_box_table',
+      tolerance: 0,
+      error: wrong(
+        golden.cutmix_box_table.map(({ img_size, size_pixels, tries_ratio_x_y, box }) => {
+          const boxes = tries_ratio_x_y.map(([ratio, x, y]) => augment.cutmixBox(img_size, size_pixels, ratio, x, y))
+          const fits = boxes.find((candidate) => candidate !== null)
+          return !fits || fits.x !== box.x || fits.y !== box.y || fits.w !== box.w || fits.h !== box.h
+        }),
+      ),
+    },
+    {
+      name: 'hue_shift_table',
+      tolerance: 0,
+      error: wrong(golden.hue_shift_table.map((row) => pixels.hueShift(row.factor) !== row.uint8_added_to_h)),
+    },
+  ]
+}
+
+/** Checks `augment.json` and `augment.safetensors` of a folder: every output of every case, and the tables. */
+export function checkAugment(folder: string): CaseResult[] {
+  const golden = JSON.parse(readFileSync(join(folder, 'augment.json'), 'utf8')) as GoldenAugment
+  const { tensors } = readSafetensors(join(folder, 'augment.safetensors'))
+  const tensor = (name: string) => {
+    const found = tensors.get(name)
+    if (!found) throw new Error(`augment.safetensors has no tensor '${name}'`)
+    return found
+  }
+  const results: CaseResult[] = []
+  for (const golden_case of golden.cases) {
+    const input = (name: string): Picture => {
+      const { shape, data } = tensor(golden_case.in[name] ?? name)
+      const [height = 0, width = 0] = shape
+      return { data: data as Uint8Array, width, height }
+    }
+    const outputs = runCase(golden_case.op, golden_case.params, input)
+    for (const name of golden_case.out) {
+      const expected = tensor(`${golden_case.id}/out/${name}`).data as Uint8Array | Float32Array
+      results.push({
+        name: `${golden_case.id}/${name}`,
+        error: largestError(outputs[name] ?? [], expected),
+        tolerance: golden_case.max_abs_diff[name] ?? 0,
+      })
+    }
+  }
+  return [...results, ...checkTables(golden)]
+}

@@ -1,0 +1,165 @@
+// node build/test/golden/golden.js DIR [--out RESULTS] [--amp]
+//
+// Checks the engine, the training step and the evaluation against recorded values of PyTorch: operators (ops.json),
+// augmentation (augment.json), evaluation (eval.json) and every training trajectory beneath DIR, which is a folder with
+// config.json, init.safetensors and iter_*.safetensors. Exits with 1 where any error exceeds the files' tolerance, or
+// anything cannot be checked. With --amp: the losses of the trajectories alone, in half precision, to 1 %.
+import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
+import { basename, join, relative, resolve } from 'node:path'
+import { Command } from 'commander'
+import type { Device } from '#dist/engine/device.js'
+import { open } from '#dist/engine/node.js'
+import { UserError } from '#dist/train/error.js'
+import { checkAugment } from './augment.js'
+import { checkEvaluation } from './evaluation.js'
+import { checkOps } from './ops.js'
+import { type CaseResult, passes, printCase, strain, worst } from './report.js'
+import { checkFinal, finalTensors, runTrajectory, writeResults } from './trajectory.js'
+
+/** Final values beyond their tolerance that are printed, the worst first. */
+const mostFailuresShown = 10
+
+interface Tally {
+  passed: number
+  failed: number
+}
+
+function count(tally: Tally, results: readonly CaseResult[]): void {
+  for (const result of results) passes(result) ? tally.passed++ : tally.failed++
+}
+
+/** Folders beneath `folder`, itself included, that hold a trajectory. */
+function trajectories(folder: string): string[] {
+  const names = readdirSync(folder).sort()
+  if (names.includes('config.json') && names.includes('init.safetensors')) return [folder]
+  return names
+    .map((name) => join(folder, name))
+    .flatMap((path) => (statSync(path).isDirectory() ? trajectories(path) : []))
+}
+
+/** The folder's name where no other trajectory has it, else its path with dashes. */
+function nameOf(folder: string, root: string, all: readonly string[]): string {
+  const own = basename(folder)
+  const unique = all.filter((other) => basename(other) === own).length === 1
+  return unique ? own : relative(root, folder).split(/[\\/]/).join('-')
+}
+
+async function checkTrajectory(
+  device: Device,
+  folder: string,
+  name: string,
+  tally: Tally,
+  { out, verbose, amp = false }: Options,
+): Promise<void> {
+  const started = performance.now()
+  const run = await runTrajectory(device, folder, {
+    amp,
+    onStep: (iteration, steps, results) => {
+      count(tally, results)
+      const shown = verbose ? results : results.filter((result) => !passes(result))
+      const closest = worst(results)
+      const label = `${name} iteration ${iteration} of ${steps}`
+      if (closest && !shown.includes(closest))
+        printCase({ ...closest, name: `${label}: ${closest.name} is the closest` })
+      for (const result of shown) printCase({ ...result, name: `${label}: ${result.name}` })
+      if (!closest) console.log(`      ${label}: nothing to compare with`)
+    },
+  })
+  const seconds = (performance.now() - started) / 1000
+  const sorted = [...run.times].sort((a, b) => a - b)
+  const median = sorted[Math.floor(sorted.length / 2)] ?? 0
+  const { loss_scale: scale, skipped_steps: skipped } = run.rows.at(-1) ?? {}
+  if (amp) console.log(`      loss scale ${scale}, ${skipped} steps skipped`)
+  console.log(`      ${run.times.length} steps in ${seconds.toFixed(1)} s, ${median.toFixed(0)} ms each (median)`)
+
+  const tensors = await finalTensors(run)
+  const final = amp ? [] : checkFinal(folder, tensors)
+  count(tally, final)
+  const closest = worst(final)
+  const shown = verbose ? final : final.filter((result) => !passes(result))
+  if (closest && !shown.includes(closest)) {
+    printCase({ ...closest, name: `${name} final values: ${closest.name} is the closest of ${final.length} tensors` })
+  }
+  const printed = verbose ? shown : [...shown].sort((a, b) => strain(b) - strain(a)).slice(0, mostFailuresShown)
+  for (const result of printed) printCase({ ...result, name: `${name} final values: ${result.name}` })
+  if (printed.length < shown.length) console.log(`      and ${shown.length - printed.length} more`)
+  if (out !== undefined) {
+    await writeResults(out, name, run.rows, tensors)
+    console.log(`      wrote ${join(out, `${name}.json`)} and ${name}.safetensors`)
+  }
+  run.trainer.destroy()
+  run.model.store.destroy()
+}
+
+const describe = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error))
+
+interface Options {
+  readonly out?: string
+  readonly gpu?: string
+  readonly verbose?: boolean
+  readonly amp?: boolean
+}
+
+/** Checks everything in a folder; returns how many comparisons passed and failed. */
+async function checkAll(folder: string, options: Options): Promise<Tally> {
+  if (!existsSync(folder)) throw new UserError(`there is no folder ${folder}: give one with reference values`)
+  const has = (name: string) => existsSync(join(folder, name))
+  const found = trajectories(folder)
+  const kinds = options.amp ? [] : ['ops.json', 'eval.json', 'augment.json'].filter(has)
+  if (found.length + kinds.length === 0) {
+    const files = options.amp ? 'no trajectory' : 'no ops.json, eval.json, augment.json or trajectory'
+    throw new UserError(`${folder} holds ${files}: nothing to check`)
+  }
+  if (options.out !== undefined) mkdirSync(options.out, { recursive: true })
+  const tally: Tally = { passed: 0, failed: 0 }
+  const device = await open({ gpu: options.gpu })
+  console.log(`on ${device.adapter.device} (${device.adapter.driver})`)
+  if (options.amp && !device.traits.half) throw new UserError('--amp: this adapter has no half precision (shader-f16)')
+  try {
+    const attempt = async (title: string, check: () => Promise<readonly CaseResult[]>): Promise<void> => {
+      console.log(`\n${title}`)
+      try {
+        const results = await check()
+        for (const result of results) printCase(result)
+        count(tally, results)
+      } catch (error) {
+        // The other parts are still worth checking.
+        console.log(`FAIL  ${title}: ${error instanceof UserError ? error.message : describe(error)}`)
+        tally.failed++
+      }
+    }
+    if (kinds.includes('ops.json')) await attempt('operators', () => checkOps(device, folder))
+    if (kinds.includes('augment.json')) await attempt('augmentation', async () => checkAugment(folder))
+    if (kinds.includes('eval.json')) await attempt('evaluation', () => checkEvaluation(device, folder))
+    for (const path of found) {
+      const name = nameOf(path, folder, found)
+      await attempt(name, async () => {
+        await checkTrajectory(device, path, name, tally, options)
+        return []
+      })
+    }
+  } finally {
+    device.destroy()
+  }
+  return tally
+}
+
+const command = new Command('golden')
+  .description('check against recorded values of PyTorch')
+  .argument('<dir>', 'folder with ops.json, eval.json, augment.json or trajectories beneath it')
+  .option('--out <folder>', 'write losses and last weights of every trajectory there')
+  .option('--gpu <name>', 'part of the name of the adapter to use')
+  .option('--amp', 'run the trajectories in half precision, and allow their losses 1 %')
+  .option('--verbose', 'print every comparison, not only the closest one of each step')
+  .action(async (dir: string, options: Options) => {
+    try {
+      const { passed, failed } = await checkAll(resolve(dir), options)
+      console.log(`\n${passed} passed, ${failed} failed`)
+      process.exitCode = failed > 0 ? 1 : 0
+    } catch (error) {
+      const known = error instanceof UserError
+      console.error(known ? `golden: ${error.message}` : error)
+      process.exitCode = 1
+    }
+  })
+await command.parseAsync()

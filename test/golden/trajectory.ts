@@ -1,0 +1,232 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Device } from '#dist/engine/device.js'
+import { Store } from '#dist/engine/store.js'
+import { createModel, type DeepLabV3Plus, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
+import { loadWeights } from '#dist/train/checkpoint/read.js'
+import type { Batch } from '#dist/train/data/batch.js'
+import { UserError } from '#dist/train/error.js'
+import { type FileTensor, toFloat32, writeSafetensors } from '#dist/train/io/safetensors.js'
+import {
+  createTrainer,
+  type Method,
+  type StepResult,
+  type Trainer,
+  type TrainerConfig,
+} from '#dist/train/trainer/trainer.js'
+import { channelsLast, readJson, TensorFile } from './files.js'
+import { type CaseResult, differenceOf, largestDifference } from './report.js'
+
+/** `config.json`: the training's settings, and what replaces its validation. */
+export interface TrajectoryConfig extends Omit<TrainerConfig, 'method' | 'ignore_index'>, Omit<ModelChoice, 'nclass'> {
+  readonly method?: Method
+  readonly nclass?: number
+  readonly iters_per_epoch: number
+  readonly miou_after_epoch?: readonly number[]
+}
+
+interface ExpectedIteration {
+  readonly lambda?: number
+  readonly lr_used?: readonly number[]
+  readonly snapshot_pushed?: boolean
+  readonly tol?: Readonly<Record<string, number>>
+  readonly [quantity: string]: unknown
+}
+
+interface Expected {
+  readonly snapshot_at_epoch_start?: readonly boolean[]
+  readonly iterations: readonly ExpectedIteration[]
+  readonly final?: Readonly<Record<string, { readonly atol: number }>>
+}
+
+const imageFields = ['img_x', 'img_u_w', 'img_u_s1', 'img_u_s2', 'img_u_w_mix', 'img_u_s1_mix', 'img_u_s2_mix'] as const
+const mapFields = ['mask_x', 'ignore_mask', 'ignore_mask_mix', 'cutmix_box1', 'cutmix_box2'] as const
+
+/** The batch of an `iter_NNN` file; fields that it lacks are empty. */
+export function batchOf(file: TensorFile): Batch {
+  const images = imageFields.map((name) => {
+    if (!file.has(name)) return [name, new Uint8Array()] as const
+    return [name, channelsLast(file.bytes(name), file.get(name).shape)] as const
+  })
+  const maps = mapFields.map((name) => [name, file.has(name) ? file.bytes(name) : new Uint8Array()] as const)
+  return Object.fromEntries([...images, ...maps]) as Batch
+}
+
+const floatsOrNone = (file: TensorFile, name: string): Float32Array =>
+  file.has(name) ? file.floats(name) : new Float32Array()
+
+/** Whether the model is kept at the start of each epoch: after a new best, from `base_only_epoch` on. */
+function newBests(config: TrajectoryConfig, expected: Expected | undefined): boolean[] {
+  const results = config.miou_after_epoch
+  if (!results) return [...(expected?.snapshot_at_epoch_start ?? [])]
+  let best = 0
+  const after = results.map((miou) => {
+    const better = miou > best
+    best = Math.max(best, miou)
+    return better
+  })
+  return [false, ...after]
+}
+
+export interface Trajectory {
+  readonly model: DeepLabV3Plus
+  readonly trainer: Trainer
+  readonly rows: StepResult[]
+  readonly checks: { readonly iteration: number; readonly results: CaseResult[] }[]
+  /** Milliseconds of each step. */
+  readonly times: number[]
+}
+
+const exact = 1e-9
+
+/**
+ * In half precision a loss may differ by 1 % of its recorded value. Those of unlabeled images may by 1 % of 0.5 where they
+ * are smaller, the floor of the recorded tolerances: rounding moves single pixels across the confidence threshold, and
+ * each is a larger share of a small loss than 1 %.
+ */
+const halfTolerance = (name: string, recorded: number): number =>
+  0.01 * Math.max(Math.abs(recorded), name === 'total_loss' || name === 'loss_x' ? 0 : 0.5)
+
+function compare(row: StepResult, pushed: boolean, expected: ExpectedIteration, amp: boolean): CaseResult[] {
+  const results: CaseResult[] = []
+  for (const [name, recorded] of Object.entries(expected.tol ?? {})) {
+    if (amp && !name.includes('loss')) continue
+    const value = row[name as keyof StepResult]
+    const wanted = expected[name] as number
+    const error = differenceOf(typeof value === 'number' ? value : Number.NaN, wanted)
+    results.push({ name, error, tolerance: amp ? halfTolerance(name, wanted) : recorded })
+  }
+  if (expected.lr_used) {
+    results.push({ name: 'lr_used', error: largestDifference(row.lr_used, expected.lr_used), tolerance: exact })
+  }
+  if (expected.snapshot_pushed !== undefined) {
+    results.push({ name: 'snapshot_pushed', error: Number(pushed !== expected.snapshot_pushed), tolerance: 0 })
+  }
+  return results
+}
+
+/** Names of the recorded steps in their order. Throws a UserError where there is none, or one in between is missing. */
+function stepFiles(folder: string): string[] {
+  const numberOf = (name: string) => Number(name.match(/^iter_(\d+)\.safetensors$/)?.[1])
+  const steps = readdirSync(folder).filter((name) => numberOf(name) >= 0)
+  steps.sort((a, b) => numberOf(a) - numberOf(b))
+  const missing = steps.length === 0 ? 0 : steps.findIndex((name, i) => numberOf(name) !== i)
+  if (missing >= 0) throw new UserError(`${folder} has no iter_*.safetensors of step ${missing}`)
+  return steps
+}
+
+export interface RunOptions {
+  /** Replaces settings of `config.json`. */
+  readonly settings?: Partial<TrajectoryConfig>
+  /** Compute in half precision; then the losses are compared more loosely, and mask ratios and gradients not at all. */
+  readonly amp?: boolean
+  readonly onStep?: (iteration: number, steps: number, results: CaseResult[]) => void
+}
+
+/** Runs the recorded steps of a trajectory's folder, comparing each with what is expected. */
+export async function runTrajectory(
+  device: Device,
+  folder: string,
+  { settings = {}, amp = false, onStep }: RunOptions = {},
+): Promise<Trajectory> {
+  const config = { ...readJson<TrajectoryConfig>(join(folder, 'config.json')), ...settings }
+  const expectedPath = join(folder, 'expected.json')
+  const expected = existsSync(expectedPath) ? readJson<Expected>(expectedPath) : undefined
+  const steps = stepFiles(folder)
+  if (expected && steps.length !== expected.iterations.length) {
+    throw new UserError(`${folder} has ${steps.length} steps, but ${expected.iterations.length} are expected`)
+  }
+
+  const nclass = config.nclass ?? config.model?.nclass
+  if (nclass === undefined) throw new UserError(`${folder}/config.json gives no nclass`)
+  const model = createModel(new Store(device, 'model'), modelConfig({ ...config, nclass }))
+  loadWeights(model, new TensorFile(join(folder, 'init.safetensors')).tensors, join(folder, 'init.safetensors'))
+
+  const first = new TensorFile(join(folder, steps[0] ?? ''))
+  const [labeled = 0, , height = 0, width = 0] = first.get('img_x').shape
+  const method = config.method ?? 'prevmatch'
+  const unlabeled = method === 'supervised' ? 0 : (first.get('img_u_w').shape[0] ?? 0)
+  const trainer = await createTrainer(
+    device,
+    model,
+    { ...config, method, ignore_index: config.criterion.kwargs.ignore_index ?? 255 },
+    { iterationsPerEpoch: config.iters_per_epoch, labeled, unlabeled, height, width, gradNorm: true, amp },
+  )
+  const bests = newBests(config, expected)
+  const rows: StepResult[] = []
+  const checks: Trajectory['checks'] = []
+  const times: number[] = []
+  for (const [iteration, name] of steps.entries()) {
+    const file = new TensorFile(join(folder, name))
+    const starts = iteration % config.iters_per_epoch === 0
+    const pushed = starts && trainer.beginEpoch(trainer.epoch, bests[trainer.epoch] ?? false)
+    const previous = {
+      prev_indices: Array.from(floatsOrNone(file, 'prev_indices')),
+      prev_weights: Array.from(floatsOrNone(file, 'prev_weights')),
+    }
+    const drops = { drop_c1: floatsOrNone(file, 'drop_c1'), drop_c4: floatsOrNone(file, 'drop_c4') }
+    const batch = batchOf(file)
+    const started = performance.now()
+    const row = await trainer.step(batch, { ...drops, previous })
+    times.push(performance.now() - started)
+    rows.push(row)
+    const wanted = expected?.iterations[iteration]
+    const results = wanted ? compare(row, pushed, wanted, amp) : []
+    checks.push({ iteration, results })
+    onStep?.(iteration, steps.length, results)
+  }
+  return { model, trainer, rows, checks, times }
+}
+
+/** Weights, running statistics and momentum after the last step, under PyTorch's names and in its layout. */
+export async function finalTensors({ model, trainer }: Trajectory): Promise<Map<string, FileTensor>> {
+  const tensors = new Map<string, FileTensor>(await stateDict(model))
+  for (const [name, data] of await trainer.velocities.readAll()) {
+    const { shape } = trainer.velocities.get(name).spec
+    if (!(data instanceof Float32Array)) continue
+    tensors.set(`momentum/${name}`, { dtype: 'F32', shape: torchShape(shape), data: toTorchLayout(shape, data) })
+  }
+  return tensors
+}
+
+/** Compares the last values with `final.safetensors`, by the tolerances of `expected.json`. */
+export function checkFinal(folder: string, actual: ReadonlyMap<string, FileTensor>): CaseResult[] {
+  const path = join(folder, 'final.safetensors')
+  if (!existsSync(path) || !existsSync(join(folder, 'expected.json'))) return []
+  const { final = {} } = readJson<Expected>(join(folder, 'expected.json'))
+  const file = new TensorFile(path)
+  return [...file.tensors].map(([name, tensor]) => {
+    const found = actual.get(name)
+    const error = found ? largestDifference(toFloat32(found), toFloat32(tensor)) : Number.POSITIVE_INFINITY
+    return { name, error, tolerance: final[name]?.atol ?? 0 }
+  })
+}
+
+const quantities = [
+  'total_loss',
+  'loss_x',
+  'loss_s1',
+  'loss_s2',
+  'loss_fp',
+  'loss_s1_prev',
+  'loss_s2_prev',
+  'loss_fp_prev',
+  'mask_ratio',
+  'mask_ratio_prev',
+  'grad_norm',
+  'lr_used',
+] as const satisfies readonly (keyof StepResult)[]
+
+/** Writes `<name>.json` and `<name>.safetensors` into a folder. */
+export async function writeResults(
+  folder: string,
+  name: string,
+  rows: readonly StepResult[],
+  tensors: ReadonlyMap<string, FileTensor>,
+): Promise<void> {
+  const iterations = rows.map((row) => Object.fromEntries(quantities.map((quantity) => [quantity, row[quantity]])))
+  await writeFile(join(folder, `${name}.json`), `${JSON.stringify({ iterations }, undefined, 1)}\n`)
+  writeSafetensors(join(folder, `${name}.safetensors`), tensors)
+}

@@ -1,0 +1,139 @@
+// Kernels for matrix units of shapes that no adapter here has: as they are generated for such an adapter, with only the
+// units' own instructions replaced by loops over the same tiles in workgroup memory.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type Choose, candidatesOf } from '#dist/engine/lower.js'
+import { findAdapters, open } from '#dist/engine/node.js'
+import type { Candidate, MatrixShape } from '#dist/engine/op.js'
+import { cases } from '../../cases/index.js'
+import { compareGradients, compareOutputs, prepare, runCase } from '../support/check.js'
+import { skipUnless } from '../support/skip.js'
+import { withFormula } from '../support/with-formula.js'
+
+const device = (await findAdapters()).length > 0 ? await open() : undefined
+const able = device?.traits.half && device.gpu.features.has('subgroups')
+const deviceTest = skipUnless(able === true, 'there is no adapter with shader-f16 and subgroups')
+
+/**
+ * Each lane holds every so manyth sum of a result, and a factor is the place in workgroup memory that it is loaded from.
+ * Where a driver may refuse a place, since rows do not begin at multiples of 16 bytes, the sums come out absurd.
+ */
+const units = `
+struct Factor { start: u32, stride: u32, by_column: bool }
+const EACH = M * N / MIN_LANES;
+var<private> sums: array<f32, WM * WN * EACH>;
+var<private> lane: u32;
+var<private> width: u32;
+// Bounds that the compiler does not know, lest it unroll loops.
+var<private> count: u32;
+var<private> terms: u32;
+fn place(p: Factor, row: u32, column: u32) -> u32 {
+  return 4 * p.start + select(4 * p.stride * row + column, 4 * p.stride * column + row, p.by_column);
+}
+fn multiply_accumulate(a: Factor, b: Factor, result: u32) {
+  for (var e = lane; e < count; e += width) {
+    var sum = sums[result * EACH + e / width];
+    for (var k = 0u; k < terms; k++) {
+      let i = place(a, e / N, k);
+      let j = place(b, k, e % N);
+      sum += f32(tile_a[i / 4][i % 4]) * f32(tile_b[j / 4][j % 4]);
+    }
+    let refused = ((a.start | a.stride | b.start | b.stride) & 1) != 0;
+    sums[result * EACH + e / width] = select(sum, 1e30, refused);
+  }
+}
+fn store_sums(start: u32, result: u32, stride: u32) {
+  for (var e = lane; e < count; e += width) {
+    let refused = ((start | stride) & 3) != 0;
+    results[start + e / N * stride + e % N] = select(sums[result * EACH + e / width], 1e30, refused);
+  }
+}
+`
+
+/** The instructions of matrix units, and what stands for them. */
+const instructions: readonly (readonly [RegExp, string])[] = [
+  [/^enable chromium_experimental_subgroup_matrix;$/gm, ''],
+  [/^diagnostic\(off, chromium.subgroup_matrix_uniformity\);$/gm, ''],
+  [
+    /(@builtin\(subgroup_size\) lanes: u32,\n\) \{)/g,
+    '$1\n  lane = id % lanes; width = lanes; count = M * N * min(s.n, 1); terms = K * min(s.n, 1);',
+  ],
+  [/var acc: array<subgroup_matrix_result<f32, N, M>, WM \* WN>;/g, ''],
+  [/subgroupMatrixLoad<LEFT, row_major>\(&tile_a, ([^,]+), ([^)]+)\)/g, 'Factor($1, $2, false)'],
+  [/subgroupMatrixLoad<LEFT, col_major>\(&tile_a, ([^,]+), ([^)]+)\)/g, 'Factor($1, $2, true)'],
+  [/subgroupMatrixLoad<RIGHT, row_major>\(&tile_b, ([^,]+), ([^)]+)\)/g, 'Factor($1, $2, false)'],
+  [/subgroupMatrixLoad<RIGHT, col_major>\(&tile_b, ([^,]+), ([^)]+)\)/g, 'Factor($1, $2, true)'],
+  [/\b(LEFT|RIGHT)\b/g, 'Factor'],
+  [/acc\[([^\]]+)\] = subgroupMatrixMultiplyAccumulate\((.+), acc\[\1\]\)/g, 'multiply_accumulate($2, $1)'],
+  [/subgroupMatrixStore<row_major>\(&results, (.+), acc\[([^\]]+)\], PITCH\)/g, 'store_sums($1, $2, PITCH)'],
+]
+
+function imitated(source: string): string {
+  const named = source
+    .replaceAll('subgroup_matrix_left<f16, K, M>', 'LEFT')
+    .replaceAll('subgroup_matrix_right<f16, N, K>', 'RIGHT')
+  const text = instructions.reduce((before, [pattern, replacement]) => before.replace(pattern, replacement), named)
+  assert.not.match(text, /subgroup_?matrix/i)
+  return `${text}${units}const MIN_LANES = ${device?.gpu.adapterInfo.subgroupMinSize};\n`
+}
+
+const imitation = ({ dispatches, ...candidate }: Candidate): Candidate => ({
+  ...candidate,
+  dispatches: dispatches.map((dispatch) =>
+    /subgroup_matrix/.test(dispatch.source) ? { ...dispatch, source: imitated(dispatch.source) } : dispatch,
+  ),
+})
+
+/** Odd sizes, a phase for each place of a stride, and sums in slices. */
+const names = ['3x3, several tiles, long sum', '3x3, stride 2, odd', '33x515x17']
+const prepared = [...cases.filter(({ name }) => names.includes(name)), withFormula(70, 515)].map((row) =>
+  prepare(row, true),
+)
+
+/** Units of NVIDIA (and AMD), and of Intel, and others; `all` tiles, or the one best by rule. */
+const adapters: readonly { readonly shape: MatrixShape; readonly lanes: number; readonly all?: boolean }[] = [
+  { shape: { M: 16, N: 16, K: 16 }, lanes: 32, all: true },
+  { shape: { M: 16, N: 8, K: 16 }, lanes: 32 },
+  { shape: { M: 8, N: 16, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 16, K: 32 }, lanes: 16 },
+  { shape: { M: 32, N: 32, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 16, K: 16 }, lanes: 128 },
+]
+
+for (const { shape, lanes, all } of adapters) {
+  const { M, N, K } = shape
+  deviceTest(`matrices of ${M}x${N}x${K}, ${lanes} lanes`, async () => {
+    if (!device) throw new Error('unreachable: the test is skipped without a device')
+    const traits = { ...device.traits, software: false, subgroupSize: 0, matrixUnits: { shapes: [shape], lanes } }
+    const tried = new Set<string>()
+    for (const each of prepared) {
+      let kernels = 1
+      for (let k = 0; k < kernels; k++) {
+        const choose: Choose = (node, own) => {
+          if (!/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
+          const candidates = candidatesOf(node, traits).filter(({ name }) => name.startsWith('matrix '))
+          const chosen = candidates[Math.min(k, candidates.length - 1)]
+          if (!chosen) throw new Error(`${node.op?.name} has no kernel for these units`)
+          if (all) kernels = Math.max(kernels, candidates.length)
+          tried.add(`${node.op?.name}, ${chosen.name}, ${chosen.dispatches.length}`)
+          return imitation(chosen)
+        }
+        const results = await runCase(device, each, { choose })
+        compareOutputs(each, results, `kernel ${k}`)
+        if (k === 0) compareGradients(each, results)
+      }
+    }
+    const some = (pattern: string) =>
+      assert.ok(
+        [...tried].some((name) => new RegExp(pattern).test(name)),
+        `${pattern}: ${[...tried].join('; ')}`,
+      )
+    for (const op of ['conv2d', 'conv2dInputGrad', 'conv2dWeightGrad', 'matmul']) some(`^${op}\\b.* ${M}x${N}x${K},`)
+    some(', 2$')
+    for (const tile of all ? ['32x32', '32x64', '64x32', '64x64', '128x64'] : []) some(` ${tile} by`)
+  })
+}
+
+test.after(() => device?.destroy())
+
+test.run()

@@ -1,0 +1,162 @@
+// Kernels for matrix units, where an adapter has them: every convolution and product of the table in half precision, with
+// each shape of the units and each tile.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type Choose, candidatesOf } from '#dist/engine/lower.js'
+import { findAdapters, open } from '#dist/engine/node.js'
+import { type Data, spec } from '#dist/engine/shape.js'
+import { conv2d } from '#dist/kernels/conv2d.js'
+import { type ConvGeometry, convCandidates, weightGradCandidates } from '#dist/kernels/conv2d-kernels.js'
+import { body, type Case, normal } from '../../cases/case.js'
+import { cases } from '../../cases/index.js'
+import { compareGradients, compareOutputs, compareRuns, type Prepared, prepare, runCase } from '../support/check.js'
+import { skipUnless } from '../support/skip.js'
+import { withFormula } from '../support/with-formula.js'
+
+const device = (await findAdapters()).length > 0 ? await open() : undefined
+const units = device?.traits.matrixUnits
+const matrixTest = skipUnless(units !== undefined, 'there is no adapter with matrix units for f16')
+
+/** Ones that are too far apart for the units to add them up among themselves: a sum in f16 ends at 2048. */
+const apart = 32
+const ones = 24_000
+const manyOnes: Case = {
+  ...body({
+    inputs: {
+      x: { spec: normal([1, 1, 1, ones * apart]).spec, draw: () => everyNth(ones * apart) },
+      w: { spec: normal([1, 1, ones * apart, 1]).spec, draw: () => everyNth(ones * apart) },
+    },
+    run: (t) => ({ out: conv2d(t.x, t.w) }),
+    reference: () => ({ out: { shape: [1, 1, 1, 1], data: Float64Array.of(ones) } }),
+    exact: true,
+  }),
+  op: 'conv2d',
+  name: 'sums of many ones, exactly',
+}
+const everyNth = (count: number) => new Float32Array(count).map((_, i) => (i % apart === 0 ? 1 : 0))
+
+const rows = [
+  ...cases.filter(({ op, name }) => /^(conv2d|matmul)/.test(op) && !/groups|depthwise/.test(name)),
+  withFormula(6, 33),
+  withFormula(6, 515),
+  manyOnes,
+]
+
+/** Rows that every kernel computes; the others, the first one, since a driver compiles each for seconds. */
+const withEveryKernel = [
+  '1x1, many pixels',
+  '3x3, several tiles, long sum',
+  '33x515x17',
+  'with bias and relu, sums of 515',
+]
+
+/** Operators and kernels that were tried, and their dispatches. */
+const tried = new Set<string>()
+
+/** Chooses the k-th kernel on matrix units, or the last one; tells how many there are. */
+function matrixKernel(k: number): { choose: Choose; count: () => number } {
+  let count = 0
+  const choose: Choose = (node, own) => {
+    if (!device || !/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
+    const candidates = candidatesOf(node, device.traits).filter(({ name }) => name.startsWith('matrix '))
+    const chosen = candidates[Math.min(k, candidates.length - 1)]
+    if (!chosen) throw new Error(`${node.op?.name} has no kernel for matrix units`)
+    count = Math.max(count, candidates.length)
+    tried.add(`${node.op?.name}, ${chosen.name}, ${chosen.dispatches.length}`)
+    return chosen
+  }
+  return { choose, count: () => count }
+}
+
+/** Weight gradients are stored as they were added up, in f32. */
+const storedWide = (prepared: Prepared): Prepared =>
+  prepared.row.op === 'conv2dWeightGrad' ? { ...prepared, half: false } : prepared
+
+for (const row of rows) {
+  matrixTest(`${row.op}: ${row.name}`, async () => {
+    if (!device) throw new Error('unreachable: the test is skipped without a device')
+    const prepared = prepare(row, true)
+    let first: Map<string, Data> | undefined
+    for (let k = 0, kernels = 1; k < kernels; k++) {
+      const { choose, count } = matrixKernel(k)
+      // Without fusion, so that each operator stores its own result.
+      const results = await runCase(device, prepared, { choose, optimize: false })
+      if (withEveryKernel.includes(row.name)) kernels = count()
+      compareOutputs(storedWide(prepared), results, `kernel ${k}`)
+      first ??= results
+      compareRuns(prepared, first, results, `with kernel ${k}`)
+    }
+    if (first) compareGradients(prepared, first)
+    const fused = await runCase(device, prepared, { choose: matrixKernel(0).choose })
+    compareOutputs(prepared, fused, 'fused')
+    compareRuns(prepared, fused, first ?? fused, 'without fusion')
+  })
+}
+
+matrixTest('every shape of the units was tried, every tile, and slices of the sums', () => {
+  const all = [...tried].sort()
+  const some = (pattern: RegExp) =>
+    assert.ok(
+      all.some((name) => pattern.test(name)),
+      `${pattern}: ${all.join('; ')}`,
+    )
+  for (const { M, N, K } of units?.shapes ?? []) some(new RegExp(`matrix ${M}x${N}x${K},`))
+  for (const op of ['conv2d', 'conv2dInputGrad', 'conv2dWeightGrad', 'matmul']) {
+    for (const tile of ['32x32', '32x64', '64x32', '64x64']) some(new RegExp(`^${op},.* ${tile} by`))
+    some(new RegExp(`^${op},.* 2$`))
+  }
+  for (const tile of ['128x64', '128x128']) some(new RegExp(`^conv2d,.* ${tile} by`))
+  some(/^matmul\+.*, 1$/)
+  some(/^matmul\+.*, 2$/)
+})
+
+/** Units of NVIDIA, AMD and Intel, and others. Whether the adapter has them is asked when a pipeline is made. */
+const others = [
+  { shape: { M: 16, N: 16, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 8, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 8, K: 8 }, lanes: 32 },
+  { shape: { M: 16, N: 16, K: 16 }, lanes: 64 },
+  { shape: { M: 8, N: 16, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 16, K: 32 }, lanes: 32 },
+  { shape: { M: 32, N: 32, K: 16 }, lanes: 32 },
+]
+
+for (const { shape, lanes } of others) {
+  matrixTest(`shaders for matrices of ${shape.M}x${shape.N}x${shape.K} and ${lanes} lanes are valid`, async () => {
+    if (!device) throw new Error('unreachable: the test is skipped without a device')
+    const traits = { ...device.traits, software: false, matrixUnits: { shapes: [shape], lanes } }
+    for (const channels of [256, 257]) {
+      const sizes = { n: 8, xHeight: 81, xWidth: 81, xChannels: channels, yHeight: 81, yWidth: 81, yChannels: channels }
+      const g: ConvGeometry = { ...sizes, kh: 3, kw: 3, stride: 1, padding: 1, dilation: 1, groups: 1 }
+      const map = spec([8, 81, 81, channels], 'f16')
+      const w = spec([3, 3, channels, channels], 'f16')
+      const forward = convCandidates('forward', g, { factors: [map, w], result: map }, traits)
+      // One that needs no units, behind all others.
+      assert.is(
+        forward.findIndex(({ name }) => !name.startsWith('matrix ')),
+        forward.length - 1,
+      )
+      const candidates = [
+        ...forward,
+        ...convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits),
+        ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits),
+      ].filter(({ name }) => name.startsWith('matrix '))
+      assert.ok(candidates.length >= 3)
+      for (const { name, dispatches } of candidates) {
+        const [product] = dispatches
+        const { messages } = await device.gpu.createShaderModule({ code: product?.source ?? '' }).getCompilationInfo()
+        assert.equal(
+          messages.map(({ message }) => message),
+          [],
+          `${product?.label}, ${name}`,
+        )
+        const threads = /by (\d)/.exec(name)
+        assert.ok(Number(threads?.[1]) * lanes <= device.gpu.limits.maxComputeInvocationsPerWorkgroup)
+      }
+    }
+  })
+}
+
+test.after(() => device?.destroy())
+
+test.run()

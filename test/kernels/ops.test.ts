@@ -1,0 +1,59 @@
+// Every row of the table of operators: values against the reference, gradients against its finite differences, every
+// kernel that could be chosen, and the program without optimisation.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Choose } from '#dist/engine/lower.js'
+import { findAdapters, open } from '#dist/engine/node.js'
+import { cases } from '../../cases/index.js'
+import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
+import { skipUnless } from '../support/skip.js'
+
+const available = (await findAdapters()).length > 0
+const deviceTest = skipUnless(available, 'there is no WebGPU adapter')
+const device = available ? await open() : undefined
+
+/** Kernels that were tried beside the first of their operator. */
+const alternatives = new Set<string>()
+
+for (const row of cases) {
+  deviceTest(`${row.op}: ${row.name}`, async () => {
+    if (!device) throw new Error('unreachable: the test is skipped without a device')
+    const prepared = prepare(row)
+    let kernels = 1
+    const first: Choose = (_, candidates) => {
+      kernels = Math.max(kernels, candidates.length)
+      return candidates[0]
+    }
+    const optimized = await runCase(device, prepared, { choose: first })
+    compareOutputs(prepared, optimized, 'first kernels')
+    compareGradients(prepared, optimized)
+    for (let k = 1; k < kernels; k++) {
+      const names = new Set<string>()
+      const choose: Choose = (_, candidates) => {
+        const candidate = candidates[Math.min(k, candidates.length - 1)]
+        if (candidate && candidates.length > 1) names.add(candidate.name)
+        return candidate
+      }
+      const other = await runCase(device, prepared, { choose })
+      for (const name of names) alternatives.add(`${row.op} ${name}`)
+      compareOutputs(prepared, other, `kernel ${[...names].join(', ')}`)
+      compareRuns(prepared, optimized, other, `with kernel ${[...names].join(', ')}`)
+    }
+    const naive = await runCase(device, prepared, { optimize: false })
+    compareRuns(prepared, optimized, naive, 'without optimisation')
+  })
+}
+
+const several = skipUnless(device?.traits.subgroupSize === 8, 'this adapter has one kernel for each operator')
+several('the products were also computed by their other kernels', () => {
+  for (const op of ['matmul', 'conv2d', 'conv2dInputGrad', 'conv2dWeightGrad']) {
+    assert.ok(
+      [...alternatives].some((name) => name.startsWith(`${op} `)),
+      `${op} has one kernel; tried were ${[...alternatives].join(', ')}`,
+    )
+  }
+})
+
+test.after(() => device?.destroy())
+
+test.run()

@@ -1,0 +1,18 @@
+import { Trainer } from '#dist/train/trainer/trainer.js'
+
+/**
+ * For modules that are loaded with `node --import` before a command: it then runs as a user starts it, and `fault` happens
+ * on the way.
+ *
+ * @param at the step, from 1, in which it happens
+ */
+export function during(at: number, fault: (trainer: Trainer) => void): void {
+  const { step } = Trainer.prototype
+  let steps = 0
+  Trainer.prototype.step = function (...args) {
+    const result = step.apply(this, args)
+    // The step is submitted, and its results are waited for.
+    if (++steps === at) fault(this)
+    return result
+  }
+}

@@ -1,0 +1,231 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { open } from '#dist/engine/node.js'
+import { Store } from '#dist/engine/store.js'
+import { createModel, type DeepLabV3Plus, type ModelConfig, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { inferWidths } from '#dist/models/infer.js'
+import { type StateTensor, stateDict } from '#dist/models/weights.js'
+import { checkpointModel, loadBackbone, readCheckpoint } from '#dist/train/checkpoint/read.js'
+import { loadCheckpoint } from '#dist/train/checkpoint/write.js'
+import { UserError } from '#dist/train/error.js'
+import { type FileTensor, writeSafetensors } from '#dist/train/io/safetensors.js'
+import { Random } from '#dist/train/random.js'
+import { skipUnless } from '../../support/skip.js'
+
+const test = suite('loading')
+const device = await open()
+const folder = mkdtempSync(join(tmpdir(), 'atrous-loading-'))
+test.after(() => {
+  device.destroy()
+  rmSync(folder, { recursive: true })
+})
+
+const small: ModelConfig = {
+  stem: [4, 6, 8],
+  planes: [4, 4, 4, 8],
+  blocks: [1, 1, 2, 1],
+  expansion: 2,
+  replace_stride_with_dilation: [false, true, true],
+  dilations: [1, 2, 3],
+  reduce_channels: 4,
+  aspp_channels: 16,
+  fuse_channels: 12,
+  nclass: 3,
+}
+
+/** Runs `body` with a model of its own, with random weights. */
+async function withModel<T>(
+  config: ModelConfig,
+  seed: number,
+  body: (model: DeepLabV3Plus) => T | Promise<T>,
+): Promise<T> {
+  const store = new Store(device, 'loading')
+  try {
+    return await body(createModel(store, config, new Random(seed)))
+  } finally {
+    store.destroy()
+  }
+}
+
+const stateOf = (config: ModelConfig, seed: number): Promise<Map<string, StateTensor>> =>
+  withModel(config, seed, stateDict)
+
+function fileOf(tensors: Iterable<readonly [string, FileTensor]>, metadata: Record<string, string> = {}): string {
+  const path = join(folder, 'weights.safetensors')
+  writeSafetensors(path, tensors, metadata)
+  return path
+}
+
+/** The one line with which `body` ends. */
+function messageOf(body: () => unknown): string {
+  try {
+    body()
+  } catch (error) {
+    assert.instance(error, UserError, String(error))
+    const { message } = error as UserError
+    assert.not.match(message, /\n/)
+    return message
+  }
+  return assert.unreachable('nothing was refused') as never
+}
+
+const renamed = (state: Map<string, StateTensor>, rename: (name: string) => string | undefined) =>
+  [...state].flatMap(([name, tensor]): [string, StateTensor][] => {
+    const target = rename(name)
+    return target === undefined ? [] : [[target, tensor]]
+  })
+
+test('module. before every name is dropped', async () => {
+  const state = await stateOf(small, 1)
+  const path = fileOf(renamed(state, (name) => `module.${name}`))
+  await withModel(small, 2, async (model) => {
+    loadCheckpoint(path, model)
+    assert.equal(await stateDict(model), state)
+  })
+})
+
+const lone = (name: string) => (name.startsWith('backbone.') ? name.slice('backbone.'.length) : undefined)
+
+for (const [what, rename] of [
+  ['without the prefix', lone],
+  ['with the prefix', (name: string) => (lone(name) === undefined ? undefined : name)],
+  ['within a whole model', (name: string) => name],
+] as const) {
+  test(`a backbone ${what} fills the backbone, and nothing else`, async () => {
+    const state = await stateOf(small, 1)
+    const before = await stateOf(small, 2)
+    const fc: StateTensor = { dtype: 'F32', shape: [2], data: new Float32Array(2) }
+    const prefix = what === 'without the prefix' ? '' : 'backbone.'
+    const path = fileOf([...renamed(state, rename), [`${prefix}fc.weight`, fc]])
+    await withModel(small, 2, async (model) => {
+      assert.match(loadBackbone(model, path), path)
+      for (const [name, { data }] of await stateDict(model)) {
+        const source = name.startsWith('backbone.') ? state : before
+        assert.equal(data, source.get(name)?.data, name)
+      }
+    })
+  })
+}
+
+test('a ResNet with one 7x7 convolution in front is diagnosed', async () => {
+  const state = await stateOf(small, 1)
+  const stem: StateTensor = { dtype: 'F32', shape: [64, 3, 7, 7], data: new Float32Array(64 * 147) }
+  const rest = renamed(state, (name) => (/^backbone\.(?!conv1)/.test(name) ? lone(name) : undefined))
+  const path = fileOf([['conv1.weight', stem], ...rest])
+  await withModel(small, 2, (model) => {
+    const message = messageOf(() => loadBackbone(model, path))
+    assert.match(message, `pretrained ${path}: it is a ResNet with one 7x7 convolution`)
+    assert.match(message, 'deep stem of three 3x3')
+    assert.match(message, 'missing: backbone.conv1.0.weight')
+    assert.match(message, 'unexpected: backbone.conv1.weight')
+  })
+  assert.match(
+    messageOf(() => checkpointModel(readCheckpoint(path), path)),
+    /7x7/,
+  )
+})
+
+test('another number of classes, and other widths, are diagnosed', async () => {
+  const path = fileOf(await stateOf(small, 1))
+  await withModel({ ...small, nclass: 5, blocks: [1, 1, 1, 1] }, 2, (model) => {
+    const message = messageOf(() => loadCheckpoint(path, model))
+    assert.match(message, 'it was trained with blocks [1,1,2,1] instead of [1,1,1,1], nclass 3 instead of 5')
+    assert.match(message, 'unexpected: backbone.layer3.1.conv1.weight')
+    assert.match(message, 'of another shape: classifier.weight [3, 12, 1, 1] instead of [5, 12, 1, 1]')
+    assert.match(message, 'choose the configuration with which it was trained')
+  })
+})
+
+test('weights that are not numbers are refused, and nothing is loaded', async () => {
+  const state = await stateOf(small, 1)
+  const broken = state.get('fuse.0.weight')
+  assert.ok(broken?.dtype === 'F32')
+  broken.data[7] = Number.NaN
+  const path = fileOf(state)
+  await withModel(small, 2, async (model) => {
+    assert.match(
+      messageOf(() => loadCheckpoint(path, model)),
+      "tensor 'fuse.0.weight' holds values that are not finite",
+    )
+    assert.equal(await stateDict(model), await stateOf(small, 2))
+  })
+})
+
+test('the model of a checkpoint is told by its shapes and its metadata', async () => {
+  const state = await stateOf(small, 1)
+  const { dilations, replace_stride_with_dilation, ...widths } = small
+  assert.equal(inferWidths(state), widths)
+  const of = (metadata: Record<string, string>) => {
+    const path = fileOf(state, metadata)
+    return checkpointModel(readCheckpoint(path), path)
+  }
+  assert.equal(of({ model: JSON.stringify(small) }), { config: small, stated: true })
+  const usual = { ...small, dilations: [6, 12, 18], replace_stride_with_dilation: [false, false, true] }
+  for (const model of ['{', 'null', '{"dilations": [1, 2]}', JSON.stringify({ ...small, dilations: [1, 2, 1e9] })]) {
+    assert.equal(of({ model }), { config: usual, stated: false }, model)
+  }
+  // What the metadata claim of widths is of no account.
+  assert.equal(of({ model: JSON.stringify({ ...small, nclass: 2 ** 40 }) }), { config: small, stated: true })
+  const path = fileOf([...state].filter(([name]) => !name.startsWith('head.')))
+  assert.match(
+    messageOf(() => checkpointModel(readCheckpoint(path), path)),
+    /does not hold a whole DeepLabV3\+/,
+  )
+})
+
+test('full-size models are told by their shapes', () => {
+  for (const backbone of ['resnet50', 'resnet101'] as const) {
+    const { shapes } = JSON.parse(readFileSync(`test/fixtures/${backbone}.json`, 'utf8')) as {
+      shapes: Record<string, number[]>
+    }
+    const state = new Map(Object.entries(shapes).map(([name, shape]) => [name, { shape }]))
+    const { dilations, replace_stride_with_dilation, ...widths } = modelConfig({ backbone, nclass: 21 })
+    assert.equal(inferWidths(state), widths)
+  }
+})
+
+const golden = '../shared/golden'
+const goldenTest = skipUnless(existsSync(golden), `${golden} is absent`, test)
+
+goldenTest('a checkpoint of PyTorch loads as the same safetensors do', async () => {
+  const whole = join(golden, 'checkpoint/module_prefix.pth')
+  const { config } = checkpointModel(readCheckpoint(whole), whole)
+  const load = (path: string) =>
+    withModel(config, 1, (model) => {
+      loadCheckpoint(path, model)
+      return stateDict(model)
+    })
+  assert.equal(await load(whole), await load(join(golden, 'tiny-prevmatch/pascal-like/final.safetensors')))
+})
+
+test('a header of 2^60 bytes, overlapping ranges and a folder are refused', () => {
+  const path = join(folder, 'bad.safetensors')
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(2n ** 60n)
+  writeFileSync(path, Buffer.concat([length, Buffer.from('{}')]))
+  assert.match(
+    messageOf(() => readCheckpoint(path)),
+    /header claims 1152921504606846976 bytes/,
+  )
+  const entry = (from: number) => ({ dtype: 'F32', shape: [2], data_offsets: [from, from + 8] })
+  const header = Buffer.from(JSON.stringify({ a: entry(0), b: entry(4) }))
+  length.writeBigUInt64LE(BigInt(header.length))
+  writeFileSync(path, Buffer.concat([length, header, Buffer.alloc(12)]))
+  assert.match(
+    messageOf(() => readCheckpoint(path)),
+    /overlaps/,
+  )
+  assert.match(
+    messageOf(() => readCheckpoint(folder)),
+    /not a file/,
+  )
+  assert.match(
+    messageOf(() => readCheckpoint(join(folder, 'none.pth'))),
+    /cannot open .*none\.pth/,
+  )
+})
+
+test.run()

@@ -1,0 +1,323 @@
+// Evaluation against plain compositions of whole-image predictions: sizes, centre crops, mirrored and scaled views.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { open } from '#dist/engine/node.js'
+import { compile } from '#dist/engine/program.js'
+import { spec } from '#dist/engine/shape.js'
+import { Store } from '#dist/engine/store.js'
+import { createModel } from '#dist/models/deeplabv3plus.js'
+import { cut, normalize, type Picture, resizeBilinear } from '#dist/train/data/pixels.js'
+import { UserError } from '#dist/train/error.js'
+import { type EvaluationOptions, Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
+import { Predictor, pixelLimit } from '#dist/train/evaluation/predictor.js'
+import { tilesOf } from '#dist/train/evaluation/tiles.js'
+import { Random } from '#dist/train/random.js'
+import { smallModel } from '../../support/small-model.js'
+
+const device = await open()
+const nclass = 4
+const config = { ...smallModel, nclass }
+const model = createModel(new Store(device, 'model'), config, new Random(1))
+test.after(() => device.destroy())
+
+function imageOf(random: Random, width: number, height: number): Picture {
+  return { data: Uint8Array.from({ length: width * height * 3 }, () => random.integer(0, 256)), width, height }
+}
+
+function labelOf(random: Random, width: number, height: number): Picture {
+  const value = () => (random.integer(0, 10) === 0 ? 255 : random.integer(0, nclass))
+  return { data: Uint8Array.from({ length: width * height }, value), width, height }
+}
+
+function evaluator(options: Partial<EvaluationOptions> = {}): Evaluator {
+  return new Evaluator(device, model, { mode: 'original', scores: true, ...options })
+}
+
+/** Predicts with an evaluator that sees no other image. */
+async function alone(image: Picture, options: Partial<EvaluationOptions> = {}) {
+  const single = evaluator(options)
+  const result = await single.predict(image)
+  single.destroy()
+  return { label: result.label, scores: result.scores ?? new Float32Array() }
+}
+
+/** A map of `channels` values per pixel. */
+interface Values {
+  readonly data: Float64Array
+  readonly width: number
+  readonly height: number
+  readonly channels: number
+}
+
+const valuesOf = (data: ArrayLike<number>, width: number, height: number, channels: number): Values => ({
+  data: Float64Array.from(data),
+  width,
+  height,
+  channels,
+})
+
+function mirrored({ data, width, height, channels }: Values): Values {
+  const at = (i: number) => {
+    const pixel = Math.floor(i / channels)
+    const column = pixel % width
+    return data[(pixel - column + width - 1 - column) * channels + (i % channels)] ?? 0
+  }
+  return { data: data.map((_, i) => at(i)), width, height, channels }
+}
+
+/** Bilinear with aligned corners, in double precision. */
+function resized(from: Values, width: number, height: number): Values {
+  const { channels } = from
+  const axis = (i: number, inSize: number, outSize: number) => {
+    const position = outSize > 1 ? (i * (inSize - 1)) / (outSize - 1) : 0
+    const low = Math.min(inSize - 1, Math.floor(position))
+    return { low, high: Math.min(inSize - 1, low + 1), share: position - low }
+  }
+  const data = new Float64Array(width * height * channels)
+  for (let i = 0; i < data.length; i++) {
+    const pixel = Math.floor(i / channels)
+    const x = axis(pixel % width, from.width, width)
+    const y = axis(Math.floor(pixel / width), from.height, height)
+    const at = (row: number, column: number) => from.data[(row * from.width + column) * channels + (i % channels)] ?? 0
+    const line = (row: number) => at(row, x.low) * (1 - x.share) + at(row, x.high) * x.share
+    data[i] = line(y.low) * (1 - y.share) + line(y.high) * y.share
+  }
+  return { data, width, height, channels }
+}
+
+function softmaxed(logits: Values): Values {
+  const data = logits.data.map(Math.exp)
+  for (let at = 0; at < data.length; at += nclass) {
+    const pixel = data.subarray(at, at + nclass)
+    const sum = pixel.reduce((a, b) => a + b)
+    for (const [k, value] of pixel.entries()) pixel[k] = value / sum
+  }
+  return { ...logits, data }
+}
+
+/** Logits of a normalised image, from a program of its own. */
+async function logitsOf(x: Values): Promise<Values> {
+  const shape = [1, x.height, x.width, 3]
+  const program = await compile(device, { x: spec(shape) }, (t) => ({ logits: model.logits(t.x, { training: false }) }))
+  program.run({ x: Float32Array.from(x.data) })
+  const logits = await program.read('logits')
+  program.destroy()
+  return valuesOf(logits, x.width, x.height, nclass)
+}
+
+const mean = (maps: readonly Values[]): Float64Array =>
+  (maps[0]?.data ?? new Float64Array()).map(
+    (_, i) => maps.reduce((sum, { data }) => sum + (data[i] ?? 0), 0) / maps.length,
+  )
+
+function assertClose(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): void {
+  assert.is(actual.length, expected.length)
+  assert.ok(actual.length > 0)
+  let largest = 0
+  for (let i = 0; i < actual.length; i++)
+    largest = Math.max(largest, Math.abs((actual[i] ?? NaN) - (expected[i] ?? NaN)))
+  assert.ok(largest < tolerance, `difference ${largest}`)
+}
+
+function assertLabels(label: Uint32Array, scores: Float64Array): void {
+  for (const [i, chosen] of label.entries()) {
+    const own = scores.subarray(i * nclass, (i + 1) * nclass)
+    // Rounding may decide between classes that are as good as equal.
+    assert.ok((own[chosen] ?? 0) > Math.max(...own) - 1e-5, `pixel ${i}`)
+  }
+}
+
+test('images of many sizes give the bits of evaluations of each image alone', async () => {
+  const random = new Random(5)
+  // Growing and shrinking, so that buffers are outgrown while programs use them, and sizes come again.
+  const sizes = [
+    [16, 15],
+    [40, 9],
+    [23, 31],
+    [17, 15],
+    [9, 40],
+    [23, 31],
+    [48, 47],
+    [16, 15],
+    [1, 30],
+    [33, 33],
+  ] as const
+  const images = sizes.map(([width, height]) => imageOf(random, width, height))
+  const shared = evaluator()
+  for (const image of images) {
+    const together = await shared.predict(image)
+    const single = await alone(image)
+    assert.equal(together.scores, single.scores, `${image.width}x${image.height}`)
+    assert.equal(together.label, single.label)
+  }
+  // Queued one after the other, with predictions fetched in between or not.
+  const pairs = images.map((image) => ({ image, label: labelOf(random, image.width, image.height) }))
+  const counts = new Float64Array(nclass * nclass)
+  shared.reset()
+  for (const [i, pair] of pairs.entries()) {
+    const { label } = await alone(pair.image)
+    for (const [k, target] of pair.label.data.entries()) {
+      const place = target * nclass + (label[k] ?? 0)
+      if (target !== 255) counts[place] = (counts[place] ?? 0) + 1
+    }
+    const prediction = await shared.add(pair, i % 3 === 0)
+    if (i % 3 === 0) assert.equal(prediction?.label, label)
+  }
+  assert.equal(await shared.confusion(), counts)
+  assert.equal(await shared.scores(), scoresOf(counts, nclass))
+  shared.release()
+  assert.equal(await shared.confusion(), counts, 'counts outlive the programs')
+  shared.destroy()
+})
+
+test('the centre crop is the middle of image and label, or all of what is smaller', async () => {
+  const random = new Random(6)
+  const [image, label] = [imageOf(random, 30, 21), labelOf(random, 30, 21)]
+  const cropped = evaluator({ mode: 'center_crop', window: 16 })
+  const box = { x: 7, y: 2, w: 16, h: 16 }
+  const expected = await alone(cut(image, 3, box))
+  assert.equal((await cropped.predict(image)).scores, expected.scores)
+  const whole = evaluator()
+  const pair = { image: cut(image, 3, box), label: cut(label, 1, box) }
+  assert.equal(await cropped.evaluate([{ image, label }]), await whole.evaluate([pair]))
+  const low = imageOf(random, 30, 11)
+  assert.equal((await cropped.predict(low)).scores, (await alone(cut(low, 3, { x: 7, y: 0, w: 16, h: 11 }))).scores)
+  cropped.destroy()
+  whole.destroy()
+})
+
+test('mirrored and scaled views are resized, softmaxed, mirrored back and averaged', async () => {
+  const image = imageOf(new Random(7), 26, 19)
+  const x = valuesOf(normalize(image.data), 26, 19, 3)
+  const scales = [0.75, 1, 1.25]
+  const views: Values[] = []
+  for (const [width, height] of [
+    [20, 14],
+    [26, 19],
+    [33, 24],
+  ] as const) {
+    const seen = resized(x, width, height)
+    views.push(softmaxed(resized(await logitsOf(seen), 26, 19)))
+    views.push(mirrored(softmaxed(resized(await logitsOf(mirrored(seen)), 26, 19))))
+  }
+  const both = await alone(image, { flip: true, scales })
+  assertClose(both.scores, mean(views), 1e-5)
+  assertLabels(both.label, mean(views))
+  const scaled = await alone(image, { scales })
+  assertClose(scaled.scores, mean(views.filter((_, i) => i % 2 === 0)), 1e-5)
+  const flipped = await alone(image, { flip: true })
+  assertClose(flipped.scores, mean(views.slice(2, 4)), 1e-5)
+  assert.ok(Math.max(...flipped.scores.map((value, i) => Math.abs(value - (scaled.scores[i] ?? 0)))) > 1e-4)
+})
+
+test('by windows, a mirrored view is the mean over the windows of the mirrored image', async () => {
+  const image = imageOf(new Random(8), 31, 23)
+  const sliding = { mode: 'sliding_window', window: 12 } as const
+  const sums = async (picture: Picture): Promise<Values> => {
+    const { data, ...rest } = valuesOf((await alone(picture, sliding)).scores, 31, 23, nclass)
+    // The probabilities of each window add up to 1, so their sum counts the windows.
+    const windows = (i: number) => data.subarray(i - (i % nclass), i - (i % nclass) + nclass).reduce((a, b) => a + b)
+    return { data: data.map((value, i) => value / windows(i)), ...rest }
+  }
+  const back = mirrored(valuesOf(image.data, 31, 23, 3))
+  const views = [await sums(image), mirrored(await sums({ ...image, data: Uint8Array.from(back.data) }))]
+  const both = await alone(image, { ...sliding, flip: true })
+  assertClose(both.scores, mean(views), 1e-5)
+  assertLabels(both.label, mean(views))
+})
+
+test('scores are resized to another size before classes are compared', async () => {
+  const image = imageOf(new Random(9), 24, 18)
+  const resizing = evaluator()
+  const { label, scores = new Float32Array(), width, height } = await resizing.predict(image, { width: 41, height: 30 })
+  assert.equal([width, height], [41, 30])
+  const expected = resized(valuesOf((await alone(image)).scores, 24, 18, nclass), 41, 30)
+  assertClose(scores, expected.data, 1e-4)
+  assertLabels(label, expected.data)
+  resizing.destroy()
+})
+
+test('tiles have one size, overlap by a quarter, and what is kept of them covers the image once', () => {
+  for (const [width, height, limit] of [
+    [100, 100, 10000],
+    [101, 99, 2500],
+    [300, 20, 1000],
+    [20, 300, 1000],
+    [64, 64, 1],
+  ] as const) {
+    const tiles = tilesOf(width, height, limit)
+    const covered = new Uint8Array(width * height)
+    for (const { seen, kept } of tiles) {
+      assert.ok(seen.w * seen.h <= limit)
+      assert.equal([seen.w, seen.h], [tiles[0]?.seen.w, tiles[0]?.seen.h])
+      assert.ok(seen.x >= 0 && seen.y >= 0 && seen.x + seen.w <= width && seen.y + seen.h <= height)
+      assert.ok(kept.x >= seen.x && kept.y >= seen.y)
+      assert.ok(kept.x + kept.w <= seen.x + seen.w && kept.y + kept.h <= seen.y + seen.h)
+      for (let y = kept.y; y < kept.y + kept.h; y++) {
+        for (let x = kept.x; x < kept.x + kept.w; x++) covered[y * width + x] = (covered[y * width + x] ?? 0) + 1
+      }
+    }
+    assert.ok(
+      covered.every((times) => times === 1),
+      `${width}x${height}`,
+    )
+    // Tiles of more than a few pixels share a quarter of their sides with their neighbours.
+    const columns = [...new Set(tiles.map(({ seen }) => seen.x))].sort((a, b) => a - b)
+    const side = tiles[0]?.seen.w ?? 0
+    if (side > 8) assert.ok(columns.every((x, i) => i === 0 || x - (columns[i - 1] ?? 0) <= 0.75 * side + 1))
+  }
+  assert.is(tilesOf(100, 100, 10000).length, 1)
+})
+
+test('a large image is put together from tiles, and --img-size resizes the image and then the scores', async () => {
+  const image = imageOf(new Random(10), 50, 37)
+  const tiled = new Predictor(device, model, { maxPixels: 600 })
+  const mask = await tiled.predict(image)
+  assert.ok(tiled.tiles(50, 37) > 4)
+  for (const { seen, kept } of tilesOf(50, 37, 600)) {
+    const { label } = await alone(cut(image, 3, seen))
+    for (let y = kept.y; y < kept.y + kept.h; y++) {
+      for (let x = kept.x; x < kept.x + kept.w; x++) {
+        assert.is(mask.data[y * 50 + x], label[(y - seen.y) * seen.w + x - seen.x])
+      }
+    }
+  }
+  tiled.destroy()
+  for (const longSide of [25, 80]) {
+    const predictor = new Predictor(device, model, { longSide })
+    const { width, height, data } = await predictor.predict(image)
+    assert.equal([width, height, data.length], [50, 37, 50 * 37])
+    const bySize = evaluator()
+    const seen = resizeBilinear(image, longSide, Math.round((37 * longSide) / 50))
+    assert.equal([...data], [...(await bySize.predict(seen, { width: 50, height: 37 })).label])
+    bySize.destroy()
+    predictor.destroy()
+  }
+})
+
+test('an image of the largest size for this adapter fits, and twice the size does not', () => {
+  const { maxStorageBufferBindingSize: limit } = device.gpu.limits
+  const wide = { ...config, stem: [64, 64, 128], nclass: 200 } as const
+  const pixels = pixelLimit(device, wide)
+  assert.ok(pixels * 4 * 200 <= limit)
+  assert.ok(pixels * 4 * 200 * 2 > limit || pixels >= 2 ** 22)
+  assert.is(pixelLimit(device, wide, [1, 2]), Math.floor(Math.min((0.95 * limit) / 800, 2 ** 22) / 4))
+})
+
+test('an image that is too large for the adapter is refused with a remedy', async () => {
+  const whole = evaluator()
+  const side = Math.ceil(Math.sqrt(device.gpu.limits.maxStorageBufferBindingSize / (4 * nclass))) + 1
+  const image = { data: new Uint8Array(side * side * 3), width: side, height: side }
+  try {
+    await whole.predict(image)
+    assert.unreachable()
+  } catch (error) {
+    assert.instance(error, UserError)
+    assert.match(String(error), new RegExp(`${side}x${side} pixels.*sliding_window`))
+  }
+  const small = imageOf(new Random(11), 20, 10)
+  assert.equal((await whole.predict(small)).scores, (await alone(small)).scores)
+  whole.destroy()
+})
+
+test.run()

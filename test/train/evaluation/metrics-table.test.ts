@@ -1,0 +1,203 @@
+// Scores and how they are shown: against the recorded values of PyTorch, and pictures and tables by their contents.
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { decode } from 'fast-png'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { vocPalette } from '#dist/train/data/classes.js'
+import { findImages } from '#dist/train/data/find-images.js'
+import { legendPng } from '#dist/train/drawing/legends.js'
+import { colored, indexPng, outputNames, overlay } from '#dist/train/drawing/masks.js'
+import { UserError } from '#dist/train/error.js'
+import { confusionCsv, confusionPng } from '#dist/train/evaluation/confusion.js'
+import { parseScales } from '#dist/train/evaluation/inference.js'
+import { scoresOf } from '#dist/train/evaluation/metrics.js'
+import { scoreTable } from '#dist/train/evaluation/metrics-table.js'
+import { protocolOf } from '#dist/train/evaluation/protocol.js'
+import { Progress } from '#dist/train/logging/progress.js'
+import { readJson, TensorFile } from '../../golden/files.js'
+import { skipUnless } from '../../support/skip.js'
+
+const golden = '../shared/golden'
+const goldenTest = skipUnless(existsSync(join(golden, 'eval.json')), `${golden}/eval.json is absent`)
+
+interface Pair {
+  readonly key: string
+  readonly nclass: number
+  readonly intersection: readonly number[]
+  readonly union: readonly number[]
+  readonly target: readonly number[]
+  readonly iou: readonly number[]
+  readonly miou: number
+}
+
+goldenTest('tables show the numbers that the reference computes', () => {
+  const { pairs } = readJson<{ pairs: readonly Pair[] }>(join(golden, 'eval.json'))
+  const file = new TensorFile(join(golden, 'eval.safetensors'))
+  for (const { key, nclass, ...expected } of pairs) {
+    const [predicted, target] = [file.bytes(`${key}/pred`), file.bytes(`${key}/target`)]
+    const counts = new Float64Array(nclass * nclass)
+    for (const [i, truth] of target.entries()) {
+      const place = truth * nclass + (predicted[i] ?? 0)
+      if (truth !== 255) counts[place] = (counts[place] ?? 0) + 1
+    }
+    const scores = scoresOf(counts, nclass)
+    assert.equal(scores.intersection, expected.intersection)
+    assert.equal(scores.union, expected.union)
+    assert.equal(scores.target, expected.target)
+    const lines = scoreTable(
+      scores,
+      Array.from({ length: nclass }, (_, k) => `class ${k}`),
+    )
+    const all = Math.max(
+      1,
+      expected.target.reduce((a, b) => a + b),
+    )
+    const sum = expected.iou.reduce((a, b) => a + b)
+    for (const [k, pixels] of expected.target.entries()) {
+      const cells = [
+        expected.union[k] ? (expected.iou[k] ?? 0).toFixed(2) : '-',
+        pixels > 0 ? ((100 * (expected.intersection[k] ?? 0)) / pixels).toFixed(2) : '-',
+        ((100 * pixels) / all).toFixed(2),
+      ]
+      assert.equal(lines[2 + k]?.trim().split(/\s+/), ['class', `${k}`, ...cells], key)
+    }
+    const present = expected.union.filter((count) => count > 0).length
+    assert.match(lines.join('\n'), `mIoU ${expected.miou.toFixed(2)} over all ${nclass} classes`)
+    assert.match(
+      lines.join('\n'),
+      `mIoU ${(sum / Math.max(1, present)).toFixed(2)} over the ${present} classes that occur`,
+    )
+  }
+})
+
+// Class 0 found 3 of 4 times, class 1 found 2 of 4 times, class 2 only predicted, class 3 nowhere.
+const counts = Uint32Array.of(3, 1, 0, 0, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+const names = ['tree', 'dry grass, hay', 'boat', 'sea']
+
+test('accuracy, shares and the mean over present classes', () => {
+  const scores = scoresOf(counts, 4)
+  const close = (actual: number | undefined, expected: number) => assert.ok(Math.abs((actual ?? NaN) - expected) < 1e-6)
+  close(scores.iou[0], 60)
+  close(scores.iou[1], 40)
+  close(scores.accuracy[1], 50)
+  close(scores.share[0], 50)
+  close(scores.miou, 25)
+  close(scores.miouPresent, 100 / 3)
+  close(scores.pixelAccuracy, 62.5)
+  assert.is(scores.present, 3)
+  const lines = scoreTable(scores, names)
+  assert.match(lines[4] ?? '', /^boat +0\.00 +- +0\.00$/)
+  assert.match(lines[5] ?? '', /^sea +- +- +0\.00$/)
+})
+
+test('the confusion matrix as CSV quotes names', () => {
+  const lines = confusionCsv(counts, names).split('\n')
+  assert.is(lines[0], 'truth \\ prediction,tree,"dry grass, hay",boat,sea')
+  assert.is(lines[2], '"dry grass, hay",1,2,1,0')
+  assert.is(lines.length, 6)
+})
+
+test('the picture of a confusion matrix is blue on its diagonal, red beside it, and grey for absent classes', async () => {
+  const png = decode(await confusionPng(counts, scoresOf(counts, 4), names, 'a caption; of some length'))
+  const has = (wanted: (r: number, g: number, b: number) => boolean) => {
+    let pixels = 0
+    for (let i = 0; i < png.data.length; i += 3) {
+      if (wanted(png.data[i] ?? 0, png.data[i + 1] ?? 0, png.data[i + 2] ?? 0)) pixels++
+    }
+    return pixels
+  }
+  assert.is(png.channels, 3)
+  // Cells of 64 pixels: two on the diagonal, three beside it.
+  assert.ok(has((r, _, b) => b > r + 40) > 1.5 * 64 ** 2)
+  assert.ok(has((r, _, b) => r > b + 40) > 2.5 * 64 ** 2)
+  assert.ok(has((r, g, b) => r === 236 && g === 238 && b === 241) > 8 * 60 ** 2)
+  const many = Array.from({ length: 150 }, (_, k) => `class ${k}`)
+  const large = decode(await confusionPng(new Float64Array(150 * 150), scoresOf([], 150), many, ''))
+  assert.ok(large.width > 1800 && large.height > 1800)
+})
+
+test('masks keep their indices, take the colours of the classes, and shine through as overlays', async () => {
+  const palette = vocPalette(3)
+  const mask = { data: Uint8Array.of(0, 1, 1, 2, 1, 1), width: 3, height: 2 }
+  const grey = decode(await indexPng(mask))
+  assert.equal([grey.width, grey.height, grey.channels, grey.depth], [3, 2, 1, 8])
+  assert.equal([...grey.data], [0, 1, 1, 2, 1, 1])
+  assert.equal([...colored(mask, palette).data.subarray(0, 6)], [0, 0, 0, 128, 0, 0])
+  const image = { data: new Uint8Array(18).fill(100), width: 3, height: 2 }
+  const over = overlay(image, mask, palette).data
+  // Where classes meet the colour is opaque, inside it is half of the picture.
+  assert.equal([...over.subarray(0, 3)], [0, 0, 0])
+  assert.equal([...over.subarray(6, 9)], [114, 50, 50])
+  const legend = decode(await legendPng(['a', 'b', 'c'], palette))
+  const colors = new Set(
+    Array.from({ length: legend.data.length / 3 }, (_, i) => String(legend.data.slice(i * 3, i * 3 + 3))),
+  )
+  for (const color of palette) assert.ok(colors.has(String(color)))
+})
+
+test('output names differ and hold no folder', () => {
+  assert.equal(outputNames(['a/x.jpg', 'b/y.png']), ['x', 'y'])
+  assert.equal(outputNames(['a/x.jpg', 'a/x.png']), ['x.jpg', 'x.png'])
+  assert.equal(outputNames(['../a/x.jpg', 'b/x.jpg']), ['a_x.jpg', 'b_x.jpg'])
+  const hard = outputNames(['a/b_c.jpg', 'a_b/c.jpg', 'b/b_c.jpg', '../../etc/c.jpg'])
+  assert.is(new Set(hard).size, 4)
+  assert.not.ok(hard.some((name) => /[\\/]|^\./.test(name)))
+})
+
+test('images are found by file, folder and pattern, each once', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'atrous-find-'))
+  mkdirSync(join(folder, 'deep', 'er'), { recursive: true })
+  for (const name of ['1.jpg', '2.PNG', 'notes.txt', '.hidden.jpg', 'deep/3.jpeg', 'deep/er/4.jpg', 'a[1].jpg']) {
+    writeFileSync(join(folder, name), '')
+  }
+  const found = (...sources: string[]) =>
+    findImages(sources.map((source) => join(folder, source))).map((path) => path.slice(folder.length + 1))
+  assert.equal(found('.'), ['1.jpg', '2.PNG', 'a[1].jpg'])
+  assert.equal(found('*.jpg'), ['1.jpg', 'a[1].jpg'])
+  assert.equal(found('**/*.jp*g', '1.jpg'), ['1.jpg', 'a[1].jpg', 'deep/3.jpeg', 'deep/er/4.jpg'])
+  assert.equal(found('deep/**'), ['deep/3.jpeg', 'deep/er/4.jpg'])
+  assert.equal(found('[0-9].*'), ['1.jpg', '2.PNG'])
+  assert.equal(found('a[1].jpg', 'deep/?.jpeg'), ['a[1].jpg', 'deep/3.jpeg'])
+  for (const [source, pattern] of [
+    ['nothing', /nothing: there is no such file or folder/],
+    ['deep/er/*.png', /no image has such a name/],
+  ] as const) {
+    assert.throws(
+      () => found(source),
+      (error: unknown) => error instanceof UserError && pattern.test(error.message),
+    )
+  }
+  rmSync(folder, { recursive: true })
+})
+
+test('the protocol says all that a score depends on', () => {
+  assert.is(protocolOf({ mode: 'original' }), 'whole images at their own size; label 255 ignored')
+  const text = protocolOf({ mode: 'sliding_window', window: 801, flip: true, scales: [0.75, 1], ignoreIndex: 254 })
+  assert.match(text, /windows of 801 in steps of 534.*scale 0\.75, 1, each also mirrored.*254/)
+  assert.match(protocolOf({ mode: 'center_crop', window: 321 }), /321x321/)
+  assert.match(protocolOf({ mode: 'original', amp: true }), /ignored; in half precision$/)
+  assert.equal(parseScales('0.75, 1,1.25'), [0.75, 1, 1.25])
+  for (const text of ['', '1,', '0', 'a', '1,99', '-1', 'NaN']) assert.is(parseScales(text), undefined, text)
+})
+
+test('progress shows the speed: a live line on a terminal, elsewhere a line every ten seconds', () => {
+  for (const isTTY of [true, false]) {
+    let [now, text] = [0, '']
+    const write = (part: string) => {
+      text += part
+    }
+    const progress = new Progress('evaluation', 100, { isTTY, columns: 80, write }, () => now)
+    for (let i = 0; i < 100; i++) {
+      now += 250
+      progress.tick()
+    }
+    progress.finish()
+    assert.is(text.split('\n').length - 1, isTTY ? 2 : 3)
+    assert.match(text, /evaluation: 40\/100 {2}4\.00 images\/s {2}ETA 0:15/)
+    assert.match(text, /evaluation: 100 images in 0:25, 4\.00 images\/s\n$/)
+  }
+})
+
+test.run()
