@@ -45,7 +45,7 @@ function recordChoices(device: Device, op: string, kernels: Set<string>): { rest
     const choose: Choose = (await chooser?.(trace)) ?? ((_, [first]) => first)
     return (node, candidates) => {
       const chosen = choose(node, candidates)
-      if (chosen) kernels.add(node.op?.name === op ? `* ${chosen.name}` : chosen.name)
+      if (chosen) kernels.add(node.name === op ? `* ${chosen.name}` : chosen.name)
       return chosen
     }
   }

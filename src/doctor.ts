@@ -59,11 +59,16 @@ async function selfTest(device: Device, units: boolean): Promise<string> {
   const b = values(k * n, 7)
   const inputs = { a: spec([m, k]), b: spec([k, n]) }
   const type = units ? 'f16' : 'f32'
-  const product = (t: Record<'a' | 'b', Tensor>) => ({ y: cast(matmul(cast(t.a, type), cast(t.b, type)), 'f32') })
+  let op: Tensor['node']['op']
+  const product = (t: Record<'a' | 'b', Tensor>) => {
+    const y = matmul(cast(t.a, type), cast(t.b, type))
+    op = y.node.op
+    return { y: cast(y, 'f32') }
+  }
   let kernel = ''
   const choose: Choose = (node, candidates) => {
     const chosen = candidates.find(({ name }) => units && name.startsWith('matrix ')) ?? candidates[0]
-    if (node.op?.name.startsWith('matmul')) kernel = chosen?.name ?? ''
+    if (node.op === op) kernel = chosen?.name ?? ''
     return chosen
   }
   const program = await compile(device, inputs, product, { label: 'self-test', choose })

@@ -7,6 +7,7 @@ import type { Trace } from './passes/rewrite.js'
 import { compile, layoutOf, type Program } from './program.js'
 import { type Data, elements, type Shape, type Spec, sameShape } from './shape.js'
 import { Store } from './store.js'
+import { valueText } from './value-text.js'
 
 /** A kernel that was measured: its name, and the texts of its shaders. With another text it is another kernel. */
 export interface Kernel {
@@ -44,17 +45,17 @@ function classOf(shape: Shape): string {
 
 /** What a choice among kernels may depend on, as a text. */
 export function callOf({
-  op,
+  name,
   inputs,
   outputs,
   attrs,
-}: Pick<Node, 'op' | 'outputs' | 'attrs'> & { inputs: readonly Spec[] }): string {
+}: Pick<Node, 'name' | 'outputs' | 'attrs'> & { inputs: readonly Spec[] }): string {
   const specs = inputs.map(({ shape, dtype }) => dtype + classOf(shape))
   // An attribute that repeats the shape of a result is of a class as well.
   const isResult = (value: unknown): value is number[] =>
     Array.isArray(value) && value.length > 1 && outputs.some(({ shape }) => sameShape(shape, value as number[]))
-  const text = JSON.stringify(attrs, (_, value: unknown) => (isResult(value) ? classOf(value) : value))
-  return `${op?.name}(${specs.join(', ')}) ${text ?? ''}`
+  const text = valueText(attrs, (value) => (isResult(value) ? JSON.stringify(classOf(value)) : undefined))
+  return `${name}(${specs.join(', ')}) ${attrs === undefined ? '' : text}`
 }
 
 /** A node that has a choice among kernels. */
@@ -167,11 +168,12 @@ async function timesOf(device: Device, { node, candidates }: Choice): Promise<(n
       store.declare(`input ${i}`, { shape, dtype }, numbers({ shape, dtype })),
     )
     const body = () => {
-      const results = tracedGraph('tuning').append(node.op, inputs.map(read), node.attrs, node.outputs)
+      const { op, name, attrs, outputs } = node
+      const results = tracedGraph('tuning').append({ op, name, inputs: inputs.map(read), attrs, outputs })
       return Object.fromEntries(results.map((result, i) => [`output ${i}`, result]))
     }
     for (const candidate of candidates) {
-      const options = { label: `tuning ${node.op?.name} ${candidate.name}`, choose: () => candidate, arena }
+      const options = { label: `tuning ${node.name} ${candidate.name}`, choose: () => candidate, arena }
       programs.push(await compile(device, {}, body, options).catch(unlessUnfit))
     }
     return await timed(programs.map((program) => program && ((runs: number) => elapsed(device, program, runs))))

@@ -30,9 +30,7 @@ export function gradients(
       const key = valueKey(value)
       const declared = value.node.outputs[value.index]?.shape ?? value.shape
       if (!sameShape(gradient.shape, value.shape)) {
-        throw new Error(
-          `${node.op.name}: the gradient of input ${i} is [${gradient.shape}], the input [${value.shape}]`,
-        )
+        throw new Error(`${node.name}: the gradient of input ${i} is [${gradient.shape}], the input [${value.shape}]`)
       }
       const reshaped = gradient.reshape(...declared)
       const known = grads.get(key)

@@ -10,6 +10,8 @@ export interface Node {
   /** Undefined for leaves: inputs of the program and variables of a store. */
   readonly op: Op | undefined
   readonly leaf?: Leaf
+  /** What errors and profiles call it; that of a fused node joins those of its parts by `+`. Nothing is decided by it. */
+  readonly name: string
   readonly inputs: readonly Tensor[]
   readonly attrs: unknown
   readonly outputs: readonly Spec[]
@@ -55,23 +57,21 @@ export class Graph {
   private scope = ''
   private backward = false
 
-  append(
-    op: Op | undefined,
-    inputs: readonly Tensor[],
-    attrs: unknown,
-    outputs: readonly Spec[],
-    leaf?: Leaf,
-  ): Tensor[] {
-    const { scope, backward } = this
-    const base = { id: this.nodes.length, op, inputs, attrs, outputs, scope, backward }
-    const node: Node = leaf ? { ...base, leaf } : base
+  append(call: Pick<Node, 'op' | 'leaf' | 'name' | 'inputs' | 'attrs' | 'outputs'>): Tensor[] {
+    const node: Node = { ...call, id: this.nodes.length, scope: this.scope, backward: this.backward }
     this.nodes.push(node)
-    return outputs.map(({ shape, dtype }, index) => new Tensor(node, index, shape, dtype))
+    return node.outputs.map(({ shape, dtype }, index) => new Tensor(node, index, shape, dtype))
   }
 
-  input(name: string, { shape, dtype }: Spec): Tensor {
-    const [tensor] = this.append(undefined, [], undefined, [spec(shape, dtype)], { input: name })
+  private leaf(name: string, leaf: Leaf, { shape, dtype }: Spec): Tensor {
+    const outputs = [spec(shape, dtype)]
+    const [tensor] = this.append({ op: undefined, leaf, name, inputs: [], attrs: undefined, outputs })
     if (!tensor) throw new Error('unreachable: a leaf has one output')
+    return tensor
+  }
+
+  input(name: string, spec: Spec): Tensor {
+    const tensor = this.leaf(`input ${name}`, { input: name }, spec)
     this.inputs.set(name, tensor)
     return tensor
   }
@@ -79,8 +79,7 @@ export class Graph {
   read(variable: Variable): Tensor {
     const known = this.assigned.get(variable) ?? this.reads.get(variable)
     if (known) return known
-    const [tensor] = this.append(undefined, [], undefined, [variable.spec], { variable })
-    if (!tensor) throw new Error('unreachable: a leaf has one output')
+    const tensor = this.leaf(`variable ${variable.name}`, { variable }, variable.spec)
     this.reads.set(variable, tensor)
     return tensor
   }
@@ -151,18 +150,21 @@ function callerLine(): string {
   return outside ? outside.trim().replace(/^at /, '') : 'unknown place'
 }
 
-/** Calls an operator within a traced function. Throws an Error that names the operator, the shapes and the caller. */
-export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
-  const graph = tracedGraph(op.name)
+/**
+ * Calls an operator within a traced function. Throws an Error that names the operator, the shapes and the caller.
+ * @param name what to call it, where that says more than the operator's own name
+ */
+export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A, name = op.name): Tensor[] {
+  const graph = tracedGraph(name)
   const specs = inputs.map(({ shape, dtype }) => spec(shape, dtype))
   let outputs: readonly Spec[]
   try {
     outputs = op.shape(specs, attrs)
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new Error(`${op.name}(${specs.map(showSpec).join(', ')}): ${reason} (called from ${callerLine()})`)
+    throw new Error(`${name}(${specs.map(showSpec).join(', ')}): ${reason} (called from ${callerLine()})`)
   }
-  return graph.append(op as Op, inputs, attrs, outputs)
+  return graph.append({ op: op as Op, name, inputs, attrs, outputs })
 }
 
 /** `apply` for operators with one output. */

@@ -98,9 +98,9 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
       const reads = dispatch.reads.map(keyOf)
       const writes = dispatch.writes.map(keyOf)
       const info = {
-        op: op.name,
+        op: node.name,
         layer: node.scope,
-        kernel: op.name.split('+').includes(dispatch.label) ? candidate.name : `${dispatch.label}, ${candidate.name}`,
+        kernel: candidate.dispatches.length === 1 ? candidate.name : `${dispatch.label}, ${candidate.name}`,
         shapes: `${showAll(reads)} → ${showAll(writes)}`,
         bytes: [...reads, ...writes].reduce((sum, key) => sum + (values.get(key)?.bytes ?? 0), 0),
       }
@@ -125,10 +125,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
 
 /** Layer and operator of a node, for messages. */
 export const labelOf = (node: Node): string => {
-  const { leaf } = node
-  const leafName = leaf && ('input' in leaf ? `input ${leaf.input}` : `variable ${leaf.variable.name}`)
-  const name = node.op?.name ?? leafName ?? 'leaf'
-  return node.op && node.scope ? `${node.scope}: ${name}` : name
+  return node.op && node.scope ? `${node.scope}: ${node.name}` : node.name
 }
 
 /** `4x33x33x64`, with the element type where that is not f32. */

@@ -93,7 +93,7 @@ export interface FormulaAccess<A> {
 export interface EpilogueAccess<A> {
   /**
    * The attributes with a formula over the result (its input 0) and operands that follow the operator's own inputs and
-   * broadcast to the result; undefined where the operator cannot with these attributes.
+   * broadcast to the result; undefined where the operator cannot with these attributes, such as those that have one.
    */
   set(attrs: A, expr: Expr): A | undefined
 }
@@ -122,7 +122,7 @@ export interface ConcatAccess<A> {
   /** Where the inputs lie; none where they must be copied together. */
   parts(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): readonly Part[]
   /** Copies one input as a part of the larger tensor that may follow it. */
-  copy(input: Spec, part: Part): { op: Op; attrs: unknown }
+  copy(input: Spec, part: Part): { op: Op; name: string; attrs: unknown }
 }
 
 /** One of several calls that a batch does in a dispatch, by its places among the batch's inputs. */

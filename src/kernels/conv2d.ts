@@ -53,7 +53,7 @@ const geometryOf = (x: Spec, w: Spec, y: Spec, { stride, padding, dilation, grou
 
 /** Grouped kernels store their results as they are. */
 const withEpilogue = <A extends ConvAttrs>(attrs: A, epilogue: Expr): A | undefined =>
-  attrs.groups === 1 ? { ...attrs, epilogue } : undefined
+  attrs.groups === 1 && !attrs.epilogue ? { ...attrs, epilogue } : undefined
 
 /** The formula that the result passes through, with the tensors that it reads. */
 const epilogueOf = ({ inputs, outputs: [result = spec([])], attrs }: KernelContext<ConvAttrs>): Epilogue | undefined =>

@@ -59,7 +59,7 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
     return convCandidates('forward', asConvolution(m, k, n), tensors, adapter, epilogue)
   },
   // The kernels of a transposed first factor write parts of sums.
-  epilogue: { set: (attrs, epilogue) => (attrs.transposeA ? undefined : { ...attrs, epilogue }) },
+  epilogue: { set: (attrs, epilogue) => (attrs.transposeA || attrs.epilogue ? undefined : { ...attrs, epilogue }) },
 })
 
 /**

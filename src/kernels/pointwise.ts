@@ -121,8 +121,7 @@ export function pointwiseAll(
   const used = withoutUnused(exprs, inputs, options.inplace ?? [])
   const { dtypes = exprs.map(() => 'f32' as const), inplace = [], vjp } = options
   const attrs = { label, exprs: used.exprs, space, dtypes, inplace }
-  // Operators are named by what they compute, so that errors and profiles say more than `pointwise`.
-  return apply({ ...pointwiseOp, name: label }, used.inputs, vjp ? { ...attrs, vjp } : attrs)
+  return apply(pointwiseOp, used.inputs, vjp ? { ...attrs, vjp } : attrs, label)
 }
 
 /** One formula over the elements of tensors that broadcast. */
@@ -336,9 +335,13 @@ function rowsOfPart({ axis, start, shape }: Part, channels: number): [pitch: num
 }
 
 /** Copies a tensor into a part of a larger one. */
-export function copyPart(label: string, { shape: space, dtype }: Spec, part: Part): { op: Op; attrs: PointwiseAttrs } {
+export function copyPart(
+  label: string,
+  { shape: space, dtype }: Spec,
+  part: Part,
+): { op: Op; name: string; attrs: PointwiseAttrs } {
   const attrs = { label, exprs: [a], space, dtypes: [dtype], inplace: [], part: { ...part, operands: 1 } }
-  return { op: { ...pointwiseOp, name: label } as Op, attrs }
+  return { op: pointwiseOp as Op, name: label, attrs }
 }
 
 const single = (label: string, dispatch: Omit<Dispatch, 'label'>): Candidate => ({
@@ -363,13 +366,11 @@ export const scale = (x: Tensor, factor: number): Tensor => pointwise('scale', [
 
 /** max(x, 0); the gradient at 0 is 0, as in PyTorch. */
 export const relu = (x: Tensor): Tensor =>
-  pointwise('relu', [e.where(e.greater(a, e.constant(0)), a, e.constant(0))], [x], {
-    // By the output rather than the input, which then need not be kept.
-    vjp: ({ outputs: [y], grads: [dy] }) => {
-      if (!y || !dy) return [undefined]
-      return [pointwise('reluGrad', [e.where(e.greater(b, e.constant(0)), a, e.constant(0))], [dy, y])]
-    },
-  })
+  pointwise('relu', [e.where(e.greater(a, e.constant(0)), a, e.constant(0))], [x], { vjp: reluVjp })
+
+/** By the output rather than the input, which then need not be kept. One function, so that equal calls remain equal. */
+const reluVjp: PointwiseAttrs['vjp'] = ({ outputs: [y], grads: [dy] }) =>
+  y && dy ? [pointwise('reluGrad', [e.where(e.greater(b, e.constant(0)), a, e.constant(0))], [dy, y])] : [undefined]
 
 /** `yes` where `condition` is not 0, else `no`; all broadcast. Integers below 2^24 are exact. */
 export function where(condition: Tensor, yes: Tensor, no: Tensor): Tensor {
@@ -391,7 +392,7 @@ export const cast = (x: Tensor, dtype: 'f32' | 'f16'): Tensor =>
 /** The call of `cast`, for `autocast`. */
 export const castCall: Cast = ({ shape }, dtype) => {
   const attrs: PointwiseAttrs = { label: 'cast', exprs: [a], space: shape, dtypes: [dtype], inplace: [] }
-  return { op: { ...pointwiseOp, name: 'cast' } as Op, attrs }
+  return { op: pointwiseOp as Op, name: 'cast', attrs }
 }
 
 /** Elements as unsigned 32-bit integers, cut off toward zero. */

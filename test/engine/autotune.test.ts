@@ -75,7 +75,7 @@ const op = defineOp<unknown>('product', { shape: () => [spec([1])], kernel: () =
 test('a call is named by classes of shapes', () => {
   const at = (height: number, width: number, channels: number, attrs: object = { stride: 1 }) =>
     callOf({
-      op: op as never,
+      name: op.name,
       inputs: [spec([1, height, width, channels]), spec([3, 3, channels, 8]), spec([channels])],
       outputs: [spec([1, height, width, 8])],
       attrs,
@@ -101,7 +101,7 @@ const measurement = (call: string, choice: string, sources: readonly string[] = 
 })
 
 test('a known choice stays, and holds for the very same kernels only', () => {
-  const node = { id: 0, op: op as never, inputs: [], attrs: {}, outputs: [], scope: '', backward: false }
+  const node = { id: 0, op: op as never, name: op.name, inputs: [], attrs: {}, outputs: [], scope: '', backward: false }
   const call = callOf(node)
   const tuning = new Tuning([measurement(call, 'k1'), measurement(call, 'k0')])
   const candidates = (sources: readonly string[]) => sources.map((source, i) => kernel(`k${i}`, source))

@@ -41,7 +41,7 @@ for (const row of rows) {
         const candidates = candidatesOf(node, traits)
         kernels = Math.max(kernels, candidates.length)
         const chosen = candidates[Math.min(k, candidates.length - 1)]
-        tried.add(`${node.op?.name}, ${chosen?.name}, ${chosen?.dispatches.length}`)
+        tried.add(`${node.name}, ${chosen?.name}, ${chosen?.dispatches.length}`)
         return chosen
       }
       const results = await runCase(device, prepared, { choose })

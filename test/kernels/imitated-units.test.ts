@@ -87,7 +87,7 @@ const imitation = ({ dispatches, ...candidate }: Candidate): Candidate => ({
 /** Odd sizes, a phase for each place of a stride, and sums in slices. */
 const names = ['3x3, several tiles, long sum', '3x3, stride 2, odd', '33x515x17']
 const prepared = [...cases.filter(({ name }) => names.includes(name)), withFormula(70, 515)].map((row) =>
-  prepare(row, true),
+  prepare(row, 'half'),
 )
 
 /** Units of NVIDIA (and AMD), and of Intel, and others; `all` tiles, or the one best by rule. */
@@ -113,9 +113,9 @@ for (const { shape, lanes, all } of adapters) {
           if (!/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
           const candidates = candidatesOf(node, traits).filter(({ name }) => name.startsWith('matrix '))
           const chosen = candidates[Math.min(k, candidates.length - 1)]
-          if (!chosen) throw new Error(`${node.op?.name} has no kernel for these units`)
+          if (!chosen) throw new Error(`${node.name} has no kernel for these units`)
           if (all) kernels = Math.max(kernels, candidates.length)
-          tried.add(`${node.op?.name}, ${chosen.name}, ${chosen.dispatches.length}`)
+          tried.add(`${node.name}, ${chosen.name}, ${chosen.dispatches.length}`)
           return imitation(chosen)
         }
         const results = await runCase(device, each, { choose })

@@ -60,9 +60,9 @@ function matrixKernel(k: number): { choose: Choose; count: () => number } {
     if (!device || !/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
     const candidates = candidatesOf(node, device.traits).filter(({ name }) => name.startsWith('matrix '))
     const chosen = candidates[Math.min(k, candidates.length - 1)]
-    if (!chosen) throw new Error(`${node.op?.name} has no kernel for matrix units`)
+    if (!chosen) throw new Error(`${node.name} has no kernel for matrix units`)
     count = Math.max(count, candidates.length)
-    tried.add(`${node.op?.name}, ${chosen.name}, ${chosen.dispatches.length}`)
+    tried.add(`${node.name}, ${chosen.name}, ${chosen.dispatches.length}`)
     return chosen
   }
   return { choose, count: () => count }
@@ -70,12 +70,12 @@ function matrixKernel(k: number): { choose: Choose; count: () => number } {
 
 /** Weight gradients are stored as they were added up, in f32. */
 const storedWide = (prepared: Prepared): Prepared =>
-  prepared.row.op === 'conv2dWeightGrad' ? { ...prepared, half: false } : prepared
+  prepared.row.op === 'conv2dWeightGrad' ? { ...prepared, precision: 'single' } : prepared
 
 for (const row of rows) {
   matrixTest(`${row.op}: ${row.name}`, async () => {
     if (!device) throw new Error('unreachable: the test is skipped without a device')
-    const prepared = prepare(row, true)
+    const prepared = prepare(row, 'half')
     let first: Map<string, Data> | undefined
     for (let k = 0, kernels = 1; k < kernels; k++) {
       const { choose, count } = matrixKernel(k)

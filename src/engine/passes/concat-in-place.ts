@@ -64,5 +64,5 @@ function writerOf({ node, shape, dtype }: Tensor, part: Part): Node | undefined 
   if (!node.op?.part || node.outputs.length !== 1 || !output || output.dtype !== dtype) return undefined
   if (!sameShape(output.shape, shape)) return undefined
   const attrs = node.op.part.set(node.attrs as never, part, node.inputs.length)
-  return attrs === undefined ? undefined : { ...node, op: { ...node.op, name: `${node.op.name}+concat` }, attrs }
+  return attrs === undefined ? undefined : { ...node, name: `${node.name}+concat`, attrs }
 }

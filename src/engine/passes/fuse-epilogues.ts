@@ -42,7 +42,13 @@ function merge(value: Tensor, reader: Node, maxInputs: number): Node | undefined
   const place = (operand: Tensor) => input(valueKey(operand) === valueKey(value) ? 0 : others.indexOf(operand) + 1)
   const attrs = producer.op.epilogue.set(producer.attrs as never, substitute(exprs[0], reader.inputs.map(place)))
   if (attrs === undefined) return undefined
-  const { epilogue: _, ...op } = producer.op
-  const name = `${producer.op.name}+${reader.op.name}`
-  return { ...reader, op: { ...op, name }, inputs: [...producer.inputs, ...others], attrs, scope: producer.scope }
+  const { op, scope } = producer
+  return {
+    ...reader,
+    op,
+    name: `${producer.name}+${reader.name}`,
+    inputs: [...producer.inputs, ...others],
+    attrs,
+    scope,
+  }
 }

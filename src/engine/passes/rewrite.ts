@@ -1,5 +1,7 @@
 import { type Graph, type Node, Tensor, valueKey } from '../graph.js'
+import { showSpec } from '../shape.js'
 import type { Variable } from '../store.js'
+import { identityOf, valueText } from '../value-text.js'
 
 /** A traced program: nodes in an order of execution, and the values that outlive it. */
 export interface Trace {
@@ -64,13 +66,21 @@ export function moveHandles(trace: Trace, moved: Moved): Trace {
 /** Makes every handle point at the node that now has its id: for passes that put new nodes in the place of old ones. */
 export const relink = (trace: Trace): Trace => rebuild(trace, (node) => node)
 
+/**
+ * A text that is equal for calls that compute the same: operator, operands as they are seen, attributes, and how results
+ * are stored, since half precision stores those of equal calls as different types.
+ */
+function callKey({ op, inputs, attrs, outputs }: Node): string {
+  const operands = inputs.map((value) => `${valueKey(value)}${showSpec(value)}`)
+  return `${op && identityOf(op)}(${operands}) ${valueText(attrs)} ${outputs.map(showSpec)}`
+}
+
 /** Computes equal calls once. */
 export function shareEqual(trace: Trace): Trace {
   const known = new Map<string, Node>()
   return rebuild(trace, (node) => {
     if (!node.op) return node
-    const inputs = node.inputs.map((value) => `${valueKey(value)}[${value.shape}]`)
-    const key = `${node.op.name}|${JSON.stringify(node.attrs)}|${inputs.join()}`
+    const key = callKey(node)
     const earlier = known.get(key)
     if (earlier) return earlier
     known.set(key, node)
