@@ -1,4 +1,4 @@
-import type { Tensor } from '#dist/engine/graph.js'
+import type { Tensor } from '#dist/engine/ir.js'
 import { type Data, elements, type Shape, type Spec, spec } from '#dist/engine/shape.js'
 import type { Values } from './reference.js'
 

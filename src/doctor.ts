@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 import { Command } from 'commander'
 import { runCommand } from './command.js'
-import { type AdapterSummary, type Device, matrixShapesOf } from './engine/device.js'
-import type { Tensor } from './engine/graph.js'
-import type { Choose } from './engine/lower.js'
+import { type AdapterSummary, matrixShapesOf } from './engine/adapter.js'
+import type { Device } from './engine/device.js'
+import type { Tensor } from './engine/ir.js'
+import type { SelectKernel } from './engine/kernel-selection.js'
 import { findAdapters, open } from './engine/node.js'
 import { compile } from './engine/program.js'
 import { spec } from './engine/shape.js'
@@ -66,12 +67,12 @@ async function selfTest(device: Device, units: boolean): Promise<string> {
     return { y: cast(y, 'f32') }
   }
   let kernel = ''
-  const choose: Choose = (node, candidates) => {
+  const selectKernel: SelectKernel = (node, candidates) => {
     const chosen = candidates.find(({ name }) => units && name.startsWith('matrix ')) ?? candidates[0]
     if (node.op === op) kernel = chosen?.name ?? ''
     return chosen
   }
-  const program = await compile(device, inputs, product, { label: 'self-test', choose })
+  const program = await compile(device, inputs, product, { label: 'self-test', selectKernel })
   const begin = performance.now()
   program.run({ a, b })
   const y = await program.read('y')

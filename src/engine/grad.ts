@@ -1,4 +1,5 @@
-import { type Graph, type Node, Tensor, valueKey } from './graph.js'
+import type { Graph } from './graph.js'
+import { type Node, Tensor, valueKey } from './ir.js'
 import { sameShape } from './shape.js'
 
 /**

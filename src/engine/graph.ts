@@ -1,52 +1,6 @@
-import type { Op } from './op.js'
-import { type DType, elements, type Shape, type Spec, showShape, showSpec, spec } from './shape.js'
+import { type Leaf, type Node, type Op, Tensor, type Trace } from './ir.js'
+import { elements, type Spec, showSpec, spec } from './shape.js'
 import type { Variable } from './store.js'
-
-/** What a node without inputs stands for. */
-export type Leaf = { readonly input: string } | { readonly variable: Variable }
-
-export interface Node {
-  readonly id: number
-  /** Undefined for leaves: inputs of the program and variables of a store. */
-  readonly op: Op | undefined
-  readonly leaf?: Leaf
-  /** What errors and profiles call it; that of a fused node joins those of its parts by `+`. Nothing is decided by it. */
-  readonly name: string
-  readonly inputs: readonly Tensor[]
-  readonly attrs: unknown
-  readonly outputs: readonly Spec[]
-  /** Path of the layer that made it, such as `backbone.layer1`. */
-  readonly scope: string
-  /** Made by differentiation. */
-  readonly backward: boolean
-}
-
-/** A symbolic tensor: one output of a node, possibly seen under another shape or cut off from differentiation. */
-export class Tensor {
-  constructor(
-    readonly node: Node,
-    readonly index: number,
-    readonly shape: Shape,
-    readonly dtype: DType,
-    readonly detached: boolean = false,
-  ) {}
-
-  /** The same elements under another shape of equal size. */
-  reshape(...shape: number[]): Tensor {
-    if (elements(shape) !== elements(this.shape)) {
-      throw new Error(`reshape: ${showShape(this.shape)} does not hold the elements of ${showShape(shape)}`)
-    }
-    return new Tensor(this.node, this.index, shape, this.dtype, this.detached)
-  }
-
-  /** The same values, through which no gradient flows. */
-  detach(): Tensor {
-    return new Tensor(this.node, this.index, this.shape, this.dtype, true)
-  }
-}
-
-/** A text that is equal for tensors that hold the same value. */
-export const valueKey = (tensor: Tensor): string => `${tensor.node.id}.${tensor.index}`
 
 /** What a traced function did: nodes in the order of the calls, and the last value given to each variable. */
 export class Graph {
@@ -173,3 +127,11 @@ export function applyOne<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Ten
   if (!result) throw new Error(`${op.name} has no output`)
   return result
 }
+
+/** What a graph has recorded, with what is to be delivered of it. */
+export const traceOf = (graph: Graph, outputs: ReadonlyMap<string, Tensor>): Trace => ({
+  nodes: graph.nodes,
+  inputs: graph.inputs,
+  outputs,
+  assigned: graph.assigned,
+})

@@ -1,6 +1,7 @@
-import { type Node, valueKey } from './graph.js'
-import type { AdapterTraits, Candidate, Dispatch, Operand } from './op.js'
-import { results, type Trace } from './passes/rewrite.js'
+import type { AdapterTraits } from './adapter.js'
+import { labelOf, results, type Trace, valueKey } from './ir.js'
+import type { Dispatch, Operand } from './kernel.js'
+import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import type { KernelInfo } from './profile.js'
 import { byteLength, type Spec } from './shape.js'
 import type { Variable } from './store.js'
@@ -52,15 +53,8 @@ export interface Listing {
   readonly assigned: ReadonlyMap<Variable, string>
 }
 
-/** Chooses one of an operator's candidates. */
-export type Choose = (node: Node, candidates: readonly Candidate[]) => Candidate | undefined
-
-/** The kernels that can compute a node, best first for this adapter; none for leaves. */
-export const candidatesOf = ({ op, inputs, outputs, attrs }: Node, adapter: AdapterTraits): readonly Candidate[] =>
-  op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
-
-/** The listing of a trace: each node becomes the dispatches of the candidate that `choose` takes. */
-export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Listing {
+/** The commands of a trace: each node becomes the dispatches of the candidate that `select` takes. */
+export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel): Listing {
   const commands: Command[] = []
   const values = new Map<string, Value>()
   const takeovers: Takeover[] = []
@@ -79,7 +73,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
     }
     const { op } = node
     if (!op) continue
-    const candidate = choose(node, candidatesOf(node, adapter))
+    const candidate = select(node, candidatesOf(node, adapter))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
     for (const [i, spec] of (candidate.temporaries ?? []).entries())
       define(`${node.id}.t${i}`, spec, `${label} temporary`)
@@ -121,11 +115,6 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
     outputs: keys(trace.outputs),
     assigned: keys(trace.assigned),
   }
-}
-
-/** Layer and operator of a node, for messages. */
-export const labelOf = (node: Node): string => {
-  return node.op && node.scope ? `${node.scope}: ${node.name}` : node.name
 }
 
 /** `4x33x33x64`, with the element type where that is not f32. */

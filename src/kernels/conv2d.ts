@@ -1,6 +1,7 @@
 import type { Expr } from '../engine/expr.js'
-import { applyOne, type Tensor } from '../engine/graph.js'
-import { defineOp, type KernelContext } from '../engine/op.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import type { KernelContext } from '../engine/kernel.js'
 import { type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { type ConvGeometry, convCandidates, type Epilogue, weightGradCandidates } from './conv2d-kernels.js'
 

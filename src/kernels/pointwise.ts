@@ -1,20 +1,16 @@
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
-import { apply, type Tensor } from '../engine/graph.js'
+import { apply } from '../engine/graph.js'
+import { type BatchPart, defineOp, type Op, type Part, type Tensor, type VjpContext } from '../engine/ir.js'
 import {
-  type BatchPart,
   type Candidate,
   ceilDiv,
   type Dispatch,
-  defineOp,
   flatGrid,
   input,
   type KernelContext,
-  type Op,
   output,
-  type Part,
-  type VjpContext,
-} from '../engine/op.js'
+} from '../engine/kernel.js'
 import type { Cast } from '../engine/passes/autocast.js'
 import { withExtensions } from '../engine/shader.js'
 import {

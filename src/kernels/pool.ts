@@ -1,5 +1,6 @@
-import { applyOne, type Tensor } from '../engine/graph.js'
-import { ceilDiv, type Dispatch, defineOp, flatGrid, input, output } from '../engine/op.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import { ceilDiv, type Dispatch, flatGrid, input, output } from '../engine/kernel.js'
 import { type DType, type Spec, spec } from '../engine/shape.js'
 import { scale } from './pointwise.js'
 import { sumTo } from './reduce.js'

@@ -1,17 +1,17 @@
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
-import { apply, applyOne, type Tensor } from '../engine/graph.js'
+import { apply, applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
 import {
   type Candidate,
   ceilDiv,
   type Dispatch,
-  defineOp,
   flatGrid,
   input,
   type KernelContext,
   output,
   temporary,
-} from '../engine/op.js'
+} from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { broadcastTo } from './pointwise.js'

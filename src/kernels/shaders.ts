@@ -1,4 +1,4 @@
-import { ceilDiv } from '../engine/op.js'
+import { ceilDiv } from '../engine/kernel.js'
 import { type Specialization, specialize } from '../engine/shader.js'
 import type { Spec } from '../engine/shape.js'
 import { valueText } from '../engine/value-text.js'

@@ -1,5 +1,6 @@
-import { apply, applyOne, type Tensor } from '../engine/graph.js'
-import { type Candidate, ceilDiv, defineOp, flatGrid, floatBits, input, output } from '../engine/op.js'
+import { apply, applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import { type Candidate, ceilDiv, flatGrid, floatBits, input, output } from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { mul, sub } from './pointwise.js'
 import { sumTo } from './reduce.js'

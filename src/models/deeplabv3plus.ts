@@ -1,4 +1,5 @@
-import { scoped, type Tensor } from '../engine/graph.js'
+import { scoped } from '../engine/graph.js'
+import type { Tensor } from '../engine/ir.js'
 import type { Store, Variable } from '../engine/store.js'
 import { concat } from '../kernels/movement.js'
 import { broadcastTo, mul } from '../kernels/pointwise.js'

@@ -2,8 +2,9 @@
 // decides which values are.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { assign, read, type Tensor } from '#dist/engine/graph.js'
-import type { Choose } from '#dist/engine/lower.js'
+import { assign, read } from '#dist/engine/graph.js'
+import type { Tensor } from '#dist/engine/ir.js'
+import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
@@ -58,11 +59,11 @@ for (const row of rows) {
     let kernels = 1
     // Without fusion, so that each operator stores its own result.
     for (let k = 0; k < kernels; k++) {
-      const choose: Choose = (_, candidates) => {
+      const selectKernel: SelectKernel = (_, candidates) => {
         kernels = Math.max(kernels, candidates.length)
         return candidates[Math.min(k, candidates.length - 1)]
       }
-      const results = await runCase(device, prepared, { choose, optimize: false })
+      const results = await runCase(device, prepared, { selectKernel, optimize: false })
       compareOutputs(prepared, results, `kernel ${k}`)
       compareGradients(prepared, results)
     }

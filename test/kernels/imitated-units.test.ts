@@ -2,9 +2,10 @@
 // units' own instructions replaced by loops over the same tiles in workgroup memory.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Choose, candidatesOf } from '#dist/engine/lower.js'
+import type { MatrixShape } from '#dist/engine/adapter.js'
+import type { Candidate } from '#dist/engine/kernel.js'
+import { candidatesOf, type SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
-import type { Candidate, MatrixShape } from '#dist/engine/op.js'
 import { cases } from '../../cases/index.js'
 import { compareGradients, compareOutputs, prepare, runCase } from '../support/check.js'
 import { skipUnless } from '../support/skip.js'
@@ -109,7 +110,7 @@ for (const { shape, lanes, all } of adapters) {
     for (const each of prepared) {
       let kernels = 1
       for (let k = 0; k < kernels; k++) {
-        const choose: Choose = (node, own) => {
+        const selectKernel: SelectKernel = (node, own) => {
           if (!/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
           const candidates = candidatesOf(node, traits).filter(({ name }) => name.startsWith('matrix '))
           const chosen = candidates[Math.min(k, candidates.length - 1)]
@@ -118,7 +119,7 @@ for (const { shape, lanes, all } of adapters) {
           tried.add(`${node.name}, ${chosen.name}, ${chosen.dispatches.length}`)
           return imitation(chosen)
         }
-        const results = await runCase(device, each, { choose })
+        const results = await runCase(device, each, { selectKernel })
         compareOutputs(each, results, `kernel ${k}`)
         if (k === 0) compareGradients(each, results)
       }

@@ -1,7 +1,6 @@
-import { type Node, Tensor, valueKey } from '../graph.js'
-import type { Op } from '../op.js'
+import { type Node, type Op, results, Tensor, type Trace, valueKey } from '../ir.js'
 import { type DType, elements, isFloat, type Spec } from '../shape.js'
-import { relink, results, type Trace } from './rewrite.js'
+import { relink } from './rewrite.js'
 
 /** The call that stores a value as another type. */
 export type Cast = (

@@ -1,25 +1,6 @@
-import { type Graph, type Node, Tensor, valueKey } from '../graph.js'
+import { type Node, results, Tensor, type Trace, valueKey } from '../ir.js'
 import { showSpec } from '../shape.js'
-import type { Variable } from '../store.js'
 import { identityOf, valueText } from '../value-text.js'
-
-/** A traced program: nodes in an order of execution, and the values that outlive it. */
-export interface Trace {
-  readonly nodes: readonly Node[]
-  readonly inputs: ReadonlyMap<string, Tensor>
-  readonly outputs: ReadonlyMap<string, Tensor>
-  readonly assigned: ReadonlyMap<Variable, Tensor>
-}
-
-export const traceOf = (graph: Graph, outputs: ReadonlyMap<string, Tensor>): Trace => ({
-  nodes: graph.nodes,
-  inputs: graph.inputs,
-  outputs,
-  assigned: graph.assigned,
-})
-
-/** The values that a trace must deliver. */
-export const results = (trace: Trace): Tensor[] => [...trace.outputs.values(), ...trace.assigned.values()]
 
 /** Where a pass says a value is now: a handle on it, whose shape the uses of the old value keep. */
 export type Moved = ReadonlyMap<string, Tensor>

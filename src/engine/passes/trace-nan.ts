@@ -1,9 +1,6 @@
-import { type Node, Tensor, valueKey } from '../graph.js'
-import { labelOf } from '../lower.js'
-import type { Op } from '../op.js'
+import { labelOf, type Node, type Op, Tensor, type Trace, valueKey } from '../ir.js'
 import { elements, isFloat, type Shape, spec } from '../shape.js'
 import type { Store } from '../store.js'
-import type { Trace } from './rewrite.js'
 
 /** A value of a program and how many of its elements are NaN or infinite. */
 export interface CountedValue {

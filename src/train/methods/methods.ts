@@ -1,4 +1,5 @@
-import { read, scoped, type Tensor } from '../../engine/graph.js'
+import { read, scoped } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import type { Variable } from '../../engine/store.js'
 import { cutmix, normalizeImage } from '../../kernels/augment.js'
 import { concat, slice } from '../../kernels/movement.js'

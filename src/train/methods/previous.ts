@@ -1,5 +1,6 @@
 import type { Device } from '../../engine/device.js'
-import { assign, read, type Tensor } from '../../engine/graph.js'
+import { assign, read } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { type CompileOptions, compile, type Program } from '../../engine/program.js'
 import { spec } from '../../engine/shape.js'
 import type { Store, Variable } from '../../engine/store.js'

@@ -131,7 +131,7 @@ async function trainLocked(
       if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
     },
   })
-  kernels.fix()
+  kernels.freeze()
   const evaluator = new Evaluator(device, model, {
     mode: config.eval_mode,
     window: config.crop_size,

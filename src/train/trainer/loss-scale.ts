@@ -1,5 +1,6 @@
 import * as e from '../../engine/expr.js'
-import { assign, read, type Tensor } from '../../engine/graph.js'
+import { assign, read } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { spec } from '../../engine/shape.js'
 import type { Store, Variable } from '../../engine/store.js'
 import { nonFiniteCounts } from '../../kernels/finite.js'

@@ -1,5 +1,6 @@
 import { input, sqrt } from '../../engine/expr.js'
-import { assign, read, scoped, type Tensor } from '../../engine/graph.js'
+import { assign, read, scoped } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { Store, type Variable } from '../../engine/store.js'
 import { grad } from '../../kernels/autograd.js'
 import { add, mul, pointwise } from '../../kernels/pointwise.js'

@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import type { Tensor } from '#dist/engine/graph.js'
+import type { Tensor } from '#dist/engine/ir.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import * as kernels from '#dist/kernels/pointwise.js'
