@@ -41,11 +41,12 @@ export {
   relu,
   scale,
   sub,
+  sum,
+  sumTo,
   toU32,
   where,
 } from './kernels/pointwise.js'
 export { globalAveragePool, maxPool2d } from './kernels/pool.js'
-export { sum, sumTo } from './kernels/reduce.js'
 export { resizeBilinear } from './kernels/resize.js'
 export { kthSmallest } from './kernels/select.js'
 export { softmax, softmaxMax } from './kernels/softmax.js'
