@@ -13,7 +13,7 @@ import {
   readCheckpoint,
   stateOfFile,
 } from './train/checkpoint/read.js'
-import { loadConfig } from './train/config/config.js'
+import { loadConfig } from './train/config/load.js'
 import { paletteOf } from './train/data/classes.js'
 import { UserError } from './train/error.js'
 import { writeAtomically } from './train/io/files.js'

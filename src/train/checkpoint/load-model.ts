@@ -1,7 +1,7 @@
 import type { Device } from '../../engine/device.js'
 import { Store } from '../../engine/store.js'
 import { createModel, type DeepLabV3Plus, type ModelConfig, modelConfig } from '../../models/deeplabv3plus.js'
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
 import { paletteOf, type Rgb, vocPalette } from '../data/classes.js'
 import { UserError } from '../error.js'
 import { type Checkpoint, checkpointModel, loadWeights, readCheckpoint } from './read.js'

@@ -5,7 +5,7 @@ import type { Device } from '../../engine/device.js'
 import { Store } from '../../engine/store.js'
 import { createModel, modelConfig } from '../../models/deeplabv3plus.js'
 import { loadBackbone } from '../checkpoint/read.js'
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import { createLoader } from '../data/loader.js'
 import { UserError } from '../error.js'
@@ -14,6 +14,7 @@ import { makeFolder, writeAtomically } from '../io/files.js'
 import { Unsaved } from '../io/write-failures.js'
 import { Means } from '../logging/log.js'
 import { Watch } from '../logging/run-logger.js'
+import { methodOf } from '../methods/index.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
 import { createTrainer, type Trainer } from '../trainer/trainer.js'
@@ -94,7 +95,7 @@ async function trainLocked(
   }
   const amp = usesHalf(config.amp, device, print)
 
-  const { seed, method } = config
+  const { seed } = config
   const { labeled, unlabeled, validation } = lists
   const store = new Store(device, 'model')
   const model = createModel(store, modelConfig(config), new Random(seed, 0, PURPOSE.initialization))
@@ -111,7 +112,7 @@ async function trainLocked(
     labeled,
     unlabeled,
     seed,
-    method,
+    layout: methodOf(config.method).layout(config),
     ...workers,
     maxUnreadable: config.max_unreadable,
     onUnreadable: ({ image, reason, replacement }) =>
@@ -127,16 +128,17 @@ async function trainLocked(
     width: config.crop_size,
     keepBefore: options.traceNan === true,
     amp,
+    pretrain: (further) => {
+      if (!resume && config.pretrained) loadBackbone(further, config.pretrained)
+    },
     onProgress: (done, total) => {
       if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
     },
   })
   kernels.fix()
-  const evaluator = new Evaluator(device, model, {
-    mode: config.eval_mode,
-    window: config.crop_size,
-    amp,
-    ignoreIndex: config.ignore_index,
+  const evaluation = { mode: config.eval_mode, window: config.crop_size, amp, ignoreIndex: config.ignore_index }
+  const evaluators = trainer.run.deployed.map(({ name, model }) => {
+    return { name, model, evaluator: new Evaluator(device, model, evaluation) }
   })
   try {
     const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
@@ -164,7 +166,7 @@ async function trainLocked(
     kernels.save(folder)
     const unsaved = new Unsaved(folder, print)
     const resumed = saved && { iteration, logBytes: saved.logBytes }
-    const watch = new Watch({ folder, config, display, unsaved, resumed })
+    const watch = new Watch({ folder, config, metrics: trainer.metrics, display, unsaved, resumed })
     tell = (...all) => watch.event(...all)
     if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
     else watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
@@ -172,7 +174,7 @@ async function trainLocked(
     const files = new RunFiles(folder, saved)
     const parts = {
       trainer,
-      evaluator,
+      evaluators,
       loader,
       validation,
       watch,
@@ -196,7 +198,7 @@ async function trainLocked(
     await loader.close()
     profiler?.destroy()
     trainer.destroy()
-    evaluator.destroy()
+    for (const { evaluator } of evaluators) evaluator.destroy()
     store.destroy()
   }
 }

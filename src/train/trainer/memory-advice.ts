@@ -24,7 +24,9 @@ export function explainFit(error: unknown, { batch, crop, checkpointed }: StepSi
     return new UserError(`${error.message}: use at most ${possible.join(', or at most ')}`)
   }
   if (error instanceof OutOfMemoryError) {
-    const again = checkpointed ? '' : `, or checkpoint: [${stages.join(', ')}] which trades time for memory`
+    const again = checkpointed
+      ? ''
+      : `, or activation_checkpointing: [${stages.join(', ')}] which trades time for memory`
     return new OutOfMemoryError(`${error.message}: use a smaller batch_size or crop_size${again}`)
   }
   return error
