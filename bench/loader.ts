@@ -5,7 +5,7 @@ import { encode } from 'fast-png'
 import sharp from 'sharp'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
 import { type Config, parseConfig } from '#dist/train/config/config.js'
 import type { Sample } from '#dist/train/data/dataset.js'
 import { createLoader, type Loader } from '#dist/train/data/loader.js'
@@ -119,11 +119,10 @@ export async function measureWait(
   { crop, batch }: { crop: number; batch: number },
 ): Promise<WaitMeasurement> {
   const config = settings(crop, batch, Math.max(choice.nclass, nclass))
-  const model = createModel(new Store(device, 'model'), modelConfig({ ...choice, nclass: config.nclass }))
+  const model = createModel(new Store(device, 'model'), chooseModel({ ...choice, nclass: config.nclass }))
   const sizes = { labeled: batch, unlabeled: batch, height: crop, width: crop }
   const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 100, ...sizes })
   const loader = load(samples, config, { cacheBytes: 0 })
-  const { planes, expansion } = model.config
   const random = new Draws(1)
   try {
     trainer.beginEpoch(0, false)
@@ -133,10 +132,7 @@ export async function measureWait(
     let since = performance.now()
     for await (const data of loader.epoch(0)) {
       const ready = performance.now()
-      await trainer.step(data, {
-        drop_c1: drawDropout(random, 2 * batch, planes[0] * expansion),
-        drop_c4: drawDropout(random, 2 * batch, planes[3] * expansion),
-      })
+      await trainer.step(data, { dropout: drawDropout(random, 2 * batch, model) })
       const done = performance.now()
       // The first steps zero fresh buffers and find empty queues.
       if (++steps > 0) {

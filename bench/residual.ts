@@ -157,7 +157,7 @@ export async function openResidual(device: Device, task: ResidualTask): Promise<
     () => {
       const loss = lossOf(task, read(image), read(labels), (name) => read(store.get(name)), statistics)
       const learning = read(rate)
-      updateParameters(loss, parameters, velocities, { backbone: learning, rest: learning })
+      updateParameters(loss, [{ name: 'head', parameters }], velocities, { backbone: learning, rest: learning })
       return { loss }
     },
     { label: 'residual step' },

@@ -1,10 +1,10 @@
 import type { Device } from '#dist/engine/device.js'
 import type { Profile } from '#dist/engine/profile.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
 import type { Batch } from '#dist/train/data/batch.js'
 import { StepProfiler } from '#dist/train/run/step-profiler.js'
-import { createTrainer, type Method, type Trainer } from '#dist/train/trainer/trainer.js'
+import { createTrainer, drawDropout, type Method, type Trainer } from '#dist/train/trainer/trainer.js'
 import { Random } from '../cases/case.js'
 import { type Timing, timingOf } from './timing.js'
 
@@ -52,7 +52,7 @@ export async function stepTrainer(
   { crop, batch }: { crop: number; batch: number },
   amp = false,
 ): Promise<Trainer> {
-  const model = createModel(new Store(device, 'model'), modelConfig(choice))
+  const model = createModel(new Store(device, 'model'), chooseModel(choice))
   const config = {
     method,
     dataset: 'pascal',
@@ -107,12 +107,9 @@ export async function measureStep(
     img_u_s2_mix: images(unlabeled),
     ignore_mask_mix: maps(unlabeled, 1),
   }
-  const { planes, expansion } = model.config
-  const multipliers = (channels: number) =>
-    new Float32Array((batch + unlabeled) * channels).map(() => 2 * random.integer(2))
+  const word = () => random.integer(2) * 2 ** 31
   const draws = {
-    drop_c1: multipliers(planes[0] * expansion),
-    drop_c4: multipliers(planes[3] * expansion),
+    dropout: drawDropout({ word }, batch + unlabeled, model),
     previous: { prev_indices: [0], prev_weights: [1] },
   }
   try {

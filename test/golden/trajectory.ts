@@ -3,12 +3,14 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type DeepLabV3Plus, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
+import type { SegmentationModel } from '#dist/models/segmentation.js'
 import { stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
 import type { Batch } from '#dist/train/data/batch.js'
 import { UserError } from '#dist/train/error.js'
 import { type FileTensor, toFloat32, writeSafetensors } from '#dist/train/io/safetensors.js'
+import { dropoutInput } from '#dist/train/methods/methods.js'
 import {
   createTrainer,
   type Method,
@@ -71,7 +73,7 @@ function newBests(config: TrajectoryConfig, expected: Expected | undefined): boo
 }
 
 export interface Trajectory {
-  readonly model: DeepLabV3Plus
+  readonly model: SegmentationModel
   readonly trainer: Trainer
   readonly rows: StepResult[]
   readonly checks: { readonly iteration: number; readonly results: CaseResult[] }[]
@@ -141,7 +143,7 @@ export async function runTrajectory(
 
   const nclass = config.nclass ?? config.model?.nclass
   if (nclass === undefined) throw new UserError(`${folder}/config.json gives no nclass`)
-  const model = createModel(new Store(device, 'model'), modelConfig({ ...config, nclass }))
+  const model = createModel(new Store(device, 'model'), chooseModel({ ...config, nclass }))
   loadWeights(model, new TensorFile(join(folder, 'init.safetensors')).tensors, join(folder, 'init.safetensors'))
 
   const first = new TensorFile(join(folder, steps[0] ?? ''))
@@ -166,10 +168,11 @@ export async function runTrajectory(
       prev_indices: Array.from(floatsOrNone(file, 'prev_indices')),
       prev_weights: Array.from(floatsOrNone(file, 'prev_weights')),
     }
-    const drops = { drop_c1: floatsOrNone(file, 'drop_c1'), drop_c4: floatsOrNone(file, 'drop_c4') }
+    const inputs = model.dropoutLevels.map(dropoutInput)
+    const dropout = Object.fromEntries(inputs.map((input) => [input, floatsOrNone(file, input)]))
     const batch = batchOf(file)
     const started = performance.now()
-    const row = await trainer.step(batch, { ...drops, previous })
+    const row = await trainer.step(batch, { dropout, previous })
     times.push(performance.now() - started)
     rows.push(row)
     const wanted = expected?.iterations[iteration]

@@ -1,5 +1,6 @@
 import type { Store } from '../../engine/store.js'
-import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import { defaultArchitecture, type ModelSpec } from '../../models/index.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
 import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../../models/weights.js'
 import { DamagedFileError, UserError } from '../error.js'
 import type { WriteOptions } from '../io/files.js'
@@ -42,23 +43,27 @@ export interface PreparedFile {
   write(path: string, options?: WriteOptions): void
 }
 
+/** What a file says of its model. One that names no architecture is of the default one. */
+export const metadataOf = ({ architecture, config }: ModelSpec): CheckpointInfo =>
+  architecture === defaultArchitecture.name ? { model: config } : { architecture, model: config }
+
 /**
  * Reads weights and running statistics from the device, for a file with their PyTorch names and the model's widths.
  * @param velocities also written, for a training to go on from
  */
 export async function prepareCheckpoint(
-  model: DeepLabV3Plus,
+  model: SegmentationModel,
   info: CheckpointInfo,
   velocities?: Store,
 ): Promise<PreparedFile> {
   const momenta = velocities ? await tensorsOf(velocities, momentumPrefix) : []
   const tensors = [...(await stateDict(model)), ...momenta]
-  const metadata = encode({ ...info, model: model.config })
+  const metadata = encode({ ...info, ...metadataOf(model) })
   return { write: (path, options) => writeSafetensors(path, tensors, metadata, options) }
 }
 
 /** Gives a model the weights of a file of either format. Throws a UserError where they do not fit. */
-export const loadCheckpoint = (path: string, model: DeepLabV3Plus): void =>
+export const loadCheckpoint = (path: string, model: SegmentationModel): void =>
   loadWeights(model, readCheckpoint(path).tensors, path)
 
 /** What `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
@@ -71,7 +76,7 @@ export function infoOf({ metadata }: Checkpoint, path: string): CheckpointInfo {
 }
 
 /** Gives a model and its momenta the values of a checkpoint. Throws a UserError where they do not fit. */
-export function loadTraining(checkpoint: Checkpoint, model: DeepLabV3Plus, velocities: Store, path: string): void {
+export function loadTraining(checkpoint: Checkpoint, model: SegmentationModel, velocities: Store, path: string): void {
   loadWeights(model, checkpoint.tensors, path)
   fill(velocities, checkpoint.momenta, path)
 }

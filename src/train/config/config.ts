@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
 import { z } from 'zod'
-import { stages } from '../../models/stages.js'
+import { architectures, backbones, chooseModel, modelKeys, stages } from '../../models/index.js'
 import { knownClasses, parseColor, type Rgb } from '../data/classes.js'
 import { UserError } from '../error.js'
 import { parseYaml } from './yaml.js'
@@ -30,20 +30,6 @@ const prev = z.strictObject({
   conf_thresh: fraction.default(0.9),
   /** No model is kept before this epoch. */
   base_only_epoch: z.int().min(0).default(0),
-})
-
-/** Widths and depths, in place of those of the backbone's name. */
-const model = z.strictObject({
-  stem: z.tuple([count, count, count]).optional(),
-  planes: z.tuple([count, count, count, count]).optional(),
-  blocks: z.tuple([count, count, count, count]).optional(),
-  expansion: count.optional(),
-  replace_stride_with_dilation: z.tuple([z.boolean(), z.boolean(), z.boolean()]).optional(),
-  dilations: z.tuple([count, count, count]).optional(),
-  reduce_channels: count.optional(),
-  aspp_channels: count.optional(),
-  fuse_channels: count.optional(),
-  nclass: count.optional(),
 })
 
 const byte = z.int().min(0).max(255)
@@ -97,9 +83,11 @@ const schema = z.strictObject({
   /** Stages whose activations are computed again in the backward pass: less memory, more time, the same results. */
   checkpoint: z.array(z.enum(stages)).default([]),
   prev: prev.prefault({}),
-  /** The reference configurations say `deeplabv3plus` here, the only model there is. */
-  model: z.preprocess((value) => (value === 'deeplabv3plus' ? {} : value), model).prefault({}),
-  backbone: z.enum(['resnet50', 'resnet101']).default('resnet50'),
+  /** Widths and depths, in place of those of the backbone. The reference configurations name the architecture here. */
+  model: z
+    .preprocess((value) => (typeof value === 'string' && architectures.has(value) ? {} : value), modelKeys)
+    .prefault({}),
+  backbone: z.enum(backbones).default('resnet50'),
   replace_stride_with_dilation: z.tuple([z.boolean(), z.boolean(), z.boolean()]).default([false, false, true]),
   dilations: z.tuple([count, count, count]).default([6, 12, 18]),
   pretrained: z.string().min(1).optional(),
@@ -308,6 +296,11 @@ function checkTogether({ classes, multi_grid, ...config }: Parsed, origin: strin
   }
   if (config.model.nclass !== undefined && config.model.nclass !== nclass) {
     throw fail(`'model.nclass' is ${config.model.nclass}, but 'nclass' is ${nclass}: leave one of them out`)
+  }
+  try {
+    chooseModel({ ...config, nclass })
+  } catch (error) {
+    throw fail(error instanceof Error ? error.message : String(error))
   }
   if (palette) checkPalette(palette, nclass, fail)
   if (labelMap) checkLabelMap(labelMap, nclass, ignore, fail)

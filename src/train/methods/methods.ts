@@ -3,13 +3,20 @@ import type { Variable } from '../../engine/store.js'
 import { cutmix, normalizeImage } from '../../kernels/augment.js'
 import { concat, slice } from '../../kernels/movement.js'
 import { add, div, mul, scale } from '../../kernels/pointwise.js'
-import { type DeepLabV3Plus, upsample, withPerturbed } from '../../models/deeplabv3plus.js'
+import {
+  type DropoutLevel,
+  logits,
+  lowLogits,
+  type SegmentationModel,
+  upsample,
+  withPerturbed,
+} from '../../models/segmentation.js'
 import type { BatchField } from '../data/batch.js'
 import { type Criterion, guidance, pseudoLabels, supervisedLoss, type Trust, weighted } from './losses.js'
 
 /** What a method's losses are computed with. */
 export interface Setting {
-  readonly model: DeepLabV3Plus
+  readonly model: SegmentationModel
   readonly criterion: Criterion
   readonly ignoreIndex: number
   /** Confidence that the model's own pseudo-labels need. */
@@ -35,8 +42,8 @@ const evaluation = { training: false }
 
 /** The labeled loss alone. */
 export function supervised(setting: Setting, inputs: Tensors): Losses {
-  const logits = setting.model.logits(normalizeImage(get(inputs, 'img_x')), training)
-  const loss = labeledLoss(setting, logits, inputs)
+  const scores = logits(setting.model, normalizeImage(get(inputs, 'img_x')), training)
+  const loss = labeledLoss(setting, scores, inputs)
   return { total_loss: loss, loss_x: loss }
 }
 
@@ -49,12 +56,12 @@ export function semiSupervised(setting: Setting, inputs: Tensors, previous?: Pre
   const image = (name: BatchField): Tensor => normalizeImage(get(inputs, name))
 
   // Before the training-mode passes, which change the running statistics.
-  const mixed = scoped('guide', () => pseudoLabels(model.lowLogits(image('img_u_w_mix'), evaluation), size))
+  const mixed = scoped('guide', () => pseudoLabels(lowLogits(model, image('img_u_w_mix'), evaluation), size))
 
-  const dropout = { c1: get(inputs, 'drop_c1'), c4: get(inputs, 'drop_c4') }
+  const dropout = model.dropoutLevels.map((level) => get(inputs, dropoutInput(level)))
   const weak = model.features(concat([image('img_x'), image('img_u_w')], 0), training)
   // Labeled, unlabeled, perturbed labeled, perturbed unlabeled: batch norm sees them all, no loss needs the third.
-  const low = model.decode(withPerturbed(weak, dropout), training)
+  const low = model.decode(withPerturbed(model, weak, dropout), training)
   const logitsX = upsample(slice(low, 0, 0, labeled), size)
   const weakLabels = scoped('guide', () => pseudoLabels(slice(low, 0, labeled, unlabeled), size))
   const perturbed = upsample(slice(low, 0, 2 * labeled + unlabeled, unlabeled), size)
@@ -62,7 +69,7 @@ export function semiSupervised(setting: Setting, inputs: Tensors, previous?: Pre
   const boxes = [get(inputs, 'cutmix_box1'), get(inputs, 'cutmix_box2')] as const
   const view1 = cutmix(image('img_u_s1'), image('img_u_s1_mix'), boxes[0])
   const view2 = cutmix(image('img_u_s2'), image('img_u_s2_mix'), boxes[1])
-  const strong = model.lowLogits(concat([view1, view2], 0), training)
+  const strong = lowLogits(model, concat([view1, view2], 0), training)
 
   const students = {
     strong: [0, 1].map((view) => upsample(slice(strong, 0, view * unlabeled, unlabeled), size)) as [Tensor, Tensor],
@@ -95,6 +102,9 @@ export function semiSupervised(setting: Setting, inputs: Tensors, previous?: Pre
 
 const labeledLoss = ({ criterion, ignoreIndex }: Setting, logits: Tensor, inputs: Tensors): Tensor =>
   scoped('labeled', () => supervisedLoss(logits, get(inputs, 'mask_x'), criterion, ignoreIndex))
+
+/** Name of the step's input with the multipliers of a dropout level. */
+export const dropoutInput = ({ name }: DropoutLevel): string => `drop_${name}`
 
 /** An input of the step. Throws where it is not declared. */
 export function get(inputs: Tensors, name: string): Tensor {

@@ -6,7 +6,7 @@ import type { Store, Variable } from '../../engine/store.js'
 import { normalizeImage } from '../../kernels/augment.js'
 import { concat } from '../../kernels/movement.js'
 import { add, fill, mul, where } from '../../kernels/pointwise.js'
-import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import { lowLogits, type SegmentationModel } from '../../models/segmentation.js'
 
 /** The previous models: snapshots of the weights, the oldest first; the oldest leaves when there are too many. */
 export class PreviousModels {
@@ -93,7 +93,7 @@ const names = ['img_u_w', 'img_u_w_mix', 'weight', 'accumulate'] as const
 export class Ensemble {
   private constructor(
     private readonly program: Program,
-    private readonly model: DeepLabV3Plus,
+    private readonly model: SegmentationModel,
   ) {}
 
   /**
@@ -102,7 +102,7 @@ export class Ensemble {
    */
   static async compile(
     device: Device,
-    model: DeepLabV3Plus,
+    model: SegmentationModel,
     images: readonly [number, number, number, number],
     sum: Variable,
     options: Pick<CompileOptions, 'arena' | 'onProgress' | 'autocast'> = {},
@@ -115,7 +115,7 @@ export class Ensemble {
     } satisfies Record<(typeof names)[number], unknown>
     const body = (t: Record<(typeof names)[number], Tensor>): Record<string, Tensor> => {
       const x = concat([normalizeImage(t.img_u_w), normalizeImage(t.img_u_w_mix)], 0)
-      const logits = mul(model.lowLogits(x, { training: false }), t.weight)
+      const logits = mul(lowLogits(model, x, { training: false }), t.weight)
       assign(sum, add(where(t.accumulate, read(sum), fill([], 0)), logits))
       return {}
     }

@@ -4,8 +4,8 @@ import { type Device, megabytes } from '../../engine/device.js'
 import { type DryBuffer, type DryUse, dryDevice } from '../../engine/dry-device.js'
 import { showSized, valuesBySize } from '../../engine/memory-report.js'
 import { Store } from '../../engine/store.js'
-import { createModel, modelConfig } from '../../models/deeplabv3plus.js'
-import { stages } from '../../models/stages.js'
+import { chooseModel, createModel } from '../../models/index.js'
+import { parametersOf } from '../../models/segmentation.js'
 import type { Config } from '../config/config.js'
 import { evaluationSamples } from '../data/dataset.js'
 import type { Picture } from '../data/pixels.js'
@@ -46,6 +46,7 @@ export async function forecast(real: Device, { config: given, tune, traceNan = f
   const image = await largestImage(lists, config)
   useTuning(real, new Tuning(tune === false ? [] : new TuningCache(real.adapter, print).read()))
   const step = await planRun(real, config, image, traceNan)
+  const stages = Object.keys(step.trainer.model.stages)
   for (const line of describe(step, config, image)) print(line)
   const { maxStorageBufferBindingSize: binding, maxBufferSize } = real.gpu.limits
   const largest = Math.max(0, ...[...step.use.buffers].map(({ bytes }) => bytes))
@@ -65,7 +66,7 @@ export async function forecast(real: Device, { config: given, tune, traceNan = f
     `memory: ${megabytes(step.use.peak)} of ${megabytes(free)} that this machine has free, without what Node and the ` +
       `driver take: ${fits ? 'fits' : 'does not fit'}`,
   )
-  if (!fits) print(`remedy: ${await remedy(real, config, image, traceNan, free)}`)
+  if (!fits) print(`remedy: ${await remedy(real, config, image, traceNan, free, stages)}`)
   return fits
 }
 
@@ -89,7 +90,7 @@ interface PlannedRun {
 async function planRun(real: Device, config: Config, image: Picture, keepBefore: boolean): Promise<PlannedRun> {
   const { device, use } = dryDevice(real)
   const store = new Store(device, 'model')
-  const model = createModel(store, modelConfig(config), new Random(config.seed, 0, PURPOSE.initialization))
+  const model = createModel(store, chooseModel(config), new Random(config.seed, 0, PURPOSE.initialization))
   const sizes = { labeled: config.batch_size, unlabeled: config.batch_size }
   const crop = { height: config.crop_size, width: config.crop_size }
   const amp = config.amp === true
@@ -112,7 +113,7 @@ function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width
     if (count > 0) rows.push(`  ${megabytes(bytes).padStart(11)}  ${what}`)
     return bytes
   }
-  const parameters = new Set(trainer.model.parameters.map(({ name }) => `model/${name}`))
+  const parameters = new Set(parametersOf(trainer.model).map(({ name }) => `model/${name}`))
   const { planned, live, unshared, dispatches } = trainer.memory
   const before = (label: string) => / before the step\//.test(label)
   const listed = [
@@ -164,6 +165,7 @@ async function remedy(
   image: Picture,
   keepBefore: boolean,
   free: number,
+  stages: readonly string[],
 ): Promise<string> {
   const peakOf = async (changes: Partial<Config>) => {
     return (await planRun(real, { ...config, ...changes }, image, keepBefore)).use.peak

@@ -144,14 +144,10 @@ async function profiled(run: Run, began: number, step: () => Promise<StepResult>
 
 /** The random choices of the next step, which depend on seed and iteration alone. */
 function drawsFor(config: Config, trainer: Trainer): Draws {
-  const { planes, expansion } = trainer.model.config
   const { labeled, unlabeled } = trainer.options
   const random = new Random(config.seed, trainer.iteration, PURPOSE.dropout)
   const images = labeled + unlabeled
-  const draws = {
-    drop_c1: drawDropout(random, images, planes[0] * expansion),
-    drop_c4: drawDropout(random, images, planes[3] * expansion),
-  }
+  const draws = { dropout: drawDropout(random, images, trainer.model) }
   if (trainer.previous.length === 0) return draws
   const choice = new Random(config.seed, trainer.iteration, PURPOSE.previousModels)
   return { ...draws, previous: drawPrevious(choice, trainer.previous.length, config.prev) }

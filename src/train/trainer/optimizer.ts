@@ -5,6 +5,7 @@ import { grad } from '../../kernels/autograd.js'
 import { add, mul, pointwise } from '../../kernels/pointwise.js'
 import { sum } from '../../kernels/reduce.js'
 import { sgd } from '../../kernels/update.js'
+import type { ParameterGroup } from '../../models/segmentation.js'
 import type { LossScale } from './loss-scale.js'
 
 export const momentum = 0.9
@@ -39,11 +40,13 @@ export interface Scaled {
  */
 export function updateParameters(
   loss: Tensor,
-  parameters: readonly Variable[],
+  groups: readonly ParameterGroup[],
   velocities: Store,
   rates: LearningRates,
   lossScale?: LossScale,
 ): { gradients: Tensor[]; scaled: Scaled | undefined } {
+  const parameters = groups.flatMap((group) => group.parameters)
+  const inBackbone = new Set(groups.flatMap((group) => (group.name === 'backbone' ? group.parameters : [])))
   const scale = lossScale?.scale()
   const gradients = grad(loss, parameters.map(read), scale)
   const scaled = lossScale && scale && { scale, ...lossScale.update(gradients) }
@@ -53,7 +56,7 @@ export function updateParameters(
       const gradient = gradients[i]
       if (!gradient) continue
       const velocity = velocities.get(parameter.name)
-      const learningRate = parameter.name.startsWith('backbone.') ? rates.backbone : rates.rest
+      const learningRate = inBackbone.has(parameter) ? rates.backbone : rates.rest
       const state = { parameter: read(parameter), velocity: read(velocity), gradient, learningRate, scaling }
       const updated = sgd(state, { momentum, weightDecay })
       assign(parameter, updated.parameter)

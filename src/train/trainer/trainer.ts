@@ -7,11 +7,10 @@ import { type Spec, spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import { countNonFinite, nonFiniteCounts } from '../../kernels/finite.js'
 import { castCall, div } from '../../kernels/pointwise.js'
-import { type DeepLabV3Plus, quarter } from '../../models/deeplabv3plus.js'
-import { type Stage, stageOf } from '../../models/stages.js'
+import { countBatches, parametersOf, type SegmentationModel, stageOf } from '../../models/segmentation.js'
 import type { Batch, BatchField } from '../data/batch.js'
 import type { Criterion } from '../methods/losses.js'
-import { get, semiSupervised, supervised, type Tensors } from '../methods/methods.js'
+import { dropoutInput, get, semiSupervised, supervised, type Tensors } from '../methods/methods.js'
 import { Ensemble, type PreviousDraws, PreviousModels, type PreviousSettings } from '../methods/previous.js'
 import { LossScale } from './loss-scale.js'
 import { lambdaAt, learningRateAt } from './lr-schedule.js'
@@ -34,7 +33,7 @@ export interface TrainerConfig {
   /** Label of the labeled pixels that do not count. */
   readonly ignore_index: number
   /** Stages whose activations are computed again in the backward pass instead of being kept. The results stay the same. */
-  readonly checkpoint?: readonly Stage[]
+  readonly checkpoint?: readonly string[]
 }
 
 export interface TrainerOptions {
@@ -60,9 +59,8 @@ export interface TrainerOptions {
 
 /** The random choices of one step. */
 export interface Draws {
-  /** Multipliers (0 or 2) of the channels of c1 and c4 for labeled and unlabeled images: [labeled + unlabeled, C]. */
-  readonly drop_c1: Float32Array
-  readonly drop_c4: Float32Array
+  /** Multipliers (0 or 2) of the channels of each dropout level for labeled and unlabeled images, by `dropoutInput`. */
+  readonly dropout: Readonly<Record<string, Float32Array>>
   /** Previous models, where there are any. */
   readonly previous?: PreviousDraws
 }
@@ -131,7 +129,7 @@ export class Trainer {
   private readonly before: Before | undefined
 
   private constructor(
-    readonly model: DeepLabV3Plus,
+    readonly model: SegmentationModel,
     readonly config: TrainerConfig,
     readonly options: TrainerOptions,
     /** Momentum of the parameters, under their names. */
@@ -155,14 +153,14 @@ export class Trainer {
   /** See `createTrainer`. */
   static async create(
     device: Device,
-    model: DeepLabV3Plus,
+    model: SegmentationModel,
     config: TrainerConfig,
     options: TrainerOptions,
   ): Promise<Trainer> {
     const { labeled, unlabeled, height, width, gradNorm, amp, onProgress } = options
-    const velocities = createVelocities(model.parameters)
+    const velocities = createVelocities(parametersOf(model))
     const workspace = new Store(device, 'workspace')
-    const guideShape = [2 * unlabeled, quarter(height), quarter(width), model.config.nclass]
+    const guideShape = [2 * unlabeled, model.logitSize(height), model.logitSize(width), model.config.nclass]
     const previousLogits =
       config.method === 'prevmatch' ? workspace.declare('previous logits', spec(guideShape)) : undefined
     const { criterion, ignore_index: ignoreIndex, conf_thresh: threshold, prev, dataset } = config
@@ -175,7 +173,7 @@ export class Trainer {
         config.method === 'supervised' ? supervised(setting, inputs) : semiSupervised(setting, inputs, guide)
       const rates = { backbone: get(inputs, 'lr_backbone'), rest: get(inputs, 'lr_rest') }
       const { total_loss: loss } = losses
-      const { gradients, scaled } = updateParameters(loss, model.parameters, velocities, rates, lossScale)
+      const { gradients, scaled } = updateParameters(loss, model.groups, velocities, rates, lossScale)
       const scaling = scaled ? { loss_scale: scaled.scale, skipped_steps: scaled.skippedSteps } : {}
       const all = { ...losses, ...scaling, non_finite: nonFiniteCounts(model.store.all().map(read)) }
       if (!gradNorm) return all
@@ -183,7 +181,7 @@ export class Trainer {
       return { ...all, grad_norm: scaled ? div(norm, scaled.scale) : norm }
     }
     const specs = inputSpecs(model, config, options)
-    const checkpoint = stageOf(config.checkpoint ?? [])
+    const checkpoint = stageOf(model, config.checkpoint ?? [])
     const arena = new Arena(device, 'training buffer')
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
@@ -198,7 +196,7 @@ export class Trainer {
     } catch (error) {
       arena.destroy()
       const checkpointed = (config.checkpoint ?? []).length > 0
-      throw explainFit(error, { batch: labeled, crop: Math.max(height, width), checkpointed })
+      throw explainFit(error, model, { batch: labeled, crop: Math.max(height, width), checkpointed })
     }
   }
 
@@ -251,8 +249,7 @@ export class Trainer {
     }
     const inputs = {
       ...batch,
-      drop_c1: draws.drop_c1,
-      drop_c4: draws.drop_c4,
+      ...draws.dropout,
       lr_backbone: Float32Array.of(backbone),
       lr_rest: Float32Array.of(rest),
       lambda: Float32Array.of(lambda),
@@ -270,7 +267,7 @@ export class Trainer {
     const named = names.map((name, i) => [name, values[i]?.[0]] as const)
     const given = guided ? named : named.filter(([name]) => !name.endsWith('_prev'))
     this.iteration++
-    this.model.countBatches(method === 'supervised' ? 1 : 2)
+    countBatches(this.model, method === 'supervised' ? 1 : 2)
     const losses = Object.fromEntries(given) as Pick<StepResult, LossName>
     return { ...losses, lr_used: [backbone, rest], lambda, nonFinite }
   }
@@ -327,14 +324,21 @@ export class Trainer {
  */
 export const createTrainer = (
   device: Device,
-  model: DeepLabV3Plus,
+  model: SegmentationModel,
   config: TrainerConfig,
   options: TrainerOptions,
 ): Promise<Trainer> => Trainer.create(device, model, config, options)
 
-/** Draws the multipliers of channel dropout with probability 1/2: [samples, channels], each 0 or 2. */
-export const drawDropout = (random: { word(): number }, samples: number, channels: number): Float32Array =>
-  Float32Array.from({ length: samples * channels }, () => (random.word() < 2 ** 31 ? 2 : 0))
+/** Draws the multipliers of channel dropout with probability 1/2, each 0 or 2: see `Draws`. */
+export function drawDropout(
+  random: { word(): number },
+  samples: number,
+  { dropoutLevels }: Pick<SegmentationModel, 'dropoutLevels'>,
+): Record<string, Float32Array> {
+  const draw = (channels: number) =>
+    Float32Array.from({ length: samples * channels }, () => (random.word() < 2 ** 31 ? 2 : 0))
+  return Object.fromEntries(dropoutLevels.map((level) => [dropoutInput(level), draw(level.channels)]))
+}
 
 function lossNames(method: Method, { gradNorm, amp }: TrainerOptions): LossName[] {
   const names: LossName[] = ['total_loss', 'loss_x']
@@ -345,7 +349,11 @@ function lossNames(method: Method, { gradNorm, amp }: TrainerOptions): LossName[
   return names
 }
 
-function inputSpecs(model: DeepLabV3Plus, { method }: TrainerConfig, options: TrainerOptions): Record<string, Spec> {
+function inputSpecs(
+  model: SegmentationModel,
+  { method }: TrainerConfig,
+  options: TrainerOptions,
+): Record<string, Spec> {
   const { labeled, unlabeled, height, width } = options
   const specs: Record<string, Spec> = {}
   for (const name of scalars) specs[name] = spec([])
@@ -355,9 +363,7 @@ function inputSpecs(model: DeepLabV3Plus, { method }: TrainerConfig, options: Tr
   if (method === 'supervised') return specs
   for (const name of unlabeledImages) specs[name] = spec([unlabeled, height, width, 3], 'u8')
   for (const name of unlabeledMaps) specs[name] = spec([unlabeled, height, width], 'u8')
-  const { planes, expansion } = model.config
-  specs.drop_c1 = spec([labeled + unlabeled, planes[0] * expansion])
-  specs.drop_c4 = spec([labeled + unlabeled, planes[3] * expansion])
+  for (const level of model.dropoutLevels) specs[dropoutInput(level)] = spec([labeled + unlabeled, level.channels])
   if (method === 'prevmatch') for (const name of scalarsOfPrevious) specs[name] = spec([])
   return specs
 }

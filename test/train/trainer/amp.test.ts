@@ -68,7 +68,13 @@ async function scaledSteps(state: LossScaleState, gradients: readonly number[]) 
     const [weight] = parameters
     if (!weight) throw new Error('unreachable: there is a weight')
     const one = { backbone: sum(x), rest: read(rate) }
-    const { scaled } = updateParameters(sum(mul(read(weight), x)), parameters, velocities, one, lossScale)
+    const { scaled } = updateParameters(
+      sum(mul(read(weight), x)),
+      [{ name: 'head', parameters }],
+      velocities,
+      one,
+      lossScale,
+    )
     return scaled ? { skipped: scaled.skippedSteps } : {}
   }
   const rate = store.declare('rate', spec([]), Float32Array.of(0.5))

@@ -142,7 +142,8 @@ test('previous models are drawn without repetition', () => {
 })
 
 test('channel dropout keeps half of the channels, doubled', () => {
-  const multipliers = drawDropout(new Random(1), 10, 100)
+  const levels = { dropoutLevels: [{ level: 0, name: 'c1', channels: 100 }] }
+  const { drop_c1: multipliers = new Float32Array() } = drawDropout(new Random(1), 10, levels)
   const kept = multipliers.filter((value) => value === 2).length
   assert.is(multipliers.filter((value) => value === 0).length, 1000 - kept)
   // Five deviations of 1000 throws.
