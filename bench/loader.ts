@@ -5,7 +5,7 @@ import { encode } from 'fast-png'
 import sharp from 'sharp'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
 import { type Config, parseConfig } from '#dist/train/config/load.js'
 import type { Sample } from '#dist/train/data/dataset.js'
 import { createLoader, type Loader } from '#dist/train/data/loader.js'
@@ -119,7 +119,7 @@ export async function measureWait(
   { crop, batch }: { crop: number; batch: number },
 ): Promise<WaitMeasurement> {
   const config = settings(crop, batch, Math.max(choice.nclass, nclass))
-  const model = createModel(new Store(device, 'model'), modelConfig({ ...choice, nclass: config.nclass }))
+  const model = createModel(new Store(device, 'model'), chooseModel({ ...choice, nclass: config.nclass }))
   const sizes = { labeled: batch, unlabeled: batch, height: crop, width: crop }
   const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 100, ...sizes })
   const loader = load(samples, config, { cacheBytes: 0 })

@@ -1,6 +1,6 @@
 import { create, globals } from 'webgpu'
 import { openDevice, summarize } from '#dist/engine/device.js'
-import type { ModelChoice } from '#dist/models/deeplabv3plus.js'
+import type { ModelChoice } from '#dist/models/index.js'
 import { measureStep } from './step.js'
 import type { Timing } from './timing.js'
 

@@ -1,7 +1,7 @@
 import type { Device } from '#dist/engine/device.js'
 import type { Profile } from '#dist/engine/profile.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
 import { type Batch, bytesOf, takes } from '#dist/train/data/batch.js'
 import { StepProfiler } from '#dist/train/run/step-profiler.js'
 import { createTrainer, type Trainer } from '#dist/train/trainer/trainer.js'
@@ -52,7 +52,7 @@ export async function stepTrainer(
   { crop, batch }: { crop: number; batch: number },
   amp = false,
 ): Promise<Trainer> {
-  const model = createModel(new Store(device, 'model'), modelConfig(choice))
+  const model = createModel(new Store(device, 'model'), chooseModel(choice))
   const config = {
     method,
     seed: 0,

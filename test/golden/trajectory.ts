@@ -3,7 +3,8 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type DeepLabV3Plus, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
+import type { SegmentationModel } from '#dist/models/segmentation.js'
 import { stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
 import { type Batch, type BatchLayout, channelsOf } from '#dist/train/data/batch.js'
@@ -68,7 +69,7 @@ function newBests(config: TrajectoryConfig, expected: Expected | undefined): boo
 }
 
 export interface Trajectory {
-  readonly model: DeepLabV3Plus
+  readonly model: SegmentationModel
   readonly trainer: Trainer
   readonly rows: StepResult[]
   readonly checks: { readonly iteration: number; readonly results: CaseResult[] }[]
@@ -137,7 +138,7 @@ export async function runTrajectory(
 
   const nclass = config.nclass ?? config.model?.nclass
   if (nclass === undefined) throw new UserError(`${folder}/config.json gives no nclass`)
-  const model = createModel(new Store(device, 'model'), modelConfig({ ...config, nclass }))
+  const model = createModel(new Store(device, 'model'), chooseModel({ ...config, nclass }))
   loadWeights(model, new TensorFile(join(folder, 'init.safetensors')).tensors, join(folder, 'init.safetensors'))
 
   const first = new TensorFile(join(folder, steps[0] ?? ''))

@@ -2,6 +2,7 @@ import { assign, read } from '#dist/engine/graph.js'
 import { normalizeImage } from '#dist/kernels/augment.js'
 import { add, mul, scale } from '#dist/kernels/pointwise.js'
 import { sum } from '#dist/kernels/reduce.js'
+import { logits, lowLogits } from '#dist/models/segmentation.js'
 import { supervisedLoss } from '#dist/train/methods/losses.js'
 import type { Method } from '#dist/train/methods/method.js'
 import { labeledMetric, labeledStream } from '#dist/train/methods/supervised.js'
@@ -42,11 +43,11 @@ export const toy: Method<Record<never, never>> = {
         },
       ],
       losses() {
-        const logits = student.logits(normalizeImage(batch('img_x')), { training: true })
-        const loss = supervisedLoss(logits, batch('mask_x'), settings.criterion, settings.ignore_index)
+        const scores = logits(student, normalizeImage(batch('img_x')), { training: true })
+        const loss = supervisedLoss(scores, batch('mask_x'), settings.criterion, settings.ignore_index)
         const plain = normalizeImage(batch('plain'))
-        const target = teacher.lowLogits(plain, { training: false }).detach()
-        const difference = add(student.lowLogits(plain, { training: true }), scale(target, -1))
+        const target = lowLogits(teacher, plain, { training: false }).detach()
+        const difference = add(lowLogits(student, plain, { training: true }), scale(target, -1))
         const toy = scale(sum(mul(difference, difference)), 1e-4)
         return { total: add(loss, toy), metrics: { loss_x: loss, loss_toy: toy } }
       },

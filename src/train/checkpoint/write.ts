@@ -1,5 +1,6 @@
 import type { Store } from '../../engine/store.js'
-import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import { defaultArchitecture, type ModelSpec } from '../../models/index.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
 import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../../models/weights.js'
 import { DamagedFileError, UserError } from '../error.js'
 import type { WriteOptions } from '../io/files.js'
@@ -50,23 +51,27 @@ export interface PreparedFile {
   write(path: string, options?: WriteOptions): void
 }
 
+/** What a file says of its model. One that names no architecture is of the default one. */
+export const metadataOf = ({ architecture, config }: ModelSpec): CheckpointInfo =>
+  architecture === defaultArchitecture.name ? { model: config } : { architecture, model: config }
+
 /**
  * Reads weights and running statistics from the device, for a file with their PyTorch names and the model's widths.
  * @param stores also written, for a training to be resumed
  */
 export async function prepareCheckpoint(
-  model: DeepLabV3Plus,
+  model: SegmentationModel,
   info: CheckpointInfo,
   stores: readonly PrefixedStore[] = [],
 ): Promise<PreparedFile> {
   const tensors: [string, FileTensor][] = [...(await stateDict(model))]
   for (const { prefix, store } of stores) tensors.push(...(await tensorsOf(store, prefix)))
-  const metadata = encode({ ...info, model: model.config })
+  const metadata = encode({ ...info, ...metadataOf(model) })
   return { write: (path, options) => writeSafetensors(path, tensors, metadata, options) }
 }
 
 /** Gives a model the weights of a file of either format. Throws a UserError where they do not fit. */
-export const loadCheckpoint = (path: string, model: DeepLabV3Plus): void =>
+export const loadCheckpoint = (path: string, model: SegmentationModel): void =>
   loadWeights(model, readCheckpoint(path).tensors, path)
 
 /** What `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
@@ -81,7 +86,7 @@ export function infoOf({ metadata }: Checkpoint, path: string): CheckpointInfo {
 /** Gives a model and the stores of a training the values of a checkpoint. Throws a UserError where they do not fit. */
 export function loadTraining(
   checkpoint: Checkpoint,
-  model: DeepLabV3Plus,
+  model: SegmentationModel,
   stores: readonly PrefixedStore[],
   path: string,
 ): void {

@@ -1,3 +1,4 @@
+import { chooseModel } from '../../models/index.js'
 import { hexColor, knownClasses, type Rgb } from '../data/classes.js'
 import { UserError } from '../error.js'
 import { show } from './explain.js'
@@ -69,6 +70,11 @@ export function checkTogether({ classes, multi_grid, ...config }: Parsed, origin
   }
   if (config.model.nclass !== undefined && config.model.nclass !== nclass) {
     throw fail(`'model.nclass' is ${config.model.nclass}, but 'nclass' is ${nclass}: leave one of them out`)
+  }
+  try {
+    chooseModel({ ...config, nclass })
+  } catch (error) {
+    throw fail(error instanceof Error ? error.message : String(error))
   }
   if (palette) checkPalette(palette, nclass, fail)
   if (labelMap) checkLabelMap(labelMap, nclass, ignore, fail)

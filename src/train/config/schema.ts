@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { stages } from '../../models/stages.js'
+import { architectures, backbones, modelKeys, stages } from '../../models/index.js'
 import { hexColor, parseColor } from '../data/classes.js'
 import { methodKeys, methods } from '../methods/index.js'
 
@@ -17,20 +17,6 @@ const criterion = z.strictObject({
       min_kept: z.int().min(0).optional(),
     })
     .prefault({}),
-})
-
-/** Widths and depths, in place of those of the backbone's name. */
-const model = z.strictObject({
-  stem: z.tuple([count, count, count]).optional(),
-  planes: z.tuple([count, count, count, count]).optional(),
-  blocks: z.tuple([count, count, count, count]).optional(),
-  expansion: count.optional(),
-  replace_stride_with_dilation: z.tuple([z.boolean(), z.boolean(), z.boolean()]).optional(),
-  dilations: z.tuple([count, count, count]).optional(),
-  reduce_channels: count.optional(),
-  aspp_channels: count.optional(),
-  fuse_channels: count.optional(),
-  nclass: count.optional(),
 })
 
 const byte = z.int().min(0).max(255)
@@ -82,9 +68,11 @@ const build = () =>
     activation_checkpointing: z.array(z.enum(stages)).default([]),
     // Their schemas check them; their types are the methods' own.
     ...(methodKeys() as Record<never, never>),
-    /** The reference configurations say `deeplabv3plus` here, the only model there is. */
-    model: z.preprocess((value) => (value === 'deeplabv3plus' ? {} : value), model).prefault({}),
-    backbone: z.enum(['resnet50', 'resnet101']).default('resnet50'),
+    /** Widths and depths, in place of those of the backbone. The reference configurations name the architecture here. */
+    model: z
+      .preprocess((value) => (typeof value === 'string' && architectures.has(value) ? {} : value), modelKeys)
+      .prefault({}),
+    backbone: z.enum(backbones).default('resnet50'),
     replace_stride_with_dilation: z.tuple([z.boolean(), z.boolean(), z.boolean()]).default([false, false, true]),
     dilations: z.tuple([count, count, count]).default([6, 12, 18]),
     pretrained: z.string().min(1).optional(),

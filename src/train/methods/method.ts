@@ -4,7 +4,7 @@ import type { Tensor } from '../../engine/graph.js'
 import type { Program } from '../../engine/program.js'
 import type { Data, Spec } from '../../engine/shape.js'
 import type { Store } from '../../engine/store.js'
-import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
 import type { BatchLayout } from '../data/batch.js'
 import type { Criterion } from './losses.js'
 import type { SnapshotList } from './snapshots.js'
@@ -63,7 +63,7 @@ export interface MethodContext<S extends CommonSettings = CommonSettings> {
    *
    * @param label names its store, in checkpoints and where memory is listed
    */
-  model(index: number, label: string, like?: DeepLabV3Plus): DeepLabV3Plus
+  model(index: number, label: string, like?: SegmentationModel): SegmentationModel
   /** Within a trace: a field of the step's batch. Images are u8 [N, H, W, 3], all else u8 [N, H, W]. */
   batch(field: string): Tensor
   /** For variables that live between the programs of one step. Not part of checkpoints. */
@@ -131,17 +131,17 @@ export interface MetricSpec {
 export interface DeployedModel {
   /** What it is called in the log, such as `student`. */
   readonly name: string
-  readonly model: DeepLabV3Plus
+  readonly model: SegmentationModel
 }
 
 /** One training by a method. */
 export interface MethodRun {
   /** Models whose parameters the optimizer updates. The first one has the plain names in checkpoints. */
-  readonly trained: readonly DeepLabV3Plus[]
+  readonly trained: readonly SegmentationModel[]
   /** Models that are validated. The first one's score decides what `best.safetensors` keeps; those of others are logged. */
   readonly deployed: readonly DeployedModel[]
   /** Passes in training mode that a step sends through each model. */
-  readonly passes: ReadonlyMap<DeepLabV3Plus, number>
+  readonly passes: ReadonlyMap<SegmentationModel, number>
   /** Stores that belong to a checkpoint, such as a teacher's weights. */
   readonly stores?: Readonly<Record<string, Store>>
   /** Copies of weights that never change once made, each a file of its own beside the checkpoint. */

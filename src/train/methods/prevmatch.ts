@@ -6,7 +6,7 @@ import type { Store, Variable } from '../../engine/store.js'
 import { normalizeImage } from '../../kernels/augment.js'
 import { concat, slice } from '../../kernels/movement.js'
 import { add, div, fill, mul, where } from '../../kernels/pointwise.js'
-import { type DeepLabV3Plus, quarter } from '../../models/deeplabv3plus.js'
+import { lowLogits, type SegmentationModel } from '../../models/segmentation.js'
 import { PURPOSE, Random } from '../random.js'
 import { consistencyLosses, pseudoLabels, weighted } from './losses.js'
 import {
@@ -99,11 +99,11 @@ class Ensemble {
 
   constructor(
     private readonly context: MethodContext,
-    private readonly model: DeepLabV3Plus,
+    private readonly model: SegmentationModel,
     most: number,
   ) {
     const { size, unlabeled, workspace } = context
-    const shape = [2 * unlabeled, quarter(size[0]), quarter(size[1]), model.config.nclass]
+    const shape = [2 * unlabeled, model.logitSize(size[0]), model.logitSize(size[1]), model.config.nclass]
     this.logits = workspace.declare('previous logits', spec(shape))
     this.snapshots = new SnapshotList('previous models', most, (snapshot: Store) => this.program?.forget(snapshot))
   }
@@ -112,7 +112,7 @@ class Ensemble {
     const image = (field: string): Tensor => normalizeImage(this.context.batch(field))
     this.program = await compile('previous models', { weight: spec([]), accumulate: spec([]) }, (t) => {
       const x = concat([image('img_u_w'), image('img_u_w_mix')], 0)
-      const logits = mul(this.model.lowLogits(x, { training: false }), t.weight)
+      const logits = mul(lowLogits(this.model, x, { training: false }), t.weight)
       assign(this.logits, add(where(t.accumulate, read(this.logits), fill([], 0)), logits))
       return {}
     })
@@ -157,7 +157,7 @@ export const prevmatch: Method<typeof keys> = {
       inputs: { ...dropout.inputs, lambda: spec([]), denominator: spec([]) },
       metrics: prevmatchMetrics,
       losses(inputs) {
-        const { students, sum, metrics } = unimatchStep(context, model, inputs)
+        const { students, sum, metrics } = unimatchStep(context, model, dropout.multipliers(inputs))
         const previous = scoped('previous', () => {
           const logits = read(ensemble.logits)
           const labels = (start: number) => pseudoLabels(slice(logits, 0, start, unlabeled), size)

@@ -1,5 +1,6 @@
 import { scoped } from '../../engine/graph.js'
 import { normalizeImage } from '../../kernels/augment.js'
+import { logits } from '../../models/segmentation.js'
 import type { StreamSpec } from '../data/batch.js'
 import { PURPOSE } from '../random.js'
 import { supervisedLoss } from './losses.js'
@@ -36,8 +37,8 @@ export const supervised: Method<Record<never, never>> = {
       passes: new Map([[model, 1]]),
       metrics: [labeledMetric],
       losses() {
-        const logits = model.logits(normalizeImage(batch('img_x')), { training: true })
-        const loss = scoped('labeled', () => supervisedLoss(logits, batch('mask_x'), criterion, ignoreIndex))
+        const scores = logits(model, normalizeImage(batch('img_x')), { training: true })
+        const loss = scoped('labeled', () => supervisedLoss(scores, batch('mask_x'), criterion, ignoreIndex))
         return { total: loss, metrics: { loss_x: loss } }
       },
       // The logs of all methods have the weight of the previous models.

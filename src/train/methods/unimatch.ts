@@ -3,7 +3,7 @@ import { type Spec, spec } from '../../engine/shape.js'
 import { cutmix, normalizeImage } from '../../kernels/augment.js'
 import { concat, slice } from '../../kernels/movement.js'
 import { add, scale } from '../../kernels/pointwise.js'
-import { type DeepLabV3Plus, upsample, withPerturbed } from '../../models/deeplabv3plus.js'
+import { lowLogits, type SegmentationModel, upsample, withPerturbed } from '../../models/segmentation.js'
 import type { BatchLayout, StreamSpec } from '../data/batch.js'
 import { PURPOSE, Random } from '../random.js'
 import {
@@ -94,14 +94,11 @@ export class FeatureDropout {
 
   constructor(
     private readonly seed: number,
-    model: DeepLabV3Plus,
+    model: SegmentationModel,
     samples: number,
   ) {
-    const { planes, expansion } = model.config
-    this.inputs = {
-      drop_c1: spec([samples, planes[0] * expansion]),
-      drop_c4: spec([samples, planes[3] * expansion]),
-    }
+    const levels = model.dropoutLevels.map(({ name, channels }) => [`drop_${name}`, spec([samples, channels])] as const)
+    this.inputs = Object.fromEntries(levels)
   }
 
   draw({ iteration }: StepInfo): Draws {
@@ -117,6 +114,11 @@ export class FeatureDropout {
       },
     )
     return Object.fromEntries(drawn)
+  }
+
+  /** Within the step's trace: the multipliers of each level, in the order of the model's levels. */
+  multipliers(inputs: Tensors): Tensor[] {
+    return Object.keys(this.inputs).map((name) => get(inputs, name))
   }
 
   /** The inputs' values. */
@@ -141,11 +143,14 @@ export const consistencyMetrics = ({ s1, s2, fp, maskRatio }: ConsistencyLosses,
   [`mask_ratio${suffix}`]: maskRatio,
 })
 
-/** Traces UniMatch's forward passes and losses. */
+/**
+ * Traces UniMatch's forward passes and losses.
+ * @param multipliers of the features' channels, see `FeatureDropout`
+ */
 export function unimatchStep(
   { settings, batch, size, labeled, unlabeled }: MethodContext<CommonSettings>,
-  model: DeepLabV3Plus,
-  inputs: Tensors,
+  model: SegmentationModel,
+  multipliers: readonly Tensor[],
 ): UniMatchStep {
   const image = (field: string): Tensor => normalizeImage(batch(field))
   const labelsOf = (logits: Tensor): PseudoLabels => scoped('pseudo-labels', () => pseudoLabels(logits, size))
@@ -153,13 +158,12 @@ export function unimatchStep(
 
   // Before the training-mode passes, which change the running statistics.
   const mixLabels = scoped('pseudo-labels', () =>
-    pseudoLabels(model.lowLogits(image('img_u_w_mix'), { training: false }), size),
+    pseudoLabels(lowLogits(model, image('img_u_w_mix'), { training: false }), size),
   )
 
   const weak = model.features(concat([image('img_x'), image('img_u_w')], 0), training)
   // Labeled, unlabeled, perturbed labeled, perturbed unlabeled: batch norm sees them all, no loss needs the third.
-  const dropout = { c1: get(inputs, 'drop_c1'), c4: get(inputs, 'drop_c4') }
-  const low = model.decode(withPerturbed(weak, dropout), training)
+  const low = model.decode(withPerturbed(model, weak, multipliers), training)
   const logitsX = upsample(slice(low, 0, 0, labeled), size)
   const labels = labelsOf(slice(low, 0, labeled, unlabeled))
   const perturbed = upsample(slice(low, 0, 2 * labeled + unlabeled, unlabeled), size)
@@ -167,7 +171,7 @@ export function unimatchStep(
   const boxes = [batch('cutmix_box1'), batch('cutmix_box2')] as const
   const view1 = cutmix(image('img_u_s1'), image('img_u_s1_mix'), boxes[0])
   const view2 = cutmix(image('img_u_s2'), image('img_u_s2_mix'), boxes[1])
-  const strong = model.lowLogits(concat([view1, view2], 0), training)
+  const strong = lowLogits(model, concat([view1, view2], 0), training)
   const strongOf = (view: number) => upsample(slice(strong, 0, view * unlabeled, unlabeled), size)
   const students = {
     strong: [strongOf(0), strongOf(1)] as const,
@@ -204,7 +208,7 @@ export const unimatch: Method<Record<never, never>> = {
       inputs: dropout.inputs,
       metrics: unimatchMetrics,
       losses(inputs) {
-        const { sum, metrics } = unimatchStep(context, model, inputs)
+        const { sum, metrics } = unimatchStep(context, model, dropout.multipliers(inputs))
         return { total: scale(sum, 0.5), metrics }
       },
       draw: (at) => dropout.draw(at),

@@ -4,8 +4,8 @@ import { type Device, megabytes } from '../../engine/device.js'
 import { type DryBuffer, type DryUse, dryDevice } from '../../engine/dry-device.js'
 import { showSized, valuesBySize } from '../../engine/memory-report.js'
 import { Store } from '../../engine/store.js'
-import { createModel, modelConfig } from '../../models/deeplabv3plus.js'
-import { stages } from '../../models/stages.js'
+import { chooseModel, createModel } from '../../models/index.js'
+import { parametersOf } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import { evaluationSamples } from '../data/dataset.js'
 import type { Picture } from '../data/pixels.js'
@@ -65,7 +65,8 @@ export async function forecast(real: Device, { config: given, tune, traceNan = f
     `memory: ${megabytes(step.use.peak)} of ${megabytes(free)} that this machine has free, without what Node and the ` +
       `driver take: ${fits ? 'fits' : 'does not fit'}`,
   )
-  if (!fits) print(`remedy: ${await remedy(real, config, image, traceNan, free)}`)
+  const stages = Object.keys(step.trainer.model.stages)
+  if (!fits) print(`remedy: ${await remedy(real, config, stages, image, traceNan, free)}`)
   return fits
 }
 
@@ -89,7 +90,7 @@ interface PlannedRun {
 async function planRun(real: Device, config: Config, image: Picture, keepBefore: boolean): Promise<PlannedRun> {
   const { device, use } = dryDevice(real)
   const store = new Store(device, 'model')
-  const model = createModel(store, modelConfig(config), new Random(config.seed, 0, PURPOSE.initialization))
+  const model = createModel(store, chooseModel(config), new Random(config.seed, 0, PURPOSE.initialization))
   const sizes = { labeled: config.batch_size, unlabeled: config.batch_size }
   const crop = { height: config.crop_size, width: config.crop_size }
   const amp = config.amp === true
@@ -114,7 +115,7 @@ function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width
     if (count > 0) rows.push(`  ${megabytes(bytes).padStart(11)}  ${what}`)
     return bytes
   }
-  const parameters = new Set(trainer.model.parameters.map(({ name }) => `model/${name}`))
+  const parameters = new Set(parametersOf(trainer.model).map(({ name }) => `model/${name}`))
   const { planned, live, unshared, dispatches } = trainer.memory
   const { snapshots } = trainer.run
   const furtherStores = trainer.savedStores.slice(1).map(({ store }) => store.label)
@@ -171,6 +172,7 @@ function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width
 async function remedy(
   real: Device,
   config: Config,
+  stages: readonly string[],
   image: Picture,
   keepBefore: boolean,
   free: number,

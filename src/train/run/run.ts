@@ -1,4 +1,4 @@
-import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import type { Loader } from '../data/loader.js'
@@ -52,7 +52,7 @@ export interface TrainingResult {
 /** Scores a model that the method deploys. */
 export interface DeployedEvaluator {
   readonly name: string
-  readonly model: DeepLabV3Plus
+  readonly model: SegmentationModel
   readonly evaluator: Evaluator
 }
 

@@ -3,7 +3,8 @@ import { dirname, join, resolve } from 'node:path'
 import { stringify } from 'yaml'
 import type { Device } from '../../engine/device.js'
 import { Store } from '../../engine/store.js'
-import { createModel, modelConfig } from '../../models/deeplabv3plus.js'
+import { chooseModel, createModel } from '../../models/index.js'
+import { parametersOf } from '../../models/segmentation.js'
 import { loadBackbone } from '../checkpoint/read.js'
 import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
@@ -98,7 +99,7 @@ async function trainLocked(
   const { seed } = config
   const { labeled, unlabeled, validation } = lists
   const store = new Store(device, 'model')
-  const model = createModel(store, modelConfig(config), new Random(seed, 0, PURPOSE.initialization))
+  const model = createModel(store, chooseModel(config), new Random(seed, 0, PURPOSE.initialization))
   if (resume) print(`weights: from ${resume}`)
   else if (config.pretrained) print(loadBackbone(model, config.pretrained))
   else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
@@ -211,7 +212,10 @@ function describe(
   print: (line: string) => void,
 ) {
   const { labeled, unlabeled, validation } = lists
-  const parameters = trainer.model.parameters.reduce((sum, { spec }) => sum + spec.shape.reduce((a, b) => a * b, 1), 0)
+  const parameters = parametersOf(trainer.model).reduce(
+    (sum, { spec }) => sum + spec.shape.reduce((a, b) => a * b, 1),
+    0,
+  )
   print(
     `${config.method}: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images, ` +
       `${config.nclass} classes; ${(parameters / 1e6).toFixed(2)} M parameters; ${lastIteration} iterations of ` +

@@ -1,23 +1,25 @@
 import { input, sqrt } from '../../engine/expr.js'
 import { assign, read, scoped, type Tensor } from '../../engine/graph.js'
-import { Store, type Variable } from '../../engine/store.js'
+import { Store } from '../../engine/store.js'
 import { grad } from '../../kernels/autograd.js'
 import { add, mul, pointwise } from '../../kernels/pointwise.js'
 import { sum } from '../../kernels/reduce.js'
 import { sgd } from '../../kernels/update.js'
+import type { ParameterGroup } from '../../models/segmentation.js'
 import type { LossScale } from './loss-scale.js'
 
 export const momentum = 0.9
 export const weightDecay = 1e-4
 
-/** Parameters with their momentum buffers. */
+/** The parameters of a model with their momentum buffers. */
 export interface Optimized {
-  readonly parameters: readonly Variable[]
+  readonly groups: readonly ParameterGroup[]
   readonly momentum: Store
 }
 
 /** Momentum buffers of parameters, under the parameters' names; 0 at first. */
-export function createMomentum(parameters: readonly Variable[], label = 'momentum'): Store {
+export function createMomentum(groups: readonly ParameterGroup[], label = 'momentum'): Store {
+  const parameters = groups.flatMap((group) => group.parameters)
   const [first] = parameters
   if (!first) throw new Error('there are no parameters to optimise')
   const store = new Store(first.store.device, label)
@@ -50,8 +52,10 @@ export function updateParameters(
   rates: LearningRates,
   lossScale?: LossScale,
 ): { gradients: Tensor[]; scaled: Scaled | undefined } {
-  const parameters = optimized.flatMap(({ parameters, momentum }) =>
-    parameters.map((parameter) => ({ parameter, buffer: momentum.get(parameter.name) })),
+  const parameters = optimized.flatMap(({ groups, momentum }) =>
+    groups.flatMap(({ name: group, parameters }) =>
+      parameters.map((parameter) => ({ group, parameter, buffer: momentum.get(parameter.name) })),
+    ),
   )
   const scale = lossScale?.scale()
   const values = parameters.map(({ parameter }) => read(parameter))
@@ -59,11 +63,16 @@ export function updateParameters(
   const scaled = lossScale && scale && { scale, ...lossScale.update(gradients) }
   const scaling = scaled && { scale: scaled.scale, skip: scaled.nonFinite }
   scoped('sgd', () => {
-    for (const [i, { parameter, buffer }] of parameters.entries()) {
+    for (const [i, { group, parameter, buffer }] of parameters.entries()) {
       const gradient = gradients[i]
       if (!gradient) continue
-      const learningRate = isOfBackbone(parameter) ? rates.backbone : rates.head
-      const state = { parameter: read(parameter), velocity: read(buffer), gradient, learningRate, scaling }
+      const state = {
+        parameter: read(parameter),
+        velocity: read(buffer),
+        gradient,
+        learningRate: rates[group],
+        scaling,
+      }
       const updated = sgd(state, { momentum, weightDecay })
       assign(parameter, updated.parameter)
       assign(buffer, updated.velocity)
@@ -71,8 +80,6 @@ export function updateParameters(
   })
   return { gradients, scaled }
 }
-
-const isOfBackbone = ({ name }: Variable): boolean => name.startsWith('backbone.')
 
 /** Euclidean norm of all elements of all tensors. */
 export function globalNorm(tensors: readonly Tensor[]): Tensor {

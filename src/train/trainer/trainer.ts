@@ -7,8 +7,8 @@ import { type Spec, spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import { countNonFinite, nonFiniteCounts } from '../../kernels/finite.js'
 import { castCall, div } from '../../kernels/pointwise.js'
-import { createModel, type DeepLabV3Plus } from '../../models/deeplabv3plus.js'
-import { type Stage, stageOf } from '../../models/stages.js'
+import { createModel } from '../../models/index.js'
+import { countBatches, type SegmentationModel, stageOf } from '../../models/segmentation.js'
 import { type Batch, type BatchLayout, channelsOf, imagesOf } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
 import type {
@@ -31,7 +31,7 @@ import { createMomentum, globalNorm, type Optimized, updateParameters } from './
 /** What a trainer takes from the configuration, under the names it has there; and the keys of its method. */
 export type TrainerSettings = CommonSettings & {
   /** Stages whose activations are computed again in the backward pass instead of being kept. The results stay the same. */
-  readonly activation_checkpointing?: readonly Stage[]
+  readonly activation_checkpointing?: readonly string[]
 }
 
 export interface TrainerOptions {
@@ -52,7 +52,7 @@ export interface TrainerOptions {
   /** Compute in half precision with a scaled loss: the adapter must have it. */
   readonly amp?: boolean
   /** Gives a further model of the method its pretrained weights. */
-  readonly pretrain?: (model: DeepLabV3Plus) => void
+  readonly pretrain?: (model: SegmentationModel) => void
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
 }
@@ -87,7 +87,7 @@ interface Before {
 
 /** A model that is trained. */
 interface Trained extends Optimized {
-  readonly model: DeepLabV3Plus
+  readonly model: SegmentationModel
 }
 
 /** A store of a checkpoint, with the prefix of its names there. */
@@ -134,7 +134,7 @@ export class Trainer {
   /** See `createTrainer`. */
   static async create(
     device: Device,
-    first: DeepLabV3Plus,
+    first: SegmentationModel,
     settings: TrainerSettings,
     options: TrainerOptions,
   ): Promise<Trainer> {
@@ -159,7 +159,7 @@ export class Trainer {
     })
     const trained = run.trained.map((model, i) => {
       const label = i === 0 ? 'momentum' : `${model.store.label} momentum`
-      return { model, parameters: model.parameters, momentum: createMomentum(model.parameters, label) }
+      return { model, groups: model.groups, momentum: createMomentum(model.groups, label) }
     })
     const lossScale = amp ? new LossScale(new Store(device, 'loss scale')) : undefined
     const variables = run.trained.flatMap(({ store }) => store.all())
@@ -179,7 +179,7 @@ export class Trainer {
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
       const label = `${method.name} step`
-      const checkpoint = stageOf(settings.activation_checkpointing ?? [])
+      const checkpoint = stageOf(first, settings.activation_checkpointing ?? [])
       const program = await compile(device, specs, body, { label, checkpoint, ...shared })
       const others = await compileOthers(device, run, shared)
       const stores = [lossScale, batch, workspace] as const
@@ -187,12 +187,12 @@ export class Trainer {
     } catch (error) {
       arena.destroy()
       const checkpointed = (settings.activation_checkpointing ?? []).length > 0
-      throw explainFit(error, { batch: labeled, crop: Math.max(height, width), checkpointed })
+      throw explainFit(error, first, { batch: labeled, crop: Math.max(height, width), checkpointed })
     }
   }
 
   /** The first model that is trained. */
-  get model(): DeepLabV3Plus {
+  get model(): SegmentationModel {
     return firstOf(this.run.trained)
   }
 
@@ -207,7 +207,7 @@ export class Trainer {
   }
 
   /** Further models that are trained, by their labels in checkpoints. */
-  get furtherModels(): readonly DeepLabV3Plus[] {
+  get furtherModels(): readonly SegmentationModel[] {
     return this.run.trained.slice(1)
   }
 
@@ -287,7 +287,7 @@ export class Trainer {
       return store.all().map(({ name }) => (i === 0 ? name : `${store.label}/${name}`))
     })
     this.iteration++
-    for (const [model, passes] of run.passes) model.countBatches(passes)
+    for (const [model, passes] of run.passes) countBatches(model, passes)
     const scalars = [...metrics, ...scaling].map((name, i) => [name, read[i]?.[0] ?? Number.NaN] as const)
     return {
       metrics: {
@@ -365,15 +365,15 @@ function batchStore(device: Device, layout: BatchLayout, options: TrainerOptions
 
 /** A model like the first one, with weights of its own or those of `like`. */
 function furtherModel(
-  { config, store }: DeepLabV3Plus,
+  { architecture, config, store }: SegmentationModel,
   index: number,
   label: string,
-  like: DeepLabV3Plus | undefined,
+  like: SegmentationModel | undefined,
   { seed }: TrainerSettings,
   { pretrain }: TrainerOptions,
-): DeepLabV3Plus {
+): SegmentationModel {
   const random = like ? undefined : new Random(seed, index, PURPOSE.initialization)
-  const model = createModel(new Store(store.device, label), config, random)
+  const model = createModel(new Store(store.device, label), { architecture, config }, random)
   if (like) model.store.copyFrom(like.store)
   else pretrain?.(model)
   return model
@@ -399,7 +399,7 @@ async function compileOthers(device: Device, run: MethodRun, shared: CompileOpti
  */
 export const createTrainer = (
   device: Device,
-  model: DeepLabV3Plus,
+  model: SegmentationModel,
   settings: TrainerSettings,
   options: TrainerOptions,
 ): Promise<Trainer> => Trainer.create(device, model, settings, options)

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { open } from '#dist/engine/node.js'
-import { openTrained, readTrained } from '#dist/train/checkpoint/load-model.js'
+import { openModel, readModel } from '#dist/train/checkpoint/load-model.js'
 import { loadConfig } from '#dist/train/config/load.js'
 import { evaluationSamples, readList } from '#dist/train/data/dataset.js'
 import { Evaluator } from '#dist/train/evaluation/evaluator.js'
@@ -61,7 +61,7 @@ test('the teacher is in the checkpoint, is what is validated, and is what best.s
   assert.ok(latest.has(`stores/teacher/${name}`))
   assert.not.equal(latest.get(`stores/teacher/${name}`)?.data, latest.get(name)?.data)
   assert.not.ok([...best.tensors.keys()].some((key) => /^(stores|momentum)/.test(key)))
-  const model = openTrained(device, readTrained(join(folder, 'whole', 'best.safetensors'), config))
+  const model = openModel(device, readModel(join(folder, 'whole', 'best.safetensors'), config))
   const evaluator = new Evaluator(device, model, { mode: config.eval_mode })
   const list = readList(config.val_id_path ?? '', config.data_root, 'required')
   const { miou } = await evaluator.evaluate(evaluationSamples(list, config))

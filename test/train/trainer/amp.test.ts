@@ -60,15 +60,15 @@ for (const name of ['pascal', 'cityscapes']) {
 async function scaledSteps(state: LossScaleState, gradients: readonly number[]) {
   const store = new Store(device, 'model')
   store.declare('weight', spec([2]), Float32Array.of(1, 2))
-  const parameters = store.all()
-  const momentum = createMomentum(parameters)
+  const groups = [{ name: 'backbone', parameters: store.all() }] as const
+  const momentum = createMomentum(groups)
   const lossScale = new LossScale(new Store(device, 'loss scale'))
   lossScale.restore(state)
   const body = ({ x }: { x: Tensor }): Record<string, Tensor> => {
-    const [weight] = parameters
+    const [weight] = groups[0].parameters
     if (!weight) throw new Error('unreachable: there is a weight')
     const one = { backbone: sum(x), head: read(rate) }
-    const { scaled } = updateParameters(sum(mul(read(weight), x)), [{ parameters, momentum }], one, lossScale)
+    const { scaled } = updateParameters(sum(mul(read(weight), x)), [{ groups, momentum }], one, lossScale)
     return scaled ? { skipped: scaled.skippedSteps } : {}
   }
   const rate = store.declare('rate', spec([]), Float32Array.of(0.5))
