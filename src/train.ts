@@ -3,11 +3,11 @@ import { dirname, join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
 import { runCommand } from './command.js'
 import { open } from './engine/node.js'
-import { loadConfig } from './train/config/config.js'
+import { loadConfig } from './train/config/load.js'
 import { UserError } from './train/error.js'
 import { duration } from './train/logging/log.js'
 import { createDisplay } from './train/logging/terminal.js'
-import { forecast } from './train/run/dry-run.js'
+import { dryRun } from './train/run/dry-run.js'
 import { exitCodeHelp, exitCodes, RunError } from './train/run/exit-codes.js'
 import { resumeCommand, withCommand } from './train/run/resume-command.js'
 import { train } from './train/run/training.js'
@@ -122,7 +122,7 @@ await runCommand(async () => {
   if (options.dryRun) {
     const device = await open({ gpu: options.gpu })
     print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-    if (!(await forecast(device, { config, tune, traceNan, print }))) process.exitCode = exitCodes.userError[0]
+    if (!(await dryRun(device, { config, tune, traceNan, print }))) process.exitCode = exitCodes.userError[0]
     return
   }
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
@@ -151,11 +151,11 @@ await runCommand(async () => {
     const what = result.interrupted ? 'stopped' : 'done'
     throw new RunError(
       'notSaved',
-      `${what} after iteration ${result.iterations}, but ${result.unsaved}; to go on: ${toGoOn}`,
+      `${what} after iteration ${result.iterations}, but ${result.unsaved}; to resume: ${toGoOn}`,
     )
   }
   if (result.interrupted) {
-    print(`stopped after iteration ${result.iterations}; to go on: ${toGoOn}`)
+    print(`stopped after iteration ${result.iterations}; to resume: ${toGoOn}`)
     process.exitCode = exitCodes[ending][0]
     return
   }

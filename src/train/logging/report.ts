@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { stringify } from 'yaml'
 import type { Rgb } from '../data/classes.js'
 import { writeAtomically } from '../io/files.js'
+import type { MetricSpec } from '../methods/method.js'
 import { type ClassRow, chartsOf, classRows, type LogEvent, numberOf, trainingSeconds } from './report-data.js'
 import {
   drawPictures,
@@ -22,11 +23,13 @@ export interface Report {
   readonly config: Readonly<Record<string, unknown>>
   /** The lines of log.jsonl, see `readLog`. */
   readonly events: readonly LogEvent[]
+  /** Of the run's method. */
+  readonly metrics: readonly MetricSpec[]
   /** Validation images as the last evaluation predicts them. */
   readonly samples: readonly ReportSample[]
   readonly classNames: readonly string[]
   readonly palette: readonly Rgb[]
-  /** Value of the truth where nothing counts; 255 by default. */
+  /** Value of the ground truth where nothing counts; 255 by default. */
   readonly ignoreIndex?: number
   /** Shown as the time of the report; now by default. */
   readonly date?: Date
@@ -45,7 +48,7 @@ const asset = (url: string | URL) => readFileSync(new URL(url), 'utf8')
 /** The text of a run's report. */
 export async function renderReport(report: Report): Promise<string> {
   const { title, config, events, samples, classNames, palette, ignoreIndex = 255, date = new Date() } = report
-  const charts = chartsOf(events)
+  const charts = chartsOf(events, report.metrics)
   const evaluation = events.findLast(({ event }) => event === 'evaluation')
   const iterationsPerEpoch = evaluation && perEpoch(evaluation)
   const pictures: [ReportSample, Pictures][] = []
@@ -211,15 +214,15 @@ function gallery(
   palette: readonly Rgb[],
 ): string {
   if (pictures.length === 0) return ''
-  const rows = pictures.map(([{ name }, { image, truth, prediction, errors, pixelAccuracy, width, height }]) => {
+  const rows = pictures.map(([{ name }, { image, groundTruth, prediction, errors, pixelAccuracy, width, height }]) => {
     const picture = (kind: string, uri: string) =>
       `<figure><img src="${uri}" width="${width}" height="${height}" alt="${kind} of ${escaped(name)}"><figcaption>${kind}</figcaption></figure>`
     const score = pixelAccuracy === undefined ? '' : ` <small>${pixelAccuracy.toFixed(1)} % of the pixels right</small>`
-    return `<article class="sample"><h3>${escaped(name)}${score}</h3><div class="pictures">${picture('image', image)}${picture('truth', truth)}${picture('prediction', prediction)}${picture('errors', errors)}</div></article>`
+    return `<article class="sample"><h3>${escaped(name)}${score}</h3><div class="pictures">${picture('image', image)}${picture('ground truth', groundTruth)}${picture('prediction', prediction)}${picture('errors', errors)}</div></article>`
   })
   const used = new Set<number>()
-  for (const [{ truth, prediction }] of pictures) {
-    for (const value of truth) used.add(value)
+  for (const [{ groundTruth, prediction }] of pictures) {
+    for (const value of groundTruth) used.add(value)
     for (const value of prediction) used.add(value)
   }
   const legend = palette

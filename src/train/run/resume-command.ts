@@ -1,6 +1,6 @@
 import { RunError } from './exit-codes.js'
 
-/** Options of train.js that a run which goes on does not take, and whether a value follows them. */
+/** Options of train.js that a resumed run does not take, and whether a value follows them. */
 const dropped: ReadonlyMap<string, boolean> = new Map([
   ['--resume', true],
   ['--save-path', true],
@@ -9,7 +9,7 @@ const dropped: ReadonlyMap<string, boolean> = new Map([
   ['--profile-steps', true],
 ])
 
-/** The command that goes on from a checkpoint of a run that was started with `args`. */
+/** The command that resumes from a checkpoint of a run that was started with `args`. */
 export function resumeCommand(args: readonly string[], checkpoint: string): string {
   const kept = args.filter((arg, i) => {
     const [name = ''] = arg.split('=', 1)
@@ -26,7 +26,7 @@ export function resumeCommand(args: readonly string[], checkpoint: string): stri
 export function withCommand({ ending, checkpoint, message }: RunError, args: readonly string[], traced: boolean) {
   const told = (more: string) => new RunError(ending, `${message}; ${more}`, { checkpoint })
   const goesOn = checkpoint === undefined ? undefined : resumeCommand(args, checkpoint)
-  if (ending !== 'nonFinite') return told(`to ${goesOn ? 'go on' : 'begin again'}: ${goesOn ?? restartCommand(args)}`)
+  if (ending !== 'nonFinite') return told(`to ${goesOn ? 'resume' : 'begin again'}: ${goesOn ?? restartCommand(args)}`)
   // Going on would repeat the very same steps.
   const remedy = 'a new run with a lower lr may stay finite'
   return told(traced ? remedy : `${remedy}; to find the operator: ${goesOn ?? restartCommand(args)} --trace-nan`)
