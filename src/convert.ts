@@ -17,7 +17,7 @@ import {
   stateOfFile,
 } from './train/checkpoint/read.js'
 import { metadataOf } from './train/checkpoint/write.js'
-import { loadConfig } from './train/config/config.js'
+import { loadConfig } from './train/config/load.js'
 import { paletteOf } from './train/data/classes.js'
 import { UserError } from './train/error.js'
 import { writeAtomically } from './train/io/files.js'

@@ -16,13 +16,17 @@ import { type FileTensor, readSafetensors, toFloat32 } from '../io/safetensors.j
 
 /** Names of the momenta in a safetensors file: this and the parameter's name. */
 export const momentumPrefix = 'momentum/'
+/** Names of further models and of a method's stores in a safetensors file. */
+const furtherPrefix = /^(models|stores)\//
 
 /** What a file of weights holds, whichever format it has. */
 export interface Checkpoint {
   /** Weights, running statistics and counters under the names of PyTorch's state_dict, without `module.`. */
   readonly tensors: ReadonlyMap<string, FileTensor>
-  /** Momenta by the names of their parameters; none where the file has none that fit the parameters. */
+  /** Momentum buffers by the names of their parameters; none where the file has none that fit the parameters. */
   readonly momenta: ReadonlyMap<string, FileTensor>
+  /** What else a training keeps: further models and stores of its method, by their names in the file. */
+  readonly further: ReadonlyMap<string, FileTensor>
   /** What the file says besides, as JSON by key: `model`, `epoch` (epochs done), `bestMiou` (percent), ... */
   readonly metadata: Readonly<Record<string, string>>
   /** Whether the file carried a checksum, which then holds. */
@@ -43,7 +47,7 @@ export function readCheckpoint(path: string): Checkpoint {
   const start = BinaryFile.with(path, fail, (file) => file.read(0, Math.min(4, file.size)))
   const pickled = isPth(start) || /\.(pth|pt)$/i.test(path)
   const checkpoint = pickled ? fromPth(path) : fromSafetensors(path)
-  for (const [name, tensor] of [...checkpoint.tensors, ...checkpoint.momenta]) {
+  for (const [name, tensor] of [...checkpoint.tensors, ...checkpoint.momenta, ...checkpoint.further]) {
     // A name goes into messages of one line.
     if (/\p{Cc}/u.test(name)) return fail(`a tensor has the name ${quoted(name)}: no model has such names`)
     if (!allFinite(tensor)) return fail(`tensor '${name}' holds values that are not finite: its training failed`)
@@ -63,14 +67,14 @@ function withoutModule(tensors: Tensors): Map<string, FileTensor> {
 
 function fromSafetensors(path: string): Checkpoint {
   const { tensors, metadata, verified } = readSafetensors(path)
-  const isMomentum = ([name]: [string, unknown]) => name.startsWith(momentumPrefix)
-  const momenta = [...tensors].filter(isMomentum).map(([name, tensor]) => [name.slice(momentumPrefix.length), tensor])
-  return {
-    tensors: withoutModule(new Map([...tensors].filter((entry) => !isMomentum(entry)))),
-    momenta: new Map(momenta as [string, FileTensor][]),
-    metadata,
-    verified,
+  const momenta = new Map<string, FileTensor>()
+  const further = new Map<string, FileTensor>()
+  const weights = new Map<string, FileTensor>()
+  for (const [name, tensor] of tensors) {
+    if (name.startsWith(momentumPrefix)) momenta.set(name.slice(momentumPrefix.length), tensor)
+    else (furtherPrefix.test(name) ? further : weights).set(name, tensor)
   }
+  return { tensors: withoutModule(weights), momenta, further, metadata, verified }
 }
 
 function fromPth(path: string): Checkpoint {
@@ -80,7 +84,7 @@ function fromPth(path: string): Checkpoint {
     ...(epoch === undefined ? {} : { epoch: JSON.stringify(epoch + 1) }),
     ...(previousBest === undefined ? {} : { bestMiou: JSON.stringify(previousBest) }),
   }
-  return { tensors, momenta: nameMomenta(tensors, momenta), metadata, verified: false }
+  return { tensors, momenta: nameMomenta(tensors, momenta), further: new Map(), metadata, verified: false }
 }
 
 /** The optimizer numbers its parameters in the order of the state_dict, those of the backbone first. */

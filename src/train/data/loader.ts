@@ -1,24 +1,24 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
-import type { Config } from '../config/config.js'
-import { type Batch, batchBytes, batchViews } from './batch.js'
+import { type Batch, type BatchLayout, batchBytes, batchViews, imagesOf, type StreamSpec, takes } from './batch.js'
 import type { Sample } from './dataset.js'
 import '../io/decoders.js'
 import { UserError } from '../error.js'
-import { PURPOSE, Random } from '../random.js'
+import { Random } from '../random.js'
 import { labelRules } from './labels.js'
 import type { Decoded, Job, Reply, Task, WorkerSettings } from './loader-worker.js'
+import type { LoaderSettings } from './settings.js'
 
 export interface LoaderOptions {
-  /** `crop_size`, `batch_size`, `nclass`, `ignore_index` and `dataset` are used. */
-  config: Config
+  config: LoaderSettings
   labeled: readonly Sample[]
-  /** For `supervised` it gives the length of the epoch alone, and may be empty. */
+  /** Where no stream takes unlabeled images, the list gives the length of an epoch alone, and may be empty. */
   unlabeled: readonly Sample[]
   seed: number
   /** Threads; the batches do not depend on their number. Default: one core is left free, at most eight are used. */
   workers?: number
-  method: Config['method']
+  /** What a batch holds. */
+  layout: BatchLayout
   /** Decoded pictures are kept in memory up to this size. Default: 512 MiB. */
   cacheBytes?: number
   /**
@@ -144,7 +144,6 @@ class ThreadedLoader implements Loader {
   readonly iterationsPerEpoch: number
   private readonly labeled: Sample[]
   private readonly unlabeled: readonly Sample[]
-  private readonly usesUnlabeled: boolean
   private readonly threads: Worker[]
   private readonly settings: Omit<WorkerSettings, 'thread'>
   private readonly slots: { buffer: SharedArrayBuffer; batch: Batch }[]
@@ -165,12 +164,11 @@ class ThreadedLoader implements Loader {
   private closing = false
 
   constructor(private readonly options: LoaderOptions) {
-    const { config, labeled, unlabeled, method, seed } = options
+    const { config, labeled, unlabeled, layout, seed } = options
     const { batch_size: batchSize, crop_size: size } = config
-    this.usesUnlabeled = method !== 'supervised'
     if (labeled.length === 0) throw new UserError('there are no labeled pictures: give a list with --labeled-id-path')
-    if (this.usesUnlabeled && unlabeled.length === 0) {
-      throw new UserError(`the method ${method} needs unlabeled pictures: give a list with --unlabeled-id-path`)
+    if (takes(layout, 'unlabeled') && unlabeled.length === 0) {
+      throw new UserError(`the method ${config.method} needs unlabeled images: give a list with --unlabeled-id-path`)
     }
     const length = unlabeled.length || labeled.length
     this.labeled = Array.from(
@@ -184,13 +182,13 @@ class ThreadedLoader implements Loader {
     }
     this.cacheLeft = options.cacheBytes ?? DEFAULT_CACHE_BYTES
     this.slots = Array.from({ length: SLOTS }, () => {
-      const buffer = new SharedArrayBuffer(batchBytes(batchSize, size, this.usesUnlabeled))
-      return { buffer, batch: batchViews(buffer, batchSize, size, this.usesUnlabeled) }
+      const buffer = new SharedArrayBuffer(batchBytes(layout, batchSize, size))
+      return { buffer, batch: batchViews(buffer, layout, batchSize, size) }
     })
     this.settings = {
       size,
       batchSize,
-      unlabeled: this.usesUnlabeled,
+      layout,
       rules: labelRules(config),
       seed,
     }
@@ -344,36 +342,33 @@ class ThreadedLoader implements Loader {
     return posted
   }
 
-  private drawOrders(epoch: number): Record<Task['kind'], Uint32Array> {
-    const order = (purpose: number, length: number) => new Random(this.options.seed, epoch, purpose).permutation(length)
-    return {
-      labeled: order(PURPOSE.labeledOrder, this.labeled.length),
-      unlabeled: order(PURPOSE.unlabeledOrder, this.unlabeled.length),
-      mix: order(PURPOSE.mixOrder, this.unlabeled.length),
-    }
+  /** For each stream the order of its list in an epoch. */
+  private drawOrders(epoch: number): Uint32Array[] {
+    const { layout, seed } = this.options
+    return layout.map(({ split, purpose }) => {
+      return new Random(seed, epoch, purpose.order).permutation(this.listOf(split).length)
+    })
   }
 
   /** Hands the batch of an iteration to the workers. */
-  private submit(epoch: number, iteration: number, orders: Record<Task['kind'], Uint32Array>): Pending {
+  private submit(epoch: number, iteration: number, orders: readonly Uint32Array[]): Pending {
     if (this.failure) throw this.failure
-    const tasks: Task[] = []
-    const kinds: Task['kind'][] = this.usesUnlabeled ? ['labeled', 'unlabeled', 'mix'] : ['labeled']
-    const { batch_size: batchSize } = this.options.config
-    for (const kind of kinds) {
-      for (let position = 0; position < batchSize; position++) {
-        const sample = orders[kind][iteration * batchSize + position] as number
-        tasks.push(this.taskOf(kind, position, sample, sample))
-      }
-    }
+    const { layout, config } = this.options
+    const tasks = layout.flatMap((spec, stream) => {
+      const count = imagesOf(spec, config.batch_size)
+      return Array.from({ length: count }, (_, position) => {
+        const order = orders[stream] ?? new Uint32Array()
+        // A stream that takes more images than the epoch was measured for begins its list again.
+        const sample = order[(iteration * count + position) % order.length] as number
+        return this.taskOf(stream, position, sample, sample)
+      })
+    })
     const { buffer } = this.slots[iteration % SLOTS] as { buffer: SharedArrayBuffer }
     const pending = new Pending(buffer, epoch, tasks.length)
     const posted = this.register(
       pending,
       tasks,
-      tasks.map(({ kind, sample }, place) => ({
-        place,
-        index: kind === 'labeled' ? sample % this.options.labeled.length : sample,
-      })),
+      tasks.map(({ stream, sample }, place) => ({ place, index: sample % this.lengthOf(stream) })),
     )
     void pending.quiet.then(() => {
       for (const { job } of pending.jobs) this.posted.delete(job.id)
@@ -382,15 +377,26 @@ class ThreadedLoader implements Loader {
     return pending
   }
 
-  private listOf(kind: Task['kind']): readonly Sample[] {
-    return kind === 'labeled' ? this.labeled : this.unlabeled
+  private splitOf(stream: number): StreamSpec['split'] {
+    return this.options.layout[stream]?.split ?? 'labeled'
   }
 
-  /** @param index the picture's place in its list */
-  private taskOf(kind: Task['kind'], position: number, sample: number, index: number): Task {
-    const { image, label: labelPath } = this.listOf(kind)[index] as Sample
-    const label = kind === 'labeled' ? labelPath : null
-    return { kind, position, sample, image, label, cached: this.cache.get(cacheKey(image, label)) ?? null }
+  /** The images of a split, the labeled ones repeated to the length of an epoch. */
+  private listOf(split: StreamSpec['split']): readonly Sample[] {
+    return split === 'labeled' ? this.labeled : this.unlabeled
+  }
+
+  /** Different images of a stream. */
+  private lengthOf(stream: number): number {
+    return this.options[this.splitOf(stream)].length
+  }
+
+  /** @param index the image's place in its list */
+  private taskOf(stream: number, position: number, sample: number, index: number): Task {
+    const split = this.splitOf(stream)
+    const { image, label: labelPath } = this.listOf(split)[index] as Sample
+    const label = split === 'labeled' ? labelPath : null
+    return { stream, position, sample, image, label, cached: this.cache.get(cacheKey(image, label)) ?? null }
   }
 
   private receive(reply: Reply): void {
@@ -411,7 +417,7 @@ class ThreadedLoader implements Loader {
   /** Has the next picture of the list read in the place of one that cannot be. */
   private leaveOut({ posted, task }: Suspect, reason: string): void {
     const { pending } = posted
-    const { kind, position, sample, image, label } = posted.job.tasks[task] as Task
+    const { stream, position, sample, image, label } = posted.job.tasks[task] as Task
     posted.replied.add(task)
     this.unreadable.add(cacheKey(image, label))
     const { maxUnreadable = 0 } = this.options
@@ -425,15 +431,13 @@ class ThreadedLoader implements Loader {
       return
     }
     const { place, index } = posted.places[task] as { place: number; index: number }
-    const { length } = kind === 'labeled' ? this.options.labeled : this.unlabeled
+    const length = this.lengthOf(stream)
     const next = (index + 1) % length
     if (next === sample % length) {
-      pending.finish(
-        new UserError(`none of the ${length} ${kind === 'labeled' ? '' : 'un'}labeled pictures can be read: ${reason}`),
-      )
+      pending.finish(new UserError(`none of the ${length} ${this.splitOf(stream)} images can be read: ${reason}`))
       return
     }
-    const other = this.taskOf(kind, position, sample, next)
+    const other = this.taskOf(stream, position, sample, next)
     pending.unreadable.push({ place, file: { image, reason, replacement: other.image } })
     const { job } = this.register(pending, [other], [{ place, index: next }])
     for (const worker of this.threads) worker.postMessage(job)

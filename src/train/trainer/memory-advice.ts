@@ -25,7 +25,7 @@ export function explainFit(error: unknown, model: SegmentationModel, { batch, cr
   if (error instanceof OutOfMemoryError) {
     const again = checkpointed
       ? ''
-      : `, or checkpoint: [${Object.keys(model.stages).join(', ')}] which trades time for memory`
+      : `, or activation_checkpointing: [${Object.keys(model.stages).join(', ')}] which trades time for memory`
     return new OutOfMemoryError(`${error.message}: use a smaller batch_size or crop_size${again}`)
   }
   return error

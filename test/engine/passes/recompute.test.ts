@@ -104,15 +104,15 @@ for (const { method, amp } of kinds) {
     const run = async (settings: RunOptions['settings']) => {
       const options = { amp, settings: { method, ...settings } }
       const { rows, model, trainer } = await runTrajectory(device, 'test/fixtures/pascal', options)
-      const values = [await model.store.readAll(), await trainer.velocities.readAll()]
+      const values = [await model.store.readAll(), await trainer.momentum.readAll()]
       const { live } = trainer.memory
       trainer.destroy()
       model.store.destroy()
       return { rows, values, live }
     }
     const plain = await run({})
-    for (const checkpoint of [['layer2'], stages] as const) {
-      const lean = await run({ checkpoint })
+    for (const activation_checkpointing of [['layer2'], stages] as const) {
+      const lean = await run({ activation_checkpointing })
       assert.equal(lean.rows, plain.rows)
       assert.equal(lean.values, plain.values)
       assert.ok(lean.live < plain.live, `${lean.live} bytes instead of ${plain.live}`)
