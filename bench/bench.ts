@@ -9,7 +9,6 @@ import { open } from '#dist/engine/node.js'
 import { chromeTrace, type Profile, profileTable } from '#dist/engine/profile.js'
 import { UserError } from '#dist/train/error.js'
 import { writeAtomically } from '#dist/train/io/files.js'
-import type { Method } from '#dist/train/trainer/trainer.js'
 import { measureUnknown, useTuning } from '#dist/train/tuning/run-tuning.js'
 import { TuningCache } from '#dist/train/tuning/tuning-cache.js'
 import type { Case } from '../cases/case.js'
@@ -36,13 +35,13 @@ import {
 import { measureResidual, type ResidualMeasurement } from './residual.js'
 import { measureStep, type StepMeasurement, stepModels } from './step.js'
 
-const steps: readonly Method[] = ['supervised', 'unimatch', 'prevmatch']
+const steps: readonly string[] = ['supervised', 'unimatch', 'prevmatch']
 
 interface Plan {
   readonly passes: readonly { row: Case; pass: Pass }[]
-  readonly methods: readonly Method[]
+  readonly methods: readonly string[]
   readonly residual: boolean
-  readonly overhead: readonly Method[]
+  readonly overhead: readonly string[]
   readonly loader: boolean
 }
 

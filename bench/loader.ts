@@ -5,12 +5,12 @@ import { encode } from 'fast-png'
 import sharp from 'sharp'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
-import { type Config, parseConfig } from '#dist/train/config/config.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
+import { type Config, parseConfig } from '#dist/train/config/load.js'
 import type { Sample } from '#dist/train/data/dataset.js'
 import { createLoader, type Loader } from '#dist/train/data/loader.js'
-import { Random as Draws } from '#dist/train/random.js'
-import { createTrainer, drawDropout } from '#dist/train/trainer/trainer.js'
+import { unimatchLayout } from '#dist/train/methods/unimatch.js'
+import { createTrainer } from '#dist/train/trainer/trainer.js'
 import { Random } from '../cases/case.js'
 
 export interface LoaderMeasurement {
@@ -78,7 +78,7 @@ function settings(crop: number, batch: number, classes: number): Config {
 }
 
 function load(samples: readonly Sample[], config: Config, changes: { workers?: number; cacheBytes?: number }): Loader {
-  return createLoader({ config, labeled: samples, unlabeled: samples, seed: 1, method: 'prevmatch', ...changes })
+  return createLoader({ config, labeled: samples, unlabeled: samples, seed: 1, layout: unimatchLayout, ...changes })
 }
 
 /** Images per second of processor time, over about `seconds` of it, after `warmUp` images. */
@@ -119,24 +119,18 @@ export async function measureWait(
   { crop, batch }: { crop: number; batch: number },
 ): Promise<WaitMeasurement> {
   const config = settings(crop, batch, Math.max(choice.nclass, nclass))
-  const model = createModel(new Store(device, 'model'), modelConfig({ ...choice, nclass: config.nclass }))
+  const model = createModel(new Store(device, 'model'), chooseModel({ ...choice, nclass: config.nclass }))
   const sizes = { labeled: batch, unlabeled: batch, height: crop, width: crop }
   const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 100, ...sizes })
   const loader = load(samples, config, { cacheBytes: 0 })
-  const { planes, expansion } = model.config
-  const random = new Draws(1)
   try {
-    trainer.beginEpoch(0, false)
     let waited = 0
     let total = 0
     let steps = -2
     let since = performance.now()
     for await (const data of loader.epoch(0)) {
       const ready = performance.now()
-      await trainer.step(data, {
-        drop_c1: drawDropout(random, 2 * batch, planes[0] * expansion),
-        drop_c4: drawDropout(random, 2 * batch, planes[3] * expansion),
-      })
+      await trainer.step(data)
       const done = performance.now()
       // The first steps zero fresh buffers and find empty queues.
       if (++steps > 0) {

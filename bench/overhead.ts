@@ -1,17 +1,16 @@
 import { create, globals } from 'webgpu'
 import { openDevice, summarize } from '#dist/engine/device.js'
-import type { ModelChoice } from '#dist/models/deeplabv3plus.js'
-import type { Method } from '#dist/train/trainer/trainer.js'
+import type { ModelChoice } from '#dist/models/index.js'
 import { measureStep } from './step.js'
 import type { Timing } from './timing.js'
 
 export interface OverheadMeasurement extends Timing {
-  readonly method: Method
+  readonly method: string
   readonly dispatches: number
 }
 
 /** The methods whose step is replayed. */
-export const overheadMethods: readonly Method[] = ['supervised', 'prevmatch']
+export const overheadMethods: readonly string[] = ['supervised', 'prevmatch']
 
 /** The layers of DeepLabV3+ with a ResNet-50, a quarter as wide: the null device has 512 MiB. */
 const narrow: ModelChoice = {
@@ -27,7 +26,7 @@ let instance: GPU | undefined
  * Milliseconds that JavaScript and Dawn need to replay one training step, measured on Dawn's null backend, whose device
  * does nothing. What a driver does with the commands on the calling thread is not part of it.
  */
-export async function measureOverhead(method: Method): Promise<OverheadMeasurement> {
+export async function measureOverhead(method: string): Promise<OverheadMeasurement> {
   Object.assign(globalThis, globals)
   instance ??= create(['backend=null'])
   const adapter = await instance.requestAdapter()

@@ -8,7 +8,7 @@ import { conv2d } from '#dist/kernels/conv2d.js'
 import { crossEntropyMean } from '#dist/kernels/loss.js'
 import { add, relu } from '#dist/kernels/pointwise.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
-import { createVelocities, momentum, updateParameters, weightDecay } from '#dist/train/trainer/optimizer.js'
+import { createMomentum, momentum, updateParameters, weightDecay } from '#dist/train/trainer/optimizer.js'
 import { Random } from '../cases/case.js'
 import type { Peaks } from './peaks.js'
 import type { HostTensor, ResidualTask } from './peer.js'
@@ -140,8 +140,8 @@ export async function openResidual(device: Device, task: ResidualTask): Promise<
   const declare = (into: Store, name: string, { shape, data }: HostTensor): Variable =>
     into.declare(name, spec(shape, data instanceof Uint8Array ? 'u8' : 'f32'), data)
   for (const [name, tensor] of Object.entries(task.weights)) declare(store, name, tensor)
-  const parameters = store.all()
-  const velocities = createVelocities(parameters)
+  const groups = [{ name: 'head', parameters: store.all() }] as const
+  const momentum = createMomentum(groups)
   const image = declare(constants, 'image', task.image)
   const labels = declare(constants, 'labels', task.labels)
   const rate = constants.declare('rate', spec([]), Float32Array.of(task.learningRate))
@@ -157,7 +157,7 @@ export async function openResidual(device: Device, task: ResidualTask): Promise<
     () => {
       const loss = lossOf(task, read(image), read(labels), (name) => read(store.get(name)), statistics)
       const learning = read(rate)
-      updateParameters(loss, parameters, velocities, { backbone: learning, rest: learning })
+      updateParameters(loss, [{ groups, momentum }], { backbone: learning, head: learning })
       return { loss }
     },
     { label: 'residual step' },
@@ -172,7 +172,7 @@ export async function openResidual(device: Device, task: ResidualTask): Promise<
     },
     destroy() {
       program.destroy()
-      for (const each of [store, velocities, constants]) each.destroy()
+      for (const each of [store, momentum, constants]) each.destroy()
     },
   }
 }

@@ -1,10 +1,10 @@
 import type { Device } from '#dist/engine/device.js'
 import type { Profile } from '#dist/engine/profile.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
-import type { Batch } from '#dist/train/data/batch.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
+import { type Batch, bytesOf, takes } from '#dist/train/data/batch.js'
 import { StepProfiler } from '#dist/train/run/step-profiler.js'
-import { createTrainer, type Method, type Trainer } from '#dist/train/trainer/trainer.js'
+import { createTrainer, type Trainer } from '#dist/train/trainer/trainer.js'
 import { Random } from '../cases/case.js'
 import { type Timing, timingOf } from './timing.js'
 
@@ -26,7 +26,7 @@ export const stepModels = {
 } as const satisfies Record<string, ModelChoice>
 
 export interface StepMeasurement extends Timing {
-  readonly method: Method
+  readonly method: string
   readonly crop: number
   /** Labeled images, and unlabeled ones. */
   readonly images: readonly [number, number]
@@ -48,13 +48,15 @@ export interface StepMeasurement extends Timing {
 export async function stepTrainer(
   device: Device,
   choice: ModelChoice,
-  method: Method,
+  method: string,
   { crop, batch }: { crop: number; batch: number },
   amp = false,
 ): Promise<Trainer> {
-  const model = createModel(new Store(device, 'model'), modelConfig(choice))
+  const model = createModel(new Store(device, 'model'), chooseModel(choice))
   const config = {
     method,
+    seed: 0,
+    batch_size: batch,
     dataset: 'pascal',
     epochs: 10,
     lr: 0.001,
@@ -64,8 +66,7 @@ export async function stepTrainer(
     prev: { list_max_len: 1, model_num: 1, random_select: false, conf_thresh: 0.5, base_only_epoch: 0 },
     ignore_index: 255,
   } as const
-  const unlabeled = method === 'supervised' ? 0 : batch
-  const sizes = { labeled: batch, unlabeled, height: crop, width: crop }
+  const sizes = { labeled: batch, unlabeled: batch, height: crop, width: crop }
   return createTrainer(device, model, config, { iterationsPerEpoch: 100, amp, ...sizes })
 }
 
@@ -78,7 +79,7 @@ export async function stepTrainer(
 export async function measureStep(
   device: Device,
   choice: ModelChoice,
-  method: Method,
+  method: string,
   { crop, batch }: { crop: number; batch: number },
   { steps = 5, profileSteps = 0, amp = false }: { steps?: number; profileSteps?: number; amp?: boolean } = {},
 ): Promise<StepMeasurement> {
@@ -87,48 +88,38 @@ export async function measureStep(
   const trainer = await stepTrainer(device, choice, method, { crop, batch }, amp)
   const compile = performance.now() - started
   const { model } = trainer
-  const { unlabeled } = trainer.options
-  trainer.beginEpoch(0, true)
+  trainer.beginEpoch(true)
   const random = new Random('step')
-  const bytes = (count: number, below: number) => new Uint8Array(count).map(() => random.integer(below))
-  const images = (n: number) => bytes(n * crop * crop * 3, 256)
-  const maps = (n: number, below: number) => bytes(n * crop * crop, below)
-  const data: Batch = {
-    img_x: images(batch),
-    mask_x: maps(batch, choice.nclass),
-    img_u_w: images(unlabeled),
-    img_u_s1: images(unlabeled),
-    img_u_s2: images(unlabeled),
-    ignore_mask: maps(unlabeled, 1),
-    cutmix_box1: maps(unlabeled, 2),
-    cutmix_box2: maps(unlabeled, 2),
-    img_u_w_mix: images(unlabeled),
-    img_u_s1_mix: images(unlabeled),
-    img_u_s2_mix: images(unlabeled),
-    ignore_mask_mix: maps(unlabeled, 1),
-  }
-  const { planes, expansion } = model.config
-  const multipliers = (channels: number) =>
-    new Float32Array((batch + unlabeled) * channels).map(() => 2 * random.integer(2))
-  const draws = {
-    drop_c1: multipliers(planes[0] * expansion),
-    drop_c4: multipliers(planes[3] * expansion),
-    previous: { prev_indices: [0], prev_weights: [1] },
-  }
+  const below = { weak: 256, strong: 256, label: choice.nclass, padding: 1, cutmixBox: 2 }
+  const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
+  const data: Batch = Object.fromEntries(
+    fields.map(([name, field]) => {
+      const bytes = new Uint8Array(batch * bytesOf(field, crop))
+      return [name, bytes.map(() => random.integer(below[field.view]))]
+    }),
+  )
   try {
     const times: number[] = []
     for (let k = 0; k <= steps; k++) {
       const before = performance.now()
-      await trainer.step(data, draws)
+      await trainer.step(data)
       times.push(performance.now() - before)
     }
     const { planned, live, unshared, dispatches } = trainer.memory
     // The first step also zeroes fresh buffers.
     const timing = timingOf(times.slice(1))
-    while (profiler && !profiler.profile) await profiler.step(performance.now(), () => trainer.step(data, draws))
+    while (profiler && !profiler.profile) await profiler.step(performance.now(), () => trainer.step(data))
     const memory = { dispatches, planned, live, unshared }
     const profile = profiler?.profile
-    return { method, crop, images: [batch, unlabeled], ...timing, compile, ...memory, profile }
+    return {
+      method,
+      crop,
+      images: [batch, takes(trainer.layout, 'unlabeled') ? batch : 0],
+      ...timing,
+      compile,
+      ...memory,
+      profile,
+    }
   } finally {
     profiler?.destroy()
     trainer.destroy()

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { createCommand, runCommand } from './command.js'
 import { type ConfigOptions, configOption, listOptions, overridesOf, setOption, wholeNumber } from './options.js'
-import { type Config, loadConfig } from './train/config/config.js'
+import { type Config, loadConfig } from './train/config/load.js'
 import { type DataReport, reportOf, showReport } from './train/data/checks.js'
 import { readList, type Sample } from './train/data/dataset.js'
 import { inspectSamples } from './train/data/inspect.js'

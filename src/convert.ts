@@ -2,10 +2,11 @@
 import { existsSync, statSync } from 'node:fs'
 import { extname } from 'node:path'
 import { createCommand, runCommand } from './command.js'
-import { type ModelConfig, modelConfig } from './models/deeplabv3plus.js'
-import { differingKeys, inferWidths } from './models/infer.js'
+import { architectureOf, chooseModel, type ModelSpec } from './models/index.js'
+import { differingKeys } from './models/infer.js'
 import { exportOnnx } from './onnx/deeplabv3plus.js'
 import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
+import { showGeometry } from './train/checkpoint/load-model.js'
 import {
   type Checkpoint,
   checkpointModel,
@@ -13,7 +14,8 @@ import {
   readCheckpoint,
   stateOfFile,
 } from './train/checkpoint/read.js'
-import { loadConfig } from './train/config/config.js'
+import { metadataOf } from './train/checkpoint/write.js'
+import { loadConfig } from './train/config/load.js'
 import { paletteOf } from './train/data/classes.js'
 import { UserError } from './train/error.js'
 import { writeAtomically } from './train/io/files.js'
@@ -51,36 +53,35 @@ and std 0.229, 0.224, 0.225; output \`logits\`, float32 [batch, classes, height,
   .addOption(overwriteOption('the file that there is'))
 
 interface Description {
-  readonly config: ModelConfig
+  readonly model: ModelSpec
   /** JSON by key. */
   readonly metadata: Readonly<Record<string, string>>
 }
 
 /** The model and classes of the configuration that was given, where it fits; else the model that the file tells. */
 function describe(checkpoint: Checkpoint, path: string, { config: file, set }: Options): Description {
-  const { config, stated } = checkpointModel(checkpoint, path)
+  const { architecture, config, geometry, hasGeometry } = checkpointModel(checkpoint, path)
   if (file) {
     const settings = loadConfig(file, set)
-    const given = modelConfig(settings)
-    const [key] = differingKeys(given, stated ? config : inferWidths(checkpoint.tensors))
+    const given = chooseModel(settings)
+    const { widths } = architectureOf(architecture).inferConfig(checkpoint.tensors)
+    const [key] = differingKeys(given.config, { ...widths, ...(hasGeometry ? geometry : {}) })
     if (key) {
       throw new UserError(
         `${path} was trained with ${key} ${JSON.stringify(config[key])}, but ${file} asks for ` +
-          `${JSON.stringify(given[key])}: choose the configuration with which it was trained`,
+          `${JSON.stringify(given.config[key])}: choose the configuration with which it was trained`,
       )
     }
-    const said = { model: given, class_names: settings.class_names, palette: paletteOf(settings) }
+    const said = { ...metadataOf(given), class_names: settings.class_names, palette: paletteOf(settings) }
     const metadata = Object.entries(said).map(([name, value]) => [name, JSON.stringify(value)])
-    return { config: given, metadata: Object.fromEntries(metadata) as Record<string, string> }
+    return { model: given, metadata: Object.fromEntries(metadata) as Record<string, string> }
   }
-  if (!stated) {
-    const { dilations, replace_stride_with_dilation: replaced } = config
-    console.log(
-      `${path} does not say its dilations: taking ${JSON.stringify(dilations)} and replace_stride_with_dilation ` +
-        `${JSON.stringify(replaced)}; give --config where that is wrong`,
-    )
+  if (!hasGeometry) {
+    console.log(`${path} does not say its ${showGeometry({ geometry })}; give --config where that is wrong`)
   }
-  return { config, metadata: { model: JSON.stringify(config) } }
+  const model = { architecture, config }
+  const metadata = Object.entries(metadataOf(model)).map(([name, value]) => [name, JSON.stringify(value)])
+  return { model, metadata: Object.fromEntries(metadata) as Record<string, string> }
 }
 
 function toSafetensors(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
@@ -96,12 +97,12 @@ function toSafetensors(checkpoint: Checkpoint, input: string, output: string, op
 const useful = ['class_names', 'palette', 'epoch', 'miou']
 
 function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
-  const { config, metadata: description } = describe(checkpoint, input, options)
+  const { model, metadata: description } = describe(checkpoint, input, options)
   const kept = Object.entries(checkpoint.metadata).filter(([key]) => useful.includes(key))
   const metadata = { ...Object.fromEntries(kept), ...description }
   let parts: readonly Uint8Array[]
   try {
-    parts = exportOnnx(config, stateOfFile(checkpoint.tensors), { size: options.size, metadata })
+    parts = exportOnnx(model.config, stateOfFile(checkpoint.tensors), { size: options.size, metadata })
   } catch (error) {
     throw new UserError(`${input} is not a whole model: ${error instanceof Error ? error.message : error}`)
   }

@@ -8,10 +8,10 @@ import { contactSheet, type SheetRow } from './demo/sheet.js'
 import type { Device } from './engine/device.js'
 import { open } from './engine/node.js'
 import { Store } from './engine/store.js'
-import { createModel, modelConfig } from './models/deeplabv3plus.js'
+import { chooseModel, createModel } from './models/index.js'
 import { gpuOption, seedOption, setOption } from './options.js'
 import { loadCheckpoint } from './train/checkpoint/write.js'
-import { type Config, loadConfig } from './train/config/config.js'
+import { type Config, loadConfig } from './train/config/load.js'
 import { evaluationSamples, readList } from './train/data/dataset.js'
 import { Evaluator } from './train/evaluation/evaluator.js'
 import { writeAtomically } from './train/io/files.js'
@@ -32,7 +32,7 @@ const print = (line: string) => display.line(line)
 /** Predictions of a trained model for the first validation scenes: [size, size] each. */
 async function predictions(device: Device, config: Config, checkpoint: string): Promise<Uint8Array[]> {
   const store = new Store(device, 'prediction')
-  const model = createModel(store, modelConfig(config))
+  const model = createModel(store, chooseModel(config))
   loadCheckpoint(checkpoint, model)
   const amp = usesHalf(config.amp, device, () => {})
   const evaluator = new Evaluator(device, model, { mode: 'original', amp })

@@ -17,8 +17,8 @@ import {
   scalesOption,
   setOption,
 } from './options.js'
-import { epochOf, openTrained, readTrained } from './train/checkpoint/load-model.js'
-import { loadConfig } from './train/config/config.js'
+import { epochOf, openModel, readModel } from './train/checkpoint/load-model.js'
+import { loadConfig } from './train/config/load.js'
 import { evaluationSamples, readList } from './train/data/dataset.js'
 import { colored, indexPng, outputNames, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
@@ -85,7 +85,7 @@ await runCommand(async () => {
   const { val_id_path: source, data_root: root, nclass, ignore_index: ignoreIndex, crop_size: window } = config
   if (!source) throw new UserError('no list of images to evaluate on: give --val-id-path')
   const samples = readList(source, root, 'required')
-  const trained = readTrained(options.ckptPath, config)
+  const trained = readModel(options.ckptPath, config)
   const { classNames, palette } = trained
   const device = await open({ gpu: options.gpu })
   const print = (line: string) => console.log(line)
@@ -98,7 +98,7 @@ await runCommand(async () => {
   const protocol = protocolOf(views)
   print(`${samples.length} images, ${nclass} classes; protocol: ${protocol}`)
 
-  const evaluator = new Evaluator(device, openTrained(device, trained), views)
+  const evaluator = new Evaluator(device, openModel(device, trained), views)
   const saveMap = options.saveMap ?? (config.save_map || undefined)
   const maps = saveMap === true ? join(options.out, 'maps') : saveMap
   const names = outputNames(samples.map(({ name }) => name))

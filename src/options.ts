@@ -1,5 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander'
 import { parseScales } from './train/evaluation/inference.js'
+import { methods } from './train/methods/index.js'
 
 // Options that several commands have. Each call makes a new one.
 
@@ -47,11 +48,9 @@ export const listOptions = {
 } as const
 
 export const methodOption = (): Option =>
-  new Option('--method <name>', 'how to train, in place of the method of the configuration').choices([
-    'supervised',
-    'unimatch',
-    'prevmatch',
-  ])
+  new Option('--method <name>', 'how to train, in place of the method of the configuration').choices(
+    methods().map(({ name }) => name),
+  )
 
 export const seedOption = (seeded = 'everything random'): Option =>
   new Option('--seed <number>', `seed of ${seeded}`).argParser(wholeNumber(0))

@@ -13,8 +13,8 @@ import {
   scalesOption,
   wholeNumber,
 } from './options.js'
-import { epochOf, openTrained, readTrained } from './train/checkpoint/load-model.js'
-import { loadConfig } from './train/config/config.js'
+import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
+import { loadConfig } from './train/config/load.js'
 import { readImage } from './train/data/dataset.js'
 import { findImages } from './train/data/find-images.js'
 import type { Picture } from './train/data/pixels.js'
@@ -92,19 +92,17 @@ async function* pictures(paths: readonly string[]): AsyncGenerator<Picture | Use
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
   const paths = findImages(options.images)
-  const trained = readTrained(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
+  const trained = readModel(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
   const { classNames, palette } = trained
   const device = await open({ gpu: options.gpu })
   console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
   const half = usesHalf(options.amp ?? false, device, console.log)
   const precision = half ? '; in half precision' : ''
   console.log(`checkpoint: ${options.ckptPath}${epochOf(trained)}; ${classNames.length} classes${precision}`)
-  if (!trained.stated) {
-    console.log(`it does not name its dilations: taking ${trained.config.dilations.join(', ')}; --config gives others`)
-  }
+  if (!trained.hasGeometry) console.log(`it does not say its ${showGeometry(trained)}; --config gives others`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, console.log).read()))
   const { imgSize: longSide, flip, scales: factors, out } = options
-  const predictor = new Predictor(device, openTrained(device, trained), { longSide, flip, scales: factors, amp: half })
+  const predictor = new Predictor(device, openModel(device, trained), { longSide, flip, scales: factors, amp: half })
   const names = outputNames(paths)
   const progress = new Progress('prediction', paths.length, process.stdout)
   const unreadable: string[] = []

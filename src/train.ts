@@ -15,7 +15,7 @@ import {
   setOption,
   wholeNumber,
 } from './options.js'
-import { loadConfig } from './train/config/config.js'
+import { loadConfig } from './train/config/load.js'
 import { UserError } from './train/error.js'
 import { duration } from './train/logging/log.js'
 import { createDisplay } from './train/logging/terminal.js'

@@ -6,9 +6,9 @@ import type { Device } from './engine/device.js'
 import { open } from './engine/node.js'
 import type { Trace } from './engine/passes/rewrite.js'
 import { Store } from './engine/store.js'
-import { createModel, modelConfig, presets } from './models/deeplabv3plus.js'
+import { backbones, chooseModel, createModel } from './models/index.js'
 import { configOption, gpuOption, methodOption, setOption, sizeOption, wholeNumber } from './options.js'
-import { type Config, loadConfig, withOverrides } from './train/config/config.js'
+import { type Config, loadConfig, withOverrides } from './train/config/load.js'
 import { Evaluator } from './train/evaluation/evaluator.js'
 import { duration } from './train/logging/log.js'
 import { usesHalf } from './train/trainer/amp.js'
@@ -43,7 +43,7 @@ const command = createCommand(
 )
   .addOption(configOption('YAML configuration of the training, see configs/'))
   .addOption(setOption())
-  .addOption(new Option('--model <name>', 'backbone (without --config: resnet50)').choices(Object.keys(presets)))
+  .addOption(new Option('--model <name>', 'backbone (without --config: resnet50)').choices([...backbones]))
   .addOption(methodOption())
   .option('--crop <pixels>', 'side of the training crops (without --config: 321)', wholeNumber(1))
   .option('--batch <images>', 'labeled images in a step (without --config: 8)', wholeNumber(1))
@@ -112,7 +112,7 @@ async function fill(device: Device, config: Config, size: [number, number], cach
   }
   const { batch_size: labeled, crop_size: height, crop_size: width, method, ignore_index: ignoreIndex } = config
   const store = new Store(device, 'model')
-  const model = createModel(store, modelConfig(config))
+  const model = createModel(store, chooseModel(config))
   const sizes = { labeled, unlabeled: labeled, height, width }
   const amp = usesHalf(config.amp, device, console.log)
   const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 1, amp, ...sizes })

@@ -1,167 +1,166 @@
-import { scoped, type Tensor } from '../engine/graph.js'
-import type { Store, Variable } from '../engine/store.js'
+import { z } from 'zod'
+import { scoped } from '../engine/graph.js'
+import type { Store } from '../engine/store.js'
 import { concat } from '../kernels/movement.js'
-import { broadcastTo, mul } from '../kernels/pointwise.js'
+import { broadcastTo } from '../kernels/pointwise.js'
 import { globalAveragePool } from '../kernels/pool.js'
 import { resizeBilinear } from '../kernels/resize.js'
-import { conv, convUnit, Declarations, type InitialRandom, type Layer, type Mode, named, sequence } from './layers.js'
-import { type Features, type ResNetConfig, resnet } from './resnet.js'
+import { knownWidths, outputsOf } from './infer.js'
+import {
+  batchCounters,
+  conv,
+  convUnit,
+  Declarations,
+  type InitialRandom,
+  type Layer,
+  named,
+  sequence,
+} from './layers.js'
+import { type ResNetConfig, resnet } from './resnet.js'
+import type {
+  Architecture,
+  BackboneFamily,
+  InferredConfig,
+  ModelConfig,
+  SegmentationModel,
+  StateShapes,
+} from './segmentation.js'
 
-export type { InitialRandom, Mode } from './layers.js'
-export type { Features } from './resnet.js'
+/** Kinds of backbones by the key `family` of a configuration. */
+const families: Readonly<Record<string, BackboneFamily>> = { resnet }
 
-/** Widths and depths; the keys are those of the configuration files. */
-export interface ModelConfig extends ResNetConfig {
-  readonly nclass: number
-  /** Rates of the three dilated branches of the pyramid. */
+/** The family of a configuration that names none. */
+const defaultFamily = 'resnet'
+
+/** Widths of all but the backbone; the keys are those of the configuration files. */
+interface HeadConfig extends ModelConfig {
+  readonly family?: string | undefined
+  /** Rates of the three dilated branches of the ASPP. */
   readonly dilations: readonly [number, number, number]
-  /** Channels to which the features of layer1 are reduced. */
+  /** Channels to which the finest features are reduced. */
   readonly reduce_channels: number
-  /** Channels of each branch of the pyramid, and of its result. */
+  /** Channels of each branch of the ASPP, and of its result. */
   readonly aspp_channels: number
   readonly fuse_channels: number
 }
 
-const resnet50: Omit<ModelConfig, 'nclass'> = {
-  stem: [64, 64, 128],
-  planes: [64, 128, 256, 512],
-  blocks: [3, 4, 6, 3],
-  expansion: 4,
-  replace_stride_with_dilation: [false, false, true],
-  dilations: [6, 12, 18],
-  reduce_channels: 48,
-  aspp_channels: 256,
-  fuse_channels: 256,
+/** Widths and depths with a residual network as the backbone. */
+export type DeepLabV3PlusConfig = HeadConfig & ResNetConfig
+
+const count = z.int().min(1)
+const rate = count.max(1000)
+
+const headKeys = {
+  dilations: z.tuple([rate, rate, rate]),
+  reduce_channels: count,
+  aspp_channels: count,
+  fuse_channels: count,
+  nclass: count,
 }
 
-/** Models by the name of their backbone, without the number of classes. */
-export const presets = {
-  resnet50,
-  resnet101: { ...resnet50, blocks: [3, 4, 23, 3] },
-} as const satisfies Record<string, Omit<ModelConfig, 'nclass'>>
+const usualHead = { dilations: [6, 12, 18], reduce_channels: 48, aspp_channels: 256, fuse_channels: 256 }
 
-type Partly<T> = { readonly [Key in keyof T]?: T[Key] | undefined }
+const schema = z.union(
+  Object.entries(families).map(([name, { keys }]) => {
+    const family = name === defaultFamily ? z.literal(name).optional() : z.literal(name)
+    return z.strictObject({ family, ...keys, ...headKeys })
+  }),
+)
 
-export interface ModelChoice extends Partly<Pick<ModelConfig, 'replace_stride_with_dilation' | 'dilations'>> {
-  readonly nclass: number
-  readonly backbone?: keyof typeof presets | undefined
-  /** What differs from the backbone's usual widths and depths. */
-  readonly model?: Partly<ModelConfig> | undefined
+const presets = Object.entries(families).flatMap(([name, family]) =>
+  Object.entries(family.presets).map(([backbone, widths]) => {
+    return [backbone, { ...(name === defaultFamily ? {} : { family: name }), ...widths, ...usualHead }] as const
+  }),
+)
+
+const headStages = { head: ['head'], decoder: ['reduce', 'decoder', 'fuse', 'classifier'] }
+
+/** DeepLabV3+ (Chen et al., 2018) as the PrevMatch code has it. */
+export const deepLabV3Plus: Architecture = {
+  name: 'deeplabv3plus',
+  contents: 'DeepLabV3+ (backbone, head, reduce, fuse, classifier)',
+  keys: Object.assign({}, ...Object.values(families).map(({ keys }) => keys), headKeys) as z.ZodRawShape,
+  schema,
+  presets: Object.fromEntries(presets),
+  stages: [...Object.values(families).flatMap(({ stages }) => Object.keys(stages)), ...Object.keys(headStages)],
+  create: (store, config, random) => create(store, schema.parse(config), random),
+  inferConfig,
+  explainMismatch(state) {
+    const reasons = Object.values(families).map((family) => family.explainMismatch?.(state))
+    return reasons.find((reason) => reason !== undefined)
+  },
 }
 
-/** The widths and depths that a configuration asks for. `model` prevails over the other keys. */
-export function modelConfig(choice: ModelChoice): ModelConfig {
-  const { backbone = 'resnet50', nclass, replace_stride_with_dilation, dilations, model = {} } = choice
-  const given = { replace_stride_with_dilation, dilations, ...model }
-  const known = Object.entries(given).filter(([, value]) => value !== undefined)
-  return { ...presets[backbone], nclass, ...Object.fromEntries(known) }
-}
+function create(store: Store, config: HeadConfig, random?: InitialRandom): SegmentationModel {
+  const {
+    family: name = defaultFamily,
+    nclass,
+    aspp_channels: wide,
+    reduce_channels: low,
+    fuse_channels: fused,
+  } = config
+  const family = families[name]
+  if (!family) throw new Error(`there is no family '${name}' of backbones`)
+  const encoder = new Declarations(store, random, 'backbone')
+  const backbone = family.create(encoder, config)
+  const [first, last] = [0, backbone.channels.length - 1]
+  const channelsOf = (level: number): number => backbone.channels[level] ?? 0
 
-/** Multipliers of the channels of c1 [N, C1] and c4 [N, C4]: channel dropout, drawn by the caller. */
-export interface FeatureDropout {
-  readonly c1: Tensor
-  readonly c4: Tensor
-}
+  const at = new Declarations(store, random)
+  const pooling = aspp(at.at('head'), channelsOf(last), wide, config.dilations)
+  const reduce = named('reduce', convUnit(at.at('reduce'), 0, channelsOf(first), low))
+  const fuseAt = at.at('fuse')
+  const fuse = named(
+    'fuse',
+    sequence([convUnit(fuseAt, 0, low + wide, fused, { kernel: 3 }), convUnit(fuseAt, 3, fused, fused, { kernel: 3 })]),
+  )
+  const classifier = named('classifier', conv(at.at('classifier'), fused, nclass, { bias: true }))
 
-/**
- * DeepLabV3+ (Chen et al., 2018) as the PrevMatch code has it. Its variables carry the names of PyTorch's state_dict;
- * convolution weights are [KH, KW, Cin, Cout], see weights.ts for the conversion.
- */
-export class DeepLabV3Plus {
-  private readonly backbone: (x: Tensor, mode: Mode) => Features
-  private readonly pyramid: Layer
-  private readonly reduce: Layer
-  private readonly fuse: Layer
-  private readonly classifier: Layer
-  /** Training-mode passes so far of each batch norm, by its `num_batches_tracked`. Nothing is computed from it. */
-  readonly batchesTracked = new Map<string, number>()
-
-  /**
-   * Declares the variables in `store`, in the order of PyTorch's state_dict.
-   * @param random draws the initial weights as PyTorch does by default (the backbone's: normal, by fan-out);
-   *   without it they are 0, for values that are loaded afterwards
-   */
-  constructor(
-    readonly config: ModelConfig,
-    readonly store: Store,
-    random?: InitialRandom,
-  ) {
-    const at = new Declarations(store, random)
-    const { planes, expansion, aspp_channels: wide, reduce_channels: low, fuse_channels: fused, nclass } = config
-    this.backbone = resnet(at.at('backbone'), config)
-    this.pyramid = pyramid(at.at('head'), planes[3] * expansion, wide, config.dilations)
-    this.reduce = named('reduce', convUnit(at.at('reduce'), 0, planes[0] * expansion, low))
-    const fuse = at.at('fuse')
-    this.fuse = named(
-      'fuse',
-      sequence([convUnit(fuse, 0, low + wide, fused, { kernel: 3 }), convUnit(fuse, 3, fused, fused, { kernel: 3 })]),
-    )
-    this.classifier = named('classifier', conv(at.at('classifier'), fused, nclass, { bias: true }))
-    for (const { name } of store.all()) {
-      if (name.endsWith('.running_var')) this.batchesTracked.set(batchesTrackedName(name), 0)
-    }
-  }
-
-  /** What training changes by its gradient: everything but the running statistics. In PyTorch's order. */
-  get parameters(): Variable[] {
-    return this.store.all().filter(({ name }) => !/\.running_(mean|var)$/.test(name))
-  }
-
-  /** Feature maps of normalised images [N, H, W, 3]. */
-  features(x: Tensor, mode: Mode): Features {
-    return this.backbone(x, mode)
-  }
-
-  /** Logits at the size of c1, [N, H/4, W/4, nclass]: `upsample` them to the size of the image. */
-  decode({ c1, c4 }: Features, mode: Mode): Tensor {
-    const [, height = 0, width = 0] = c1.shape
-    const [shallow, deep] = [this.reduce(c1, mode), this.pyramid(c4, mode)]
-    const both = scoped('decoder', () => concat([shallow, resizeBilinear(deep, [height, width])], 3))
-    return this.classifier(this.fuse(both, mode), mode)
-  }
-
-  /** Logits at a quarter of the size of the images. */
-  lowLogits(x: Tensor, mode: Mode): Tensor {
-    return this.decode(this.features(x, mode), mode)
-  }
-
-  /** Logits of normalised images [N, H, W, 3] at their size: [N, H, W, nclass]. */
-  logits(x: Tensor, mode: Mode): Tensor {
-    const [, height = 0, width = 0] = x.shape
-    return upsample(this.lowLogits(x, mode), [height, width])
-  }
-
-  /** `passes` more batches went through every batch norm in training mode. */
-  countBatches(passes: number): void {
-    for (const [name, count] of this.batchesTracked) this.batchesTracked.set(name, count + passes)
+  return {
+    architecture: deepLabV3Plus.name,
+    config,
+    store,
+    inputChannels: family.inputChannels,
+    groups: [
+      { name: 'backbone', parameters: encoder.parameters },
+      { name: 'head', parameters: at.parameters },
+    ],
+    batchesTracked: batchCounters(store),
+    dropoutLevels: [first, last].map((level, i) => ({ level: i, name: `c${level + 1}`, channels: channelsOf(level) })),
+    stages: { ...family.stages, ...headStages },
+    features(x, mode) {
+      const maps = backbone.features(x, mode)
+      return maps.filter((_, level) => level === first || level === last)
+    },
+    decode([finest, deepest], mode) {
+      if (!finest || !deepest) throw new Error('the decoder of DeepLabV3+ reads two feature maps')
+      const [, height = 0, width = 0] = finest.shape
+      const [shallow, deep] = [reduce(finest, mode), pooling(deepest, mode)]
+      const both = scoped('decoder', () => concat([shallow, resizeBilinear(deep, [height, width])], 3))
+      return classifier(fuse(both, mode), mode)
+    },
+    logitSize: (extent) => Math.ceil(extent / (backbone.strides[first] ?? 1)),
   }
 }
 
-/** Declares a model's variables in an empty store; see `DeepLabV3Plus`. */
-export const createModel = (store: Store, config: ModelConfig, random?: InitialRandom): DeepLabV3Plus =>
-  new DeepLabV3Plus(config, store, random)
-
-/** Logits at another size, bilinearly with aligned corners: linear in the logits. */
-export const upsample = (logits: Tensor, size: readonly [number, number]): Tensor =>
-  scoped('upsample', () => resizeBilinear(logits, size))
-
-/** Height or width of c1 and of the decoder's logits, for that of the image. */
-export const quarter = (extent: number): number => Math.ceil(Math.ceil(extent / 2) / 2)
-
-/** A doubled batch for the decoder: the features, then the same features with their channels multiplied. */
-export function withPerturbed({ c1, c4 }: Features, dropout: FeatureDropout): Features {
-  const both = (x: Tensor, multipliers: Tensor): Tensor => {
-    const [n = 0, , , channels = 0] = x.shape
-    return concat([x, mul(x, multipliers.reshape(n, 1, 1, channels))], 0)
+function inferConfig(state: StateShapes): InferredConfig {
+  const inferred = Object.entries(families).map(([name, family]) => ({ name, ...family.inferConfig(state) }))
+  const found = inferred.find(({ widths }) => Object.keys(widths).length > 0)
+  const family = found && found.name !== defaultFamily ? { family: found.name } : {}
+  const head = knownWidths({
+    reduce_channels: outputsOf(state, 'reduce.0'),
+    aspp_channels: outputsOf(state, 'head.b0.0'),
+    fuse_channels: outputsOf(state, 'fuse.0'),
+    nclass: outputsOf(state, 'classifier'),
+  })
+  return {
+    widths: { ...family, ...found?.widths, ...head },
+    geometry: { dilations: usualHead.dilations, ...found?.geometry },
   }
-  return scoped('dropout', () => ({ c1: both(c1, dropout.c1), c4: both(c4, dropout.c4) }))
 }
-
-/** PyTorch's counter beside a running statistic. */
-const batchesTrackedName = (name: string): string => name.replace(/running_var$/, 'num_batches_tracked')
 
 /** Atrous spatial pyramid pooling: 1x1, three dilated 3x3, and the mean over the map. */
-function pyramid(at: Declarations, cin: number, cout: number, dilations: readonly number[]): Layer {
+function aspp(at: Declarations, cin: number, cout: number, dilations: readonly number[]): Layer {
   const branches = [
     named('b0', convUnit(at.at('b0'), 0, cin, cout)),
     ...dilations.map((dilation, i) =>

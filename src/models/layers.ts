@@ -18,20 +18,30 @@ export class Declarations {
   /**
    * @param random draws the initial weights; without it they are 0, for values that are loaded afterwards
    * @param path PyTorch's name of the module, such as `backbone.layer1.0`
+   * @param parameters takes what this module and its submodules declare as parameters
    */
   constructor(
     private readonly store: Store,
     readonly random: InitialRandom | undefined,
     private readonly path = '',
+    readonly parameters: Variable[] = [],
   ) {}
 
   /** The place of a submodule; `name` may have several parts. */
   at(name: string): Declarations {
-    return new Declarations(this.store, this.random, this.path === '' ? name : `${this.path}.${name}`)
+    const path = this.path === '' ? name : `${this.path}.${name}`
+    return new Declarations(this.store, this.random, path, this.parameters)
   }
 
-  /** Declares a variable of this layer, its elements given by `value`, or 0. */
-  declare(name: string, shape: Shape, value?: () => number): Variable {
+  /** Declares a variable that training changes by its gradient, its elements given by `value`, or 0. */
+  parameter(name: string, shape: Shape, value?: () => number): Variable {
+    const variable = this.statistic(name, shape, value)
+    this.parameters.push(variable)
+    return variable
+  }
+
+  /** Declares a variable that no gradient changes, such as a running mean, its elements given by `value`, or 0. */
+  statistic(name: string, shape: Shape, value?: () => number): Variable {
     const data = value && Float32Array.from({ length: elements(shape) }, value)
     return this.store.declare(`${this.path}.${name}`, spec(shape), data)
   }
@@ -69,8 +79,8 @@ export function conv(
   const deviation = Math.sqrt(2 / (cout * kernel * kernel))
   const uniform = random && (() => random.uniform(-bound, bound))
   const normal = random && (() => deviation * random.normal())
-  const weight = at.declare('weight', [kernel, kernel, cin, cout], init === 'fanOut' ? normal : uniform)
-  const offset = bias ? at.declare('bias', [cout], uniform) : undefined
+  const weight = at.parameter('weight', [kernel, kernel, cin, cout], init === 'fanOut' ? normal : uniform)
+  const offset = bias ? at.parameter('bias', [cout], uniform) : undefined
   const padding = dilation * Math.floor(kernel / 2)
   return (x) => {
     const y = conv2d(x, read(weight), { stride, padding, dilation })
@@ -78,12 +88,25 @@ export function conv(
   }
 }
 
+/** PyTorch's counter of training-mode passes beside a running variance; undefined for any other variable. */
+export const batchCounterOf = (name: string): string | undefined =>
+  /\.running_var$/.test(name) ? name.replace(/running_var$/, 'num_batches_tracked') : undefined
+
+/** The counters of all batch norms of a store, all 0. */
+export const batchCounters = (store: Store): Map<string, number> =>
+  new Map(
+    store.all().flatMap(({ name }) => {
+      const counter = batchCounterOf(name)
+      return counter === undefined ? [] : [[counter, 0] as const]
+    }),
+  )
+
 /** Batch norm; the running statistics are those of PyTorch (momentum 0.1, unbiased variance). */
 export function batchNorm(at: Declarations, channels: number): Layer {
-  const weight = at.declare('weight', [channels], () => 1)
-  const bias = at.declare('bias', [channels])
-  const runningMean = at.declare('running_mean', [channels])
-  const runningVar = at.declare('running_var', [channels], () => 1)
+  const weight = at.parameter('weight', [channels], () => 1)
+  const bias = at.parameter('bias', [channels])
+  const runningMean = at.statistic('running_mean', [channels])
+  const runningVar = at.statistic('running_var', [channels], () => 1)
   return (x, { training }) => {
     const state = {
       weight: read(weight),

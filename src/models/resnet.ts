@@ -1,6 +1,8 @@
+import { z } from 'zod'
 import { scoped, type Tensor } from '../engine/graph.js'
 import { add, relu } from '../kernels/pointwise.js'
 import { maxPool2d } from '../kernels/pool.js'
+import { knownWidths, outputsOf } from './infer.js'
 import {
   batchNorm,
   type ConvOptions,
@@ -11,6 +13,7 @@ import {
   named,
   sequence,
 } from './layers.js'
+import type { Backbone, BackboneFamily, InferredConfig, StateShapes } from './segmentation.js'
 
 type Four = readonly [number, number, number, number]
 
@@ -27,16 +30,44 @@ export interface ResNetConfig {
   readonly replace_stride_with_dilation: readonly [boolean, boolean, boolean]
 }
 
-/** Feature maps of the backbone. */
-export interface Features {
-  /** After layer1, at a quarter of the image's size: [N, H/4, W/4, planes[0] * expansion]. */
-  readonly c1: Tensor
-  /** After layer4: [N, H/16, W/16, planes[3] * expansion] with the usual dilation of layer4. */
-  readonly c4: Tensor
+const count = z.int().min(1)
+const four = z.tuple([count, count, count, count])
+
+const keys = {
+  stem: z.tuple([count, count, count]),
+  planes: four,
+  blocks: four,
+  expansion: count,
+  replace_stride_with_dilation: z.tuple([z.boolean(), z.boolean(), z.boolean()]),
 }
 
-/** Deep-stem residual network with bottleneck blocks (He et al., 2015, as torchvision and the PrevMatch code have it). */
-export function resnet(at: Declarations, config: ResNetConfig): (x: Tensor, mode: Mode) => Features {
+const resnet50: ResNetConfig = {
+  stem: [64, 64, 128],
+  planes: [64, 128, 256, 512],
+  blocks: [3, 4, 6, 3],
+  expansion: 4,
+  replace_stride_with_dilation: [false, false, true],
+}
+
+/** Deep-stem residual networks with bottleneck blocks (He et al., 2015, as torchvision and the PrevMatch code have them). */
+export const resnet: BackboneFamily = {
+  inputChannels: 3,
+  keys,
+  presets: { resnet50, resnet101: { ...resnet50, blocks: [3, 4, 23, 3] } },
+  stages: {
+    stem: ['backbone.conv1', 'backbone.bn1'],
+    layer1: ['backbone.layer1'],
+    layer2: ['backbone.layer2'],
+    layer3: ['backbone.layer3'],
+    layer4: ['backbone.layer4'],
+  },
+  create: (at, config) => createResNet(at, z.object(keys).parse(config)),
+  inferConfig,
+  explainMismatch,
+}
+
+/** Feature maps after layer1 to layer4, the first one at a quarter of the image's size. */
+function createResNet(at: Declarations, config: ResNetConfig): Backbone {
   const [a, b, c] = config.stem
   const front = at.at('conv1')
   // In PyTorch's Sequential the places 1, 2 and 4, 5 are batch norm and ReLU; the last batch norm is outside of it.
@@ -50,11 +81,15 @@ export function resnet(at: Declarations, config: ResNetConfig): (x: Tensor, mode
   ])
   let cin = c
   let dilation = 1
+  let reduction = 4
+  const strides: number[] = []
   const layers = config.planes.map((planes, index) => {
     const name = `layer${index + 1}`
     const dilated = index > 0 && config.replace_stride_with_dilation[index - 1] === true
     const first = { stride: index === 0 || dilated ? 1 : 2, dilation }
     if (dilated) dilation *= 2
+    reduction *= first.stride
+    strides.push(reduction)
     const rest = { stride: 1, dilation }
     const cout = planes * config.expansion
     const blocks = Array.from({ length: config.blocks[index] ?? 0 }, (_, i) => {
@@ -64,12 +99,47 @@ export function resnet(at: Declarations, config: ResNetConfig): (x: Tensor, mode
     cin = cout
     return sequence(blocks)
   })
-  const [layer1, ...deeper] = layers as [Layer, ...Layer[]]
-  return (x, mode) =>
-    scoped('backbone', () => {
-      const c1 = layer1(maxPool2d(stem(x, mode), { kernel: 3, stride: 2, padding: 1 }), mode)
-      return { c1, c4: sequence(deeper)(c1, mode) }
-    })
+  const features = (x: Tensor, mode: Mode): Tensor[] => {
+    const maps: Tensor[] = []
+    let map = maxPool2d(stem(x, mode), { kernel: 3, stride: 2, padding: 1 })
+    for (const layer of layers) {
+      map = layer(map, mode)
+      maps.push(map)
+    }
+    return maps
+  }
+  return {
+    channels: config.planes.map((planes) => planes * config.expansion),
+    strides,
+    features: (x, mode) => scoped('backbone', () => features(x, mode)),
+  }
+}
+
+function inferConfig(state: StateShapes): InferredConfig {
+  const layers = [1, 2, 3, 4].map((layer) => `backbone.layer${layer}`)
+  const depth = (layer: string): number => {
+    let blocks = 0
+    while (state.has(`${layer}.${blocks}.conv1.weight`)) blocks++
+    return blocks
+  }
+  const planes = layers.map((layer) => outputsOf(state, `${layer}.0.conv1`))
+  const widths = knownWidths({
+    stem: ['0', '3', '6'].map((place) => outputsOf(state, `backbone.conv1.${place}`)),
+    planes,
+    blocks: layers.map(depth),
+    expansion: outputsOf(state, 'backbone.layer1.0.conv3') / (planes[0] ?? 0),
+  })
+  return { widths, geometry: { replace_stride_with_dilation: resnet50.replace_stride_with_dilation } }
+}
+
+/** Whether a state_dict begins with one 7x7 convolution, as torchvision's ResNet does, rather than with three 3x3. */
+function explainMismatch(state: StateShapes): string | undefined {
+  const [, , height, width] = (state.get('backbone.conv1.weight') ?? state.get('conv1.weight'))?.shape ?? []
+  if (height !== 7 || width !== 7) return undefined
+  return (
+    "it is a ResNet with one 7x7 convolution in front, as torchvision's are, where the model has a deep stem of three " +
+    '3x3 convolutions: take a deep-stem ResNet, such as the one that the PrevMatch and UniMatch code starts from'
+  )
 }
 
 const convolution = (at: Declarations, cin: number, cout: number, options: ConvOptions = {}): Layer =>

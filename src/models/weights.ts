@@ -1,5 +1,6 @@
 import { elements, type Shape, sameShape, showShape } from '../engine/shape.js'
-import type { DeepLabV3Plus } from './deeplabv3plus.js'
+import { batchCounterOf } from './layers.js'
+import type { SegmentationModel } from './segmentation.js'
 
 /** A tensor as PyTorch lays it out: convolution weights [Cout, Cin / groups, KH, KW]. */
 export type StateTensor =
@@ -35,11 +36,12 @@ function transposed(data: Float32Array, a: number, b: number, c: number): Float3
 }
 
 /** Names of a model's state_dict and their shapes in PyTorch's layout. */
-export function stateShapes(model: DeepLabV3Plus): Map<string, Shape> {
+export function stateShapes(model: SegmentationModel): Map<string, Shape> {
   const shapes = new Map<string, Shape>()
   for (const { name, spec } of model.store.all()) {
     shapes.set(name, torchShape(spec.shape))
-    if (name.endsWith('.running_var')) shapes.set(name.replace(/running_var$/, 'num_batches_tracked'), [])
+    const counter = batchCounterOf(name)
+    if (counter !== undefined) shapes.set(counter, [])
   }
   return shapes
 }
@@ -50,7 +52,7 @@ export function stateShapes(model: DeepLabV3Plus): Map<string, Shape> {
  * @param prefix only what bears names that begin so, such as `backbone.`; the rest of the model is left as it is
  * @throws Error that lists what is missing, what is unexpected, and what has another shape
  */
-export function loadStateDict(model: DeepLabV3Plus, state: ReadonlyMap<string, StateTensor>, prefix = ''): void {
+export function loadStateDict(model: SegmentationModel, state: ReadonlyMap<string, StateTensor>, prefix = ''): void {
   const shapes = new Map([...stateShapes(model)].filter(([name]) => name.startsWith(prefix)))
   const missing = [...shapes.keys()].filter((name) => !state.has(name) && !model.batchesTracked.has(name))
   const isCounter = (name: string) => name.endsWith('.num_batches_tracked')
@@ -89,7 +91,7 @@ function list(what: string, names: readonly string[]): string[] {
 }
 
 /** The model's values as PyTorch's state_dict has them, in its order. */
-export async function stateDict(model: DeepLabV3Plus): Promise<Map<string, StateTensor>> {
+export async function stateDict(model: SegmentationModel): Promise<Map<string, StateTensor>> {
   const values = await model.store.readAll()
   const state = new Map<string, StateTensor>()
   for (const [name, shape] of stateShapes(model)) {

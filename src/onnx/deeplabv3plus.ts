@@ -1,4 +1,5 @@
-import type { ModelConfig } from '../models/deeplabv3plus.js'
+import type { DeepLabV3PlusConfig } from '../models/deeplabv3plus.js'
+import type { ModelConfig } from '../models/segmentation.js'
 import type { StateTensor } from '../models/weights.js'
 import { type Extent, GraphBuilder, type Message } from '../train/io/protobuf.js'
 
@@ -23,10 +24,11 @@ const doc =
  * @throws Error that names a tensor which is missing, superfluous or of another shape
  */
 export function exportOnnx(
-  config: ModelConfig,
+  given: ModelConfig,
   state: ReadonlyMap<string, StateTensor>,
   { size, metadata = {} }: OnnxOptions = {},
 ): Message {
+  const config = given as DeepLabV3PlusConfig
   const network = new Network(state)
   const image = { name: 'image', channels: 3 }
   const { c1, c4 } = backbone(network, image, config)
@@ -156,7 +158,11 @@ class Network {
 type NodeArguments = Parameters<GraphBuilder['node']> extends [string, string, ...infer Rest] ? Rest : never
 
 /** As `resnet` in models/resnet.ts. */
-function backbone(network: Network, image: FeatureMap, { blocks, replace_stride_with_dilation: dilate }: ModelConfig) {
+function backbone(
+  network: Network,
+  image: FeatureMap,
+  { blocks, replace_stride_with_dilation: dilate }: DeepLabV3PlusConfig,
+) {
   const at = (name: string) => `backbone.${name}`
   let x = network.unit(at('conv1.0'), at('conv1.1'), image, { stride: 2 })
   x = network.unit(at('conv1.3'), at('conv1.4'), x)

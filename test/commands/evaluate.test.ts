@@ -8,8 +8,8 @@ import { classNames, palette } from '#dist/demo/classes.js'
 import { open } from '#dist/engine/node.js'
 import { elements } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel } from '#dist/models/deeplabv3plus.js'
-import { openTrained, readTrained } from '#dist/train/checkpoint/load-model.js'
+import { createModel } from '#dist/models/index.js'
+import { openModel, readModel } from '#dist/train/checkpoint/load-model.js'
 import { prepareCheckpoint } from '#dist/train/checkpoint/write.js'
 import { readImage } from '#dist/train/data/dataset.js'
 import { Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
@@ -25,7 +25,11 @@ const widths = { ...smallModel, planes: [4, 4, 8, 8], nclass: 6 } as const
 const device = await open()
 
 test.before(async () => {
-  const model = createModel(new Store(device, 'model'), widths, new Random(2))
+  const model = createModel(
+    new Store(device, 'model'),
+    { architecture: 'deeplabv3plus', config: widths },
+    new Random(2),
+  )
   // Weights as they are drawn favour one class everywhere; these differ from place to place.
   const random = new Random(3)
   for (const { name, spec } of model.store.all()) {
@@ -47,7 +51,7 @@ const png = (path: string) => decode(readFileSync(path))
 
 /** What the checkpoint says of an image, without the commands. */
 async function maskOf(path: string): Promise<Uint32Array> {
-  const evaluator = new Evaluator(device, openTrained(device, readTrained(checkpoint)), { mode: 'original' })
+  const evaluator = new Evaluator(device, openModel(device, readModel(checkpoint)), { mode: 'original' })
   const { label } = await evaluator.predict(await readImage(path))
   evaluator.destroy()
   return label
@@ -197,7 +201,7 @@ test('predict names what it cannot use, before anything is written', () => {
   refuses(predict('b', '--images', folder), /the folder holds no image/, 'b')
   refuses(predict('b', '--images', join(data, '*.tif')), /no image has such a name/, 'b')
   refuses(predict('b', '--images', image, '--ckpt-path', image), /\.png/, 'b')
-  refuses(predict('b', '--images', image, '--img-size', '0'), /whole number of pixels/, 'b')
+  refuses(predict('b', '--images', image, '--img-size', '0'), /whole number from 16 to 16384/, 'b')
   const broken = join(folder, 'broken.png')
   writeFileSync(broken, 'no picture')
   refuses(predict('b', '--images', broken), /1 of 1 pictures could not be read/, 'b')

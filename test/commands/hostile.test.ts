@@ -8,8 +8,8 @@ import { encode } from 'fast-png'
 import sharp from 'sharp'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { openTrained, readTrained } from '#dist/train/checkpoint/load-model.js'
-import { loadConfig } from '#dist/train/config/config.js'
+import { openModel, readModel } from '#dist/train/checkpoint/load-model.js'
+import { loadConfig } from '#dist/train/config/load.js'
 import { readEntries, readImage, readList } from '#dist/train/data/dataset.js'
 import { readStoredLabel } from '#dist/train/data/labels.js'
 import { UserError } from '#dist/train/error.js'
@@ -213,7 +213,7 @@ test('checkpoints that claim a large model do not get its memory', async () => {
   const names = ['backbone.conv1.0', 'backbone.conv1.3', 'backbone.conv1.6', ...layers, 'backbone.layer1.0.conv3']
   const path = at('wide.safetensors')
   writeSafetensors(path, [...names, 'reduce.0', 'head.b0.0', 'fuse.0', 'classifier'].map(wide))
-  await refuses(() => readTrained(path), /whole DeepLabV3\+/)
+  await refuses(() => readModel(path), /whole DeepLabV3\+/)
   // Widths of real tensors, which multiply in the tensors that are missing.
   const real = (name: string) =>
     [`${name}.weight`, { dtype: 'F32', shape: [2 ** 15, 1, 1, 1], data: new Float32Array(2 ** 15) }] as const
@@ -227,11 +227,11 @@ test('checkpoints that claim a large model do not get its memory', async () => {
     bytes += descriptor.size
     return create(descriptor)
   }
-  await refuses(() => openTrained(device, readTrained(path)), /do not fit the model/)
+  await refuses(() => openModel(device, readModel(path)), /do not fit the model/)
   // Its weights would take many gigabytes; the parameters of its normalisations have their values at once.
   assert.ok(bytes < 2 ** 27, `${bytes} bytes`)
   writeSafetensors(path, [...names.map(real), ...heads, real('classifier')])
-  await refuses(() => readTrained(path), /32768 classes/)
+  await refuses(() => readModel(path), /32768 classes/)
 })
 
 test('texts in the metadata of a checkpoint may hold anything', () => {
@@ -243,7 +243,7 @@ test('texts in the metadata of a checkpoint may hold anything', () => {
   for (const text of ['{', '"x"', 'null', '["\\u001b"]', nested]) {
     const metadata = { model: text, class_names: text, palette: text, epoch: text }
     writeSafetensors(at('x.safetensors'), weights, metadata)
-    const { classNames } = readTrained(at('x.safetensors'))
+    const { classNames } = readModel(at('x.safetensors'))
     assert.ok(classNames.every((name) => typeof name === 'string' && !/\p{Cc}/u.test(name)))
   }
 })

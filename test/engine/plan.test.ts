@@ -110,7 +110,7 @@ test('a step that does not fit the memory is refused with its largest tensors', 
   const message = await messageOf(step, OutOfMemoryError)
   assert.match(message, /^allocating 2\d{3}\.\d MiB, the largest tensors being backbone\.[^;]+ of 101\.3 MiB; /)
   assert.match(message, / for supervised step: out of GPU memory: buffer allocation failed: use a smaller batch_size /)
-  assert.match(message, /or checkpoint: \[stem, layer1, .*, decoder\]/)
+  assert.match(message, /or activation_checkpointing: \[stem, layer1, .*, decoder\]/)
 })
 
 test.run()

@@ -5,6 +5,7 @@ import { toClasses } from '#dist/train/data/labels.js'
 import type { Box, Picture } from '#dist/train/data/pixels.js'
 import * as pixels from '#dist/train/data/pixels.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
+import { augmented, labeledFields, unlabeledFields } from '../support/augmented.js'
 
 /** Largest error of one output beside what is allowed. */
 export interface CaseResult {
@@ -151,20 +152,11 @@ function runCase(op: string, p: Params, input: (name: string) => Picture): Outpu
       return { img: toPlanes(pixels.normalize(data())) }
     case 'reduce_zero_label':
       return { mask: withoutZero(input('mask')) }
-    case 'train_l': {
-      const img = new Uint8Array(p.size * p.size * 3)
-      const mask = new Uint8Array(p.size * p.size)
-      augment.applyLabeled(image(), input('mask'), p.size, weakDraws(p), img, mask)
-      return { img, mask }
-    }
+    case 'train_l':
+      return augmented(image(), input('mask'), p.size, labeledFields, { ...weakDraws(p), strong: [] })
     case 'train_u': {
-      const map = () => new Uint8Array(p.size * p.size)
-      const rgb = () => new Uint8Array(p.size * p.size * 3)
-      const out = { weak: rgb(), strong1: rgb(), strong2: rgb(), ignore: map(), box1: map(), box2: map() }
-      const draws = { ...weakDraws(p), strong1: strongDraws(p.s1), strong2: strongDraws(p.s2) }
-      augment.applyUnlabeled(image(), p.size, draws, out)
-      const { weak, strong1, strong2, ignore, box1, box2 } = out
-      return { img_w: weak, img_s1: strong1, img_s2: strong2, ignore_mask: ignore, box1, box2 }
+      const draws = { ...weakDraws(p), strong: [strongDraws(p.s1), strongDraws(p.s2)] }
+      return augmented(image(), null, p.size, unlabeledFields, draws)
     }
     default:
       throw new Error(`augment.json has an unknown operation '${op}'`)

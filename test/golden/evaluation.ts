@@ -5,7 +5,7 @@ import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { confusionMatrix } from '#dist/kernels/metrics.js'
-import { createModel, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel } from '#dist/models/index.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
 import { UserError } from '#dist/train/error.js'
 import { Evaluator, type Scores, scoresOf } from '#dist/train/evaluation/evaluator.js'
@@ -75,7 +75,7 @@ async function checkModels(
   const nclass = config.nclass ?? config.model?.nclass
   if (nclass === undefined) throw new UserError(`${dirname(weightsPath)}/config.json gives no nclass`)
   const store = new Store(device, 'model')
-  const model = createModel(store, modelConfig({ ...config, nclass }))
+  const model = createModel(store, chooseModel({ ...config, nclass }))
   const weights = [...new TensorFile(weightsPath).tensors].filter(([name]) => !name.startsWith('momentum/'))
   loadWeights(model, weights, weightsPath)
 

@@ -3,25 +3,23 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type DeepLabV3Plus, type ModelChoice, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
+import type { SegmentationModel } from '#dist/models/segmentation.js'
 import { stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
-import type { Batch } from '#dist/train/data/batch.js'
+import { type Batch, type BatchLayout, channelsOf } from '#dist/train/data/batch.js'
 import { UserError } from '#dist/train/error.js'
 import { type FileTensor, toFloat32, writeSafetensors } from '#dist/train/io/safetensors.js'
-import {
-  createTrainer,
-  type Method,
-  type StepResult,
-  type Trainer,
-  type TrainerConfig,
-} from '#dist/train/trainer/trainer.js'
+import type { Draws } from '#dist/train/methods/method.js'
+import { createTrainer, type StepResult, type Trainer, type TrainerSettings } from '#dist/train/trainer/trainer.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
 import { type CaseResult, differenceOf, largestDifference } from './report.js'
 
 /** `config.json`: the training's settings, and what replaces its validation. */
-export interface TrajectoryConfig extends Omit<TrainerConfig, 'method' | 'ignore_index'>, Omit<ModelChoice, 'nclass'> {
-  readonly method?: Method
+export interface TrajectoryConfig
+  extends Omit<TrainerSettings, 'method' | 'ignore_index'>,
+    Omit<ModelChoice, 'nclass'> {
+  readonly method?: string
   readonly nclass?: number
   readonly iters_per_epoch: number
   readonly miou_after_epoch?: readonly number[]
@@ -41,21 +39,21 @@ interface Expected {
   readonly final?: Readonly<Record<string, { readonly atol: number }>>
 }
 
-const imageFields = ['img_x', 'img_u_w', 'img_u_s1', 'img_u_s2', 'img_u_w_mix', 'img_u_s1_mix', 'img_u_s2_mix'] as const
-const mapFields = ['mask_x', 'ignore_mask', 'ignore_mask_mix', 'cutmix_box1', 'cutmix_box2'] as const
-
-/** The batch of an `iter_NNN` file; fields that it lacks are empty. */
-export function batchOf(file: TensorFile): Batch {
-  const images = imageFields.map((name) => {
-    if (!file.has(name)) return [name, new Uint8Array()] as const
-    return [name, channelsLast(file.bytes(name), file.get(name).shape)] as const
+/** The batch of an `iter_NNN` file, whose tensors have the names of the method's fields. */
+export function batchOf(file: TensorFile, layout: BatchLayout): Batch {
+  const fields = layout.flatMap((stream) => Object.entries(stream.fields))
+  const data = fields.map(([name, field]) => {
+    const bytes = file.bytes(name)
+    return [name, channelsOf(field) === 3 ? channelsLast(bytes, file.get(name).shape) : bytes] as const
   })
-  const maps = mapFields.map((name) => [name, file.has(name) ? file.bytes(name) : new Uint8Array()] as const)
-  return Object.fromEntries([...images, ...maps]) as Batch
+  return Object.fromEntries(data)
 }
 
-const floatsOrNone = (file: TensorFile, name: string): Float32Array =>
-  file.has(name) ? file.floats(name) : new Float32Array()
+/** The recorded random choices of a step: all tensors of floats and indices. */
+const drawsOf = (file: TensorFile): Draws =>
+  Object.fromEntries(
+    [...file.tensors].flatMap(([name, { dtype }]) => (dtype === 'U8' ? [] : [[name, file.floats(name)] as const])),
+  )
 
 /** Whether the model is kept at the start of each epoch: after a new best, from `base_only_epoch` on. */
 function newBests(config: TrajectoryConfig, expected: Expected | undefined): boolean[] {
@@ -71,7 +69,7 @@ function newBests(config: TrajectoryConfig, expected: Expected | undefined): boo
 }
 
 export interface Trajectory {
-  readonly model: DeepLabV3Plus
+  readonly model: SegmentationModel
   readonly trainer: Trainer
   readonly rows: StepResult[]
   readonly checks: { readonly iteration: number; readonly results: CaseResult[] }[]
@@ -93,9 +91,8 @@ function compare(row: StepResult, pushed: boolean, expected: ExpectedIteration, 
   const results: CaseResult[] = []
   for (const [name, recorded] of Object.entries(expected.tol ?? {})) {
     if (amp && !name.includes('loss')) continue
-    const value = row[name as keyof StepResult]
     const wanted = expected[name] as number
-    const error = differenceOf(typeof value === 'number' ? value : Number.NaN, wanted)
+    const error = differenceOf(row.metrics[name] ?? Number.NaN, wanted)
     results.push({ name, error, tolerance: amp ? halfTolerance(name, wanted) : recorded })
   }
   if (expected.lr_used) {
@@ -141,17 +138,17 @@ export async function runTrajectory(
 
   const nclass = config.nclass ?? config.model?.nclass
   if (nclass === undefined) throw new UserError(`${folder}/config.json gives no nclass`)
-  const model = createModel(new Store(device, 'model'), modelConfig({ ...config, nclass }))
+  const model = createModel(new Store(device, 'model'), chooseModel({ ...config, nclass }))
   loadWeights(model, new TensorFile(join(folder, 'init.safetensors')).tensors, join(folder, 'init.safetensors'))
 
   const first = new TensorFile(join(folder, steps[0] ?? ''))
   const [labeled = 0, , height = 0, width = 0] = first.get('img_x').shape
   const method = config.method ?? 'prevmatch'
-  const unlabeled = method === 'supervised' ? 0 : (first.get('img_u_w').shape[0] ?? 0)
+  const unlabeled = first.has('img_u_w') ? (first.get('img_u_w').shape[0] ?? 0) : 0
   const trainer = await createTrainer(
     device,
     model,
-    { ...config, method, ignore_index: config.criterion.kwargs.ignore_index ?? 255 },
+    { ...config, seed: 0, batch_size: labeled, method, ignore_index: config.criterion.kwargs.ignore_index ?? 255 },
     { iterationsPerEpoch: config.iters_per_epoch, labeled, unlabeled, height, width, gradNorm: true, amp },
   )
   const bests = newBests(config, expected)
@@ -161,15 +158,11 @@ export async function runTrajectory(
   for (const [iteration, name] of steps.entries()) {
     const file = new TensorFile(join(folder, name))
     const starts = iteration % config.iters_per_epoch === 0
-    const pushed = starts && trainer.beginEpoch(trainer.epoch, bests[trainer.epoch] ?? false)
-    const previous = {
-      prev_indices: Array.from(floatsOrNone(file, 'prev_indices')),
-      prev_weights: Array.from(floatsOrNone(file, 'prev_weights')),
-    }
-    const drops = { drop_c1: floatsOrNone(file, 'drop_c1'), drop_c4: floatsOrNone(file, 'drop_c4') }
-    const batch = batchOf(file)
+    const pushed = starts && trainer.beginEpoch(bests[trainer.epoch] ?? false).length > 0
+    const batch = batchOf(file, trainer.layout)
+    const draws = drawsOf(file)
     const started = performance.now()
-    const row = await trainer.step(batch, { ...drops, previous })
+    const row = await trainer.step(batch, draws)
     times.push(performance.now() - started)
     rows.push(row)
     const wanted = expected?.iterations[iteration]
@@ -183,8 +176,8 @@ export async function runTrajectory(
 /** Weights, running statistics and momentum after the last step, under PyTorch's names and in its layout. */
 export async function finalTensors({ model, trainer }: Trajectory): Promise<Map<string, FileTensor>> {
   const tensors = new Map<string, FileTensor>(await stateDict(model))
-  for (const [name, data] of await trainer.velocities.readAll()) {
-    const { shape } = trainer.velocities.get(name).spec
+  for (const [name, data] of await trainer.momentum.readAll()) {
+    const { shape } = trainer.momentum.get(name).spec
     if (!(data instanceof Float32Array)) continue
     tensors.set(`momentum/${name}`, { dtype: 'F32', shape: torchShape(shape), data: toTorchLayout(shape, data) })
   }
@@ -216,8 +209,7 @@ const quantities = [
   'mask_ratio',
   'mask_ratio_prev',
   'grad_norm',
-  'lr_used',
-] as const satisfies readonly (keyof StepResult)[]
+]
 
 /** Writes `<name>.json` and `<name>.safetensors` into a folder. */
 export async function writeResults(
@@ -226,7 +218,9 @@ export async function writeResults(
   rows: readonly StepResult[],
   tensors: ReadonlyMap<string, FileTensor>,
 ): Promise<void> {
-  const iterations = rows.map((row) => Object.fromEntries(quantities.map((quantity) => [quantity, row[quantity]])))
+  const iterations = rows.map(({ metrics, lr_used }) => {
+    return { ...Object.fromEntries(quantities.map((quantity) => [quantity, metrics[quantity]])), lr_used }
+  })
   await writeFile(join(folder, `${name}.json`), `${JSON.stringify({ iterations }, undefined, 1)}\n`)
   writeSafetensors(join(folder, `${name}.safetensors`), tensors)
 }

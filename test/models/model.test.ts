@@ -3,7 +3,9 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type ModelConfig, modelConfig, presets } from '#dist/models/deeplabv3plus.js'
+import type { DeepLabV3PlusConfig } from '#dist/models/deeplabv3plus.js'
+import { architectureOf, chooseModel, createModel } from '#dist/models/index.js'
+import { countBatches, parametersOf } from '#dist/models/segmentation.js'
 import {
   fromTorchLayout,
   loadStateDict,
@@ -19,7 +21,7 @@ import { Random } from '#dist/train/random.js'
 const device = await open()
 test.after(() => device.destroy())
 
-const small: ModelConfig = {
+const widths: DeepLabV3PlusConfig = {
   stem: [4, 6, 8],
   planes: [4, 4, 4, 8],
   blocks: [1, 1, 1, 2],
@@ -31,6 +33,7 @@ const small: ModelConfig = {
   fuse_channels: 32,
   nclass: 3,
 }
+const small = { architecture: 'deeplabv3plus', config: widths }
 
 for (const name of ['resnet50', 'resnet101'] as const) {
   test(`${name}: names, order and shapes are those of PyTorch`, () => {
@@ -39,9 +42,9 @@ for (const name of ['resnet50', 'resnet101'] as const) {
       shapes: Record<string, number[]>
     }
     const store = new Store(device, name)
-    const model = createModel(store, modelConfig({ backbone: name, nclass: 21 }))
+    const model = createModel(store, chooseModel({ backbone: name, nclass: 21 }))
     assert.equal([...stateShapes(model)], Object.entries(expected.shapes))
-    const sizes = model.parameters.map(({ spec }) => spec.shape.reduce((a, b) => a * b, 1))
+    const sizes = parametersOf(model).map(({ spec }) => spec.shape.reduce((a, b) => a * b, 1))
     const count = sizes.reduce((a, b) => a + b, 0)
     assert.is(count, expected.parameters)
     if (name === 'resnet50') assert.is(count, 40_475_957)
@@ -50,13 +53,18 @@ for (const name of ['resnet50', 'resnet101'] as const) {
 }
 
 test('model settings prevail over those of the backbone', () => {
-  const config = modelConfig({
+  const { config } = chooseModel({
     backbone: 'resnet101',
     nclass: 19,
     dilations: [12, 24, 36],
     model: { blocks: [1, 1, 1, 1], stem: undefined },
   })
-  assert.equal(config, { ...presets.resnet101, nclass: 19, dilations: [12, 24, 36], blocks: [1, 1, 1, 1] })
+  assert.equal(config, {
+    ...architectureOf('deeplabv3plus').presets.resnet101,
+    nclass: 19,
+    dilations: [12, 24, 36],
+    blocks: [1, 1, 1, 1],
+  })
 })
 
 test('initial weights have the distributions of PyTorch, and depend on the seed alone', async () => {
@@ -116,7 +124,7 @@ test('a state_dict survives the way through the store, counters included', async
   loadStateDict(model, state)
   assert.equal([...(await stateDict(model))], [...state])
   const before = Number(state.get('backbone.bn1.num_batches_tracked')?.data[0])
-  model.countBatches(2)
+  countBatches(model, 2)
   const after = (await stateDict(model)).get('backbone.bn1.num_batches_tracked')?.data[0]
   assert.is(after, BigInt(before + 2))
   store.destroy()

@@ -5,7 +5,9 @@ import { open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type ModelConfig } from '#dist/models/deeplabv3plus.js'
+import type { DeepLabV3PlusConfig } from '#dist/models/deeplabv3plus.js'
+import { createModel } from '#dist/models/index.js'
+import { logits } from '#dist/models/segmentation.js'
 import { loadStateDict, type StateTensor, stateShapes } from '#dist/models/weights.js'
 import { exportOnnx, type OnnxOptions } from '#dist/onnx/deeplabv3plus.js'
 import { Random } from '#dist/train/random.js'
@@ -15,7 +17,7 @@ env.wasm.numThreads = 1
 const device = await open()
 test.after(() => device.destroy())
 
-const narrow: ModelConfig = {
+const narrow: DeepLabV3PlusConfig = {
   stem: [4, 6, 8],
   planes: [4, 5, 6, 8],
   blocks: [2, 1, 2, 2],
@@ -44,9 +46,9 @@ function weightsFor(shapes: ReadonlyMap<string, readonly number[]>): Map<string,
 }
 
 /** A model with weights, and the session of its export. */
-async function exported(config: ModelConfig, options: OnnxOptions = {}) {
+async function exported(config: DeepLabV3PlusConfig, options: OnnxOptions = {}) {
   const store = new Store(device, 'exported')
-  const model = createModel(store, config)
+  const model = createModel(store, { architecture: 'deeplabv3plus', config })
   const state = weightsFor(stateShapes(model))
   loadStateDict(model, state)
   const session = await InferenceSession.create(Buffer.concat(exportOnnx(config, state, options)))
@@ -55,7 +57,7 @@ async function exported(config: ModelConfig, options: OnnxOptions = {}) {
     const random = new Random(n * height + width)
     const ours = Float32Array.from({ length: n * height * width * 3 }, () => random.normal())
     const program = await compile(device, { image: spec([n, height, width, 3]) }, ({ image }) => ({
-      logits: model.logits(image, { training: false }),
+      logits: logits(model, image, { training: false }),
     }))
     program.run({ image: ours })
     const expected = await program.read('logits')
@@ -66,9 +68,9 @@ async function exported(config: ModelConfig, options: OnnxOptions = {}) {
       const [image, rest] = [Math.floor(i / (3 * pixels)), i % (3 * pixels)]
       nchw[(image * 3 + (rest % 3)) * pixels + Math.floor(rest / 3)] = value
     }
-    const { logits } = await session.run({ image: new Tensor('float32', nchw, [n, 3, height, width]) })
-    assert.equal(logits?.dims, [n, config.nclass, height, width])
-    const actual = logits?.data as Float32Array
+    const results = await session.run({ image: new Tensor('float32', nchw, [n, 3, height, width]) })
+    assert.equal(results.logits?.dims, [n, config.nclass, height, width])
+    const actual = results.logits?.data as Float32Array
     let difference = 0
     let largest = 0
     for (const [i, value] of expected.entries()) {
@@ -128,7 +130,7 @@ test('a fixed size is stated in the file', async () => {
 
 test('weights that are not those of the model are named', () => {
   const store = new Store(device, 'wrong')
-  const state = weightsFor(stateShapes(createModel(store, narrow)))
+  const state = weightsFor(stateShapes(createModel(store, { architecture: 'deeplabv3plus', config: narrow })))
   store.destroy()
   const changed = (change: (copy: Map<string, StateTensor>) => void) => {
     const copy = new Map(state)

@@ -5,7 +5,7 @@
 import { parseArgs } from 'node:util'
 import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, modelConfig } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel } from '#dist/models/index.js'
 import { Evaluator } from '#dist/train/evaluation/evaluator.js'
 import { Random } from '#dist/train/random.js'
 import { MemoryLog } from './memory.js'
@@ -22,7 +22,7 @@ try {
   const memory = new MemoryLog(device)
   const model = createModel(
     new Store(device, 'model'),
-    modelConfig({
+    chooseModel({
       nclass: 6,
       dilations: [1, 2, 3],
       model: {

@@ -1,28 +1,19 @@
 import type { Device } from '../../engine/device.js'
 import { Store } from '../../engine/store.js'
-import { createModel, type DeepLabV3Plus, type ModelConfig, modelConfig } from '../../models/deeplabv3plus.js'
-import type { Config } from '../config/config.js'
+import { chooseModel, createModel, type InferredModel, type ModelSpec } from '../../models/index.js'
+import { differingKeys } from '../../models/infer.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
+import type { Config } from '../config/load.js'
 import { paletteOf, type Rgb, vocPalette } from '../data/classes.js'
 import { UserError } from '../error.js'
-import { type Checkpoint, checkpointModel, loadWeights, readCheckpoint } from './read.js'
+import { type Checkpoint, checkpointModel, loadWeights, parsed, readCheckpoint } from './read.js'
 
 /** A checkpoint that was read and checked, but not yet given to a device. */
-export interface Trained {
+export interface LoadedModel extends InferredModel {
   readonly path: string
   readonly checkpoint: Checkpoint
-  readonly config: ModelConfig
-  /** Whether the dilations are known, and not only the usual ones. */
-  readonly stated: boolean
   readonly classNames: readonly string[]
   readonly palette: readonly Rgb[]
-}
-
-function parsed(text: string | undefined): unknown {
-  try {
-    return text === undefined ? undefined : JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 const isColor = (value: unknown): value is Rgb =>
@@ -45,43 +36,63 @@ function paletteIn({ metadata }: Checkpoint, nclass: number): Rgb[] | undefined 
  *
  * @throws UserError where the file cannot be read, or was trained with other classes or dilations than configured
  */
-export function readTrained(path: string, config?: Config): Trained {
+export function readModel(path: string, config?: Config): LoadedModel {
   const checkpoint = readCheckpoint(path)
-  const { config: own, stated } = checkpointModel(checkpoint, path)
-  const { nclass } = own
+  const own = checkpointModel(checkpoint, path)
+  const { nclass } = own.config
   if (config && config.nclass !== nclass) {
     throw new UserError(
       `${path} was trained with ${nclass} classes, but the configuration has nclass ${config.nclass}: ` +
         'choose the configuration with which it was trained',
     )
   }
-  const wanted = config && modelConfig(config)
-  for (const key of ['dilations', 'replace_stride_with_dilation'] as const) {
-    if (!wanted || !stated || String(wanted[key]) === String(own[key])) continue
+  const wanted = config && chooseModel(config)
+  if (wanted && wanted.architecture !== own.architecture) {
     throw new UserError(
-      `${path} was trained with ${key} [${own[key].join(', ')}], but the configuration has ` +
-        `[${wanted[key].join(', ')}]: choose the configuration with which it was trained`,
+      `${path} is of a ${own.architecture}, but the configuration asks for a ${wanted.architecture}: ` +
+        'choose the configuration with which it was trained',
     )
   }
+  if (wanted && own.hasGeometry) checkGeometry(path, own, wanted)
   return {
     path,
     checkpoint,
-    config: wanted ?? own,
-    stated: stated || wanted !== undefined,
+    ...own,
+    ...wanted,
+    hasGeometry: own.hasGeometry || wanted !== undefined,
     classNames: config?.class_names ?? namesIn(checkpoint, nclass) ?? Array.from({ length: nclass }, (_, k) => `${k}`),
     palette: config?.palette ?? (paletteIn(checkpoint, nclass) || (config ? paletteOf(config) : vocPalette(nclass))),
   }
 }
 
+/** @throws UserError where what no tensor shows is configured differently */
+function checkGeometry(path: string, own: InferredModel, wanted: ModelSpec): void {
+  const [key] = differingKeys(wanted.config, own.geometry)
+  if (key === undefined) return
+  throw new UserError(
+    `${path} was trained with ${key} ${showList(own.config[key])}, but the configuration has ${showList(wanted.config[key])}: ` +
+      'choose the configuration with which it was trained',
+  )
+}
+
+const showList = (value: unknown): string => (Array.isArray(value) ? `[${value.join(', ')}]` : String(value))
+
 /** The model of a checkpoint on a device, in a store of its own. Throws a UserError where the weights do not fit. */
-export function openTrained(device: Device, { path, checkpoint, config }: Trained): DeepLabV3Plus {
-  const model = createModel(new Store(device, 'model'), config)
-  loadWeights(model, checkpoint.tensors, path)
+export function openModel(device: Device, loaded: LoadedModel): SegmentationModel {
+  const model = createModel(new Store(device, 'model'), loaded)
+  loadWeights(model, loaded.checkpoint.tensors, loaded.path)
   return model
 }
 
+/** What no tensor of a checkpoint shows, as it is taken to be: `dilations: taking [6,12,18]`. */
+export function showGeometry({ geometry }: Pick<InferredModel, 'geometry'>): string {
+  const [[first, value] = ['geometry', []], ...others] = Object.entries(geometry)
+  const rest = others.map(([key, other]) => ` and ${key} ${JSON.stringify(other)}`)
+  return `${first}: taking ${JSON.stringify(value)}${rest.join('')}`
+}
+
 /** `, after epoch 12` where the checkpoint says it. */
-export function epochOf({ checkpoint }: Trained): string {
+export function epochOf({ checkpoint }: LoadedModel): string {
   const epoch = parsed(checkpoint.metadata.epoch)
   return typeof epoch === 'number' ? `, after epoch ${epoch}` : ''
 }

@@ -1,5 +1,12 @@
-import { type DeepLabV3Plus, type ModelConfig, presets } from '../../models/deeplabv3plus.js'
-import { differingKeys, hasPlainStem, inferWidths, type Widths } from '../../models/infer.js'
+import {
+  architectureOf,
+  architectures,
+  defaultArchitecture,
+  type InferredModel,
+  inferModel,
+} from '../../models/index.js'
+import { differingKeys } from '../../models/infer.js'
+import type { Architecture, SegmentationModel } from '../../models/segmentation.js'
 import { loadStateDict, type StateTensor } from '../../models/weights.js'
 import { UserError } from '../error.js'
 import { BinaryFile } from '../io/files.js'
@@ -9,13 +16,17 @@ import { type FileTensor, readSafetensors, toFloat32 } from '../io/safetensors.j
 
 /** Names of the momenta in a safetensors file: this and the parameter's name. */
 export const momentumPrefix = 'momentum/'
+/** Names of further models and of a method's stores in a safetensors file. */
+const furtherPrefix = /^(models|stores)\//
 
 /** What a file of weights holds, whichever format it has. */
 export interface Checkpoint {
   /** Weights, running statistics and counters under the names of PyTorch's state_dict, without `module.`. */
   readonly tensors: ReadonlyMap<string, FileTensor>
-  /** Momenta by the names of their parameters; none where the file has none that fit the parameters. */
+  /** Momentum buffers by the names of their parameters; none where the file has none that fit the parameters. */
   readonly momenta: ReadonlyMap<string, FileTensor>
+  /** What else a training keeps: further models and stores of its method, by their names in the file. */
+  readonly further: ReadonlyMap<string, FileTensor>
   /** What the file says besides, as JSON by key: `model`, `epoch` (epochs done), `bestMiou` (percent), ... */
   readonly metadata: Readonly<Record<string, string>>
   /** Whether the file carried a checksum, which then holds. */
@@ -36,7 +47,7 @@ export function readCheckpoint(path: string): Checkpoint {
   const start = BinaryFile.with(path, fail, (file) => file.read(0, Math.min(4, file.size)))
   const pickled = isPth(start) || /\.(pth|pt)$/i.test(path)
   const checkpoint = pickled ? fromPth(path) : fromSafetensors(path)
-  for (const [name, tensor] of [...checkpoint.tensors, ...checkpoint.momenta]) {
+  for (const [name, tensor] of [...checkpoint.tensors, ...checkpoint.momenta, ...checkpoint.further]) {
     // A name goes into messages of one line.
     if (/\p{Cc}/u.test(name)) return fail(`a tensor has the name ${quoted(name)}: no model has such names`)
     if (!allFinite(tensor)) return fail(`tensor '${name}' holds values that are not finite: its training failed`)
@@ -56,14 +67,14 @@ function withoutModule(tensors: Tensors): Map<string, FileTensor> {
 
 function fromSafetensors(path: string): Checkpoint {
   const { tensors, metadata, verified } = readSafetensors(path)
-  const isMomentum = ([name]: [string, unknown]) => name.startsWith(momentumPrefix)
-  const momenta = [...tensors].filter(isMomentum).map(([name, tensor]) => [name.slice(momentumPrefix.length), tensor])
-  return {
-    tensors: withoutModule(new Map([...tensors].filter((entry) => !isMomentum(entry)))),
-    momenta: new Map(momenta as [string, FileTensor][]),
-    metadata,
-    verified,
+  const momenta = new Map<string, FileTensor>()
+  const further = new Map<string, FileTensor>()
+  const weights = new Map<string, FileTensor>()
+  for (const [name, tensor] of tensors) {
+    if (name.startsWith(momentumPrefix)) momenta.set(name.slice(momentumPrefix.length), tensor)
+    else (furtherPrefix.test(name) ? further : weights).set(name, tensor)
   }
+  return { tensors: withoutModule(weights), momenta, further, metadata, verified }
 }
 
 function fromPth(path: string): Checkpoint {
@@ -73,7 +84,7 @@ function fromPth(path: string): Checkpoint {
     ...(epoch === undefined ? {} : { epoch: JSON.stringify(epoch + 1) }),
     ...(previousBest === undefined ? {} : { bestMiou: JSON.stringify(previousBest) }),
   }
-  return { tensors, momenta: nameMomenta(tensors, momenta), metadata, verified: false }
+  return { tensors, momenta: nameMomenta(tensors, momenta), further: new Map(), metadata, verified: false }
 }
 
 /** The optimizer numbers its parameters in the order of the state_dict, those of the backbone first. */
@@ -87,51 +98,41 @@ function nameMomenta(tensors: Tensors, momenta: ReadonlyMap<number, FileTensor>)
   return new Map(ordered.flatMap(([name], index) => [[name, momenta.get(index)] as [string, FileTensor]]))
 }
 
-/** The model that a checkpoint is of. */
-export interface CheckpointModel {
-  readonly config: ModelConfig
-  /** Whether its dilations and strides, which no tensor shows, are stated in the file rather than the usual ones. */
-  readonly stated: boolean
-}
-
 /**
  * The model that a checkpoint is of: widths and depths from the shapes of its tensors, dilations from its metadata.
  *
- * @throws UserError where the weights are not those of a DeepLabV3+
+ * @throws UserError where the weights are not those of a whole model
  */
-export function checkpointModel({ tensors, metadata }: Checkpoint, path: string): CheckpointModel {
-  if (hasPlainStem(tensors)) throw new UserError(`${path}: ${plainStem}`)
-  const widths = inferWidths(tensors)
-  if (!isComplete(widths)) {
-    throw new UserError(`${path}: it does not hold a whole DeepLabV3+ (backbone, head, reduce, fuse, classifier)`)
-  }
-  if (widths.nclass > 255) throw new UserError(`${path}: it has ${widths.nclass} classes, and at most 255 are possible`)
-  const { dilations, replace_stride_with_dilation } = presets.resnet50
-  const stated = statedGeometry(metadata.model)
-  return { config: { ...widths, dilations, replace_stride_with_dilation, ...stated }, stated: stated !== undefined }
+export function checkpointModel({ tensors, metadata }: Checkpoint, path: string): InferredModel {
+  const row = architectureIn(metadata, tensors, path)
+  const mismatch = row.explainMismatch?.(tensors)
+  if (mismatch !== undefined) throw new UserError(`${path}: ${mismatch}`)
+  const model = inferModel(row, tensors, parsed(metadata.model))
+  if (!model) throw new UserError(`${path}: it does not hold a whole ${row.contents}`)
+  const { nclass } = model.config
+  if (nclass > 255) throw new UserError(`${path}: it has ${nclass} classes, and at most 255 are possible`)
+  return model
 }
 
-const isComplete = (widths: Partial<Widths>): widths is Widths =>
-  (
-    ['stem', 'planes', 'blocks', 'expansion', 'reduce_channels', 'aspp_channels', 'fuse_channels', 'nclass'] as const
-  ).every((key) => widths[key] !== undefined)
+/** The architecture that the metadata name, or else the first one whose tensors there are. */
+function architectureIn(metadata: Checkpoint['metadata'], tensors: Tensors, path: string): Architecture {
+  const name = parsed(metadata.architecture)
+  const all = [...architectures.values()]
+  if (name === undefined) return all.find((row) => inferModel(row, tensors, undefined)) ?? defaultArchitecture
+  const named = all.find((row) => row.name === name)
+  if (named) return named
+  throw new UserError(
+    `${path}: its architecture is none of those that there are: ${[...architectures.keys()].join(', ')}`,
+  )
+}
 
-type Geometry = Pick<ModelConfig, 'dilations' | 'replace_stride_with_dilation'>
-
-/** Dilations in the metadata that our checkpoints carry; undefined where they are missing or odd. */
-function statedGeometry(text: string | undefined): Geometry | undefined {
-  let model: unknown
+/** A value of the metadata; undefined where it is missing or no JSON. */
+export function parsed(text: string | undefined): unknown {
   try {
-    model = JSON.parse(text ?? 'null')
+    return text === undefined ? undefined : JSON.parse(text)
   } catch {
     return undefined
   }
-  const { dilations, replace_stride_with_dilation: replace } = (model ?? {}) as Record<string, unknown>
-  const isThree = (list: unknown, fits: (item: unknown) => boolean) =>
-    Array.isArray(list) && list.length === 3 && list.every(fits)
-  const isDilation = (item: unknown) => Number.isInteger(item) && Number(item) >= 1 && Number(item) <= 1000
-  if (!isThree(dilations, isDilation) || !isThree(replace, (item) => typeof item === 'boolean')) return undefined
-  return { dilations, replace_stride_with_dilation: replace } as Geometry
 }
 
 /** Tensors of a file as a state_dict: counters as 64-bit integers, all else as float32. */
@@ -145,14 +146,12 @@ export function stateOfFile(tensors: Iterable<readonly [string, FileTensor]>): M
   return state
 }
 
-const plainStem =
-  "it is a ResNet with one 7x7 convolution in front, as torchvision's are, where the model has a deep stem of three " +
-  '3x3 convolutions: take a deep-stem ResNet, such as the one that the PrevMatch and UniMatch code starts from'
-
 /** Why weights do not fit a model, and what to do about it. */
-function diagnose(config: ModelConfig, state: ReadonlyMap<string, StateTensor>): string {
-  if (hasPlainStem(state)) return `${plainStem}; `
-  const widths = inferWidths(state)
+function diagnose({ architecture, config }: SegmentationModel, state: ReadonlyMap<string, StateTensor>): string {
+  const row = architectureOf(architecture)
+  const mismatch = row.explainMismatch?.(state)
+  if (mismatch !== undefined) return `${mismatch}; `
+  const widths: Readonly<Record<string, unknown>> = { ...row.inferConfig(state).widths }
   const differing = differingKeys(config, widths)
   if (differing.length === 0) return ''
   const show = (value: unknown) => JSON.stringify(value)
@@ -168,7 +167,7 @@ const reasonOf = (error: unknown): string => (error instanceof Error ? error.mes
  * @throws UserError that says why they do not fit, and lists what is missing, unexpected or of another shape
  */
 export function loadWeights(
-  model: DeepLabV3Plus,
+  model: SegmentationModel,
   tensors: Iterable<readonly [string, FileTensor]>,
   origin: string,
 ): void {
@@ -176,7 +175,7 @@ export function loadWeights(
   try {
     loadStateDict(model, state)
   } catch (error) {
-    const reason = `${diagnose(model.config, state)}${reasonOf(error)}`
+    const reason = `${diagnose(model, state)}${reasonOf(error)}`
     throw new UserError(`${origin}: ${reason}: choose the configuration with which it was trained`)
   }
 }
@@ -187,7 +186,7 @@ export function loadWeights(
  * @returns a line that says what was loaded
  * @throws UserError that says why they do not fit, and lists what is missing, unexpected or of another shape
  */
-export function loadBackbone(model: DeepLabV3Plus, path: string): string {
+export function loadBackbone(model: SegmentationModel, path: string): string {
   const state = stateOfFile(readCheckpoint(path).tensors)
   const whole = [...state.keys()].some((name) => name.startsWith('backbone.'))
   const named = [...state].map(([name, tensor]): [string, StateTensor] => [whole ? name : `backbone.${name}`, tensor])
@@ -196,7 +195,7 @@ export function loadBackbone(model: DeepLabV3Plus, path: string): string {
   try {
     loadStateDict(model, backbone, 'backbone.')
   } catch (error) {
-    throw new UserError(`pretrained ${path}: ${diagnose(model.config, backbone)}${reasonOf(error)}`)
+    throw new UserError(`pretrained ${path}: ${diagnose(model, backbone)}${reasonOf(error)}`)
   }
   return `backbone: weights of ${path}`
 }

@@ -1,5 +1,6 @@
 import type { Store } from '../../engine/store.js'
-import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import { defaultArchitecture, type ModelSpec } from '../../models/index.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
 import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../../models/weights.js'
 import { DamagedFileError, UserError } from '../error.js'
 import type { WriteOptions } from '../io/files.js'
@@ -11,6 +12,12 @@ export type CheckpointInfo = Readonly<Record<string, unknown>>
 
 const encode = (info: CheckpointInfo): Record<string, string> =>
   Object.fromEntries(Object.entries(info).map(([key, value]) => [key, JSON.stringify(value)]))
+
+/** A store of a checkpoint, with what its names begin with there. */
+export interface PrefixedStore {
+  readonly prefix: string
+  readonly store: Store
+}
 
 /** Variables of a store as PyTorch lays them out, under `prefix` and their names. */
 async function tensorsOf(store: Store, prefix = ''): Promise<Map<string, FileTensor>> {
@@ -25,12 +32,14 @@ async function tensorsOf(store: Store, prefix = ''): Promise<Map<string, FileTen
 }
 
 /** Gives the variables of a store the values of a file. Throws a UserError where one is missing or of another size. */
-function fill(store: Store, tensors: Checkpoint['tensors'], origin: string): void {
+function fill(store: Store, tensors: Checkpoint['tensors'], origin: string, prefix = ''): void {
   for (const { name, spec } of store.all()) {
-    const tensor = tensors.get(name)
+    const tensor = tensors.get(prefix + name)
     const size = spec.shape.reduce((a, b) => a * b, 1)
     if (!tensor || tensor.data.length !== size) {
-      throw new UserError(`${origin}: tensor '${name}' is missing or of another size: it is no checkpoint of this run`)
+      throw new UserError(
+        `${origin}: tensor '${prefix}${name}' is missing or of another size: it is no checkpoint of this run`,
+      )
     }
     store.write(name, fromTorchLayout(spec.shape, toFloat32(tensor)))
   }
@@ -42,23 +51,27 @@ export interface PreparedFile {
   write(path: string, options?: WriteOptions): void
 }
 
+/** What a file says of its model. One that names no architecture is of the default one. */
+export const metadataOf = ({ architecture, config }: ModelSpec): CheckpointInfo =>
+  architecture === defaultArchitecture.name ? { model: config } : { architecture, model: config }
+
 /**
  * Reads weights and running statistics from the device, for a file with their PyTorch names and the model's widths.
- * @param velocities also written, for a training to go on from
+ * @param stores also written, for a training to be resumed
  */
 export async function prepareCheckpoint(
-  model: DeepLabV3Plus,
+  model: SegmentationModel,
   info: CheckpointInfo,
-  velocities?: Store,
+  stores: readonly PrefixedStore[] = [],
 ): Promise<PreparedFile> {
-  const momenta = velocities ? await tensorsOf(velocities, momentumPrefix) : []
-  const tensors = [...(await stateDict(model)), ...momenta]
-  const metadata = encode({ ...info, model: model.config })
+  const tensors: [string, FileTensor][] = [...(await stateDict(model))]
+  for (const { prefix, store } of stores) tensors.push(...(await tensorsOf(store, prefix)))
+  const metadata = encode({ ...info, ...metadataOf(model) })
   return { write: (path, options) => writeSafetensors(path, tensors, metadata, options) }
 }
 
 /** Gives a model the weights of a file of either format. Throws a UserError where they do not fit. */
-export const loadCheckpoint = (path: string, model: DeepLabV3Plus): void =>
+export const loadCheckpoint = (path: string, model: SegmentationModel): void =>
   loadWeights(model, readCheckpoint(path).tensors, path)
 
 /** What `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
@@ -70,10 +83,18 @@ export function infoOf({ metadata }: Checkpoint, path: string): CheckpointInfo {
   }
 }
 
-/** Gives a model and its momenta the values of a checkpoint. Throws a UserError where they do not fit. */
-export function loadTraining(checkpoint: Checkpoint, model: DeepLabV3Plus, velocities: Store, path: string): void {
+/** Gives a model and the stores of a training the values of a checkpoint. Throws a UserError where they do not fit. */
+export function loadTraining(
+  checkpoint: Checkpoint,
+  model: SegmentationModel,
+  stores: readonly PrefixedStore[],
+  path: string,
+): void {
   loadWeights(model, checkpoint.tensors, path)
-  fill(velocities, checkpoint.momenta, path)
+  for (const { prefix, store } of stores) {
+    if (prefix === momentumPrefix) fill(store, checkpoint.momenta, path)
+    else fill(store, checkpoint.further, path, prefix)
+  }
 }
 
 /** Reads all variables of a store from the device, for a file. */

@@ -1,4 +1,5 @@
 import type { Random } from '../random.js'
+import type { Batch, FieldSpec } from './batch.js'
 import {
   adjustBrightness,
   adjustContrast,
@@ -8,7 +9,7 @@ import {
   cropWindow,
   gaussianBlur,
   grayscale,
-  type Picture,
+  type Picture as Image,
   place,
   resizeBilinear,
   resizeNearest,
@@ -44,22 +45,9 @@ export interface StrongDraws {
   box: Box | null
 }
 
-export interface UnlabeledDraws extends WeakDraws {
-  strong1: StrongDraws
-  strong2: StrongDraws
-}
-
-/** Views of size x size to be filled; the boxes are left out where they are not wanted. */
-export interface UnlabeledViews {
-  /** [S, S, 3] */
-  weak: Uint8Array
-  strong1: Uint8Array
-  strong2: Uint8Array
-  /** [S, S]: 255 in the padding, else 0 */
-  ignore: Uint8Array
-  /** [S, S]: 1 inside the CutMix box, else 0 */
-  box1?: Uint8Array
-  box2?: Uint8Array
+/** Draws of one image: of its geometry, and of each strong view. */
+export interface SampleDraws extends WeakDraws {
+  strong: readonly StrongDraws[]
 }
 
 /** Size after a resize that gives the longer side `longSide` pixels. */
@@ -120,10 +108,16 @@ export function drawStrong(size: number, random: Random): StrongDraws {
   return { jitter, gray, sigma, box: drawCutmixBox(size, random) }
 }
 
-export function drawUnlabeled(width: number, height: number, size: number, random: Random): UnlabeledDraws {
+/** Draws for one image: its geometry, then the strong views that its fields name. */
+export function drawSample(
+  { width, height }: Image,
+  size: number,
+  fields: Readonly<Record<string, FieldSpec>>,
+  random: Random,
+): SampleDraws {
   const weak = drawWeak(width, height, size, random)
-  const strong1 = drawStrong(size, random)
-  return { ...weak, strong1, strong2: drawStrong(size, random) }
+  const views = Math.max(0, ...Object.values(fields).map((field) => ('draw' in field ? field.draw + 1 : 0)))
+  return { ...weak, strong: Array.from({ length: views }, () => drawStrong(size, random)) }
 }
 
 /** The four colour operations in the drawn order, in place. */
@@ -137,21 +131,21 @@ export function colorJitter(pixels: Uint8Array, draws: JitterDraws): void {
 }
 
 /** Resize, crop with black padding right and below, flip; into `out` [S, S, 3]. */
-function weakImage(image: Picture, size: number, draws: WeakDraws, out: Uint8Array): void {
+function weakImage(image: Image, size: number, draws: WeakDraws, out: Uint8Array): void {
   const { width, height } = targetSize(image.width, image.height, draws.longSide)
   const window = cropWindow(width, height, size, draws.cropX, draws.cropY)
   place(resizeBilinear(image, width, height, window), 3, size, 0, draws.flip, out)
 }
 
 /** The same for a label map, padded with `fill`; into `out` [S, S]. */
-function weakLabel(label: Picture, size: number, draws: WeakDraws, fill: number, out: Uint8Array): void {
+function weakLabel(label: Image, size: number, draws: WeakDraws, fill: number, out: Uint8Array): void {
   const { width, height } = targetSize(label.width, label.height, draws.longSide)
   const window = cropWindow(width, height, size, draws.cropX, draws.cropY)
   place(resizeNearest(label, width, height, window), 1, size, fill, draws.flip, out)
 }
 
 /** 255 in the padding, 0 elsewhere. */
-function paddingMask(image: Picture, size: number, draws: WeakDraws, out: Uint8Array): void {
+function paddingMask(image: Image, size: number, draws: WeakDraws, out: Uint8Array): void {
   const { width, height } = targetSize(image.width, image.height, draws.longSide)
   const { w, h } = cropWindow(width, height, size, draws.cropX, draws.cropY)
   place({ data: new Uint8Array(w * h), width: w, height: h }, 1, size, 255, draws.flip, out)
@@ -172,26 +166,65 @@ export function boxMap(box: Box | null, size: number, out: Uint8Array): void {
   for (let row = box.y; row < box.y + box.h; row++) out.fill(1, row * size + box.x, row * size + box.x + box.w)
 }
 
-/** Writes the augmented picture to `outImage` [S, S, 3] and its label map to `outLabel` [S, S]. */
-export function applyLabeled(
-  image: Picture,
-  label: Picture,
-  size: number,
-  draws: WeakDraws,
-  outImage: Uint8Array,
-  outLabel: Uint8Array,
-  ignore = IGNORE,
-): void {
-  weakImage(image, size, draws, outImage)
-  weakLabel(label, size, draws, ignore, outLabel)
+/** An image with what was drawn for it. */
+interface Sample {
+  readonly image: Image
+  readonly label: Image | null
+  readonly size: number
+  readonly draws: SampleDraws
+  readonly ignore: number
+  /** The weak view, [S, S, 3]. */
+  readonly weak: Uint8Array
 }
 
-/** Fills the views of one unlabeled picture. Only the padding is ignored. */
-export function applyUnlabeled(image: Picture, size: number, draws: UnlabeledDraws, out: UnlabeledViews): void {
-  weakImage(image, size, draws, out.weak)
-  strongView(out.weak, size, draws.strong1, out.strong1)
-  strongView(out.weak, size, draws.strong2, out.strong2)
-  paddingMask(image, size, draws, out.ignore)
-  if (out.box1) boxMap(draws.strong1.box, size, out.box1)
-  if (out.box2) boxMap(draws.strong2.box, size, out.box2)
+/** How each view is made, into `out` [S, S, 3] or [S, S]. */
+const views: {
+  readonly [V in FieldSpec['view']]: (sample: Sample, field: FieldSpec & { view: V }, out: Uint8Array) => void
+} = {
+  weak: ({ weak }, _, out) => {
+    if (out !== weak) out.set(weak)
+  },
+  label: ({ label, size, draws, ignore }, _, out) => {
+    if (!label) throw new Error('unreachable: an image of a labeled stream has a label')
+    weakLabel(label, size, draws, ignore, out)
+  },
+  padding: ({ image, size, draws }, _, out) => paddingMask(image, size, draws, out),
+  strong: ({ weak, size, draws }, { draw }, out) => strongView(weak, size, strongOf(draws, draw), out),
+  cutmixBox: ({ size, draws }, { draw }, out) => boxMap(strongOf(draws, draw).box, size, out),
+}
+
+function strongOf({ strong }: SampleDraws, draw: number): StrongDraws {
+  const found = strong[draw]
+  if (!found) throw new Error(`unreachable: strong view ${draw} was not drawn`)
+  return found
+}
+
+/**
+ * Fills the fields of one image.
+ * @param label its label map, where a field shows it
+ * @param out by field: [S, S, 3] for an image, [S, S] for all else
+ * @param ignore label of the padding
+ */
+export function augment(
+  image: Image,
+  label: Image | null,
+  size: number,
+  fields: Readonly<Record<string, FieldSpec>>,
+  draws: SampleDraws,
+  out: Batch,
+  ignore = IGNORE,
+): void {
+  const shown = Object.entries(fields).find(([, { view }]) => view === 'weak')?.[0]
+  const weak = (shown !== undefined && out[shown]) || new Uint8Array(size * size * 3)
+  weakImage(image, size, draws, weak)
+  const sample = { image, label, size, draws, ignore, weak }
+  for (const [name, field] of Object.entries(fields)) {
+    const part = out[name]
+    if (!part) throw new Error(`unreachable: the batch has no field '${name}'`)
+    fill(sample, field, part)
+  }
+}
+
+function fill<V extends FieldSpec['view']>(sample: Sample, field: FieldSpec & { view: V }, out: Uint8Array): void {
+  views[field.view](sample, field, out)
 }

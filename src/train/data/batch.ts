@@ -1,52 +1,65 @@
 /**
- * Channels of each field of a batch. All are bytes: pictures [N, S, S, 3] in RGB, not normalised, label maps, masks and
- * boxes [N, S, S].
+ * What a field of a batch shows of an image. `weak`: resized, cropped, flipped; `label`: its label map, alike; `padding`: 255
+ * where the crop lies beyond the image, else 0; `strong`: the weak view with colour jitter, grayscale and blur; `cutmixBox`:
+ * 1 inside a random box, else 0. Fields of one image with the same `draw` share one set of random choices.
  */
-const CHANNELS = {
-  img_x: 3,
-  mask_x: 1,
-  img_u_w: 3,
-  img_u_s1: 3,
-  img_u_s2: 3,
-  ignore_mask: 1,
-  cutmix_box1: 1,
-  cutmix_box2: 1,
-  img_u_w_mix: 3,
-  img_u_s1_mix: 3,
-  img_u_s2_mix: 3,
-  ignore_mask_mix: 1,
-} as const
+export type FieldSpec =
+  | { readonly view: 'weak' | 'label' | 'padding' }
+  | { readonly view: 'strong' | 'cutmixBox'; readonly draw: number }
 
-export type BatchField = keyof typeof CHANNELS
+/** A stream of images: an order of a list, each image of which fills the fields of a batch. */
+export interface StreamSpec {
+  readonly name: string
+  readonly split: 'labeled' | 'unlabeled'
+  /** Random streams (`PURPOSE`) of the order of the list and of the choices for an image: no two streams share one. */
+  readonly purpose: { readonly order: number; readonly sample: number }
+  /** Images per step, in multiples of `batch_size`. Default: 1. */
+  readonly perStep?: number
+  readonly fields: Readonly<Record<string, FieldSpec>>
+}
 
-/**
- * One step's data. Labels hold `ignore_index` in the padding; ignore masks are 255 in the padding and 0 elsewhere; boxes
- * are 1 inside and 0 outside. Without unlabeled data only `img_x` and `mask_x` have elements.
- */
-export type Batch = { readonly [Field in BatchField]: Uint8Array }
+/** The streams of a batch. Plain data, which goes to worker threads as it is. Field names differ between streams. */
+export type BatchLayout = readonly StreamSpec[]
 
-const fieldNames = Object.keys(CHANNELS) as BatchField[]
-const isLabeled = (field: BatchField) => field === 'img_x' || field === 'mask_x'
+/** One step's data: bytes, [N, S, S, 3] of RGB images that are not normalised, and [N, S, S] of all else. */
+export type Batch = Readonly<Record<string, Uint8Array>>
 
-/** Bytes of one picture's part of a field. */
-export function pictureBytes(field: BatchField, size: number): number {
-  return size * size * CHANNELS[field]
+/** Channels of a field: 3 for an image, 1 for a map. */
+export const channelsOf = ({ view }: FieldSpec): 1 | 3 => (view === 'weak' || view === 'strong' ? 3 : 1)
+
+/** Whether a step takes images of a split. */
+export const takes = (layout: BatchLayout, split: StreamSpec['split']): boolean =>
+  layout.some((stream) => stream.split === split)
+
+/** Images that a stream gives to a step. */
+export const imagesOf = ({ perStep = 1 }: StreamSpec, batchSize: number): number => perStep * batchSize
+
+/** Bytes of one image's part of a field. */
+export const bytesOf = (field: FieldSpec, size: number): number => size * size * channelsOf(field)
+
+interface FieldRange {
+  readonly field: string
+  readonly offset: number
+  readonly bytes: number
+}
+
+function rangesOf(layout: BatchLayout, batchSize: number, size: number): FieldRange[] {
+  let offset = 0
+  return layout.flatMap((stream) =>
+    Object.entries(stream.fields).map(([field, spec]) => {
+      const bytes = imagesOf(stream, batchSize) * bytesOf(spec, size)
+      offset += bytes
+      return { field, offset: offset - bytes, bytes }
+    }),
+  )
 }
 
 /** Bytes of a batch. */
-export function batchBytes(batchSize: number, size: number, unlabeled: boolean): number {
-  const fields = fieldNames.filter((field) => unlabeled || isLabeled(field))
-  return fields.reduce((sum, field) => sum + batchSize * pictureBytes(field, size), 0)
-}
+export const batchBytes = (layout: BatchLayout, batchSize: number, size: number): number =>
+  rangesOf(layout, batchSize, size).reduce((sum, { bytes }) => sum + bytes, 0)
 
 /** The fields of a batch that lie one after another in `buffer`. */
-export function batchViews(buffer: SharedArrayBuffer, batchSize: number, size: number, unlabeled: boolean): Batch {
-  let offset = 0
-  const views = fieldNames.map((field) => {
-    const length = unlabeled || isLabeled(field) ? batchSize * pictureBytes(field, size) : 0
-    const view = new Uint8Array(buffer, offset, length)
-    offset += length
-    return [field, view] as const
-  })
-  return Object.fromEntries(views) as Batch
-}
+export const batchViews = (buffer: SharedArrayBuffer, layout: BatchLayout, batchSize: number, size: number): Batch =>
+  Object.fromEntries(
+    rangesOf(layout, batchSize, size).map(({ field, offset, bytes }) => [field, new Uint8Array(buffer, offset, bytes)]),
+  )

@@ -9,6 +9,9 @@ export interface ClassSet {
 
 const list = (names: string): string[] => names.split(',').map((name) => name.trim().replace(/\s+/g, ' '))
 
+/** How a configuration writes a colour. */
+export const hexColor = /^#[0-9a-f]{6}$/i
+
 /** A colour of six hexadecimal digits. */
 export function parseColor(hex: string): Rgb {
   const value = Number.parseInt(hex, 16)

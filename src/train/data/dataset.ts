@@ -1,12 +1,12 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import type { Config, Folders } from '../config/config.js'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
 import { isInside, pairFolders } from './folders.js'
 import { type LabelRules, labelRules, MAX_PIXELS, readLabel } from './labels.js'
 import type { Picture } from './pixels.js'
+import type { Folders, LabelSettings } from './settings.js'
 
 /** An image and its label. */
 export interface Sample {
@@ -199,7 +199,7 @@ export interface EvaluationSample {
  */
 export async function* evaluationSamples(
   list: readonly Sample[],
-  config: Config,
+  config: LabelSettings,
   prefetch = 2,
   onUnreadable?: (sample: Sample, error: UserError) => void,
 ): AsyncGenerator<EvaluationSample, void, undefined> {

@@ -1,8 +1,8 @@
 import { readdirSync } from 'node:fs'
 import { extname, join, relative, resolve, sep } from 'node:path'
-import type { Folders } from '../config/config.js'
 import { UserError } from '../error.js'
 import { explainUnreadable, isImageName } from '../io/decoders.js'
+import type { Folders } from './settings.js'
 
 /** An image with its label, both as paths relative to the data folder, with slashes. */
 export interface Pair {

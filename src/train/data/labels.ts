@@ -1,8 +1,8 @@
 import { readFile, stat } from 'node:fs/promises'
-import type { Config } from '../config/config.js'
 import { UserError } from '../error.js'
 import { decodePng, type PngPixels } from '../io/png.js'
 import type { Picture } from './pixels.js'
+import type { LabelSettings } from './settings.js'
 
 /** How the values of label files become classes. */
 export interface LabelRules {
@@ -16,7 +16,7 @@ export interface LabelRules {
   colors?: ReadonlyMap<number, number>
 }
 
-export function labelRules(config: Config): LabelRules {
+export function labelRules(config: LabelSettings): LabelRules {
   const { nclass, ignore_index: ignoreIndex, reduce_zero_label: reduceZero, palette, label_map: map = {} } = config
   const keys = Object.keys(map)
   const number = (key: string) => (key.startsWith('#') ? Number.parseInt(key.slice(1), 16) : Number(key))

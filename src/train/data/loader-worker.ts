@@ -1,8 +1,8 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { UserError } from '../error.js'
-import { PURPOSE, Random } from '../random.js'
-import { applyLabeled, applyUnlabeled, drawUnlabeled, drawWeak } from './augment.js'
-import { type Batch, type BatchField, batchViews, pictureBytes } from './batch.js'
+import { Random } from '../random.js'
+import { augment, drawSample } from './augment.js'
+import { type Batch, type BatchLayout, batchViews, bytesOf, type StreamSpec } from './batch.js'
 import { readImage, readPair } from './dataset.js'
 import type { LabelRules } from './labels.js'
 import type { Picture } from './pixels.js'
@@ -13,7 +13,7 @@ export interface WorkerSettings {
   thread: number
   size: number
   batchSize: number
-  unlabeled: boolean
+  layout: BatchLayout
   rules: LabelRules
   seed: number
 }
@@ -26,7 +26,8 @@ export interface Decoded {
 
 /** One picture to be augmented into its place in a batch. */
 export interface Task {
-  kind: 'labeled' | 'unlabeled' | 'mix'
+  /** Which stream of the layout it belongs to. */
+  stream: number
   /** Place in the batch. */
   position: number
   /** Place in the list that the order of the epoch gives: names the random stream, whichever picture is read. */
@@ -71,41 +72,29 @@ function toShared(picture: Picture): Picture {
   return { ...picture, data }
 }
 
+const nothing = new Uint8Array()
+
+function streamOf({ stream }: Task): StreamSpec {
+  const found = settings.layout[stream]
+  if (!found) throw new Error(`unreachable: there is no stream ${stream}`)
+  return found
+}
+
 async function decodeTask(task: Task): Promise<Decoded> {
-  if (task.kind !== 'labeled') return { image: await readImage(task.image), label: null }
+  if (streamOf(task).split === 'unlabeled') return { image: await readImage(task.image), label: null }
   return readPair({ name: task.image, image: task.image, label: task.label }, settings.rules)
 }
 
 function augmentTask(task: Task, epoch: number, { image, label }: Decoded, batch: Batch): void {
   const { size, seed, rules } = settings
-  const part = (field: BatchField) => {
-    const bytes = pictureBytes(field, size)
-    return batch[field].subarray(task.position * bytes, (task.position + 1) * bytes)
-  }
-  const { width, height } = image
-  if (task.kind === 'labeled') {
-    if (!label) throw new Error(`${task.image} was decoded without its label`)
-    const draws = drawWeak(width, height, size, new Random(seed, epoch, PURPOSE.labeledSample, task.sample))
-    applyLabeled(image, label, size, draws, part('img_x'), part('mask_x'), rules.ignoreIndex)
-  } else if (task.kind === 'unlabeled') {
-    const draws = drawUnlabeled(width, height, size, new Random(seed, epoch, PURPOSE.unlabeledSample, task.sample))
-    applyUnlabeled(image, size, draws, {
-      weak: part('img_u_w'),
-      strong1: part('img_u_s1'),
-      strong2: part('img_u_s2'),
-      ignore: part('ignore_mask'),
-      box1: part('cutmix_box1'),
-      box2: part('cutmix_box2'),
-    })
-  } else {
-    const draws = drawUnlabeled(width, height, size, new Random(seed, epoch, PURPOSE.mixSample, task.sample))
-    applyUnlabeled(image, size, draws, {
-      weak: part('img_u_w_mix'),
-      strong1: part('img_u_s1_mix'),
-      strong2: part('img_u_s2_mix'),
-      ignore: part('ignore_mask_mix'),
-    })
-  }
+  const { fields, purpose } = streamOf(task)
+  const random = new Random(seed, epoch, purpose.sample, task.sample)
+  const draws = drawSample(image, size, fields, random)
+  const parts = Object.entries(fields).map(([name, field]) => {
+    const bytes = bytesOf(field, size)
+    return [name, (batch[name] ?? nothing).subarray(task.position * bytes, (task.position + 1) * bytes)] as const
+  })
+  augment(image, label, size, fields, draws, Object.fromEntries(parts), rules.ignoreIndex)
 }
 
 async function runTask(job: Job, index: number, batch: Batch): Promise<Reply> {
@@ -140,7 +129,7 @@ async function runLane(): Promise<void> {
 }
 
 port.on('message', (job: Job) => {
-  const { batchSize, size, unlabeled } = settings
-  jobs.push({ job, batch: batchViews(job.buffer, batchSize, size, unlabeled) })
+  const { batchSize, size, layout } = settings
+  jobs.push({ job, batch: batchViews(job.buffer, layout, batchSize, size) })
   for (let free = LANES - lanes; free > 0; free--) void runLane()
 })

@@ -9,7 +9,7 @@ import { confusionMatrix } from '../../kernels/metrics.js'
 import { concat } from '../../kernels/movement.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { softmaxMax } from '../../kernels/softmax.js'
-import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
 import { cut, type Picture } from '../data/pixels.js'
 import { UserError } from '../error.js'
 import { classLabels, classScores } from './inference.js'
@@ -90,7 +90,7 @@ export class Evaluator {
 
   constructor(
     private readonly device: Device,
-    private readonly model: DeepLabV3Plus,
+    private readonly model: SegmentationModel,
     private readonly options: EvaluationOptions,
   ) {
     const { nclass } = model.config

@@ -4,7 +4,7 @@ import { concat, slice } from '../../kernels/movement.js'
 import { add, scale } from '../../kernels/pointwise.js'
 import { resizeBilinear } from '../../kernels/resize.js'
 import { resizedSoftmaxMax, softmax, softmaxMax } from '../../kernels/softmax.js'
-import type { DeepLabV3Plus } from '../../models/deeplabv3plus.js'
+import { logits, lowLogits, type SegmentationModel } from '../../models/segmentation.js'
 
 type Size = readonly [height: number, width: number]
 
@@ -35,12 +35,12 @@ const sizeOf = ({ shape }: Tensor): Size => [shape[1] ?? 0, shape[2] ?? 0]
  * to `size`, then comes softmax, then it is mirrored back: the order of mmsegmentation's test-time augmentation. By
  * windows, a view's probabilities are the mean over the windows that cover a pixel, resized to `size`.
  */
-export function classScores(model: DeepLabV3Plus, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
+export function classScores(model: SegmentationModel, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
   const { window, scales = [1] } = options
   const mirrored = options.flip ? [false, true] : [false]
   const [height, width] = sizeOf(x)
   const plain = isPlain(options)
-  if (plain && window === undefined) return [resizeBilinear(model.logits(x, evaluation), size)]
+  if (plain && window === undefined) return [resizeBilinear(logits(model, x, evaluation), size)]
   // In bands, since the scores of a whole photograph may be too large for one buffer.
   if (plain && window !== undefined && height === size[0] && width === size[1]) {
     return slidingScores(model, x, window, 'sum')
@@ -52,7 +52,7 @@ export function classScores(model: DeepLabV3Plus, x: Tensor, size: Size, options
         const seen = mirror ? flip(resized) : resized
         const probabilities =
           window === undefined
-            ? softmax(resizeBilinear(model.logits(seen, evaluation), size))
+            ? softmax(resizeBilinear(logits(model, seen, evaluation), size))
             : resizeBilinear(concat(slidingScores(model, seen, window, 'mean'), 1), size)
         return mirror ? flip(probabilities) : probabilities
       }),
@@ -65,12 +65,12 @@ export function classScores(model: DeepLabV3Plus, x: Tensor, size: Size, options
  * The class of the highest score per pixel: u32 [1, ·, W] in the bands of `classScores`, whose result is used where
  * scores are not simply resized logits.
  */
-export function classLabels(model: DeepLabV3Plus, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
+export function classLabels(model: SegmentationModel, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
   const [height, width] = sizeOf(x)
   if (isPlain(options) && options.window === undefined) {
     const sameSize = height === size[0] && width === size[1]
-    const logits = sameSize ? model.lowLogits(x, evaluation) : model.logits(x, evaluation)
-    return [resizedSoftmaxMax(logits, size).label]
+    const scores = sameSize ? lowLogits(model, x, evaluation) : logits(model, x, evaluation)
+    return [resizedSoftmaxMax(scores, size).label]
   }
   return classScores(model, x, size, options).map((band) => softmaxMax(band).label)
 }
@@ -107,7 +107,7 @@ interface Window {
  * Class probabilities by windows that are cut at the border, added in row-major order of the windows, or their mean:
  * horizontal bands [1, h, W, nclass] whose heights add up to H.
  */
-function slidingScores(model: DeepLabV3Plus, x: Tensor, side: number, total: 'sum' | 'mean'): Tensor[] {
+function slidingScores(model: SegmentationModel, x: Tensor, side: number, total: 'sum' | 'mean'): Tensor[] {
   const [height, width] = sizeOf(x)
   const windows: Window[] = starts(height, side).flatMap((top) =>
     starts(width, side).map((left) => {
@@ -121,7 +121,7 @@ function slidingScores(model: DeepLabV3Plus, x: Tensor, side: number, total: 'su
     const found = known.get(window)
     if (found) return found
     const part = slice(slice(x, 1, top, bottom - top), 2, left, right - left)
-    const made = scoped(`window ${top},${left}`, () => softmax(model.logits(part, evaluation)))
+    const made = scoped(`window ${top},${left}`, () => softmax(logits(model, part, evaluation)))
     known.set(window, made)
     return made
   }

@@ -1,5 +1,6 @@
 import type { Device } from '../../engine/device.js'
-import type { DeepLabV3Plus, ModelConfig } from '../../models/deeplabv3plus.js'
+import type { DeepLabV3PlusConfig } from '../../models/deeplabv3plus.js'
+import type { ModelConfig, SegmentationModel } from '../../models/segmentation.js'
 import { cut, type Picture, resizeBilinear, resizeNearest } from '../data/pixels.js'
 import { Evaluator } from './evaluator.js'
 import { type Tile, tilesOf } from './tiles.js'
@@ -25,7 +26,7 @@ function bytesPerPixel({
   expansion,
   replace_stride_with_dilation: dilated,
   ...config
-}: ModelConfig): number {
+}: DeepLabV3PlusConfig): number {
   const { reduce_channels: low, aspp_channels: wide, fuse_channels: fused, nclass } = config
   let stride = 4
   const stages = planes.map((width, i) => {
@@ -46,7 +47,7 @@ export function pixelLimit(device: Device, config: ModelConfig, scales: readonly
   const { maxStorageBufferBindingSize: binding, maxBufferSize: buffer } = device.gpu.limits
   const largest = Math.max(1, ...scales)
   // Maps round up to whole pixels: 5 % covers that from images of 40 pixels on.
-  const fitting = (0.95 * Math.min(binding, buffer)) / bytesPerPixel(config)
+  const fitting = (0.95 * Math.min(binding, buffer)) / bytesPerPixel(config as DeepLabV3PlusConfig)
   return Math.floor(Math.min(fitting, maxPixelsAtOnce) / largest ** 2)
 }
 
@@ -57,7 +58,7 @@ export class Predictor {
 
   constructor(
     private readonly device: Device,
-    private readonly model: DeepLabV3Plus,
+    private readonly model: SegmentationModel,
     private readonly options: PredictorOptions = {},
   ) {
     const { flip = false, scales = [1], amp = false } = options

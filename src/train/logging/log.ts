@@ -2,7 +2,7 @@ import { existsSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { WriteError } from '../error.js'
 import { GrowingFile } from '../io/append-file.js'
 import { reasonOf } from '../io/files.js'
-import type { StepResult } from '../trainer/trainer.js'
+import type { MetricSpec } from '../methods/method.js'
 
 /** The events of a run as JSON lines in a file. */
 export class RunLog {
@@ -82,38 +82,29 @@ export class Means {
   }
 }
 
-/** The numbers of a step by name. */
-export const numbersOf = ({
-  lr_used,
-  loss_scale,
-  skipped_steps,
-  nonFinite,
-  ...numbers
-}: StepResult): Record<string, number> => numbers
-
-const shortNames = [
-  ['loss_x', 'x'],
-  ['loss_s1', 's1'],
-  ['loss_s2', 's2'],
-  ['loss_fp', 'fp'],
-  ['loss_s1_prev', 'prev s1'],
-  ['loss_s2_prev', 'prev s2'],
-  ['loss_fp_prev', 'prev fp'],
-] as const
-
-/** The parts of the loss under short names. */
-export const lossParts = (means: Readonly<Record<string, number>>): Record<string, number> =>
+/** The losses that make up the total one, under their short names. */
+export const lossParts = (
+  means: Readonly<Record<string, number>>,
+  metrics: readonly MetricSpec[],
+): Record<string, number> =>
   Object.fromEntries(
-    shortNames.flatMap(([name, short]) => {
+    metrics.flatMap(({ name, short }) => {
       const value = means[name]
-      return value === undefined ? [] : [[short, value]]
+      return value === undefined || short === undefined ? [] : [[short, value]]
     }),
   )
 
+/** The shares of pixels that were learned from, in the order of the metrics. */
+export const maskRatios = (means: Readonly<Record<string, number>>, metrics: readonly MetricSpec[]): number[] =>
+  metrics.flatMap(({ name, curve }) => {
+    const value = means[name]
+    return value === undefined || curve?.chart !== 'mask' ? [] : [value]
+  })
+
 /** `loss 1.234 (x 0.9, s1 0.2, …)  mask 0.81` */
-export function showLosses(means: Readonly<Record<string, number>>): string {
-  const parts = Object.entries(lossParts(means)).map(([short, value]) => `${short} ${value.toFixed(3)}`)
-  const ratios = [means.mask_ratio, means.mask_ratio_prev].filter((value) => value !== undefined)
+export function showLosses(means: Readonly<Record<string, number>>, metrics: readonly MetricSpec[]): string {
+  const parts = Object.entries(lossParts(means, metrics)).map(([short, value]) => `${short} ${value.toFixed(3)}`)
+  const ratios = maskRatios(means, metrics)
   const masks = ratios.length > 0 ? `  mask ${ratios.map((value) => value.toFixed(3)).join('/')}` : ''
   const single = parts.length < 2 ? '' : ` (${parts.join(', ')})`
   return `loss ${(means.total_loss ?? Number.NaN).toFixed(4)}${single}${masks}`

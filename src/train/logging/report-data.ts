@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { UserError } from '../error.js'
+import type { MetricSpec } from '../methods/method.js'
 
 /** A line of log.jsonl: `event` and its fields. */
 export interface LogEvent {
@@ -84,10 +85,6 @@ const field =
     return value === undefined ? undefined : value * scale
   }
 
-/** None where it is the total itself: in supervised training. */
-const labeledLoss = (event: LogEvent): number | undefined =>
-  event.loss_x === event.total_loss ? undefined : numberOf(event, 'loss_x')
-
 interface Plan {
   readonly id: string
   readonly title: string
@@ -96,19 +93,10 @@ interface Plan {
   readonly curves: readonly Curve[]
 }
 
-const plans: readonly Plan[] = [
+const plansOf = (metrics: readonly MetricSpec[]): readonly Plan[] => [
   {
     ...{ id: 'loss', title: 'Losses', unit: '', event: 'train' },
-    curves: [
-      { label: 'total', color: 'ink', value: field('total_loss') },
-      { label: 'labeled', color: 'blue', value: labeledLoss },
-      { label: 'strong 1', color: 'amber', value: field('loss_s1') },
-      { label: 'strong 2', color: 'red', value: field('loss_s2') },
-      { label: 'features', color: 'green', value: field('loss_fp') },
-      { label: 'strong 1, previous', color: 'amber', dashed: true, value: field('loss_s1_prev') },
-      { label: 'strong 2, previous', color: 'red', dashed: true, value: field('loss_s2_prev') },
-      { label: 'features, previous', color: 'green', dashed: true, value: field('loss_fp_prev') },
-    ],
+    curves: [{ label: 'total', color: 'ink', value: field('total_loss') }, ...curvesOf(metrics, 'loss', 1)],
   },
   {
     ...{ id: 'miou', title: 'Mean IoU', unit: '%', event: 'evaluation' },
@@ -119,10 +107,7 @@ const plans: readonly Plan[] = [
   },
   {
     ...{ id: 'mask', title: 'Mask ratio', unit: '%', event: 'train' },
-    curves: [
-      { label: 'model', color: 'blue', value: field('mask_ratio', 100) },
-      { label: 'previous models', color: 'amber', dashed: true, value: field('mask_ratio_prev', 100) },
-    ],
+    curves: curvesOf(metrics, 'mask', 100),
   },
   {
     ...{ id: 'lr', title: 'Learning rate', unit: '', event: 'train' },
@@ -141,12 +126,23 @@ const plans: readonly Plan[] = [
   },
 ]
 
+function curvesOf(metrics: readonly MetricSpec[], wanted: 'loss' | 'mask', scale: number): Curve[] {
+  return metrics.flatMap(({ name, curve }) => {
+    if (curve?.chart !== wanted) return []
+    const { chart, ...look } = curve
+    return [{ ...look, value: field(name, scale) }]
+  })
+}
+
 /** More points than a screen is wide show nothing more. */
 const maxPoints = 1000
 
-/** The charts of a run; a chart or a curve without any value is left out. */
-export function chartsOf(events: readonly LogEvent[]): Chart[] {
-  return plans.flatMap(({ id, title, unit, event, curves }) => {
+/**
+ * The charts of a run; a chart or a curve without any value is left out.
+ * @param metrics of the run's method
+ */
+export function chartsOf(events: readonly LogEvent[], metrics: readonly MetricSpec[]): Chart[] {
+  return plansOf(metrics).flatMap(({ id, title, unit, event, curves }) => {
     const points = events.filter((e) => e.event === event && numberOf(e, 'iteration') !== undefined)
     const buckets = group(points, Math.ceil(points.length / maxPoints))
     const series = curves

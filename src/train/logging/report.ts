@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { stringify } from 'yaml'
 import type { Rgb } from '../data/classes.js'
 import { writeAtomically } from '../io/files.js'
+import type { MetricSpec } from '../methods/method.js'
 import { type ClassRow, chartsOf, classRows, type LogEvent, numberOf, trainingSeconds } from './report-data.js'
 import {
   drawPictures,
@@ -22,6 +23,8 @@ export interface Report {
   readonly config: Readonly<Record<string, unknown>>
   /** The lines of log.jsonl, see `readLog`. */
   readonly events: readonly LogEvent[]
+  /** Of the run's method. */
+  readonly metrics: readonly MetricSpec[]
   /** Validation images as the last evaluation predicts them. */
   readonly samples: readonly ReportSample[]
   readonly classNames: readonly string[]
@@ -45,7 +48,7 @@ const asset = (url: string | URL) => readFileSync(new URL(url), 'utf8')
 /** The text of a run's report. */
 export async function renderReport(report: Report): Promise<string> {
   const { title, config, events, samples, classNames, palette, ignoreIndex = 255, date = new Date() } = report
-  const charts = chartsOf(events)
+  const charts = chartsOf(events, report.metrics)
   const evaluation = events.findLast(({ event }) => event === 'evaluation')
   const iterationsPerEpoch = evaluation && perEpoch(evaluation)
   const pictures: [ReportSample, Pictures][] = []

@@ -1,8 +1,9 @@
 import { basename, join, resolve } from 'node:path'
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
 import { paletteOf } from '../data/classes.js'
 import { UserError, WriteError } from '../error.js'
 import type { Unsaved } from '../io/write-failures.js'
+import type { MetricSpec } from '../methods/method.js'
 import { RunLog } from './log.js'
 import { type ReportSample, writeReport } from './report.js'
 import { readLog } from './report-data.js'
@@ -13,6 +14,8 @@ export interface WatchOptions {
   /** The run's folder; it exists. */
   readonly folder: string
   readonly config: Config
+  /** Of the run's method. */
+  readonly metrics: readonly MetricSpec[]
   readonly display: Display
   /** Told what cannot be written; it does not end the run. */
   readonly unsaved: Unsaved
@@ -45,9 +48,9 @@ export class Watch {
   /** What happened: numbers for the files, and a line for people. */
   event(name: string, fields: Record<string, unknown>, line?: string): void {
     if (line !== undefined) this.options.display.line(line)
-    const { folder, config, unsaved } = this.options
+    const { folder, config, metrics, unsaved } = this.options
     unsaved.attempt(join(folder, 'log.jsonl'), () => this.log.write(name, fields))
-    for (const { tag, value, step } of scalarsOf(name, fields, config.class_names)) {
+    for (const { tag, value, step } of scalarsOf(name, fields, metrics, config.class_names)) {
       unsaved.attempt(this.events.path, () => this.events.scalar(tag, value, step))
     }
     unsaved.tell()
@@ -60,7 +63,7 @@ export class Watch {
 
   /** Writes report.html anew. */
   async report(samples: readonly ReportSample[]): Promise<void> {
-    const { folder, config, unsaved } = this.options
+    const { folder, config, metrics, unsaved } = this.options
     const path = join(folder, 'report.html')
     const classNames = config.class_names ?? Array.from({ length: config.nclass }, (_, k) => `class ${k}`)
     let failure: unknown
@@ -69,6 +72,7 @@ export class Watch {
         title: basename(resolve(folder)),
         config,
         events: readLog(join(folder, 'log.jsonl')),
+        metrics,
         samples,
         classNames,
         palette: paletteOf(config),

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { WriteError } from '../error.js'
 import { GrowingFile } from '../io/append-file.js'
 import { reasonOf } from '../io/files.js'
+import type { MetricSpec } from '../methods/method.js'
 
 /**
  * TensorBoard's event files: a sequence of TFRecords, each an `Event` message of
@@ -154,15 +155,8 @@ function checkStep(step: number): number {
 
 type Fields = Readonly<Record<string, unknown>>
 
-const trainTags = {
-  'Total loss': ({ total_loss }) => total_loss,
-  'Loss x': ({ loss_x }) => loss_x,
-  'Loss s': ({ loss_s1: a, loss_s2: b }) => mean(a, b),
-  'Loss w_fp': ({ loss_fp }) => loss_fp,
-  'Mask ratio': ({ mask_ratio }) => mask_ratio,
-  'Loss s_prev': ({ loss_s1_prev: a, loss_s2_prev: b }) => mean(a, b),
-  'Loss w_fp_prev': ({ loss_fp_prev }) => loss_fp_prev,
-  'Mask ratio_prev': ({ mask_ratio_prev }) => mask_ratio_prev,
+/** Tags under `train/` beside those of the metrics, and their values. */
+const furtherTags = {
   'iter time': ({ seconds, data }) =>
     typeof seconds === 'number' && typeof data === 'number' ? seconds - data : undefined,
   lr: ({ lr }) => lr,
@@ -170,20 +164,40 @@ const trainTags = {
   'skipped steps': ({ skipped_steps }) => skipped_steps,
 } satisfies Record<string, (fields: Fields) => unknown>
 
-const mean = (a: unknown, b: unknown) => (typeof a === 'number' && typeof b === 'number' ? (a + b) / 2 : undefined)
+/** Tags under `train/` and their values: of the total loss, then those that the metrics name. */
+function metricTags(fields: Fields, metrics: readonly MetricSpec[]): Map<string, unknown> {
+  const sums = new Map<string, unknown>([['Total loss', fields.total_loss]])
+  const missing = new Set<string>()
+  for (const { name, tensorboard = [] } of metrics) {
+    const value = fields[name]
+    for (const [tag, share] of tensorboard) {
+      if (typeof value !== 'number') missing.add(tag)
+      else sums.set(tag, share * value + Number(sums.get(tag) ?? 0))
+    }
+  }
+  for (const tag of missing) sums.delete(tag)
+  return sums
+}
 
 /**
  * The scalars of a line of log.jsonl under the names and at the steps of the PrevMatch code: `train/Total loss` … by
  * iteration counted from 0, `eval/mIoU` and `eval/<class>_IoU` in percent by epoch counted from 0. `train/lr` is added, and
  * in half precision `train/loss scale` and `train/skipped steps`.
+ * @param metrics of the method
  * @param classNames names of the classes; a class without one is shown by its index
  */
-export function scalarsOf(event: string, fields: Fields, classNames: readonly string[] = []): Scalar[] {
+export function scalarsOf(
+  event: string,
+  fields: Fields,
+  metrics: readonly MetricSpec[] = [],
+  classNames: readonly string[] = [],
+): Scalar[] {
   const scalar = (tag: string, value: unknown, step: unknown): Scalar[] =>
     typeof value === 'number' && typeof step === 'number' ? [{ tag, value, step }] : []
   if (event === 'train') {
     const step = typeof fields.iteration === 'number' ? fields.iteration - 1 : undefined
-    return Object.entries(trainTags).flatMap(([name, value]) => scalar(`train/${name}`, value(fields), step))
+    const further = Object.entries(furtherTags).map(([tag, value]): [string, unknown] => [tag, value(fields)])
+    return [...metricTags(fields, metrics), ...further].flatMap(([tag, value]) => scalar(`train/${tag}`, value, step))
   }
   if (event !== 'evaluation') return []
   const classes: unknown[] = Array.isArray(fields.iou) ? fields.iou : []

@@ -32,8 +32,8 @@ export function supervisedLoss(
   return ohemCrossEntropy(logits, target, { threshold, minKept, ignoreIndex }).loss
 }
 
-/** How much a guide is believed: `pixelavg` weighs by its mean confidence, `pixelwise` drops what is below `threshold`. */
-export interface Trust {
+/** How pseudo-labels count: `pixelavg` weighs by their mean confidence, `pixelwise` drops those below `threshold`. */
+export interface ConfidenceOptions {
   readonly threshold: number
   readonly mode: 'pixelwise' | 'pixelavg'
 }
@@ -45,20 +45,20 @@ export interface PseudoLabels {
 }
 
 /**
- * Class and its probability per pixel of an image of `size`, as constants: no gradient flows into a guide.
+ * Class and its probability per pixel of an image of `size`, as constants: no gradient flows into a teacher.
  *
- * @param logits at the decoder's size, [N, H/4, W/4, C]
+ * @param logits at the decoder's size, [N, h, w, C]
  */
 export function pseudoLabels(logits: Tensor, size: readonly [number, number]): PseudoLabels {
   const { confidence, label } = resizedSoftmaxMax(logits.detach(), size)
   return { confidence: confidence.detach(), label: label.detach() }
 }
 
-/** What the unlabeled images' losses are computed from. */
-export interface Students {
-  /** Logits of the two strong views, whose boxes hold the images of the second batch. */
+/** What the losses of the unlabeled images are computed from. */
+export interface StudentPredictions {
+  /** Logits of the two strong views, whose boxes hold the images of the second batch: [N, H, W, C]. */
   readonly strong: readonly [Tensor, Tensor]
-  /** Logits of the weak view behind perturbed features. */
+  /** Logits of the weak view behind perturbed features, [N, H, W, C]. */
   readonly perturbed: Tensor
   /** Boxes of the strong views, [N, H, W] of 0 and 1. */
   readonly boxes: readonly [Tensor, Tensor]
@@ -67,7 +67,7 @@ export interface Students {
   readonly ignoreMix: Tensor
 }
 
-export interface Guidance {
+export interface ConsistencyLosses {
   readonly s1: Tensor
   readonly s2: Tensor
   readonly fp: Tensor
@@ -75,25 +75,31 @@ export interface Guidance {
   readonly maskRatio: Tensor
 }
 
-/** Losses of the students against one guide's pseudo-labels of the weak views of both batches. */
-export function guidance(students: Students, own: PseudoLabels, mixed: PseudoLabels, trust: Trust): Guidance {
-  const loss = (logits: Tensor, { label, confidence }: PseudoLabels, ignore: Tensor): Tensor =>
-    confidenceWeightedLoss(crossEntropy(logits, label), confidence, ignore, trust)
+/** Losses of the students against one teacher's pseudo-labels of the weak views of both batches. */
+export function consistencyLosses(
+  students: StudentPredictions,
+  labels: PseudoLabels,
+  mixLabels: PseudoLabels,
+  confidence: ConfidenceOptions,
+): ConsistencyLosses {
+  const loss = (logits: Tensor, target: PseudoLabels, ignore: Tensor): Tensor =>
+    confidenceWeightedLoss(crossEntropy(logits, target.label), target.confidence, ignore, confidence)
   const strong = (view: 0 | 1): Tensor => {
     const box = students.boxes[view]
-    const labels = {
-      label: cutmix(own.label, mixed.label, box),
-      confidence: cutmix(own.confidence, mixed.confidence, box),
+    const target = {
+      label: cutmix(labels.label, mixLabels.label, box),
+      confidence: cutmix(labels.confidence, mixLabels.confidence, box),
     }
-    return loss(students.strong[view], labels, cutmix(students.ignore, students.ignoreMix, box))
+    return loss(students.strong[view], target, cutmix(students.ignore, students.ignoreMix, box))
   }
   return {
     s1: strong(0),
     s2: strong(1),
-    fp: loss(students.perturbed, own, students.ignore),
-    maskRatio: confidentRatio(own.confidence, students.ignore, trust.threshold),
+    fp: loss(students.perturbed, labels, students.ignore),
+    maskRatio: confidentRatio(labels.confidence, students.ignore, confidence.threshold),
   }
 }
 
 /** 0.25 s1 + 0.25 s2 + 0.5 fp. */
-export const weighted = ({ s1, s2, fp }: Guidance): Tensor => add(add(scale(s1, 0.25), scale(s2, 0.25)), scale(fp, 0.5))
+export const weighted = ({ s1, s2, fp }: ConsistencyLosses): Tensor =>
+  add(add(scale(s1, 0.25), scale(s2, 0.25)), scale(fp, 0.5))

@@ -1,4 +1,4 @@
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
 import { readImage, readPair, type Sample } from '../data/dataset.js'
 import { labelRules } from '../data/labels.js'
 

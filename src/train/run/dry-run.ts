@@ -4,9 +4,9 @@ import { type Device, megabytes } from '../../engine/device.js'
 import { type DryBuffer, type DryUse, dryDevice } from '../../engine/dry-device.js'
 import { showSized, valuesBySize } from '../../engine/memory-report.js'
 import { Store } from '../../engine/store.js'
-import { createModel, modelConfig } from '../../models/deeplabv3plus.js'
-import { stages } from '../../models/stages.js'
-import type { Config } from '../config/config.js'
+import { chooseModel, createModel } from '../../models/index.js'
+import { parametersOf } from '../../models/segmentation.js'
+import type { Config } from '../config/load.js'
 import { evaluationSamples } from '../data/dataset.js'
 import type { Picture } from '../data/pixels.js'
 import { Evaluator } from '../evaluation/evaluator.js'
@@ -65,7 +65,8 @@ export async function forecast(real: Device, { config: given, tune, traceNan = f
     `memory: ${megabytes(step.use.peak)} of ${megabytes(free)} that this machine has free, without what Node and the ` +
       `driver take: ${fits ? 'fits' : 'does not fit'}`,
   )
-  if (!fits) print(`remedy: ${await remedy(real, config, image, traceNan, free)}`)
+  const stages = Object.keys(step.trainer.model.stages)
+  if (!fits) print(`remedy: ${await remedy(real, config, stages, image, traceNan, free)}`)
   return fits
 }
 
@@ -89,16 +90,18 @@ interface PlannedRun {
 async function planRun(real: Device, config: Config, image: Picture, keepBefore: boolean): Promise<PlannedRun> {
   const { device, use } = dryDevice(real)
   const store = new Store(device, 'model')
-  const model = createModel(store, modelConfig(config), new Random(config.seed, 0, PURPOSE.initialization))
+  const model = createModel(store, chooseModel(config), new Random(config.seed, 0, PURPOSE.initialization))
   const sizes = { labeled: config.batch_size, unlabeled: config.batch_size }
   const crop = { height: config.crop_size, width: config.crop_size }
   const amp = config.amp === true
   const options = { iterationsPerEpoch: 1, ...sizes, ...crop, keepBefore, amp }
   const trainer = await createTrainer(device, model, config, options)
-  const previous = config.method === 'prevmatch' ? config.prev.list_max_len : 0
-  for (let i = 0; i < previous; i++) trainer.previous.push(store, String(i))
+  const { snapshots } = trainer.run
+  for (let i = 0; i < (snapshots?.most ?? 0); i++) snapshots?.push(store, String(i))
   const { eval_mode: mode, ignore_index: ignoreIndex } = config
-  await new Evaluator(device, model, { mode, window: config.crop_size, ignoreIndex, amp }).predict(image)
+  for (const { model: deployed } of trainer.run.deployed) {
+    await new Evaluator(device, deployed, { mode, window: config.crop_size, ignoreIndex, amp }).predict(image)
+  }
   return { use, buffers: [...use.buffers], trainer }
 }
 
@@ -112,8 +115,10 @@ function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width
     if (count > 0) rows.push(`  ${megabytes(bytes).padStart(11)}  ${what}`)
     return bytes
   }
-  const parameters = new Set(trainer.model.parameters.map(({ name }) => `model/${name}`))
+  const parameters = new Set(parametersOf(trainer.model).map(({ name }) => `model/${name}`))
   const { planned, live, unshared, dispatches } = trainer.memory
+  const { snapshots } = trainer.run
+  const furtherStores = trainer.savedStores.slice(1).map(({ store }) => store.label)
   const before = (label: string) => / before the step\//.test(label)
   const listed = [
     row(
@@ -125,21 +130,27 @@ function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width
       sum((label) => label.startsWith('model/') && !parameters.has(label)),
     ),
     row(
-      'momenta',
+      'momentum buffers',
       sum((label) => label.startsWith('momentum/')),
     ),
     row(
-      `previous models, at most ${config.prev.list_max_len}`,
-      sum((label) => label.startsWith('previous model ')),
+      `${snapshots?.label}, at most ${snapshots?.most}`,
+      sum((label) => snapshots !== undefined && label.startsWith(`${snapshots.label}/`)),
+    ),
+    ...[...new Set([...furtherStores])].map((store) =>
+      row(
+        store,
+        sum((label) => label.startsWith(`${store}/`)),
+      ),
     ),
     row(
-      '--trace-nan: weights, statistics and momenta before the step',
+      '--trace-nan: weights, statistics and momentum buffers before the step',
       sum((label) => before(label)),
     ),
     row(
       `inputs and intermediates of the ${config.method} step: ${megabytes(planned)} of intermediates ` +
         `(${megabytes(live)} live at once, ${megabytes(unshared)} without sharing)`,
-      sum((label) => /^(training buffer|workspace)/.test(label)),
+      sum((label) => /^(training buffer|workspace|batch)/.test(label)),
     ),
     row(
       `evaluation of an image of ${width}x${height}, the largest looked at`,
@@ -161,6 +172,7 @@ function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width
 async function remedy(
   real: Device,
   config: Config,
+  stages: readonly string[],
   image: Picture,
   keepBefore: boolean,
   free: number,
@@ -169,8 +181,9 @@ async function remedy(
     return (await planRun(real, { ...config, ...changes }, image, keepBefore)).use.peak
   }
   const found: string[] = []
-  const checkpointed = await peakOf({ checkpoint: [...stages] })
-  if (checkpointed <= free) found.push(`checkpoint: [${stages.join(', ')}] takes ${megabytes(checkpointed)}`)
+  const checkpointed = await peakOf({ activation_checkpointing: [...stages] })
+  if (checkpointed <= free)
+    found.push(`activation_checkpointing: [${stages.join(', ')}] takes ${megabytes(checkpointed)}`)
   for (let batch = Math.floor(config.batch_size / 2); batch >= 1; batch = Math.floor(batch / 2)) {
     const peak = await peakOf({ batch_size: batch })
     if (peak > free) continue

@@ -1,6 +1,8 @@
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
+import { takes } from '../data/batch.js'
 import { readList, type Sample } from '../data/dataset.js'
 import { UserError } from '../error.js'
+import { methodOf } from '../methods/index.js'
 
 /** The images of a run. */
 export interface Lists {
@@ -17,17 +19,16 @@ export interface Lists {
 export function readLists(config: Config, mustExist: boolean): Lists {
   const { labeled_id_path: labeled, unlabeled_id_path: unlabeled, val_id_path: validation, data_root: root } = config
   if (!labeled) throw new UserError('no list of labeled images: give --labeled-id-path')
-  if (config.method === 'supervised' && config.batch_size < 2) {
-    throw new UserError('batch_size 1 gives the batch norm of the pooled map one value per channel: use at least 2')
-  }
+  const method = methodOf(config.method)
+  method.check?.(config, (what) => new UserError(what))
   if (!validation) throw new UserError('no list of validation images: give --val-id-path')
-  if (!unlabeled && config.method !== 'supervised') {
+  if (!unlabeled && takes(method.layout(config), 'unlabeled')) {
     throw new UserError(
-      `method ${config.method} needs unlabeled images: give --unlabeled-id-path, or --method supervised`,
+      `method ${method.name} needs unlabeled images: give --unlabeled-id-path, or --method supervised`,
     )
   }
   return {
-    // A supervised run without unlabeled images repeats nothing, so its own list must fill a batch.
+    // A run without unlabeled images repeats nothing, so its own list must fill a batch.
     labeled: readList(labeled, root, 'required', unlabeled ? 1 : config.batch_size, mustExist),
     unlabeled: unlabeled ? readList(unlabeled, root, 'unused', config.batch_size, mustExist) : [],
     validation: readList(validation, root, 'required', 1, mustExist),

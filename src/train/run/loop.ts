@@ -1,18 +1,16 @@
 import { chromeTrace, profileTable } from '../../engine/profile.js'
 import { type PreparedFile, prepareCheckpoint } from '../checkpoint/write.js'
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
 import { UserError } from '../error.js'
 import type { Scores } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
-import { duration, lossParts, numbersOf, showLosses } from '../logging/log.js'
+import { duration, lossParts, maskRatios, showLosses } from '../logging/log.js'
 import { trainingLine } from '../logging/terminal.js'
-import { drawPrevious } from '../methods/previous.js'
-import { PURPOSE, Random } from '../random.js'
-import { type Draws, drawDropout, type StepResult, type Trainer } from '../trainer/trainer.js'
+import type { StepResult } from '../trainer/trainer.js'
 import { explainNonFinite, nonFiniteIn } from './non-finite.js'
 import type { Run, TrainingResult } from './run.js'
 import { namesOf, save } from './save.js'
-import { readable, samplesOf } from './validate.js'
+import { evaluateAll, firstOf, samplesOf } from './validate.js'
 
 /** Trains to the end of a run, or until it is interrupted, with an evaluation and checkpoints after every epoch. */
 export async function runEpochs(run: Run): Promise<TrainingResult> {
@@ -26,14 +24,14 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   while (trainer.iteration < lastIteration && !signal?.aborted) {
     const { epoch } = trainer
     const first = trainer.iteration - epoch * loader.iterationsPerEpoch
-    if (first === 0 && trainer.beginEpoch(epoch, state.newBest)) {
-      const kept = trainer.previous.length
-      watch.event('previous', { epoch, models: kept }, `epoch ${epoch + 1}: kept the model; previous models: ${kept}`)
-    }
+    const events = first === 0 ? trainer.beginEpoch(state.newBest) : []
+    for (const { name, fields, line } of events) watch.event(name, fields, line)
     await runEpoch(run, epoch, first, begin)
     if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
     const missing = new Set<string>()
-    scores = await run.evaluator.evaluate(readable(run, run.validation, missing))
+    const [decisive, ...others] = await evaluateAll(run, missing)
+    if (!decisive) throw new Error('a method deploys at least one model')
+    scores = decisive.scores
     const { miou, iou, accuracy, share, miouPresent, pixelAccuracy } = scores
     state.newBest = miou > state.bestMiou
     state.bestMiou = Math.max(state.bestMiou, miou)
@@ -41,11 +39,23 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
     state.iteration = trainer.iteration
     const star = state.newBest ? ' (best so far)' : `; best ${state.bestMiou.toFixed(2)}`
     const without = missing.size === 0 ? '' : `; ${missing.size} of ${run.validation.length} images left out`
-    const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}${without}  [${showClasses(iou, config)}]`
+    const beside = others.map(({ name, scores }) => `; ${name} ${scores.miou.toFixed(2)}`).join('')
+    const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}${beside}${without}  [${showClasses(iou, config)}]`
     const unreadable = missing.size === 0 ? {} : { unreadable: [...missing] }
-    const details = { iou, accuracy, share, miouPresent, pixelAccuracy, best: state.bestMiou, ...unreadable }
+    const besides =
+      others.length === 0 ? {} : { others: Object.fromEntries(others.map(({ name, scores }) => [name, scores.miou])) }
+    const details = {
+      iou,
+      accuracy,
+      share,
+      miouPresent,
+      pixelAccuracy,
+      best: state.bestMiou,
+      ...besides,
+      ...unreadable,
+    }
     watch.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
-    if (state.newBest) best = await prepareCheckpoint(trainer.model, { ...state, ...namesOf(config) })
+    if (state.newBest) best = await prepareCheckpoint(firstOf(run.evaluators).model, { ...state, ...namesOf(config) })
     const samples = await samplesOf(run)
     best = await run.watchdog.during(() => 'the weights for a checkpoint from the device', save(run, best, samples))
   }
@@ -73,8 +83,7 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
   const { config, signal } = run.options
   const { iterationsPerEpoch } = loader
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
-  const { labeled, unlabeled } = trainer.options
-  const images = config.method === 'supervised' ? labeled : labeled + 2 * unlabeled
+  const { metrics } = trainer
   let waitedSince = performance.now()
   const batches = watchdog.each(
     () => loader.waitingFor(),
@@ -84,29 +93,28 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
   for await (const batch of batches) {
     const ready = performance.now()
     const [learningRate] = trainer.learningRates
-    const result = await profiled(run, waitedSince, () => trainer.step(batch, drawsFor(config, trainer)))
+    const result = await profiled(run, waitedSince, () => trainer.step(batch))
     const broken = nonFiniteIn(result)
     if (broken !== undefined) throw await explainNonFinite(trainer, broken, run.options.traceNan)
     const done = performance.now()
     const times = { data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 }
-    means.add({ ...numbersOf(result), ...times })
+    means.add({ ...result.metrics, ...times })
     waitedSince = done
     const inEpoch = trainer.iteration - epoch * iterationsPerEpoch
     const perStep = (done - begin) / 1000 / (trainer.iteration - firstIteration)
     const eta = duration(perStep * (lastIteration - trainer.iteration))
     watch.status((width) => {
-      const numbers = numbersOf(result)
       const status = {
         epoch: epoch + 1,
         epochs: config.epochs,
         iteration: inEpoch,
         iterationsPerEpoch,
-        totalLoss: result.total_loss,
-        losses: lossParts(numbers),
-        maskRatio: result.mask_ratio,
+        totalLoss: result.metrics.total_loss ?? Number.NaN,
+        losses: lossParts(result.metrics, metrics),
+        maskRatio: maskRatios(result.metrics, metrics)[0],
         miou: state.iteration > 0 ? state.miou : undefined,
         bestMiou: state.iteration > 0 ? state.bestMiou : undefined,
-        imagesPerSecond: images / times.seconds,
+        imagesPerSecond: trainer.imagesPerStep / times.seconds,
         dataShare: times.data / times.seconds,
         skippedSteps: result.skipped_steps,
         eta,
@@ -117,7 +125,7 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
       const mean = means.take()
       const share = Math.round((100 * (mean.data ?? 0)) / (mean.seconds ?? 1))
       const line =
-        `epoch ${epoch + 1}/${config.epochs} ${inEpoch}/${iterationsPerEpoch}  ${showLosses(mean)}  ` +
+        `epoch ${epoch + 1}/${config.epochs} ${inEpoch}/${iterationsPerEpoch}  ${showLosses(mean, metrics)}  ` +
         `lr ${learningRate.toExponential(2)}  ${showScale(result)}${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${eta}`
       const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result) }
       watch.event('train', fields, watch.live ? undefined : line)
@@ -140,19 +148,4 @@ async function profiled(run: Run, began: number, step: () => Promise<StepResult>
   writeAtomically(file, [Buffer.from(chromeTrace(new Map([[`${options.config.method} step`, profiler.profile]])))])
   options.display.line(`profile: wrote ${file}, which https://ui.perfetto.dev opens`)
   return result
-}
-
-/** The random choices of the next step, which depend on seed and iteration alone. */
-function drawsFor(config: Config, trainer: Trainer): Draws {
-  const { planes, expansion } = trainer.model.config
-  const { labeled, unlabeled } = trainer.options
-  const random = new Random(config.seed, trainer.iteration, PURPOSE.dropout)
-  const images = labeled + unlabeled
-  const draws = {
-    drop_c1: drawDropout(random, images, planes[0] * expansion),
-    drop_c4: drawDropout(random, images, planes[3] * expansion),
-  }
-  if (trainer.previous.length === 0) return draws
-  const choice = new Random(config.seed, trainer.iteration, PURPOSE.previousModels)
-  return { ...draws, previous: drawPrevious(choice, trainer.previous.length, config.prev) }
 }

@@ -1,6 +1,5 @@
 import type { CountedValue, FirstNonFinite } from '../../engine/passes/trace-nan.js'
 import { showShape } from '../../engine/shape.js'
-import { numbersOf } from '../logging/log.js'
 import { smallestScale } from '../trainer/loss-scale.js'
 import type { StepResult, Trainer } from '../trainer/trainer.js'
 import { RunError } from './exit-codes.js'
@@ -10,7 +9,7 @@ import { RunError } from './exit-codes.js'
  * are not, but a smaller loss scale may help.
  */
 export function nonFiniteIn(result: StepResult): string | undefined {
-  const losses = Object.entries(numbersOf(result))
+  const losses = Object.entries(result.metrics)
   const broken = losses.filter(([, value]) => !Number.isFinite(value))
   if (broken.length > 0) return broken.map(([name, value]) => `${name} is ${value}`).join(', ')
   const [first, ...others] = result.nonFinite

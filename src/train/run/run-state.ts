@@ -4,12 +4,13 @@ import { dirname, join } from 'node:path'
 import { Store } from '../../engine/store.js'
 import { type Checkpoint, readCheckpoint } from '../checkpoint/read.js'
 import { checkVerified, infoOf, loadStore, loadTraining, prepareCheckpoint, prepareStore } from '../checkpoint/write.js'
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import { DamagedFileError, UserError, WriteError } from '../error.js'
 import { isTemporary, makeFolder, reasonOf, removeQuietly } from '../io/files.js'
 import type { Unsaved } from '../io/write-failures.js'
 import type { MeansState } from '../logging/log.js'
+import type { SnapshotList } from '../methods/snapshots.js'
 import { isLossScale, type LossScaleState } from '../trainer/loss-scale.js'
 import type { Trainer } from '../trainer/trainer.js'
 
@@ -28,7 +29,7 @@ export const initialState = (): RunState => ({ iteration: 0, miou: 0, bestMiou: 
 
 /** What `latest.safetensors` says, so that a run continues with the same bits. */
 interface Saved extends RunState {
-  /** Names of the previous models, files beneath `previous/`. */
+  /** Names of the method's snapshots, files beneath `previous/`. */
   readonly previous: readonly string[]
   readonly means: MeansState
   /** Length of log.jsonl: what comes after it happened after the checkpoint. */
@@ -36,6 +37,8 @@ interface Saved extends RunState {
   readonly fingerprint: Fingerprint
   /** In half precision. */
   readonly lossScale?: LossScaleState
+  /** What the method keeps on the host. */
+  readonly methodState?: unknown
 }
 
 /** What must be the same for a run to continue. */
@@ -52,7 +55,7 @@ const harmless = [
   'log_interval',
   'save_map',
   'pretrained',
-  'checkpoint',
+  'activation_checkpointing',
 ]
 
 const hashOf = (list: readonly Sample[]): string =>
@@ -91,10 +94,10 @@ export function clearUnfinished(folder: string): void {
 
 const previousPath = (folder: string, name: string): string => join(folder, 'previous', `${name}.safetensors`)
 
-/** The files of a run from which it can go on: `latest.safetensors`, the one before, and the previous models. */
+/** The files from which a run can be resumed: `latest.safetensors`, the one before, and the method's snapshots. */
 export class RunFiles {
   readonly latest: string
-  /** Previous models whose files are known to be good. */
+  /** Snapshots whose files are known to be good. */
   private readonly written = new Set<string>()
   /** Those that the last checkpoint needs, which is kept beside a new one; undefined where that is not known. */
   private needed: readonly string[] | undefined
@@ -123,8 +126,8 @@ export class RunFiles {
   }
 
   /**
-   * Writes the previous models that have no file yet, then `latest.safetensors`, and drops previous models that neither
-   * it nor the one before it needs.
+   * Writes the snapshots that have no file yet, then `latest.safetensors`, and drops snapshots that neither it nor the one
+   * before it needs.
    */
   async save(
     trainer: Trainer,
@@ -132,39 +135,47 @@ export class RunFiles {
     rest: Pick<Saved, 'means' | 'logBytes' | 'fingerprint'> & Readonly<Record<string, unknown>>,
     unsaved: Unsaved,
   ): Promise<void> {
-    const previous = trainer.previous.names
+    const { snapshots } = trainer.run
+    const previous = snapshots?.names ?? []
     const { latest } = this
-    if (!(await this.savePrevious(trainer, unsaved))) {
+    if (snapshots && !(await this.saveSnapshots(snapshots, unsaved))) {
       // It would refer to a file that is not there.
       unsaved.attempt(latest, () => {
-        throw new WriteError(latest, 'its previous models are not written')
+        throw new WriteError(latest, 'the snapshots that it names are not written')
       })
       return
     }
     const lossScale = await trainer.lossScale?.state()
-    const info = { ...state, ...rest, previous, ...(lossScale ? { lossScale } : {}) }
-    const file = await prepareCheckpoint(trainer.model, info, trainer.velocities)
+    const methodState = trainer.run.state?.()
+    const info = {
+      ...state,
+      ...rest,
+      previous,
+      ...(lossScale ? { lossScale } : {}),
+      ...(methodState === undefined ? {} : { methodState }),
+    }
+    const file = await prepareCheckpoint(trainer.model, info, trainer.savedStores)
     if (!unsaved.attempt(latest, () => file.write(latest, { before: beforeOf(latest) }))) return
     const { needed } = this
     this.needed = previous
     this.iteration = state.iteration
-    if (needed) this.dropPrevious(new Set([...previous, ...needed]))
+    if (needed) this.dropSnapshots(new Set([...previous, ...needed]))
   }
 
-  private dropPrevious(needed: ReadonlySet<string>): void {
+  private dropSnapshots(needed: ReadonlySet<string>): void {
     const folder = join(this.folder, 'previous')
     for (const file of existsSync(folder) ? readdirSync(folder) : []) {
       if (!needed.has(file.replace(/\.safetensors$/, ''))) removeQuietly(join(folder, file))
     }
   }
 
-  /** Whether all previous models have files. */
-  private async savePrevious({ previous }: Trainer, unsaved: Unsaved): Promise<boolean> {
+  /** Whether all snapshots have files. */
+  private async saveSnapshots(snapshots: SnapshotList, unsaved: Unsaved): Promise<boolean> {
     const folder = join(this.folder, 'previous')
-    for (const [i, name] of previous.names.entries()) {
+    for (const [i, name] of snapshots.names.entries()) {
       const path = previousPath(this.folder, name)
       if (this.written.has(name) && existsSync(path)) continue
-      const file = await prepareStore(previous.at(i))
+      const file = await prepareStore(snapshots.at(i))
       const isSaved = unsaved.attempt(folder, () => {
         makeFolder(folder)
         file.write(path)
@@ -209,7 +220,7 @@ export function restoreRun(
     const before = beforeOf(path)
     if (!(error instanceof DamagedFileError) || !existsSync(before)) throw error
     print(`${error.message}: going on from the checkpoint before it, ${before}`)
-    trainer.previous.destroy()
+    trainer.run.snapshots?.destroy()
     const saved = restore(before, trainer, fingerprint)
     putAside(path)
     return saved
@@ -236,16 +247,17 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Save
       `${path} was trained with another ${keys.join(', ')}: resume with the same settings, or start a new run`,
     )
   }
-  loadTraining(checkpoint, trainer.model, trainer.velocities, path)
+  loadTraining(checkpoint, trainer.model, trainer.savedStores, path)
   const { device } = trainer.model.store
   for (const name of saved.previous) {
     const store = new Store(device, name)
     for (const variable of trainer.model.store.all()) store.declare(variable.name, variable.spec)
     loadStore(previousPath(dirname(path), name), store)
-    trainer.previous.push(store, name)
+    trainer.run.snapshots?.push(store, name)
     store.destroy()
   }
   if (saved.lossScale) trainer.lossScale?.restore(saved.lossScale)
+  if (saved.methodState !== undefined) trainer.run.restore?.(saved.methodState)
   trainer.iteration = saved.iteration
   return saved
 }

@@ -1,4 +1,5 @@
-import type { Config } from '../config/config.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
+import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import type { Loader } from '../data/loader.js'
 import type { Evaluator, Scores } from '../evaluation/evaluator.js'
@@ -48,11 +49,19 @@ export interface TrainingResult {
   readonly unsaved: string | undefined
 }
 
+/** Scores a model that the method deploys. */
+export interface DeployedEvaluator {
+  readonly name: string
+  readonly model: SegmentationModel
+  readonly evaluator: Evaluator
+}
+
 /** What a run works with. */
 export interface Run {
   readonly options: TrainingOptions
   readonly trainer: Trainer
-  readonly evaluator: Evaluator
+  /** Of the models that the method deploys, in their order. */
+  readonly evaluators: readonly DeployedEvaluator[]
   readonly loader: Loader
   readonly validation: readonly Sample[]
   readonly watch: Watch

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { PreparedFile } from '../checkpoint/write.js'
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
 import { paletteOf } from '../data/classes.js'
 import { makeFolder } from '../io/files.js'
 import type { ReportSample } from '../logging/report.js'

@@ -3,9 +3,10 @@ import { dirname, join, resolve } from 'node:path'
 import { stringify } from 'yaml'
 import type { Device } from '../../engine/device.js'
 import { Store } from '../../engine/store.js'
-import { createModel, modelConfig } from '../../models/deeplabv3plus.js'
+import { chooseModel, createModel } from '../../models/index.js'
+import { parametersOf } from '../../models/segmentation.js'
 import { loadBackbone } from '../checkpoint/read.js'
-import type { Config } from '../config/config.js'
+import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import { createLoader } from '../data/loader.js'
 import { UserError } from '../error.js'
@@ -14,6 +15,7 @@ import { makeFolder, writeAtomically } from '../io/files.js'
 import { Unsaved } from '../io/write-failures.js'
 import { Means } from '../logging/log.js'
 import { Watch } from '../logging/run-logger.js'
+import { methodOf } from '../methods/index.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
 import { createTrainer, type Trainer } from '../trainer/trainer.js'
@@ -94,10 +96,10 @@ async function trainLocked(
   }
   const amp = usesHalf(config.amp, device, print)
 
-  const { seed, method } = config
+  const { seed } = config
   const { labeled, unlabeled, validation } = lists
   const store = new Store(device, 'model')
-  const model = createModel(store, modelConfig(config), new Random(seed, 0, PURPOSE.initialization))
+  const model = createModel(store, chooseModel(config), new Random(seed, 0, PURPOSE.initialization))
   if (resume) print(`weights: from ${resume}`)
   else if (config.pretrained) print(loadBackbone(model, config.pretrained))
   else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
@@ -111,7 +113,7 @@ async function trainLocked(
     labeled,
     unlabeled,
     seed,
-    method,
+    layout: methodOf(config.method).layout(config),
     ...workers,
     maxUnreadable: config.max_unreadable,
     onUnreadable: ({ image, reason, replacement }) =>
@@ -127,16 +129,17 @@ async function trainLocked(
     width: config.crop_size,
     keepBefore: options.traceNan === true,
     amp,
+    pretrain: (further) => {
+      if (!resume && config.pretrained) loadBackbone(further, config.pretrained)
+    },
     onProgress: (done, total) => {
       if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
     },
   })
   kernels.fix()
-  const evaluator = new Evaluator(device, model, {
-    mode: config.eval_mode,
-    window: config.crop_size,
-    amp,
-    ignoreIndex: config.ignore_index,
+  const evaluation = { mode: config.eval_mode, window: config.crop_size, amp, ignoreIndex: config.ignore_index }
+  const evaluators = trainer.run.deployed.map(({ name, model }) => {
+    return { name, model, evaluator: new Evaluator(device, model, evaluation) }
   })
   try {
     const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
@@ -164,7 +167,7 @@ async function trainLocked(
     kernels.save(folder)
     const unsaved = new Unsaved(folder, print)
     const resumed = saved && { iteration, logBytes: saved.logBytes }
-    const watch = new Watch({ folder, config, display, unsaved, resumed })
+    const watch = new Watch({ folder, config, metrics: trainer.metrics, display, unsaved, resumed })
     tell = (...all) => watch.event(...all)
     if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
     else watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
@@ -172,7 +175,7 @@ async function trainLocked(
     const files = new RunFiles(folder, saved)
     const parts = {
       trainer,
-      evaluator,
+      evaluators,
       loader,
       validation,
       watch,
@@ -196,7 +199,7 @@ async function trainLocked(
     await loader.close()
     profiler?.destroy()
     trainer.destroy()
-    evaluator.destroy()
+    for (const { evaluator } of evaluators) evaluator.destroy()
     store.destroy()
   }
 }
@@ -209,7 +212,10 @@ function describe(
   print: (line: string) => void,
 ) {
   const { labeled, unlabeled, validation } = lists
-  const parameters = trainer.model.parameters.reduce((sum, { spec }) => sum + spec.shape.reduce((a, b) => a * b, 1), 0)
+  const parameters = parametersOf(trainer.model).reduce(
+    (sum, { spec }) => sum + spec.shape.reduce((a, b) => a * b, 1),
+    0,
+  )
   print(
     `${config.method}: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images, ` +
       `${config.nclass} classes; ${(parameters / 1e6).toFixed(2)} M parameters; ${lastIteration} iterations of ` +

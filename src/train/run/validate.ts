@@ -1,7 +1,8 @@
 import { type EvaluationSample, evaluationSamples, type Sample } from '../data/dataset.js'
 import { UserError } from '../error.js'
+import type { Scores } from '../evaluation/metrics.js'
 import type { ReportSample } from '../logging/report.js'
-import type { Run } from './run.js'
+import type { DeployedEvaluator, Run } from './run.js'
 
 /**
  * The validation images of a list that can be read, as many as `max_unreadable` left out.
@@ -28,17 +29,39 @@ export function readable(
   )
 }
 
+/** The evaluator whose scores decide. */
+export function firstOf([first]: Run['evaluators']): DeployedEvaluator {
+  if (!first) throw new Error('a method deploys at least one model')
+  return first
+}
+
+/** Scores the deployed models in their order on the validation images. */
+export async function evaluateAll(run: Run, missing: Set<string>): Promise<ScoredModel[]> {
+  const scored: ScoredModel[] = []
+  for (const { name, evaluator } of run.evaluators) {
+    // Each of them leaves out the same images, and says so once.
+    const list = run.validation.filter((sample) => !missing.has(sample.name))
+    scored.push({ name, scores: await evaluator.evaluate(readable(run, list, missing)) })
+  }
+  return scored
+}
+
+interface ScoredModel {
+  readonly name: string
+  readonly scores: Scores
+}
+
 const reportSamples = 4
 
 /** The validation images that the report shows, evenly spread over the list, with what is predicted now. */
-export async function samplesOf({ options, validation, evaluator }: Run): Promise<ReportSample[]> {
+export async function samplesOf({ options, validation, evaluators }: Run): Promise<ReportSample[]> {
   const count = Math.min(reportSamples, validation.length)
   const chosen = Array.from({ length: count }, (_, i) => validation[Math.floor((i * validation.length) / count)])
   const list = chosen.filter((sample) => sample !== undefined)
   const samples: ReportSample[] = []
   for await (const { image, label, name } of evaluationSamples(list, options.config, 2, () => {})) {
     const { width, height, data } = image
-    const prediction = Uint8Array.from((await evaluator.predict(image)).label)
+    const prediction = Uint8Array.from((await firstOf(evaluators).evaluator.predict(image)).label)
     samples.push({ name, width, height, image: data, truth: label.data, prediction })
   }
   return samples

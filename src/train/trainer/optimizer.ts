@@ -1,20 +1,28 @@
 import { input, sqrt } from '../../engine/expr.js'
 import { assign, read, scoped, type Tensor } from '../../engine/graph.js'
-import { Store, type Variable } from '../../engine/store.js'
+import { Store } from '../../engine/store.js'
 import { grad } from '../../kernels/autograd.js'
 import { add, mul, pointwise } from '../../kernels/pointwise.js'
 import { sum } from '../../kernels/reduce.js'
 import { sgd } from '../../kernels/update.js'
+import type { ParameterGroup } from '../../models/segmentation.js'
 import type { LossScale } from './loss-scale.js'
 
 export const momentum = 0.9
 export const weightDecay = 1e-4
 
-/** Velocities of parameters, under the parameters' names; 0 at first. */
-export function createVelocities(parameters: readonly Variable[]): Store {
+/** The parameters of a model with their momentum buffers. */
+export interface Optimized {
+  readonly groups: readonly ParameterGroup[]
+  readonly momentum: Store
+}
+
+/** Momentum buffers of parameters, under the parameters' names; 0 at first. */
+export function createMomentum(groups: readonly ParameterGroup[], label = 'momentum'): Store {
+  const parameters = groups.flatMap((group) => group.parameters)
   const [first] = parameters
   if (!first) throw new Error('there are no parameters to optimise')
-  const store = new Store(first.store.device, 'momentum')
+  const store = new Store(first.store.device, label)
   for (const { name, spec } of parameters) store.declare(name, spec)
   return store
 }
@@ -22,12 +30,13 @@ export function createVelocities(parameters: readonly Variable[]): Store {
 /** Learning rates (scalar tensors) of the backbone and of everything else. */
 export interface LearningRates {
   readonly backbone: Tensor
-  readonly rest: Tensor
+  readonly head: Tensor
 }
 
 /** What a scaled loss was multiplied by, and what became of the step. */
 export interface Scaled {
   readonly scale: Tensor
+  /** Not 0 where the step is skipped. */
   readonly nonFinite: Tensor
   readonly skippedSteps: Tensor
 }
@@ -39,25 +48,34 @@ export interface Scaled {
  */
 export function updateParameters(
   loss: Tensor,
-  parameters: readonly Variable[],
-  velocities: Store,
+  optimized: readonly Optimized[],
   rates: LearningRates,
   lossScale?: LossScale,
 ): { gradients: Tensor[]; scaled: Scaled | undefined } {
+  const parameters = optimized.flatMap(({ groups, momentum }) =>
+    groups.flatMap(({ name: group, parameters }) =>
+      parameters.map((parameter) => ({ group, parameter, buffer: momentum.get(parameter.name) })),
+    ),
+  )
   const scale = lossScale?.scale()
-  const gradients = grad(loss, parameters.map(read), scale)
+  const values = parameters.map(({ parameter }) => read(parameter))
+  const gradients = grad(loss, values, scale)
   const scaled = lossScale && scale && { scale, ...lossScale.update(gradients) }
   const scaling = scaled && { scale: scaled.scale, skip: scaled.nonFinite }
   scoped('sgd', () => {
-    for (const [i, parameter] of parameters.entries()) {
+    for (const [i, { group, parameter, buffer }] of parameters.entries()) {
       const gradient = gradients[i]
       if (!gradient) continue
-      const velocity = velocities.get(parameter.name)
-      const learningRate = parameter.name.startsWith('backbone.') ? rates.backbone : rates.rest
-      const state = { parameter: read(parameter), velocity: read(velocity), gradient, learningRate, scaling }
+      const state = {
+        parameter: read(parameter),
+        velocity: read(buffer),
+        gradient,
+        learningRate: rates[group],
+        scaling,
+      }
       const updated = sgd(state, { momentum, weightDecay })
       assign(parameter, updated.parameter)
-      assign(velocity, updated.velocity)
+      assign(buffer, updated.velocity)
     }
   })
   return { gradients, scaled }

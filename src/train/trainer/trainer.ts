@@ -1,45 +1,42 @@
 import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
-import { read } from '../../engine/graph.js'
+import { read, type Tensor } from '../../engine/graph.js'
 import { type FirstNonFinite, NanTracer } from '../../engine/passes/trace-nan.js'
-import { compile, type Program } from '../../engine/program.js'
+import { type CompileOptions, compile, type Program } from '../../engine/program.js'
 import { type Spec, spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import { countNonFinite, nonFiniteCounts } from '../../kernels/finite.js'
 import { castCall, div } from '../../kernels/pointwise.js'
-import { type DeepLabV3Plus, quarter } from '../../models/deeplabv3plus.js'
-import { type Stage, stageOf } from '../../models/stages.js'
-import type { Batch, BatchField } from '../data/batch.js'
-import type { Criterion } from '../methods/losses.js'
-import { get, semiSupervised, supervised, type Tensors } from '../methods/methods.js'
-import { Ensemble, type PreviousDraws, PreviousModels, type PreviousSettings } from '../methods/previous.js'
+import { createModel } from '../../models/index.js'
+import { countBatches, type SegmentationModel, stageOf } from '../../models/segmentation.js'
+import { type Batch, type BatchLayout, channelsOf, imagesOf } from '../data/batch.js'
+import { methodOf } from '../methods/index.js'
+import type {
+  CommonSettings,
+  Draws,
+  MethodEvent,
+  MethodRun,
+  MetricSpec,
+  Settings,
+  StepInfo,
+  Tensors,
+} from '../methods/method.js'
+import { get } from '../methods/method.js'
+import { PURPOSE, Random } from '../random.js'
 import { LossScale } from './loss-scale.js'
-import { lambdaAt, learningRateAt } from './lr-schedule.js'
+import { learningRateAt } from './lr-schedule.js'
 import { explainFit } from './memory-advice.js'
-import { createVelocities, globalNorm, updateParameters } from './optimizer.js'
+import { createMomentum, globalNorm, type Optimized, updateParameters } from './optimizer.js'
 
-export type Method = 'supervised' | 'unimatch' | 'prevmatch'
-
-/** What a trainer takes from the configuration, under the names it has there. */
-export interface TrainerConfig {
-  readonly method: Method
-  readonly dataset: string
-  readonly epochs: number
-  readonly lr: number
-  /** Learning rate of everything but the backbone, as a multiple of `lr`. */
-  readonly lr_multi: number
-  readonly criterion: Criterion
-  readonly conf_thresh: number
-  readonly prev: PreviousSettings
-  /** Label of the labeled pixels that do not count. */
-  readonly ignore_index: number
+/** What a trainer takes from the configuration, under the names it has there; and the keys of its method. */
+export type TrainerSettings = CommonSettings & {
   /** Stages whose activations are computed again in the backward pass instead of being kept. The results stay the same. */
-  readonly checkpoint?: readonly Stage[]
+  readonly activation_checkpointing?: readonly string[]
 }
 
 export interface TrainerOptions {
   readonly iterationsPerEpoch: number
-  /** Labeled images per step, and unlabeled images in each of the two unlabeled batches. */
+  /** Labeled images per step, and unlabeled images, in each stream of the method that takes `batch_size` of them. */
   readonly labeled: number
   readonly unlabeled: number
   /** Size of the crops. */
@@ -49,65 +46,29 @@ export interface TrainerOptions {
   readonly gradNorm?: boolean
   /**
    * Keep what each step starts from, so that `firstNonFinite` can repeat it: it takes the memory of weights, statistics
-   * and momenta once more, and a copy of them at each step.
+   * and momentum buffers once more, and a copy of them at each step.
    */
   readonly keepBefore?: boolean
   /** Compute in half precision with a scaled loss: the adapter must have it. */
   readonly amp?: boolean
+  /** Gives a further model of the method its pretrained weights. */
+  readonly pretrain?: (model: SegmentationModel) => void
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
 }
 
-/** The random choices of one step. */
-export interface Draws {
-  /** Multipliers (0 or 2) of the channels of c1 and c4 for labeled and unlabeled images: [labeled + unlabeled, C]. */
-  readonly drop_c1: Float32Array
-  readonly drop_c4: Float32Array
-  /** Previous models, where there are any. */
-  readonly previous?: PreviousDraws
-}
-
-/** What one step computed. What its method lacks is undefined. */
+/** What one step computed. */
 export interface StepResult {
-  readonly total_loss: number
-  readonly loss_x: number
-  readonly loss_s1?: number
-  readonly loss_s2?: number
-  readonly loss_fp?: number
-  readonly mask_ratio?: number
-  readonly loss_s1_prev?: number
-  readonly loss_s2_prev?: number
-  readonly loss_fp_prev?: number
-  readonly mask_ratio_prev?: number
-  readonly grad_norm?: number
+  /** `total_loss`, then the metrics of the method that mean something in this step, and its further numbers. */
+  readonly metrics: Readonly<Record<string, number>>
   /** In half precision: what the loss was multiplied by, and the steps that were skipped since the training began. */
   readonly loss_scale?: number
   readonly skipped_steps?: number
   /** Learning rates of the backbone and of everything else. */
   readonly lr_used: readonly [number, number]
-  readonly lambda: number
   /** Weights and statistics that hold NaN or an infinity after the step: so did their gradients, or what was summed up. */
   readonly nonFinite: readonly string[]
 }
-
-type LossName = Exclude<keyof StepResult, 'lr_used' | 'lambda' | 'nonFinite'>
-const labeledFields = ['img_x', 'mask_x'] as const satisfies readonly BatchField[]
-const unlabeledImages = [
-  'img_u_w',
-  'img_u_s1',
-  'img_u_s2',
-  'img_u_w_mix',
-  'img_u_s1_mix',
-  'img_u_s2_mix',
-] as const satisfies readonly BatchField[]
-const unlabeledMaps = [
-  'ignore_mask',
-  'ignore_mask_mix',
-  'cutmix_box1',
-  'cutmix_box2',
-] as const satisfies readonly BatchField[]
-const scalars = ['lr_backbone', 'lr_rest'] as const
-const scalarsOfPrevious = ['lambda', 'denominator'] as const
 
 /** What a step computes. */
 interface StepBody {
@@ -124,30 +85,48 @@ interface Before {
   inputs: StepInputs | undefined
 }
 
-/** Trains a model; the state of a training between its steps. */
+/** A model that is trained. */
+interface Trained extends Optimized {
+  readonly model: SegmentationModel
+}
+
+/** A store of a checkpoint, with the prefix of its names there. */
+export interface SavedStore {
+  readonly prefix: string
+  readonly store: Store
+}
+
+/** Trains the models of a method; the state of a training between its steps. */
 export class Trainer {
-  /** Steps done. Set it to go on after a checkpoint. */
+  /** Steps done. Set it to resume from a checkpoint. */
   iteration = 0
   private readonly before: Before | undefined
 
   private constructor(
-    readonly model: DeepLabV3Plus,
-    readonly config: TrainerConfig,
+    readonly settings: TrainerSettings,
     readonly options: TrainerOptions,
-    /** Momentum of the parameters, under their names. */
-    readonly velocities: Store,
-    readonly previous: PreviousModels,
-    private readonly workspace: Store,
+    /** What a batch holds. */
+    readonly layout: BatchLayout,
+    /** What the method works with. */
+    readonly run: MethodRun,
+    private readonly trained: readonly Trained[],
     /** In half precision. */
     readonly lossScale: LossScale | undefined,
-    /** The step and the previous models follow one another, in the same memory. */
+    /** Fields of the step's batch, which all programs of the step read. */
+    private readonly batch: Store,
+    private readonly workspace: Store,
+    /** The programs of a step follow one another, in the same memory. */
     private readonly arena: Arena,
     private readonly stepBody: StepBody,
     private readonly program: Program,
-    private readonly ensemble: Ensemble | undefined,
+    private readonly others: readonly Program[],
   ) {
     if (!options.keepBefore) return
-    const changed = [model.store, velocities, ...(lossScale ? [lossScale.store] : [])]
+    const changed = [
+      ...trained.flatMap(({ model, momentum }) => [model.store, momentum]),
+      ...Object.values(run.stores ?? {}),
+      ...(lossScale ? [lossScale.store] : []),
+    ]
     const stores = changed.map((store) => ({ store, copy: store.snapshot(`${store.label} before the step`) }))
     this.before = { stores, inputs: undefined }
   }
@@ -155,55 +134,95 @@ export class Trainer {
   /** See `createTrainer`. */
   static async create(
     device: Device,
-    model: DeepLabV3Plus,
-    config: TrainerConfig,
+    first: SegmentationModel,
+    settings: TrainerSettings,
     options: TrainerOptions,
   ): Promise<Trainer> {
     const { labeled, unlabeled, height, width, gradNorm, amp, onProgress } = options
-    const velocities = createVelocities(model.parameters)
+    const method = methodOf(settings.method)
+    // The configuration was checked by a schema with the keys of all methods.
+    const own = settings as TrainerSettings & Settings<typeof method.keys>
+    const layout = method.layout(own)
+    const batch = batchStore(device, layout, options)
     const workspace = new Store(device, 'workspace')
-    const guideShape = [2 * unlabeled, quarter(height), quarter(width), model.config.nclass]
-    const previousLogits =
-      config.method === 'prevmatch' ? workspace.declare('previous logits', spec(guideShape)) : undefined
-    const { criterion, ignore_index: ignoreIndex, conf_thresh: threshold, prev, dataset } = config
-    const setting = { model, criterion, ignoreIndex, threshold, labeled, unlabeled, size: [height, width] as const }
-    const trust = { threshold: prev.conf_thresh, mode: dataset === 'cityscapes' ? 'pixelavg' : 'pixelwise' } as const
+    const run = method.create({
+      device,
+      settings: own,
+      labeled,
+      unlabeled,
+      size: [height, width],
+      iterationsPerEpoch: options.iterationsPerEpoch,
+      model: (index, label, like) =>
+        index === 0 && !like ? first : furtherModel(first, index, label, like, settings, options),
+      batch: (field) => read(batch.get(field)),
+      workspace,
+    })
+    const trained = run.trained.map((model, i) => {
+      const label = i === 0 ? 'momentum' : `${model.store.label} momentum`
+      return { model, groups: model.groups, momentum: createMomentum(model.groups, label) }
+    })
     const lossScale = amp ? new LossScale(new Store(device, 'loss scale')) : undefined
+    const variables = run.trained.flatMap(({ store }) => store.all())
     const body = (inputs: Tensors): Tensors => {
-      const guide = previousLogits && { logits: previousLogits, trust }
-      const losses =
-        config.method === 'supervised' ? supervised(setting, inputs) : semiSupervised(setting, inputs, guide)
-      const rates = { backbone: get(inputs, 'lr_backbone'), rest: get(inputs, 'lr_rest') }
-      const { total_loss: loss } = losses
-      const { gradients, scaled } = updateParameters(loss, model.parameters, velocities, rates, lossScale)
+      const { total, metrics } = run.losses(inputs)
+      const rates = { backbone: get(inputs, 'lr_backbone'), head: get(inputs, 'lr_head') }
+      const { gradients, scaled } = updateParameters(total, trained, rates, lossScale)
+      run.afterUpdate?.(inputs, scaled?.nonFinite)
       const scaling = scaled ? { loss_scale: scaled.scale, skipped_steps: scaled.skippedSteps } : {}
-      const all = { ...losses, ...scaling, non_finite: nonFiniteCounts(model.store.all().map(read)) }
+      const all = { total_loss: total, ...metrics, ...scaling, non_finite: nonFiniteCounts(variables.map(read)) }
       if (!gradNorm) return all
       const norm = globalNorm(gradients)
       return { ...all, grad_norm: scaled ? div(norm, scaled.scale) : norm }
     }
-    const specs = inputSpecs(model, config, options)
-    const checkpoint = stageOf(config.checkpoint ?? [])
+    const specs = { lr_backbone: spec([]), lr_head: spec([]), ...run.inputs }
     const arena = new Arena(device, 'training buffer')
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
-      const label = `${config.method} step`
+      const label = `${method.name} step`
+      const checkpoint = stageOf(first, settings.activation_checkpointing ?? [])
       const program = await compile(device, specs, body, { label, checkpoint, ...shared })
-      const images = [unlabeled, height, width, 3] as const
-      const ensemble = previousLogits && (await Ensemble.compile(device, model, images, previousLogits, shared))
-      const previous = new PreviousModels(config.prev.list_max_len, (snapshot) => ensemble?.forget(snapshot))
-      const stepBody = { specs, body }
-      const stores = [velocities, previous, workspace, lossScale] as const
-      return new Trainer(model, config, options, ...stores, arena, stepBody, program, ensemble)
+      const others = await compileOthers(device, run, shared)
+      const stores = [lossScale, batch, workspace] as const
+      return new Trainer(settings, options, layout, run, trained, ...stores, arena, { specs, body }, program, others)
     } catch (error) {
       arena.destroy()
-      const checkpointed = (config.checkpoint ?? []).length > 0
-      throw explainFit(error, { batch: labeled, crop: Math.max(height, width), checkpointed })
+      const checkpointed = (settings.activation_checkpointing ?? []).length > 0
+      throw explainFit(error, first, { batch: labeled, crop: Math.max(height, width), checkpointed })
     }
   }
 
+  /** The first model that is trained. */
+  get model(): SegmentationModel {
+    return firstOf(this.run.trained)
+  }
+
+  /** What the steps compute beside the total loss, and how it is shown. */
+  get metrics(): readonly MetricSpec[] {
+    return this.run.metrics
+  }
+
+  /** Momentum buffers of the first model, under the names of its parameters. */
+  get momentum(): Store {
+    return firstOf(this.trained).momentum
+  }
+
+  /** Further models that are trained, by their labels in checkpoints. */
+  get furtherModels(): readonly SegmentationModel[] {
+    return this.run.trained.slice(1)
+  }
+
+  /** What a checkpoint holds beside the first model: momentum buffers, further models, stores of the method. */
+  get savedStores(): SavedStore[] {
+    const models = this.trained.slice(1).flatMap(({ model, momentum }) => [
+      { prefix: `models/${model.store.label}/`, store: model.store },
+      { prefix: `models/${model.store.label}/momentum/`, store: momentum },
+    ])
+    const stores = Object.entries(this.run.stores ?? {}).map(([name, store]) => ({ prefix: `stores/${name}/`, store }))
+    return [{ prefix: 'momentum/', store: this.momentum }, ...models, ...stores]
+  }
+
   get iterations(): number {
-    return this.config.epochs * this.options.iterationsPerEpoch
+    return this.settings.epochs * this.options.iterationsPerEpoch
   }
 
   /** Epoch of the next step, from 0. */
@@ -213,8 +232,13 @@ export class Trainer {
 
   /** Learning rates of the next step: of the backbone and of everything else. */
   get learningRates(): [number, number] {
-    const rate = learningRateAt(this.config.lr, this.iteration, this.iterations)
-    return [rate, rate * this.config.lr_multi]
+    const rate = learningRateAt(this.settings.lr, this.iteration, this.iterations)
+    return [rate, rate * this.settings.lr_multi]
+  }
+
+  /** Images that a step reads. */
+  get imagesPerStep(): number {
+    return this.layout.reduce((sum, stream) => sum + imagesOf(stream, this.options[stream.split]), 0)
   }
 
   /** What the step's program computes, after fusion. */
@@ -227,52 +251,53 @@ export class Trainer {
     return this.program.memory
   }
 
-  /**
-   * Keeps a copy of the model for the next epochs where the method does so. Call it before the first step of an epoch.
-   * @param newBest whether the epoch before reached a new best validation result
-   * @returns whether a copy was kept
-   */
-  beginEpoch(epoch: number, newBest: boolean): boolean {
-    const { method, prev } = this.config
-    if (method !== 'prevmatch' || !newBest || epoch < prev.base_only_epoch) return false
-    this.previous.push(this.model.store, `iteration-${String(this.iteration).padStart(7, '0')}`)
-    return true
+  private get at(): StepInfo {
+    return { iteration: this.iteration, epoch: this.epoch, epochs: this.settings.epochs }
   }
 
-  /** One iteration: forward, losses, gradients, update. The learning rates follow after it. */
-  async step(batch: Batch, draws: Draws): Promise<StepResult> {
-    const { method } = this.config
-    const [backbone, rest] = this.learningRates
-    const guided = method === 'prevmatch' && this.previous.length > 0
-    const lambda = guided ? lambdaAt(this.epoch, this.config.epochs) : 0
-    if (guided) {
-      if (!draws.previous?.prev_indices.length) throw new Error('there are previous models, but none is drawn')
-      this.ensemble?.run(batch, this.previous, draws.previous)
-    }
-    const inputs = {
-      ...batch,
-      drop_c1: draws.drop_c1,
-      drop_c4: draws.drop_c4,
-      lr_backbone: Float32Array.of(backbone),
-      lr_rest: Float32Array.of(rest),
-      lambda: Float32Array.of(lambda),
-      denominator: Float32Array.of(2 + lambda),
-    }
+  /**
+   * Tells the method that an epoch begins. Call it before the first step of one.
+   * @param newBest whether the epoch before reached a new best validation result
+   * @returns what the method did then
+   */
+  beginEpoch(newBest: boolean): readonly MethodEvent[] {
+    return this.run.beginEpoch?.({ ...this.at, newBest }) ?? []
+  }
+
+  /**
+   * One iteration: forward, losses, gradients, update. The learning rates follow after it.
+   * @param draws the random choices; by default those that seed and iteration give
+   */
+  async step(batch: Batch, draws: Draws = this.run.draw?.(this.at) ?? {}): Promise<StepResult> {
+    const { run, options } = this
+    const [backbone, head] = this.learningRates
+    for (const { name } of this.batch.all()) this.batch.write(name, batch[name] ?? new Uint8Array())
+    const { inputs: given, values = {}, absent = [] } = run.prepare?.(this.at, draws) ?? { inputs: {} }
+    const inputs = { lr_backbone: Float32Array.of(backbone), lr_head: Float32Array.of(head), ...given }
     if (this.before) {
       for (const { store, copy } of this.before.stores) copy.copyFrom(store)
       this.before.inputs = inputs
     }
     this.program.run(inputs)
-    const names = lossNames(method, this.options)
-    const values = await this.program.readAll([...names, 'non_finite'])
-    const counts = values.at(-1) ?? []
-    const nonFinite = this.model.store.all().flatMap(({ name }, i) => (counts[i] === 0 ? [] : [name]))
-    const named = names.map((name, i) => [name, values[i]?.[0]] as const)
-    const given = guided ? named : named.filter(([name]) => !name.endsWith('_prev'))
+    const metrics = ['total_loss', ...run.metrics.map(({ name }) => name), ...(options.gradNorm ? ['grad_norm'] : [])]
+    const scaling = options.amp ? ['loss_scale', 'skipped_steps'] : []
+    const read = await this.program.readAll([...metrics, ...scaling, 'non_finite'])
+    const counts = read.at(-1) ?? []
+    const names = run.trained.flatMap(({ store }, i) => {
+      return store.all().map(({ name }) => (i === 0 ? name : `${store.label}/${name}`))
+    })
     this.iteration++
-    this.model.countBatches(method === 'supervised' ? 1 : 2)
-    const losses = Object.fromEntries(given) as Pick<StepResult, LossName>
-    return { ...losses, lr_used: [backbone, rest], lambda, nonFinite }
+    for (const [model, passes] of run.passes) countBatches(model, passes)
+    const scalars = [...metrics, ...scaling].map((name, i) => [name, read[i]?.[0] ?? Number.NaN] as const)
+    return {
+      metrics: {
+        ...Object.fromEntries(scalars.slice(0, metrics.length).filter(([name]) => !absent.includes(name))),
+        ...values,
+      },
+      ...Object.fromEntries(scalars.slice(metrics.length)),
+      lr_used: [backbone, head],
+      nonFinite: names.filter((_, i) => counts[i] !== 0),
+    }
   }
 
   /**
@@ -283,13 +308,12 @@ export class Trainer {
    * @throws Error without the option `keepBefore`, or before the first step
    */
   async firstNonFinite(): Promise<FirstNonFinite | undefined> {
-    const { before, model, stepBody, program, ensemble, arena } = this
+    const { before, batch, stepBody, program, others, arena } = this
     if (!before?.inputs) throw new Error('there is no step to repeat: it takes the option keepBefore')
     // The memory of the step is needed for the step that counts.
-    ensemble?.destroy()
-    program.destroy()
+    for (const each of [...others, program]) each.destroy()
     arena.destroy()
-    const { device } = model.store
+    const { device } = batch
     const restore = () => {
       for (const { store, copy } of before.stores) store.copyFrom(copy)
     }
@@ -307,57 +331,75 @@ export class Trainer {
     return found
   }
 
-  /** Frees everything but the model. */
+  /** Frees everything but the first model. */
   destroy(): void {
-    this.previous.destroy()
-    this.ensemble?.destroy()
-    this.program.destroy()
+    this.run.destroy?.()
+    for (const program of [...this.others, this.program]) program.destroy()
     this.arena.destroy()
-    this.velocities.destroy()
+    for (const { store } of this.savedStores) store.destroy()
     this.workspace.destroy()
+    this.batch.destroy()
     for (const { copy } of this.before?.stores ?? []) copy.destroy()
     this.lossScale?.destroy()
   }
 }
 
+function firstOf<T>(list: readonly T[]): T {
+  const [first] = list
+  if (first === undefined) throw new Error('a method trains at least one model')
+  return first
+}
+
+/** The fields of a step's batch as variables. */
+function batchStore(device: Device, layout: BatchLayout, options: TrainerOptions): Store {
+  const store = new Store(device, 'batch')
+  for (const stream of layout) {
+    const count = imagesOf(stream, options[stream.split])
+    for (const [name, field] of Object.entries(stream.fields)) {
+      const shape = [count, options.height, options.width, ...(channelsOf(field) === 3 ? [3] : [])]
+      store.declare(name, spec(shape, 'u8'))
+    }
+  }
+  return store
+}
+
+/** A model like the first one, with weights of its own or those of `like`. */
+function furtherModel(
+  { architecture, config, store }: SegmentationModel,
+  index: number,
+  label: string,
+  like: SegmentationModel | undefined,
+  { seed }: TrainerSettings,
+  { pretrain }: TrainerOptions,
+): SegmentationModel {
+  const random = like ? undefined : new Random(seed, index, PURPOSE.initialization)
+  const model = createModel(new Store(store.device, label), { architecture, config }, random)
+  if (like) model.store.copyFrom(like.store)
+  else pretrain?.(model)
+  return model
+}
+
+async function compileOthers(device: Device, run: MethodRun, shared: CompileOptions): Promise<Program[]> {
+  const programs: Program[] = []
+  await run.compile?.(async (label, inputs, body) => {
+    const program = await compile(device, inputs, body as (tensors: Readonly<Record<string, Tensor>>) => Tensors, {
+      label,
+      ...shared,
+    })
+    programs.push(program as unknown as Program)
+    return program
+  })
+  return programs
+}
+
 /**
- * Compiles the training step of a model.
- * @param model its weights are trained in place
+ * Compiles the training step of a method.
+ * @param model the method's first model, whose weights are trained in place
  * @throws Error that names the operator or the kernel that cannot run
  */
 export const createTrainer = (
   device: Device,
-  model: DeepLabV3Plus,
-  config: TrainerConfig,
+  model: SegmentationModel,
+  settings: TrainerSettings,
   options: TrainerOptions,
-): Promise<Trainer> => Trainer.create(device, model, config, options)
-
-/** Draws the multipliers of channel dropout with probability 1/2: [samples, channels], each 0 or 2. */
-export const drawDropout = (random: { word(): number }, samples: number, channels: number): Float32Array =>
-  Float32Array.from({ length: samples * channels }, () => (random.word() < 2 ** 31 ? 2 : 0))
-
-function lossNames(method: Method, { gradNorm, amp }: TrainerOptions): LossName[] {
-  const names: LossName[] = ['total_loss', 'loss_x']
-  if (method !== 'supervised') names.push('loss_s1', 'loss_s2', 'loss_fp', 'mask_ratio')
-  if (method === 'prevmatch') names.push('loss_s1_prev', 'loss_s2_prev', 'loss_fp_prev', 'mask_ratio_prev')
-  if (gradNorm) names.push('grad_norm')
-  if (amp) names.push('loss_scale', 'skipped_steps')
-  return names
-}
-
-function inputSpecs(model: DeepLabV3Plus, { method }: TrainerConfig, options: TrainerOptions): Record<string, Spec> {
-  const { labeled, unlabeled, height, width } = options
-  const specs: Record<string, Spec> = {}
-  for (const name of scalars) specs[name] = spec([])
-  for (const name of labeledFields) {
-    specs[name] = spec(name === 'img_x' ? [labeled, height, width, 3] : [labeled, height, width], 'u8')
-  }
-  if (method === 'supervised') return specs
-  for (const name of unlabeledImages) specs[name] = spec([unlabeled, height, width, 3], 'u8')
-  for (const name of unlabeledMaps) specs[name] = spec([unlabeled, height, width], 'u8')
-  const { planes, expansion } = model.config
-  specs.drop_c1 = spec([labeled + unlabeled, planes[0] * expansion])
-  specs.drop_c4 = spec([labeled + unlabeled, planes[3] * expansion])
-  if (method === 'prevmatch') for (const name of scalarsOfPrevious) specs[name] = spec([])
-  return specs
-}
+): Promise<Trainer> => Trainer.create(device, model, settings, options)

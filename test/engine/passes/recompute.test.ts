@@ -11,7 +11,7 @@ import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { relu } from '#dist/kernels/pointwise.js'
 import { sum } from '#dist/kernels/reduce.js'
-import { stages } from '#dist/models/stages.js'
+import { stages } from '#dist/models/index.js'
 import { type RunOptions, runTrajectory } from '../../golden/trajectory.js'
 import { nullDevice } from '../../support/null-device.js'
 import { skipUnless } from '../../support/skip.js'
@@ -104,15 +104,15 @@ for (const { method, amp } of kinds) {
     const run = async (settings: RunOptions['settings']) => {
       const options = { amp, settings: { method, ...settings } }
       const { rows, model, trainer } = await runTrajectory(device, 'test/fixtures/pascal', options)
-      const values = [await model.store.readAll(), await trainer.velocities.readAll()]
+      const values = [await model.store.readAll(), await trainer.momentum.readAll()]
       const { live } = trainer.memory
       trainer.destroy()
       model.store.destroy()
       return { rows, values, live }
     }
     const plain = await run({})
-    for (const checkpoint of [['layer2'], stages] as const) {
-      const lean = await run({ checkpoint })
+    for (const activation_checkpointing of [['layer2'], stages] as const) {
+      const lean = await run({ activation_checkpointing })
       assert.equal(lean.rows, plain.rows)
       assert.equal(lean.values, plain.values)
       assert.ok(lean.live < plain.live, `${lean.live} bytes instead of ${plain.live}`)

@@ -5,8 +5,9 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel, type DeepLabV3Plus, type ModelConfig, modelConfig } from '#dist/models/deeplabv3plus.js'
-import { inferWidths } from '#dist/models/infer.js'
+import { type DeepLabV3PlusConfig, deepLabV3Plus } from '#dist/models/deeplabv3plus.js'
+import { chooseModel, createModel } from '#dist/models/index.js'
+import type { SegmentationModel } from '#dist/models/segmentation.js'
 import { type StateTensor, stateDict } from '#dist/models/weights.js'
 import { checkpointModel, loadBackbone, readCheckpoint } from '#dist/train/checkpoint/read.js'
 import { loadCheckpoint } from '#dist/train/checkpoint/write.js'
@@ -23,7 +24,7 @@ test.after(() => {
   rmSync(folder, { recursive: true })
 })
 
-const small: ModelConfig = {
+const small: DeepLabV3PlusConfig = {
   stem: [4, 6, 8],
   planes: [4, 4, 4, 8],
   blocks: [1, 1, 2, 1],
@@ -38,19 +39,19 @@ const small: ModelConfig = {
 
 /** Runs `body` with a model of its own, with random weights. */
 async function withModel<T>(
-  config: ModelConfig,
+  config: DeepLabV3PlusConfig,
   seed: number,
-  body: (model: DeepLabV3Plus) => T | Promise<T>,
+  body: (model: SegmentationModel) => T | Promise<T>,
 ): Promise<T> {
   const store = new Store(device, 'loading')
   try {
-    return await body(createModel(store, config, new Random(seed)))
+    return await body(createModel(store, { architecture: 'deeplabv3plus', config }, new Random(seed)))
   } finally {
     store.destroy()
   }
 }
 
-const stateOf = (config: ModelConfig, seed: number): Promise<Map<string, StateTensor>> =>
+const stateOf = (config: DeepLabV3PlusConfig, seed: number): Promise<Map<string, StateTensor>> =>
   withModel(config, seed, stateDict)
 
 function fileOf(tensors: Iterable<readonly [string, FileTensor]>, metadata: Record<string, string> = {}): string {
@@ -157,18 +158,19 @@ test('weights that are not numbers are refused, and nothing is loaded', async ()
 test('the model of a checkpoint is told by its shapes and its metadata', async () => {
   const state = await stateOf(small, 1)
   const { dilations, replace_stride_with_dilation, ...widths } = small
-  assert.equal(inferWidths(state), widths)
+  assert.equal(deepLabV3Plus.inferConfig(state).widths, widths)
   const of = (metadata: Record<string, string>) => {
     const path = fileOf(state, metadata)
-    return checkpointModel(readCheckpoint(path), path)
+    const { config, hasGeometry } = checkpointModel(readCheckpoint(path), path)
+    return { config, hasGeometry }
   }
-  assert.equal(of({ model: JSON.stringify(small) }), { config: small, stated: true })
+  assert.equal(of({ model: JSON.stringify(small) }), { config: small, hasGeometry: true })
   const usual = { ...small, dilations: [6, 12, 18], replace_stride_with_dilation: [false, false, true] }
   for (const model of ['{', 'null', '{"dilations": [1, 2]}', JSON.stringify({ ...small, dilations: [1, 2, 1e9] })]) {
-    assert.equal(of({ model }), { config: usual, stated: false }, model)
+    assert.equal(of({ model }), { config: usual, hasGeometry: false }, model)
   }
   // What the metadata claim of widths is of no account.
-  assert.equal(of({ model: JSON.stringify({ ...small, nclass: 2 ** 40 }) }), { config: small, stated: true })
+  assert.equal(of({ model: JSON.stringify({ ...small, nclass: 2 ** 40 }) }), { config: small, hasGeometry: true })
   const path = fileOf([...state].filter(([name]) => !name.startsWith('head.')))
   assert.match(
     messageOf(() => checkpointModel(readCheckpoint(path), path)),
@@ -182,8 +184,8 @@ test('full-size models are told by their shapes', () => {
       shapes: Record<string, number[]>
     }
     const state = new Map(Object.entries(shapes).map(([name, shape]) => [name, { shape }]))
-    const { dilations, replace_stride_with_dilation, ...widths } = modelConfig({ backbone, nclass: 21 })
-    assert.equal(inferWidths(state), widths)
+    const { dilations, replace_stride_with_dilation, ...widths } = chooseModel({ backbone, nclass: 21 }).config
+    assert.equal(deepLabV3Plus.inferConfig(state).widths, widths)
   }
 })
 
@@ -194,7 +196,7 @@ goldenTest('a checkpoint of PyTorch loads as the same safetensors do', async () 
   const whole = join(golden, 'checkpoint/module_prefix.pth')
   const { config } = checkpointModel(readCheckpoint(whole), whole)
   const load = (path: string) =>
-    withModel(config, 1, (model) => {
+    withModel(config as DeepLabV3PlusConfig, 1, (model) => {
       loadCheckpoint(path, model)
       return stateDict(model)
     })

@@ -3,7 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Config, loadConfig } from '#dist/train/config/config.js'
+import { type Config, loadConfig } from '#dist/train/config/load.js'
+import type { Settings } from '#dist/train/methods/method.js'
+import type { prevmatch } from '#dist/train/methods/prevmatch.js'
 import { refuses } from '../../support/refuses.js'
 
 const test = suite('config')
@@ -18,13 +20,16 @@ function load(text: string, ...overrides: string[]): Config {
   return loadConfig(path, overrides)
 }
 
+/** The keys of PrevMatch. */
+const prevOf = (config: Config) => (config as Config & Settings<typeof prevmatch.keys>).prev
+
 test('fills in the defaults', () => {
   const config = load(minimal)
   assert.is(config.ignore_index, 255)
   assert.is(config.method, 'prevmatch')
   assert.is(config.eval_mode, 'original')
   assert.equal(config.dilations, [6, 12, 18])
-  assert.is(config.prev.list_max_len, 8)
+  assert.is(prevOf(config).list_max_len, 8)
   assert.is(config.amp, false)
   assert.is(load(minimal, 'amp=auto').amp, 'auto')
   assert.is(load(`${minimal}dataset: cityscapes`).eval_mode, 'sliding_window')
@@ -70,8 +75,8 @@ test('applies --set after the file, with YAML values', () => {
   const overrides = ['lr=1e-3', 'prev.model_num=2', 'model.stem=[8, 8, 16]', 'class_names=[a, b, c, d, e=f]']
   const config = load(`${minimal}model: deeplabv3plus`, ...overrides)
   assert.is(config.lr, 0.001)
-  assert.is(config.prev.model_num, 2)
-  assert.is(config.prev.list_max_len, 8)
+  assert.is(prevOf(config).model_num, 2)
+  assert.is(prevOf(config).list_max_len, 8)
   assert.equal(config.model.stem, [8, 8, 16])
   assert.equal(config.class_names, ['a', 'b', 'c', 'd', 'e=f'])
 })
@@ -93,7 +98,7 @@ test('says what was found and what is expected', async () => {
   await refuses(() => load(minimal, 'method=foo'), '"foo"', 'supervised', 'prevmatch')
   await refuses(
     () => load(minimal, 'checkpoint=[layer1, layer5]'),
-    "'checkpoint.1'",
+    "'activation_checkpointing.1'",
     '"layer5"',
     '"stem"|"layer1"',
     '"decoder"',

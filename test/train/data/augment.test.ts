@@ -7,11 +7,14 @@ import * as augment from '#dist/train/data/augment.js'
 import * as pixels from '#dist/train/data/pixels.js'
 import { Random } from '#dist/train/random.js'
 import { checkAugment } from '../../golden/augment.js'
+import { augmented, labeledFields, unlabeledFields } from '../../support/augmented.js'
 import { skipUnless } from '../../support/skip.js'
 
 const test = suite('augment')
 const golden = fileURLToPath(new URL('../../../../../shared/golden/', import.meta.url))
 const goldenTest = skipUnless(existsSync(join(golden, 'augment.json')), '../shared/golden is absent', test)
+
+const none = new Uint8Array()
 
 /** 5 x 4 pixels with slopes and jumps. */
 const picture: pixels.Picture = { data: new Uint8Array(60), width: 5, height: 4 }
@@ -80,10 +83,8 @@ test('a window of a resize is that part of the whole', () => {
 })
 
 test('pads right and below, then flips', () => {
-  const draws = { longSide: 5, cropX: 0, cropY: 0, flip: true }
-  const image = new Uint8Array(6 * 6 * 3)
-  const label = new Uint8Array(6 * 6)
-  augment.applyLabeled(picture, red, 6, draws, image, label, 200)
+  const draws = { longSide: 5, cropX: 0, cropY: 0, flip: true, strong: [] }
+  const { img: image = none, mask: label = none } = augmented(picture, red, 6, labeledFields, draws, 200)
   assert.equal(Array.from(label.subarray(0, 6)), [200, 148, 111, 74, 37, 0])
   assert.equal(Array.from(label.subarray(24)), Array(12).fill(200))
   assert.equal(Array.from(image.subarray(0, 6)), [0, 0, 0, 148, 203, 2])
@@ -92,26 +93,24 @@ test('pads right and below, then flips', () => {
 test('unlabeled padding alone is ignored; boxes are marked', () => {
   const plain = { jitter: null, gray: false, sigma: null, box: null }
   const draws = {
-    ...{ longSide: 5, cropX: 0, cropY: 0, flip: false, strong1: plain },
-    strong2: { ...plain, gray: true, box: { x: 1, y: 2, w: 3, h: 2 } },
+    ...{ longSide: 5, cropX: 0, cropY: 0, flip: false },
+    strong: [plain, { ...plain, gray: true, box: { x: 1, y: 2, w: 3, h: 2 } }],
   }
-  const map = () => new Uint8Array(36).fill(9)
-  const rgb = () => new Uint8Array(108).fill(9)
-  const out = { weak: rgb(), strong1: rgb(), strong2: rgb(), ignore: map(), box1: map(), box2: map() }
-  augment.applyUnlabeled(picture, 6, draws, out)
+  const out = augmented(picture, null, 6, unlabeledFields, draws)
+  const { ignore_mask: ignore = none, img_s2: strong2 = none, box1 = none, box2 = none } = out
   const inside = (x: number, y: number) => x < 5 && y < 4
   assert.equal(
-    Array.from(out.ignore),
+    Array.from(ignore),
     Array.from({ length: 36 }, (_, i) => (inside(i % 6, Math.floor(i / 6)) ? 0 : 255)),
   )
-  assert.equal(out.strong1, out.weak)
-  assert.is(out.strong2[3], out.strong2[5])
-  assert.equal(Array.from(out.box1), Array(36).fill(0))
+  assert.equal(out.img_s1, out.img_w)
+  assert.is(strong2[3], strong2[5])
+  assert.equal(Array.from(box1), Array(36).fill(0))
   assert.is(
-    out.box2.reduce((a, b) => a + b, 0),
+    box2.reduce((a, b) => a + b, 0),
     6,
   )
-  assert.is(out.box2[2 * 6 + 1], 1)
+  assert.is(box2[2 * 6 + 1], 1)
 })
 
 test('draws stay in their ranges, reach their ends and come as often as they should', () => {
@@ -120,12 +119,15 @@ test('draws stay in their ranges, reach their ends and come as often as they sho
   const rates = { flip: 0, jitter: 0, gray: 0, blur: 0, box: 0 }
   const longSides = new Set<number>()
   for (let i = 0; i < count; i++) {
-    const { longSide, cropX, cropY, flip, strong1 } = augment.drawUnlabeled(40, 30, size, new Random(1, 2, 3, i))
+    const random = new Random(1, 2, 3, i)
+    const image = { width: 40, height: 30, data: none }
+    const { longSide, cropX, cropY, flip, strong } = augment.drawSample(image, size, unlabeledFields, random)
+    assert.is(strong.length, 2)
     longSides.add(longSide)
     const target = augment.targetSize(40, 30, longSide)
     assert.ok(cropX >= 0 && cropX <= Math.max(target.width - size, 0))
     assert.ok(cropY >= 0 && cropY <= Math.max(target.height - size, 0))
-    const { jitter, gray, sigma, box } = strong1
+    const { jitter, gray, sigma, box } = strong[0] as augment.StrongDraws
     if (jitter) {
       assert.equal([...jitter.order].sort(), [0, 1, 2, 3])
       for (const factor of [jitter.brightness, jitter.contrast, jitter.saturation])
@@ -153,10 +155,9 @@ test('draws stay in their ranges, reach their ends and come as often as they sho
 
 test('a very long picture keeps a pixel of its short side', () => {
   const line = { data: new Uint8Array(300 * 3).fill(7), width: 300, height: 1 }
-  const out = new Uint8Array(8 * 8 * 3)
   const label = { data: new Uint8Array(300), width: 300, height: 1 }
-  augment.applyLabeled(line, label, 8, { longSide: 150, cropX: 0, cropY: 0, flip: false }, out, new Uint8Array(64))
-  assert.is(out[0], 7)
+  const draws = { longSide: 150, cropX: 0, cropY: 0, flip: false, strong: [] }
+  assert.is(augmented(line, label, 8, labeledFields, draws).img?.[0], 7)
 })
 
 test.run()

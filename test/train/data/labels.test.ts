@@ -5,11 +5,12 @@ import { encode } from 'fast-png'
 import sharp from 'sharp'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Config, loadConfig, parseConfig } from '#dist/train/config/config.js'
+import { type Config, loadConfig, parseConfig } from '#dist/train/config/load.js'
 import { knownClasses, paletteOf, vocPalette } from '#dist/train/data/classes.js'
 import { readList } from '#dist/train/data/dataset.js'
 import { labelRules, readLabel } from '#dist/train/data/labels.js'
 import { createLoader } from '#dist/train/data/loader.js'
+import { labeledStream } from '#dist/train/methods/supervised.js'
 import { refuses } from '../../support/refuses.js'
 
 const test = suite('labels')
@@ -116,7 +117,7 @@ test('the map and the palette hold in the threads of the loader', async () => {
     unlabeled: [],
     seed: 1,
     workers: 1,
-    method: 'supervised',
+    layout: [labeledStream],
   })
   try {
     for await (const batch of loader.epoch(0)) {

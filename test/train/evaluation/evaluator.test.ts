@@ -2,7 +2,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel } from '#dist/models/deeplabv3plus.js'
+import { createModel } from '#dist/models/index.js'
 import { type EvaluationImage, Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
 import { Random } from '#dist/train/random.js'
 import { smallModel } from '../../support/small-model.js'
@@ -10,7 +10,7 @@ import { smallModel } from '../../support/small-model.js'
 const device = await open()
 const nclass = 4
 const store = new Store(device, 'model')
-const model = createModel(store, { ...smallModel, nclass }, new Random(1))
+const model = createModel(store, { architecture: 'deeplabv3plus', config: { ...smallModel, nclass } }, new Random(1))
 test.after(() => device.destroy())
 
 type Image = EvaluationImage['image']

@@ -5,7 +5,8 @@ import { open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
-import { createModel } from '#dist/models/deeplabv3plus.js'
+import { createModel } from '#dist/models/index.js'
+import { logits } from '#dist/models/segmentation.js'
 import { cut, normalize, type Picture, resizeBilinear } from '#dist/train/data/pixels.js'
 import { UserError } from '#dist/train/error.js'
 import { type EvaluationOptions, Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
@@ -17,7 +18,7 @@ import { smallModel } from '../../support/small-model.js'
 const device = await open()
 const nclass = 4
 const config = { ...smallModel, nclass }
-const model = createModel(new Store(device, 'model'), config, new Random(1))
+const model = createModel(new Store(device, 'model'), { architecture: 'deeplabv3plus', config }, new Random(1))
 test.after(() => device.destroy())
 
 function imageOf(random: Random, width: number, height: number): Picture {
@@ -98,11 +99,13 @@ function softmaxed(logits: Values): Values {
 /** Logits of a normalised image, from a program of its own. */
 async function logitsOf(x: Values): Promise<Values> {
   const shape = [1, x.height, x.width, 3]
-  const program = await compile(device, { x: spec(shape) }, (t) => ({ logits: model.logits(t.x, { training: false }) }))
+  const program = await compile(device, { x: spec(shape) }, (t) => ({
+    logits: logits(model, t.x, { training: false }),
+  }))
   program.run({ x: Float32Array.from(x.data) })
-  const logits = await program.read('logits')
+  const values = await program.read('logits')
   program.destroy()
-  return valuesOf(logits, x.width, x.height, nclass)
+  return valuesOf(values, x.width, x.height, nclass)
 }
 
 const mean = (maps: readonly Values[]): Float64Array =>

@@ -8,6 +8,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type LogEvent, type Report, renderReport, writeReport } from '#dist/train/logging/report.js'
 import { chartsOf, classRows, readLog, trainingSeconds } from '#dist/train/logging/report-data.js'
+import { prevmatchMetrics } from '#dist/train/methods/prevmatch.js'
+import { labeledMetric } from '#dist/train/methods/supervised.js'
 import { browserPath, openBrowser } from '../../support/browser.js'
 import { skipUnless } from '../../support/skip.js'
 
@@ -38,6 +40,7 @@ const report: Report = {
   title: 'first </title><script>document.title = "broken"</script>',
   config: { method: 'prevmatch', dataset: 'scenes', epochs: 5, note: '</pre><script>broken = 1</script>' },
   events,
+  metrics: prevmatchMetrics,
   samples: [
     {
       ...{ name: 'a/"quoted".png', width, height, image: new Uint8Array(width * height * 3).fill(128) },
@@ -56,7 +59,7 @@ const report: Report = {
 }
 
 test('curves of what a run has, and no others', () => {
-  const charts = chartsOf(events)
+  const charts = chartsOf(events, prevmatchMetrics)
   assert.equal(
     charts.map(({ id, series }) => [id, series.length]),
     [
@@ -74,17 +77,20 @@ test('curves of what a run has, and no others', () => {
   assert.equal(miou?.series.find(({ label }) => label === 'mIoU')?.values, [40, 44, 48])
   const supervised = { event: 'train', iteration: 1, total_loss: 1, loss_x: 1, lr: Number.NaN }
   assert.equal(
-    chartsOf([supervised, { event: 'train' }]).map(({ id, series }) => [id, series.map(({ label }) => label)]),
+    chartsOf([supervised, { event: 'train' }], [labeledMetric]).map(({ id, series }) => [
+      id,
+      series.map(({ label }) => label),
+    ]),
     [['loss', ['total']]],
   )
-  assert.equal(chartsOf([]), [])
+  assert.equal(chartsOf([], prevmatchMetrics), [])
 })
 
 test('half precision has a curve of its loss scale, and a card with the steps that were skipped', async () => {
   const half = [65536, 32768].map((loss_scale, i) => {
     return { event: 'train', iteration: i + 1, epoch: 0, total_loss: 1, loss_scale, skipped_steps: i }
   })
-  const scale = chartsOf(half).find(({ id }) => id === 'scale')
+  const scale = chartsOf(half, prevmatchMetrics).find(({ id }) => id === 'scale')
   assert.equal(scale?.series[0]?.values, [65536, 32768])
   const page = await renderReport({ ...report, events: half })
   assert.match(page, /<dt>Half precision<\/dt><dd><b>1<small> skipped<\/small><\/b><span>loss scale 32768</)
@@ -93,7 +99,7 @@ test('half precision has a curve of its loss scale, and a card with the steps th
 
 test('long curves are averaged', () => {
   const long = Array.from({ length: 2500 }, (_, i) => ({ event: 'train', iteration: i + 1, total_loss: i % 3 }))
-  const [loss] = chartsOf(long)
+  const [loss] = chartsOf(long, prevmatchMetrics)
   assert.is(loss?.x.length, 834)
   assert.equal([loss?.x[0], loss?.x.at(-1)], [3, 2500])
   assert.is(loss?.series[0]?.values[0], 1)

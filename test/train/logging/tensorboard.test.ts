@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { crc32c, createEventWriter, scalarsOf, tfRecord } from '#dist/train/logging/tensorboard.js'
+import { prevmatchMetrics } from '#dist/train/methods/prevmatch.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'atrous-events-'))
 test.after(() => rmSync(folder, { recursive: true }))
@@ -74,19 +75,20 @@ test('steps that are no counts, and a folder that cannot be made, are refused', 
 
 test('lines of the log become the scalars of the PrevMatch code', () => {
   const fields = { epoch: 1, iteration: 20, lr: 0.5, total_loss: 1, loss_x: 2, seconds: 3, data: 1 }
-  assert.equal(scalarsOf('train', fields), [
+  assert.equal(scalarsOf('train', fields, prevmatchMetrics), [
     { tag: 'train/Total loss', value: 1, step: 19 },
     { tag: 'train/Loss x', value: 2, step: 19 },
     { tag: 'train/iter time', value: 2, step: 19 },
     { tag: 'train/lr', value: 0.5, step: 19 },
   ])
-  assert.equal(scalarsOf('train', { iteration: 3, loss_scale: 32768, skipped_steps: 1 }), [
+  assert.equal(scalarsOf('train', { iteration: 3, loss_scale: 32768, skipped_steps: 1 }, prevmatchMetrics), [
     { tag: 'train/loss scale', value: 32768, step: 2 },
     { tag: 'train/skipped steps', value: 1, step: 2 },
   ])
   const more = { loss_s1: 1, loss_s2: 2, loss_fp: 3, mask_ratio: 4 }
   const previous = { loss_s1_prev: 5, loss_s2_prev: 7, loss_fp_prev: 8, mask_ratio_prev: 9 }
-  const all = scalarsOf('train', { iteration: 1, ...more, ...previous }).map(({ tag, value }) => [tag, value])
+  const line = { iteration: 1, ...more, ...previous }
+  const all = scalarsOf('train', line, prevmatchMetrics).map(({ tag, value }) => [tag, value])
   assert.equal(all, [
     ['train/Loss s', 1.5],
     ['train/Loss w_fp', 3],
@@ -95,7 +97,7 @@ test('lines of the log become the scalars of the PrevMatch code', () => {
     ['train/Loss w_fp_prev', 8],
     ['train/Mask ratio_prev', 9],
   ])
-  assert.equal(scalarsOf('evaluation', { epoch: 2, iteration: 60, miou: 50, iou: [40, 60, 0] }, ['sky', 'tree']), [
+  assert.equal(scalarsOf('evaluation', { epoch: 2, iteration: 60, miou: 50, iou: [40, 60, 0] }, [], ['sky', 'tree']), [
     { tag: 'eval/mIoU', value: 50, step: 2 },
     { tag: 'eval/sky_IoU', value: 40, step: 2 },
     { tag: 'eval/tree_IoU', value: 60, step: 2 },

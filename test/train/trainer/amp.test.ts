@@ -17,7 +17,7 @@ import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { nonFiniteIn } from '#dist/train/run/non-finite.js'
 import { usesHalf } from '#dist/train/trainer/amp.js'
 import { LossScale, type LossScaleState } from '#dist/train/trainer/loss-scale.js'
-import { createVelocities, updateParameters } from '#dist/train/trainer/optimizer.js'
+import { createMomentum, updateParameters } from '#dist/train/trainer/optimizer.js'
 import { Random } from '../../../cases/case.js'
 import { runTrajectory } from '../../golden/trajectory.js'
 import { skipUnless } from '../../support/skip.js'
@@ -36,12 +36,12 @@ for (const name of ['pascal', 'cityscapes']) {
     const half = await runTrajectory(device, folder, { amp: true })
     for (const [i, row] of full.rows.entries()) {
       for (const loss of losses) {
-        const [wanted, got] = [row[loss], half.rows[i]?.[loss]]
+        const [wanted, got] = [row.metrics[loss], half.rows[i]?.metrics[loss]]
         assert.is(typeof got, typeof wanted)
         if (wanted === undefined || got === undefined) continue
         assert.ok(Math.abs(got / wanted - 1) < 0.01, `${loss} of step ${i}: ${got}, in float32 ${wanted}`)
       }
-      const norm = (half.rows[i]?.grad_norm ?? 0) / (row.grad_norm ?? 1)
+      const norm = (half.rows[i]?.metrics.grad_norm ?? 0) / (row.metrics.grad_norm ?? 1)
       // So small a network is on the edge of many maxima: rounding the weights to f16 alone moves it by up to 7 %.
       assert.ok(Math.abs(norm - 1) < 0.2, `gradient of step ${i}: ${norm} times that of float32`)
     }
@@ -60,15 +60,15 @@ for (const name of ['pascal', 'cityscapes']) {
 async function scaledSteps(state: LossScaleState, gradients: readonly number[]) {
   const store = new Store(device, 'model')
   store.declare('weight', spec([2]), Float32Array.of(1, 2))
-  const parameters = store.all()
-  const velocities = createVelocities(parameters)
+  const groups = [{ name: 'backbone', parameters: store.all() }] as const
+  const momentum = createMomentum(groups)
   const lossScale = new LossScale(new Store(device, 'loss scale'))
   lossScale.restore(state)
   const body = ({ x }: { x: Tensor }): Record<string, Tensor> => {
-    const [weight] = parameters
+    const [weight] = groups[0].parameters
     if (!weight) throw new Error('unreachable: there is a weight')
-    const one = { backbone: sum(x), rest: read(rate) }
-    const { scaled } = updateParameters(sum(mul(read(weight), x)), parameters, velocities, one, lossScale)
+    const one = { backbone: sum(x), head: read(rate) }
+    const { scaled } = updateParameters(sum(mul(read(weight), x)), [{ groups, momentum }], one, lossScale)
     return scaled ? { skipped: scaled.skippedSteps } : {}
   }
   const rate = store.declare('rate', spec([]), Float32Array.of(0.5))
@@ -76,11 +76,11 @@ async function scaledSteps(state: LossScaleState, gradients: readonly number[]) 
   const rows: { weight: number[]; velocity: number[]; state: LossScaleState }[] = []
   for (const gradient of gradients) {
     program.run({ x: Float32Array.of(0, gradient) })
-    const [weight, velocity] = [await store.read('weight'), await velocities.read('weight')]
+    const [weight, velocity] = [await store.read('weight'), await momentum.read('weight')]
     rows.push({ weight: [...weight], velocity: [...velocity], state: await lossScale.state() })
   }
   program.destroy()
-  for (const each of [store, velocities]) each.destroy()
+  for (const each of [store, momentum]) each.destroy()
   lossScale.destroy()
   return rows
 }
@@ -140,7 +140,7 @@ halfTest('predictions in half precision are those of float32', async () => {
 })
 
 test('a loss scale that shrinks without end ends the run', () => {
-  const step = { total_loss: 1, loss_x: 1, lr_used: [0, 0], lambda: 0, nonFinite: [], skipped_steps: 31 } as const
+  const step = { metrics: { total_loss: 1, loss_x: 1 }, lr_used: [0, 0], nonFinite: [], skipped_steps: 31 } as const
   assert.is(nonFiniteIn({ ...step, loss_scale: 2 ** -14 }), undefined)
   assert.match(nonFiniteIn({ ...step, loss_scale: 2 ** -15 }) ?? '', /31 steps were skipped: lower lr, or set amp to f/)
 })
@@ -161,7 +161,7 @@ halfTest('--trace-nan finds what overflows in half precision', async () => {
   assert.is(code, 5, errors.join('\n'))
   assert.match(
     errors[0] ?? '',
-    /the first value .* is guide\.backbone\.conv1\.0: conv2d .*; its inputs are finite: .*: cast/,
+    /the first value .* is pseudo-labels\.backbone\.conv1\.0: conv2d .*; its inputs are finite: .*: cast/,
   )
 })
 

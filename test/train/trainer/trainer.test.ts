@@ -3,10 +3,11 @@ import * as assert from 'uvu/assert'
 import { open } from '#dist/engine/node.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
-import { drawPrevious, PreviousModels } from '#dist/train/methods/previous.js'
+import { drawPrevious, lambdaAt } from '#dist/train/methods/prevmatch.js'
+import { SnapshotList } from '#dist/train/methods/snapshots.js'
+import { drawDropout } from '#dist/train/methods/unimatch.js'
 import { Random } from '#dist/train/random.js'
-import { lambdaAt, learningRateAt } from '#dist/train/trainer/lr-schedule.js'
-import { drawDropout } from '#dist/train/trainer/trainer.js'
+import { learningRateAt } from '#dist/train/trainer/lr-schedule.js'
 import { passes } from '../../golden/report.js'
 import { checkFinal, finalTensors, runTrajectory, type Trajectory } from '../../golden/trajectory.js'
 
@@ -27,7 +28,7 @@ for (const name of ['pascal', 'cityscapes']) {
       results.map((result) => ({ ...result, name: `iteration ${iteration}: ${result.name}` })),
     )
     assert.is(run.rows.length, 4)
-    assert.is(run.trainer.previous.length, 1)
+    assert.is(run.trainer.run.snapshots?.length, 1)
     assert.is(results.length, 2 * 9 + 2 * 13)
     const final = checkFinal(folder, await finalTensors(run))
     assert.ok(final.some((result) => result.name === 'momentum/classifier.bias'))
@@ -47,8 +48,8 @@ test('UniMatch is PrevMatch without previous models', async () => {
     results.filter((result) => !passes(result)),
     [],
   )
-  assert.is(run.trainer.previous.length, 0)
-  assert.is(run.rows[3]?.loss_s1_prev, undefined)
+  assert.is(run.trainer.run.snapshots, undefined)
+  assert.is(run.rows[3]?.metrics.loss_s1_prev, undefined)
   free(run)
 })
 
@@ -57,10 +58,11 @@ test('supervised steps agree with PyTorch', async () => {
   // The labeled batches of the fixture alone, PyTorch 1.13 in float64.
   const losses = [1.0065278976982257, 0.861440500513298, 0.787775302345316, 1.2629539548511521]
   const norms = [1.8134469024202615, 1.6407261323089326, 3.4753238480750097, 2.5876877490970074]
-  for (const [i, row] of run.rows.entries()) {
-    assert.ok(Math.abs(row.total_loss - (losses[i] ?? 0)) < 2e-5, `loss of step ${i}: ${row.total_loss}`)
-    assert.ok(Math.abs((row.grad_norm ?? 0) / (norms[i] ?? 0) - 1) < 1e-4, `gradient of step ${i}: ${row.grad_norm}`)
-    assert.is(row.loss_s1, undefined)
+  for (const [i, { metrics }] of run.rows.entries()) {
+    const { total_loss: loss = 0, grad_norm: norm = 0 } = metrics
+    assert.ok(Math.abs(loss - (losses[i] ?? 0)) < 2e-5, `loss of step ${i}: ${loss}`)
+    assert.ok(Math.abs(norm / (norms[i] ?? 0) - 1) < 1e-4, `gradient of step ${i}: ${norm}`)
+    assert.is(metrics.loss_s1, undefined)
   }
   assert.is(run.model.batchesTracked.get('backbone.bn1.num_batches_tracked'), 4)
   free(run)
@@ -81,11 +83,15 @@ test('the same steps give the same bits', async () => {
 test('models are kept after a new best only, from base_only_epoch on', async () => {
   const run = await runTrajectory(device, 'test/fixtures/cityscapes', { settings: { miou_after_epoch: [0, 0] } })
   const { trainer } = run
-  assert.is(trainer.previous.length, 0)
-  assert.not.ok(trainer.beginEpoch(0, true), 'base_only_epoch is 1')
-  assert.not.ok(trainer.beginEpoch(1, false))
-  assert.ok(trainer.beginEpoch(1, true))
-  assert.is(trainer.previous.length, 1)
+  const { snapshots } = trainer.run
+  assert.is(snapshots?.length, 0)
+  trainer.iteration = 0
+  assert.equal(trainer.beginEpoch(true), [], 'base_only_epoch is 1')
+  trainer.iteration = trainer.options.iterationsPerEpoch
+  assert.equal(trainer.beginEpoch(false), [])
+  const line = 'epoch 2: kept the model; previous models: 1'
+  assert.equal(trainer.beginEpoch(true), [{ name: 'previous', fields: { epoch: 1, models: 1 }, line }])
+  assert.is(snapshots?.length, 1)
   free(run)
 })
 
@@ -107,7 +113,7 @@ test('previous models are copies, and the oldest leaves', async () => {
   const store = new Store(device, 'weights')
   store.declare('w', spec([2]))
   const left: Store[] = []
-  const previous = new PreviousModels(2, (snapshot) => left.push(snapshot))
+  const previous = new SnapshotList('previous models', 2, (snapshot) => left.push(snapshot))
   for (const value of [1, 2, 3]) {
     store.write('w', Float32Array.of(value, value))
     previous.push(store, `${value}`)
@@ -124,7 +130,7 @@ test('previous models are copies, and the oldest leaves', async () => {
 })
 
 test('previous models are drawn without repetition', () => {
-  const settings = { list_max_len: 8, model_num: 3, random_select: true, conf_thresh: 0, base_only_epoch: 0 }
+  const settings = { model_num: 3, random_select: true }
   const random = new Random(1)
   const sizes = new Set<number>()
   for (let i = 0; i < 100; i++) {

@@ -1,0 +1,94 @@
+import { z } from 'zod'
+import type { Store } from '../engine/store.js'
+import { deepLabV3Plus } from './deeplabv3plus.js'
+import type { InitialRandom } from './layers.js'
+import type { Architecture, ModelConfig, SegmentationModel, StateShapes } from './segmentation.js'
+
+const rows: readonly Architecture[] = [deepLabV3Plus]
+
+/** All architectures by their names. */
+export const architectures: ReadonlyMap<string, Architecture> = new Map(rows.map((row) => [row.name, row]))
+
+/** The architecture of checkpoints that name none. */
+export const defaultArchitecture = deepLabV3Plus
+
+/** Names of the backbones, over all architectures. */
+export const backbones: readonly string[] = rows.flatMap(({ presets }) => Object.keys(presets))
+
+/** Names of the stages whose activations can be computed again, over all architectures. */
+export const stages: readonly string[] = [...new Set(rows.flatMap((row) => row.stages))]
+
+/** Section `model` of a configuration: what differs from the usual widths and depths of its backbone. */
+export const modelKeys = z.strictObject(Object.assign({}, ...rows.map(({ keys }) => keys)) as z.ZodRawShape).partial()
+
+/** A model to be made. */
+export interface ModelSpec {
+  readonly architecture: string
+  readonly config: ModelConfig
+}
+
+/** What a configuration says of its model, under the keys that it has there. */
+export interface ModelChoice {
+  readonly nclass: number
+  readonly backbone?: string | undefined
+  readonly replace_stride_with_dilation?: readonly boolean[] | undefined
+  readonly dilations?: readonly number[] | undefined
+  /** What differs from the backbone's usual widths and depths. */
+  readonly model?: Partial<ModelConfig> | undefined
+}
+
+/** @throws Error for a name that is not in the table */
+export function architectureOf(name: string): Architecture {
+  const found = architectures.get(name)
+  if (!found)
+    throw new Error(`there is no architecture '${name}': choose one of ${[...architectures.keys()].join(', ')}`)
+  return found
+}
+
+/** The widths and depths that a configuration asks for. `model` prevails over the other keys. */
+export function chooseModel(choice: ModelChoice): ModelSpec {
+  const { backbone = 'resnet50', nclass, replace_stride_with_dilation, dilations, model = {} } = choice
+  const row = rows.find(({ presets }) => Object.hasOwn(presets, backbone))
+  const preset = row?.presets[backbone]
+  if (!row || !preset) throw new Error(`there is no backbone '${backbone}': choose one of ${backbones.join(', ')}`)
+  const given = { replace_stride_with_dilation, dilations }
+  const concerning = Object.entries(given).filter(([key]) => Object.hasOwn(preset, key))
+  const known = [...concerning, ...Object.entries(model)].filter(([, value]) => value !== undefined)
+  const config = { ...preset, nclass, ...Object.fromEntries(known) }
+  const { error } = row.schema.safeParse(config)
+  if (error) throw new Error(`the section 'model' does not fit ${row.name} with ${backbone}: ${reasonOf(error)}`)
+  return { architecture: row.name, config }
+}
+
+const reasonOf = ({ issues }: z.ZodError): string =>
+  issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ')
+
+/** Declares a model's variables in an empty store; see `Architecture.create`. */
+export const createModel = (
+  store: Store,
+  { architecture, config }: ModelSpec,
+  random?: InitialRandom,
+): SegmentationModel => architectureOf(architecture).create(store, config, random)
+
+/** The model of a state_dict. */
+export interface InferredModel extends ModelSpec {
+  /** The part of its configuration that no tensor shows, such as dilations. */
+  readonly geometry: object
+  /** Whether that part was stated, rather than the usual one taken. */
+  readonly hasGeometry: boolean
+}
+
+/**
+ * The model that a state_dict is of: widths and depths from the shapes of its tensors, dilations and strides from what is
+ * stated beside them, or else the usual ones. Undefined where it is not a whole model.
+ */
+export function inferModel(row: Architecture, state: StateShapes, stated: unknown): InferredModel | undefined {
+  const { widths, geometry: usual } = row.inferConfig(state)
+  const claims = typeof stated === 'object' && stated !== null ? Object.entries(stated) : []
+  const geometry = Object.fromEntries(claims.filter(([key]) => Object.hasOwn(usual, key)))
+  const architecture = row.name
+  const known = row.schema.safeParse({ ...widths, ...geometry })
+  if (known.success) return { architecture, config: known.data, geometry, hasGeometry: true }
+  const assumed = row.schema.safeParse({ ...widths, ...usual })
+  return assumed.success ? { architecture, config: assumed.data, geometry: usual, hasGeometry: false } : undefined
+}

@@ -1,0 +1,172 @@
+import type { z } from 'zod'
+import { scoped, type Tensor } from '../engine/graph.js'
+import type { Shape } from '../engine/shape.js'
+import type { Store, Variable } from '../engine/store.js'
+import { concat } from '../kernels/movement.js'
+import { mul } from '../kernels/pointwise.js'
+import { resizeBilinear } from '../kernels/resize.js'
+import type { Declarations, InitialRandom, Mode } from './layers.js'
+
+/** Parts of a model by name, each with the scopes of its layers: their activations can be computed again. */
+export type Stages = Readonly<Record<string, readonly string[]>>
+
+/** Shapes of a state_dict in PyTorch's layout, by the names of its tensors. */
+export type StateShapes = ReadonlyMap<string, { readonly shape: Shape }>
+
+/** What a state_dict tells of a configuration. */
+export interface InferredConfig {
+  /** The keys that the shapes of its tensors show; none that they leave open. */
+  readonly widths: object
+  /** The usual values of the keys that no tensor shows, such as dilations. */
+  readonly geometry: object
+}
+
+/** A feature extractor whose variables bear names that begin with `backbone.`. */
+export interface Backbone {
+  /** Channels of the feature maps. */
+  readonly channels: readonly number[]
+  /** By how much each feature map is smaller than the input; extents are rounded up. */
+  readonly strides: readonly number[]
+  /** Feature maps of an input [N, H, W, inputChannels], the finest first: [N, H / stride, W / stride, channels]. */
+  features(x: Tensor, mode: Mode): readonly Tensor[]
+}
+
+/** Backbones of one kind, such as all depths and widths of a residual network. */
+export interface BackboneFamily {
+  readonly inputChannels: number
+  /** Its part of the configuration. */
+  readonly keys: z.ZodRawShape
+  /** Configurations by the name that a user gives as `backbone`. */
+  readonly presets: Readonly<Record<string, object>>
+  readonly stages: Stages
+  /** Declares the variables; `config` may hold further keys, which are those of the decoder. */
+  create(at: Declarations, config: object): Backbone
+  inferConfig(state: StateShapes): InferredConfig
+  /** Why weights that a user may well try cannot fit, and what would. */
+  explainMismatch?(state: StateShapes): string | undefined
+}
+
+/** What every model's configuration has, besides the keys of its architecture. */
+export interface ModelConfig {
+  /** Number of classes. */
+  readonly nclass: number
+  readonly [key: string]: unknown
+}
+
+/** What an optimizer may treat differently. */
+export interface ParameterGroup {
+  readonly name: 'backbone' | 'head'
+  /** What training changes by its gradient: everything but the running statistics. */
+  readonly parameters: readonly Variable[]
+}
+
+/** A feature map whose channels are dropped to perturb it. */
+export interface DropoutLevel {
+  /** Its place among the features. */
+  readonly level: number
+  readonly name: string
+  readonly channels: number
+}
+
+/**
+ * A network that gives each pixel of an image a score per class. Its variables carry the names of PyTorch's state_dict;
+ * convolution weights are [KH, KW, Cin, Cout], see weights.ts for the conversion.
+ */
+export interface SegmentationModel {
+  /** Its row of the table of architectures, and its configuration there. */
+  readonly architecture: string
+  readonly config: ModelConfig
+  readonly store: Store
+  readonly inputChannels: number
+  readonly groups: readonly ParameterGroup[]
+  /** Training-mode passes so far of each batch norm, by its `num_batches_tracked`. Nothing is computed from it. */
+  readonly batchesTracked: Map<string, number>
+  readonly dropoutLevels: readonly DropoutLevel[]
+  readonly stages: Stages
+  /** The feature maps that the decoder reads, of normalised images [N, H, W, inputChannels]. */
+  features(x: Tensor, mode: Mode): readonly Tensor[]
+  /** Logits [N, h, w, nclass] with h = logitSize(H), w = logitSize(W). */
+  decode(features: readonly Tensor[], mode: Mode): Tensor
+  /** Height or width of the decoder's logits for that of an image. */
+  logitSize(extent: number): number
+}
+
+/** A kind of model: a row of the table in index.ts. */
+export interface Architecture {
+  readonly name: string
+  /** A whole model in words, with its parts. */
+  readonly contents: string
+  /** Its keys in the section `model` of a configuration. */
+  readonly keys: z.ZodRawShape
+  /** Checks a whole configuration; further keys are refused. */
+  readonly schema: z.ZodType<ModelConfig>
+  /** Configurations without the number of classes, by the name of the backbone. */
+  readonly presets: Readonly<Record<string, object>>
+  /** Names of the stages of its models. */
+  readonly stages: readonly string[]
+  /**
+   * Declares the variables in an empty store, in the order of PyTorch's state_dict.
+   * @param random draws the initial weights as PyTorch does; without it they are 0, for values that are loaded afterwards
+   * @throws Error where the configuration is not one of this architecture
+   */
+  create(store: Store, config: ModelConfig, random?: InitialRandom): SegmentationModel
+  inferConfig(state: StateShapes): InferredConfig
+  /** Why weights that a user may well try cannot fit, and what would. */
+  explainMismatch?(state: StateShapes): string | undefined
+}
+
+/** What training changes by its gradient, in the order of the store, which is PyTorch's. */
+export function parametersOf({ store, groups }: SegmentationModel): Variable[] {
+  const parameters = new Set(groups.flatMap((group) => group.parameters))
+  return store.all().filter((variable) => parameters.has(variable))
+}
+
+/** Logits at the size of the decoder: [N, logitSize(H), logitSize(W), nclass] for images [N, H, W, C]. */
+export const lowLogits = (model: SegmentationModel, x: Tensor, mode: Mode): Tensor =>
+  model.decode(model.features(x, mode), mode)
+
+/** Logits of normalised images [N, H, W, C] at their size: [N, H, W, nclass]. */
+export function logits(model: SegmentationModel, x: Tensor, mode: Mode): Tensor {
+  const [, height = 0, width = 0] = x.shape
+  return upsample(lowLogits(model, x, mode), [height, width])
+}
+
+/** Logits at another size, bilinearly with aligned corners: linear in the logits. */
+export const upsample = (low: Tensor, size: readonly [number, number]): Tensor =>
+  scoped('upsample', () => resizeBilinear(low, size))
+
+/** `passes` more batches went through every batch norm in training mode. */
+export function countBatches({ batchesTracked }: SegmentationModel, passes: number): void {
+  for (const [name, count] of batchesTracked) batchesTracked.set(name, count + passes)
+}
+
+/**
+ * A doubled batch for the decoder: the features, then the same features with the channels of the dropout levels multiplied.
+ * @param multipliers of each level, [N, channels]
+ */
+export function withPerturbed(
+  { dropoutLevels }: SegmentationModel,
+  features: readonly Tensor[],
+  multipliers: readonly Tensor[],
+): Tensor[] {
+  const perturbed = (x: Tensor, level: number): Tensor => {
+    const by = multipliers[dropoutLevels.findIndex((each) => each.level === level)]
+    const [n = 0, , , channels = 0] = x.shape
+    return by ? mul(x, by.reshape(n, 1, 1, channels)) : x
+  }
+  return scoped('dropout', () => features.map((x, level) => concat([x, perturbed(x, level)], 0)))
+}
+
+/**
+ * For `compile`'s `checkpoint`: the stage among the `chosen` ones that a scope belongs to.
+ * @throws Error where the model has no stage of a chosen name
+ */
+export function stageOf({ stages }: SegmentationModel, chosen: readonly string[]) {
+  for (const name of chosen) {
+    if (!Object.hasOwn(stages, name)) {
+      throw new Error(`the model has no stage '${name}': choose among ${Object.keys(stages).join(', ')}`)
+    }
+  }
+  return (scope: string): string | undefined =>
+    chosen.find((stage) => stages[stage]?.some((path) => scope === path || scope.startsWith(`${path}.`)))
+}

@@ -1,0 +1,109 @@
+import { readFileSync, statSync } from 'node:fs'
+import { UserError } from '../error.js'
+import { checkTogether } from './check.js'
+import { explain, keysAt, type Origin, show, unknownKey } from './explain.js'
+import { aliases, type Config, configSchema } from './schema.js'
+import { parseYaml } from './yaml.js'
+
+export type { Config } from './schema.js'
+
+const MAX_BYTES = 2 ** 20
+
+/**
+ * Checks a configuration that is already an object, and fills in the defaults.
+ * @param origin names the source in error messages
+ * @throws UserError naming the key, what was found and what is expected
+ */
+export function parseConfig(value: unknown, origin: string | Origin): Config {
+  const name = typeof origin === 'string' ? () => origin : origin
+  const result = configSchema().safeParse(withoutAliases(value, name), { reportInput: true })
+  if (!result.success) throw explain(result.error, name)
+  return checkTogether(result.data, name(''))
+}
+
+/** An object with today's names of keys. */
+function withoutAliases(value: unknown, origin: Origin): unknown {
+  if (!isRecord(value)) return value
+  const keys = new Set(Object.keys(value))
+  const renamed = Object.entries(value).map(([key, entry]) => {
+    const now = aliases[key] ?? key
+    if (now !== key && keys.has(now)) {
+      throw new UserError(
+        `${origin(key)}: '${key}' and '${now}' are two words for the same thing: leave one of them out`,
+      )
+    }
+    return [now, entry] as const
+  })
+  return Object.fromEntries(renamed)
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Applies one `key.of.a.level=value` in place. */
+function applyOverride(root: Record<string, unknown>, override: string): void {
+  const equals = override.indexOf('=')
+  if (equals < 1) throw new UserError(`--set ${override}: write it as key=value, for example --set lr=0.01`)
+  const path = override.slice(0, equals).trim().split('.')
+  const key = path.at(-1) ?? ''
+  const parents = path.slice(0, -1)
+  const isAlias = parents.length === 0 && Object.hasOwn(aliases, key)
+  if (!isAlias && !keysAt(parents)?.includes(key)) throw unknownKey(path, '--set')
+  let at = root
+  for (const parent of parents) {
+    const next = at[parent]
+    if (isRecord(next)) at = next
+    else {
+      const created = {}
+      at[parent] = created
+      at = created
+    }
+  }
+  at[key] = parseYaml(override.slice(equals + 1), `--set ${override}`)
+}
+
+/**
+ * Reads a YAML configuration.
+ * @param overrides texts `key=value` or `section.key=value` whose values are YAML
+ * @throws UserError naming the file or option, the key, what was found and what is expected
+ */
+export function loadConfig(path: string, overrides: readonly string[] = []): Config {
+  let text: string
+  try {
+    const stat = statSync(path)
+    if (!stat.isFile()) throw new UserError(`${path} is not a file`)
+    if (stat.size > MAX_BYTES) throw new UserError(`${path} is larger than 1 MiB: not a configuration`)
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    if (error instanceof UserError) throw error
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+    const what = error instanceof Error ? error.message : String(error)
+    throw new UserError(missing ? `there is no configuration ${path}: check --config` : `cannot read ${path}: ${what}`)
+  }
+  const root = parseYaml(text, path) ?? {}
+  if (!isRecord(root))
+    throw new UserError(`${path} is not a configuration: it holds ${show(root)} where keys are expected`)
+  return withOverrides(root, overrides, path)
+}
+
+/**
+ * Checks a configuration that is already an object, after changing some of its keys.
+ * @param overrides texts `key=value` or `section.key=value` whose values are YAML
+ * @param origin names the object in error messages
+ * @throws UserError naming the object or option, the key, what was found and what is expected
+ */
+export function withOverrides(
+  given: Readonly<Record<string, unknown>>,
+  overrides: readonly string[],
+  origin: string,
+): Config {
+  const root = structuredClone(given)
+  for (const override of overrides) applyOverride(root, override)
+  const optionFor = (key: string) =>
+    overrides.findLast((override) => `${key}.`.startsWith(`${override.split('=', 1)[0]?.trim()}.`))
+  return parseConfig(root, (key) => {
+    const option = optionFor(key)
+    return option ? `--set ${option}` : origin
+  })
+}

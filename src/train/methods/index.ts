@@ -1,0 +1,30 @@
+import type { z } from 'zod'
+import type { Method } from './method.js'
+import { prevmatch } from './prevmatch.js'
+import { supervised } from './supervised.js'
+import { unimatch } from './unimatch.js'
+
+/** The training methods, in the order in which they are listed. */
+const table: Method[] = [supervised, unimatch, prevmatch]
+
+/** All training methods. */
+export const methods = (): readonly Method[] => table
+
+/**
+ * Adds a method to the table, for programs that bring their own. Configurations that are read later may name it, and hold
+ * its keys. Throws where the name is taken.
+ */
+export function registerMethod(method: Method): void {
+  if (table.some(({ name }) => name === method.name)) throw new Error(`there is a method '${method.name}' already`)
+  table.push(method)
+}
+
+/** A method by name. Throws where there is none. */
+export function methodOf(name: string): Method {
+  const method = table.find((entry) => entry.name === name)
+  if (!method) throw new Error(`there is no method '${name}'`)
+  return method
+}
+
+/** The keys that methods add to the configuration. Methods that share a key share its schema. */
+export const methodKeys = (): z.ZodRawShape => Object.assign({}, ...table.map(({ keys }) => keys))

@@ -1,0 +1,179 @@
+import type { z } from 'zod'
+import type { Device } from '../../engine/device.js'
+import type { Tensor } from '../../engine/graph.js'
+import type { Program } from '../../engine/program.js'
+import type { Data, Spec } from '../../engine/shape.js'
+import type { Store } from '../../engine/store.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
+import type { BatchLayout } from '../data/batch.js'
+import type { Criterion } from './losses.js'
+import type { SnapshotList } from './snapshots.js'
+
+/** Settings that every method may read, under their names in the configuration. */
+export type CommonSettings = {
+  readonly method: string
+  readonly seed: number
+  readonly dataset: string
+  readonly epochs: number
+  /** Learning rate of the backbone, and that of everything else as a multiple of it. */
+  readonly lr: number
+  readonly lr_multi: number
+  readonly batch_size: number
+  readonly criterion: Criterion
+  /** Confidence that a model's own pseudo-labels need. */
+  readonly conf_thresh: number
+  /** Label of the labeled pixels that do not count. */
+  readonly ignore_index: number
+}
+
+/** What a method reads of the configuration: the common settings, and those of its own keys. */
+export type Settings<K extends z.ZodRawShape> = CommonSettings & z.infer<z.ZodObject<K>>
+
+export type Tensors = Readonly<Record<string, Tensor>>
+
+/** A training method: one file, and one row in `methods` (index.ts). */
+export interface Method<K extends z.ZodRawShape = z.ZodRawShape> {
+  /** The value of the configuration's `method`. */
+  readonly name: string
+  /** One line for `--help`. */
+  readonly description: string
+  /** The configuration's keys that are the method's own. */
+  readonly keys: K
+  /** What a batch holds. */
+  layout(settings: Settings<K>): BatchLayout
+  /** Throws `fail(what)` for settings that the method cannot train with. */
+  check?(settings: Settings<K>, fail: (what: string) => Error): void
+  /** Makes what one training works with. Nothing is traced or computed yet. */
+  create(context: MethodContext<Settings<K>>): MethodRun
+}
+
+/** What a method works with. */
+export interface MethodContext<S extends CommonSettings = CommonSettings> {
+  readonly device: Device
+  readonly settings: S
+  /** Images of a step from each split, in a stream that takes `batch_size` of them. */
+  readonly labeled: number
+  readonly unlabeled: number
+  /** Height and width of the crops, in pixels. */
+  readonly size: readonly [number, number]
+  readonly iterationsPerEpoch: number
+  /**
+   * A model in a store of its own. Number 0 is the one whose weights have the plain names in checkpoints; each number has
+   * initial weights of its own, or those of `like`.
+   *
+   * @param label names its store, in checkpoints and where memory is listed
+   */
+  model(index: number, label: string, like?: SegmentationModel): SegmentationModel
+  /** Within a trace: a field of the step's batch. Images are u8 [N, H, W, 3], all else u8 [N, H, W]. */
+  batch(field: string): Tensor
+  /** For variables that live between the programs of one step. Not part of checkpoints. */
+  readonly workspace: Store
+}
+
+/** Compiles a program that shares the memory and the precision of the step's; it may read the batch. */
+export type CompileProgram = <I extends Record<string, Spec>>(
+  label: string,
+  inputs: I,
+  body: (tensors: { readonly [K in keyof I]: Tensor }) => Tensors,
+) => Promise<Program<I>>
+
+/** Where a training stands before a step; epochs and iterations from 0. */
+export interface StepInfo {
+  readonly iteration: number
+  readonly epoch: number
+  readonly epochs: number
+}
+
+/** Where a training stands before an epoch. */
+export interface EpochInfo extends StepInfo {
+  /** Whether the epoch before reached a new best validation result. */
+  readonly newBest: boolean
+}
+
+/** The random choices of a step, by name. */
+export type Draws = Readonly<Record<string, ArrayLike<number>>>
+
+/** What the host hands to a step. */
+export interface Prepared {
+  /** Values of the method's inputs. */
+  readonly inputs: Readonly<Record<string, Data>>
+  /** Further numbers for the log. */
+  readonly values?: Readonly<Record<string, number>>
+  /** Metrics that mean nothing in this step. */
+  readonly absent?: readonly string[]
+}
+
+/** Something that happened, for log.jsonl and the terminal. */
+export interface MethodEvent {
+  readonly name: string
+  readonly fields: Readonly<Record<string, unknown>>
+  readonly line: string
+}
+
+/** A number that each step computes beside the total loss, and how it is shown. */
+export interface MetricSpec {
+  /** In log.jsonl. */
+  readonly name: string
+  /** Of a loss, on the terminal. */
+  readonly short?: string
+  /** Its curve in the report: a loss, or a share of pixels. */
+  readonly curve?: {
+    readonly chart: 'loss' | 'mask'
+    readonly label: string
+    readonly color: 'blue' | 'amber' | 'red' | 'green'
+    readonly dashed?: true
+  }
+  /** TensorBoard's `train/` tags, each the sum of the metrics that name it times their shares. */
+  readonly tensorboard?: readonly (readonly [tag: string, share: number])[]
+}
+
+/** A model that is validated. */
+export interface DeployedModel {
+  /** What it is called in the log, such as `student`. */
+  readonly name: string
+  readonly model: SegmentationModel
+}
+
+/** One training by a method. */
+export interface MethodRun {
+  /** Models whose parameters the optimizer updates. The first one has the plain names in checkpoints. */
+  readonly trained: readonly SegmentationModel[]
+  /** Models that are validated. The first one's score decides what `best.safetensors` keeps; those of others are logged. */
+  readonly deployed: readonly DeployedModel[]
+  /** Passes in training mode that a step sends through each model. */
+  readonly passes: ReadonlyMap<SegmentationModel, number>
+  /** Stores that belong to a checkpoint, such as a teacher's weights. */
+  readonly stores?: Readonly<Record<string, Store>>
+  /** Copies of weights that never change once made, each a file of its own beside the checkpoint. */
+  readonly snapshots?: SnapshotList
+  /** Inputs of the step besides the batch. */
+  readonly inputs?: Readonly<Record<string, Spec>>
+  readonly metrics: readonly MetricSpec[]
+  /** Within the step's trace: the total loss, a scalar, and a scalar for each metric. */
+  losses(inputs: Tensors): { readonly total: Tensor; readonly metrics: Tensors }
+  /**
+   * Within the step's trace, when the parameters are updated.
+   * @param skipped in half precision a scalar that is not 0 where the step leaves the parameters as they are
+   */
+  afterUpdate?(inputs: Tensors, skipped: Tensor | undefined): void
+  /** Compiles further programs, when the step is compiled. */
+  compile?(compile: CompileProgram): Promise<void>
+  /** The random choices of a step, which depend on the seed and the iteration alone. */
+  draw?(at: StepInfo): Draws
+  /** Before each step, when its batch is on the device. */
+  prepare?(at: StepInfo, draws: Draws): Prepared
+  /** Before the first step of each epoch. */
+  beginEpoch?(at: EpochInfo): readonly MethodEvent[]
+  /** What a resumed run needs of the host, as JSON. */
+  state?(): unknown
+  restore?(state: unknown): void
+  /** Frees what the method made besides models and programs. */
+  destroy?(): void
+}
+
+/** A tensor by name. Throws where it is missing. */
+export function get(tensors: Tensors, name: string): Tensor {
+  const tensor = tensors[name]
+  if (!tensor) throw new Error(`the step has no input '${name}'`)
+  return tensor
+}
