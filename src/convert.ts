@@ -1,11 +1,13 @@
 #!/usr/bin/env node
 import { existsSync, statSync } from 'node:fs'
 import { extname } from 'node:path'
-import { Command, InvalidArgumentError } from 'commander'
-import { runCommand } from './command.js'
-import { architectureOf, chooseModel, type ModelSpec } from './models/index.js'
+import { createCommand, runCommand } from './command.js'
+import { tracingDevice } from './engine/dry-device.js'
+import { Store } from './engine/store.js'
+import { architectureOf, chooseModel, createModel, type ModelSpec } from './models/index.js'
 import { differingKeys } from './models/infer.js'
-import { exportOnnx } from './onnx/deeplabv3plus.js'
+import { exportOnnx } from './onnx/export.js'
+import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
 import { showGeometry } from './train/checkpoint/load-model.js'
 import {
   type Checkpoint,
@@ -23,46 +25,34 @@ import { writeSafetensors } from './train/io/safetensors.js'
 
 interface Options {
   config?: string
-  set: string[]
+  set?: string[]
   size?: [number, number]
   weightsOnly?: true
   overwrite?: true
 }
 
-function extents(text: string): [number, number] {
-  const [, height, width = height] = /^(\d{1,5})(?:x(\d{1,5}))?$/.exec(text) ?? []
-  if (Number(height) > 0 && Number(width) > 0) return [Number(height), Number(width)]
-  throw new InvalidArgumentError('expects HEIGHTxWIDTH, such as 512x1024.')
-}
-
-const command = new Command('convert')
-  .description('Converts weights: PyTorch (.pth, .pt) or safetensors in, safetensors or ONNX out.')
+const command = createCommand(
+  'convert',
+  'Converts weights: PyTorch (.pth, .pt) or safetensors in, safetensors or ONNX out.',
+  {
+    notes: `ONNX: input \`image\`, float32 [batch, 3, height, width], RGB, (value / 255 - mean) / std with mean 0.485, 0.456, 0.406
+and std 0.229, 0.224, 0.225; output \`logits\`, float32 [batch, classes, height, width]; opset 17.`,
+    examples: [
+      'prevmatch_pascal.pth prevmatch_pascal.safetensors',
+      'runs/first/best.safetensors model.onnx',
+      'cityscapes.pth cityscapes.onnx --config configs/cityscapes.yaml --size 1024x2048',
+    ],
+  },
+)
   .argument('<in>', 'a state_dict or a checkpoint; its content tells the format')
   .argument('<out>', 'file that ends in .safetensors or .onnx')
-  .option(
-    '--config <file>',
-    'configuration of the training: tells dilations, class names and colours, which no .pth says',
+  .addOption(
+    configOption('configuration of the training: tells dilations, class names and colours, which no .pth says'),
   )
-  .option(
-    '--set <key=value>',
-    'changes a key of the configuration; may be repeated',
-    (v, all: string[]) => [...all, v],
-    [],
-  )
-  .option('--size <HxW>', 'ONNX for one image of this size; by default any number of images of any size', extents)
-  .option('--weights-only', 'leave out the momenta')
-  .option('--overwrite', 'replace the file that there is')
-  .addHelpText(
-    'after',
-    `
-ONNX: input \`image\`, float32 [batch, 3, height, width], RGB, (value / 255 - mean) / std with mean 0.485, 0.456, 0.406
-and std 0.229, 0.224, 0.225; output \`logits\`, float32 [batch, classes, height, width]; opset 17.
-
-Examples:
-  node dist/convert.js prevmatch_pascal.pth prevmatch_pascal.safetensors
-  node dist/convert.js runs/first/best.safetensors model.onnx
-  node dist/convert.js cityscapes.pth cityscapes.onnx --config configs/cityscapes.yaml --size 1024x2048`,
-  )
+  .addOption(setOption())
+  .addOption(sizeOption('ONNX for one image of this size; by default any number of images of any size'))
+  .option('--weights-only', 'leave out the momentum buffers')
+  .addOption(overwriteOption('the file that there is'))
 
 interface Description {
   readonly model: ModelSpec
@@ -97,8 +87,8 @@ function describe(checkpoint: Checkpoint, path: string, { config: file, set }: O
 }
 
 function toSafetensors(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
-  const { tensors, momenta, metadata } = checkpoint
-  const kept = options.weightsOnly ? [] : [...momenta]
+  const { tensors, momentumBuffers, metadata } = checkpoint
+  const kept = options.weightsOnly ? [] : [...momentumBuffers]
   const named = kept.map(([name, tensor]) => [momentumPrefix + name, tensor] as const)
   // Without a configuration any tensors will do, such as those of a backbone.
   const description = options.config ? describe(checkpoint, input, options).metadata : {}
@@ -109,14 +99,15 @@ function toSafetensors(checkpoint: Checkpoint, input: string, output: string, op
 const useful = ['class_names', 'palette', 'epoch', 'miou']
 
 function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
-  const { model, metadata: description } = describe(checkpoint, input, options)
+  const { model: spec, metadata: description } = describe(checkpoint, input, options)
   const kept = Object.entries(checkpoint.metadata).filter(([key]) => useful.includes(key))
   const metadata = { ...Object.fromEntries(kept), ...description }
   let parts: readonly Uint8Array[]
   try {
-    parts = exportOnnx(model.config, stateOfFile(checkpoint.tensors), { size: options.size, metadata })
+    const store = new Store(tracingDevice(), 'model')
+    parts = exportOnnx(createModel(store, spec), stateOfFile(checkpoint.tensors), { size: options.size, metadata })
   } catch (error) {
-    throw new UserError(`${input} is not a whole model: ${error instanceof Error ? error.message : error}`)
+    throw new UserError(`${input} cannot become ONNX: ${error instanceof Error ? error.message : error}`)
   }
   const bytes = parts.reduce((sum, { length }) => sum + length, 0)
   if (bytes >= 2 ** 31) throw new UserError(`${output} would have ${bytes} bytes: an ONNX file ends at 2 GiB`)
@@ -135,7 +126,7 @@ await runCommand(async () => {
     )
   }
   if (options.size && extension !== '.onnx') throw new UserError('--size concerns ONNX only: leave it out')
-  if (options.set.length > 0 && !options.config) throw new UserError('--set changes a configuration: give --config')
+  if (options.set && !options.config) throw new UserError('--set changes a configuration: give --config')
   if (existsSync(output) && !options.overwrite) {
     throw new UserError(`${output} is there already: choose another name, or replace it with --overwrite`)
   }
@@ -143,8 +134,8 @@ await runCommand(async () => {
   writers[extension](checkpoint, input, output, options)
   const { size } = statSync(output)
   const parts = [`${checkpoint.tensors.size} tensors`]
-  if (extension === '.safetensors' && !options.weightsOnly && checkpoint.momenta.size > 0) {
-    parts.push(`${checkpoint.momenta.size} momenta`)
+  if (extension === '.safetensors' && !options.weightsOnly && checkpoint.momentumBuffers.size > 0) {
+    parts.push(`${checkpoint.momentumBuffers.size} momentum buffers`)
   }
   console.log(`${output}: ${parts.join(', ')}, ${(size / 1e6).toFixed(2)} MB`)
 })

@@ -5,7 +5,7 @@ import { type DType, type Spec, spec } from '../engine/shape.js'
 import { scale, sumTo } from './pointwise.js'
 import { packed, packTypes, shader, stretchesOf } from './shaders.js'
 
-interface PoolAttrs {
+export interface PoolAttrs {
   readonly kernel: number
   readonly stride: number
   readonly padding: number

@@ -180,7 +180,7 @@ test('pictures that are no photographs, whatever their names say', async () => {
   const raw = sharp(new Uint8Array(48), { raw: { width: 4, height: 4, channels: 3 } })
   await raw.toFile(at('x.v'))
   writeFileSync(at('x.pgm'), 'P2 1 1 1 1')
-  for (const name of ['x.v', 'x.pgm']) await refuses(() => readImage(at(name)), /cannot read the image/)
+  for (const name of ['x.v', 'x.pgm']) await refuses(() => readImage(at(name)), /cannot read the image|is not read/)
   const huge = pngOf([ihdr(60_000, 60_000, 8, 0), idat(Buffer.alloc(9)), iend])
   await refuses(() => readImage(fileOf(huge, 'x.png')), /exceeds pixel limit/)
 })
@@ -228,8 +228,8 @@ test('checkpoints that claim a large model do not get its memory', async () => {
     return create(descriptor)
   }
   await refuses(() => openModel(device, readModel(path)), /do not fit the model/)
-  // Its weights would take many gigabytes; the parameters of its normalisations have their values at once.
-  assert.ok(bytes < 2 ** 27, `${bytes} bytes`)
+  // Its weights would take many gigabytes; a variable takes memory on its first use.
+  assert.is(bytes, 0)
   writeSafetensors(path, [...names.map(real), ...heads, real('classifier')])
   await refuses(() => readModel(path), /32768 classes/)
 })

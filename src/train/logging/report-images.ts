@@ -1,6 +1,6 @@
-import { encode } from 'fast-png'
 import sharp from 'sharp'
 import type { Rgb } from '../data/classes.js'
+import { encodePng } from '../io/png.js'
 
 /** A validation image of a report. */
 export interface ReportSample {
@@ -83,9 +83,9 @@ export async function drawPictures(
   })
   return {
     image: `data:image/jpeg;base64,${jpeg.toString('base64')}`,
-    groundTruth: png(masks.groundTruth, size, palette),
-    prediction: png(masks.prediction, size, palette),
-    errors: png(errors, size, [...shades, wrongColor, uncountedColor]),
+    groundTruth: await png(masks.groundTruth, size, palette),
+    prediction: await png(masks.prediction, size, palette),
+    errors: await png(errors, size, [...shades, wrongColor, uncountedColor]),
     pixelAccuracy: counted > 0 ? (100 * right) / counted : undefined,
     ...size,
   }
@@ -108,10 +108,9 @@ function shrink(mask: Uint8Array, width: number, height: number, to: Size): Uint
   return shrunk
 }
 
-/** A palette PNG; values without a colour are pale. */
-function png(indices: Uint8Array, size: Size, palette: readonly Rgb[]): string {
-  const colors = [...palette.slice(0, 255), unknownColor].map((rgb) => [...rgb])
-  const data = indices.map((value) => Math.min(value, colors.length - 1))
-  const bytes = encode({ ...size, data, channels: 1, depth: 8, palette: colors })
-  return `data:image/png;base64,${Buffer.from(bytes).toString('base64')}`
+/** Indices in their colours; those without one are pale. */
+async function png(indices: Uint8Array, size: Size, palette: readonly Rgb[]): Promise<string> {
+  const data = new Uint8Array(3 * indices.length)
+  for (const [i, value] of indices.entries()) data.set(palette[value] ?? unknownColor, 3 * i)
+  return `data:image/png;base64,${(await encodePng({ ...size, data }, 3, 'small')).toString('base64')}`
 }
