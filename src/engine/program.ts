@@ -15,6 +15,7 @@ import { recompute } from './passes/recompute.js'
 import { dropDead, shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
 import { type Location, type Plan, plan } from './plan.js'
+import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
@@ -84,7 +85,8 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const made: Program<I, O>[] = []
   try {
     return await device.guarded(`allocating ${memory} for ${label}`, () => {
-      const program = new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines, options.arena)
+      const parts = { label, traced: full, trace, planned, pipelines }
+      const program = new Program<I, O>(device, inputs, specs, parts, options.arena)
       made.push(program)
       return program
     })
@@ -138,6 +140,11 @@ export interface RunOptions {
   readonly stores?: ReadonlyMap<Store, Store>
 }
 
+/** What `compile` made of a function. */
+interface ProgramParts extends PrintedProgram {
+  readonly pipelines: ReadonlyMap<Command, GPUComputePipeline>
+}
+
 /** A compiled function of tensors. Owns its buffers until `destroy`, save those of an arena. */
 export class Program<
   I extends Record<string, Spec> = Record<string, Spec>,
@@ -153,16 +160,19 @@ export class Program<
   private lastStores: ReadonlyMap<Store, Store> = new Map()
   private rebound: { stores: ReadonlyMap<Store, Store>; steps: Step[] }[] = []
 
+  private readonly label: string
+  private readonly planned: Plan
+
   constructor(
     private readonly device: Device,
-    private readonly label: string,
     private readonly inputs: I,
     private readonly outputs: ReadonlyMap<string, Spec>,
-    private readonly trace: Trace,
-    private readonly planned: Plan,
-    private readonly pipelines: ReadonlyMap<Command, GPUComputePipeline>,
+    private readonly parts: ProgramParts,
     private readonly arena?: Arena,
   ) {
+    const { label, planned } = parts
+    this.label = label
+    this.planned = planned
     const names = Object.keys(inputs)
     const sizes = [...planned.buffers, ...Object.values(inputs).map(byteLength)]
     const labelOf = (i: number) => {
@@ -240,12 +250,17 @@ export class Program<
 
   /** The nodes that run, after fusion: for tests and profiles. */
   get nodes(): Trace['nodes'] {
-    return this.trace.nodes
+    return this.parts.trace.nodes
   }
 
   /** Labels of the dispatches in their order. */
   get kernels(): string[] {
     return this.planned.commands.map((command) => (command.kind === 'dispatch' ? command.dispatch.label : 'copy'))
+  }
+
+  /** The trace, what became of it, the commands of a run and the memory, as lines for people. */
+  toString(): string {
+    return printProgram(this.parts)
   }
 
   /** What each step of a replay does. */
@@ -341,7 +356,7 @@ export class Program<
       if (command.kind === 'copy') {
         return { kind: 'copy', from: addressOf(command.from), to: addressOf(command.to), bytes: command.bytes }
       }
-      const pipeline = this.pipelines.get(command)
+      const pipeline = this.parts.pipelines.get(command)
       if (!pipeline) throw new Error(`${this.label}: no pipeline for ${command.label}`)
       const storage = [...command.reads, ...command.writes].map(addressOf)
       const uniform = this.uniformOffsets.get(command)
