@@ -121,8 +121,8 @@ await runCommand(async () => {
         continue
       }
       const { width, height } = picture
-      const tiles = predictor.tiles(width, height)
-      if (tiles > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles} tiles`)
+      const { tiles } = await predictor.plan(picture)
+      if (tiles.length > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles.length} tiles`)
       const mask = await predictor.predict(picture)
       // One picture is written while the next one is computed.
       await writing

@@ -1,5 +1,6 @@
 import { Arena } from '../../engine/arena.js'
 import { BindingLimitError, type Device } from '../../engine/device.js'
+import { canBind, dryDevice } from '../../engine/dry-device.js'
 import { assign, read, type Tensor } from '../../engine/graph.js'
 import { compile, type Program } from '../../engine/program.js'
 import { spec } from '../../engine/shape.js'
@@ -61,6 +62,12 @@ const programsKept = 64
 
 /** Counts on the device have 32 bits. */
 const maxCountedPixels = 2 ** 32 - 1
+
+/** Width and height in pixels. */
+export interface ImageSize {
+  readonly width: number
+  readonly height: number
+}
 
 interface Sizes {
   readonly height: number
@@ -158,7 +165,7 @@ export class Evaluator {
    * `center_crop`, of the crop.
    * @param size of the prediction where that is not the image's: scores are resized to it before classes are compared
    */
-  async predict(image: Readonly<Picture>, size?: { width: number; height: number }): Promise<Prediction> {
+  async predict(image: Readonly<Picture>, size?: ImageSize): Promise<Prediction> {
     const seen = this.seen(image, 3)
     const sizes = sizesOf(seen, size)
     const program = await this.program(sizes)
@@ -166,6 +173,21 @@ export class Evaluator {
     const ignored = new Uint8Array(sizes.outWidth * sizes.outHeight).fill(this.ignoreIndex)
     program.run({ image: seen.data, target: ignored })
     return this.fetch(program, sizes)
+  }
+
+  /**
+   * Makes the program for images of a size ahead.
+   * @param out size of the prediction where that is not the image's
+   * @returns whether the adapter can bind what it needs
+   */
+  prepare(size: ImageSize, out?: ImageSize): Promise<boolean> {
+    return canBind(this.madeProgram(sizesOf(size, out)))
+  }
+
+  /** Whether the adapter can bind what images of a size need, by planning on a device that allocates nothing. */
+  fits(size: ImageSize): Promise<boolean> {
+    const { device } = dryDevice(this.device)
+    return canBind(new Evaluator(device, this.model, this.options).compile(sizesOf(size)))
   }
 
   /** Frees programs and buffers; they are made again when needed. */
@@ -212,6 +234,18 @@ export class Evaluator {
   }
 
   private async program(sizes: Sizes): Promise<Program> {
+    try {
+      return await this.madeProgram(sizes)
+    } catch (error) {
+      if (!(error instanceof BindingLimitError)) throw error
+      throw new UserError(
+        `an image of ${sizes.width}x${sizes.height} pixels is too large for this adapter in mode ` +
+          `${this.options.mode}: choose sliding_window with smaller windows, or fewer scales`,
+      )
+    }
+  }
+
+  private async madeProgram(sizes: Sizes): Promise<Program> {
     const key = Object.values(sizes).join()
     const known = this.programs.get(key)
     if (known) {
@@ -220,13 +254,7 @@ export class Evaluator {
       this.programs.set(key, known)
       return known
     }
-    const program = await this.compile(sizes).catch((error: unknown) => {
-      if (!(error instanceof BindingLimitError)) throw error
-      throw new UserError(
-        `an image of ${sizes.width}x${sizes.height} pixels is too large for this adapter in mode ` +
-          `${this.options.mode}: choose sliding_window with smaller windows, or fewer scales`,
-      )
-    })
+    const program = await this.compile(sizes)
     this.programs.set(key, program)
     for (const [other, old] of this.programs) {
       const tooMany = this.programs.size > programsKept
@@ -258,7 +286,7 @@ export class Evaluator {
   }
 }
 
-const sizesOf = ({ width, height }: Readonly<Picture>, out = { width, height }): Sizes => ({
+const sizesOf = ({ width, height }: ImageSize, out: ImageSize = { width, height }): Sizes => ({
   height,
   width,
   outHeight: out.height,
