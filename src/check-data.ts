@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-import { Command, InvalidArgumentError } from 'commander'
-import { runCommand } from './command.js'
+import { createCommand, runCommand } from './command.js'
+import { type ConfigOptions, configOption, listOptions, overridesOf, setOption, wholeNumber } from './options.js'
 import { type Config, loadConfig } from './train/config/load.js'
 import { type DataReport, reportOf, showReport } from './train/data/checks.js'
 import { readList, type Sample } from './train/data/dataset.js'
@@ -10,12 +10,8 @@ import { UserError } from './train/error.js'
 import { writeAtomically } from './train/io/files.js'
 import { duration } from './train/logging/log.js'
 
-interface Options {
+interface Options extends ConfigOptions {
   config: string
-  labeledIdPath?: string
-  unlabeledIdPath?: string
-  valIdPath?: string
-  set: string[]
   workers?: number
   json?: string
 }
@@ -26,38 +22,26 @@ const sources = [
   { name: 'validation', key: 'val_id_path', labels: 'required' },
 ] as const
 
-function positive(text: string): number {
-  const value = Number(text)
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expects an integer of at least 1.')
-  return value
-}
-
-const command = new Command('check-data')
-  .description(
-    'Reads every image and label of a configuration once and reports per class the share of the pixels and the number ' +
-      'of images, the sizes, files that cannot be read, and label values that stand for no class. Exit code 1 if a ' +
-      'file cannot be used.',
-  )
-  .requiredOption('--config <file>', 'YAML configuration, see configs/')
-  .option('--labeled-id-path <list>', 'in place of the list in the configuration')
-  .option('--unlabeled-id-path <list>', 'likewise')
-  .option('--val-id-path <list>', 'likewise')
-  .option(
-    '--set <key=value>',
-    'changes a key of the configuration; may be repeated',
-    (v, all: string[]) => [...all, v],
-    [],
-  )
-  .option('--workers <count>', 'threads (default: one per core)', positive)
+const command = createCommand(
+  'check-data',
+  'Reads every image and label of a configuration once and reports per class the share of the pixels and the number ' +
+    'of images, the sizes, files that cannot be read, and label values that stand for no class. Exit code 1 if a ' +
+    'file cannot be used.',
+  {
+    examples: [
+      '--config configs/custom.yaml',
+      '--config configs/pascal.yaml --labeled-id-path splits/pascal/92/labeled.txt --json report.json',
+      "--config configs/custom.yaml --set 'label_map={0: 0, 255: 1}'",
+    ],
+  },
+)
+  .addOption(configOption())
+  .addOption(setOption())
+  .addOption(listOptions.labeled())
+  .addOption(listOptions.unlabeled())
+  .addOption(listOptions.validation())
+  .option('--workers <count>', 'threads (default: one per core)', wholeNumber(1))
   .option('--json <file>', 'also write the whole report there')
-  .addHelpText(
-    'after',
-    `
-Examples:
-  node dist/check-data.js --config configs/custom.yaml
-  node dist/check-data.js --config configs/pascal.yaml --labeled-id-path splits/pascal/92/labeled.txt --json report.json
-  node dist/check-data.js --config configs/custom.yaml --set 'label_map={0: 0, 255: 1}'`,
-  )
 
 /** One line that is written over on a terminal; elsewhere nothing. */
 function showProgress(name: string): ((done: number, total: number) => void) | undefined {
@@ -110,16 +94,8 @@ async function check(config: Config, options: Options): Promise<Record<string, D
 
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
-  const given = {
-    labeled_id_path: options.labeledIdPath,
-    unlabeled_id_path: options.unlabeledIdPath,
-    val_id_path: options.valIdPath,
-  }
-  const overrides = Object.entries(given).flatMap(([key, value]) =>
-    value === undefined ? [] : [`${key}=${JSON.stringify(value)}`],
-  )
   const begin = performance.now()
-  const reports = await check(loadConfig(options.config, [...options.set, ...overrides]), options)
+  const reports = await check(loadConfig(options.config, overridesOf(options)), options)
   const all = Object.values(reports)
   if (options.json !== undefined) {
     writeAtomically(options.json, [Buffer.from(`${JSON.stringify(reports, null, 2)}\n`)])

@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 import { existsSync, statSync } from 'node:fs'
 import { extname } from 'node:path'
-import { Command, InvalidArgumentError } from 'commander'
-import { runCommand } from './command.js'
+import { createCommand, runCommand } from './command.js'
 import { tracingDevice } from './engine/dry-device.js'
 import { Store } from './engine/store.js'
 import { architectureOf, chooseModel, createModel, type ModelSpec } from './models/index.js'
 import { differingKeys } from './models/infer.js'
 import { exportOnnx } from './onnx/export.js'
+import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
 import { showGeometry } from './train/checkpoint/load-model.js'
 import {
   type Checkpoint,
@@ -25,46 +25,34 @@ import { writeSafetensors } from './train/io/safetensors.js'
 
 interface Options {
   config?: string
-  set: string[]
+  set?: string[]
   size?: [number, number]
   weightsOnly?: true
   overwrite?: true
 }
 
-function extents(text: string): [number, number] {
-  const [, height, width = height] = /^(\d{1,5})(?:x(\d{1,5}))?$/.exec(text) ?? []
-  if (Number(height) > 0 && Number(width) > 0) return [Number(height), Number(width)]
-  throw new InvalidArgumentError('expects HEIGHTxWIDTH, such as 512x1024.')
-}
-
-const command = new Command('convert')
-  .description('Converts weights: PyTorch (.pth, .pt) or safetensors in, safetensors or ONNX out.')
+const command = createCommand(
+  'convert',
+  'Converts weights: PyTorch (.pth, .pt) or safetensors in, safetensors or ONNX out.',
+  {
+    notes: `ONNX: input \`image\`, float32 [batch, 3, height, width], RGB, (value / 255 - mean) / std with mean 0.485, 0.456, 0.406
+and std 0.229, 0.224, 0.225; output \`logits\`, float32 [batch, classes, height, width]; opset 17.`,
+    examples: [
+      'prevmatch_pascal.pth prevmatch_pascal.safetensors',
+      'runs/first/best.safetensors model.onnx',
+      'cityscapes.pth cityscapes.onnx --config configs/cityscapes.yaml --size 1024x2048',
+    ],
+  },
+)
   .argument('<in>', 'a state_dict or a checkpoint; its content tells the format')
   .argument('<out>', 'file that ends in .safetensors or .onnx')
-  .option(
-    '--config <file>',
-    'configuration of the training: tells dilations, class names and colours, which no .pth says',
+  .addOption(
+    configOption('configuration of the training: tells dilations, class names and colours, which no .pth says'),
   )
-  .option(
-    '--set <key=value>',
-    'changes a key of the configuration; may be repeated',
-    (v, all: string[]) => [...all, v],
-    [],
-  )
-  .option('--size <HxW>', 'ONNX for one image of this size; by default any number of images of any size', extents)
-  .option('--weights-only', 'leave out the momenta')
-  .option('--overwrite', 'replace the file that there is')
-  .addHelpText(
-    'after',
-    `
-ONNX: input \`image\`, float32 [batch, 3, height, width], RGB, (value / 255 - mean) / std with mean 0.485, 0.456, 0.406
-and std 0.229, 0.224, 0.225; output \`logits\`, float32 [batch, classes, height, width]; opset 17.
-
-Examples:
-  node dist/convert.js prevmatch_pascal.pth prevmatch_pascal.safetensors
-  node dist/convert.js runs/first/best.safetensors model.onnx
-  node dist/convert.js cityscapes.pth cityscapes.onnx --config configs/cityscapes.yaml --size 1024x2048`,
-  )
+  .addOption(setOption())
+  .addOption(sizeOption('ONNX for one image of this size; by default any number of images of any size'))
+  .option('--weights-only', 'leave out the momentum buffers')
+  .addOption(overwriteOption('the file that there is'))
 
 interface Description {
   readonly model: ModelSpec
@@ -138,7 +126,7 @@ await runCommand(async () => {
     )
   }
   if (options.size && extension !== '.onnx') throw new UserError('--size concerns ONNX only: leave it out')
-  if (options.set.length > 0 && !options.config) throw new UserError('--set changes a configuration: give --config')
+  if (options.set && !options.config) throw new UserError('--set changes a configuration: give --config')
   if (existsSync(output) && !options.overwrite) {
     throw new UserError(`${output} is there already: choose another name, or replace it with --overwrite`)
   }

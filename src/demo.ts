@@ -1,8 +1,7 @@
 #!/usr/bin/env node
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Command } from 'commander'
-import { runCommand } from './command.js'
+import { createCommand, runCommand } from './command.js'
 import { writeScenes } from './demo/dataset.js'
 import { classNames, palette } from './demo/scenes.js'
 import { contactSheet, type SheetRow } from './demo/sheet.js'
@@ -10,6 +9,7 @@ import type { Device } from './engine/device.js'
 import { open } from './engine/node.js'
 import { Store } from './engine/store.js'
 import { chooseModel, createModel } from './models/index.js'
+import { gpuOption, seedOption, setOption } from './options.js'
 import { loadCheckpoint } from './train/checkpoint/write.js'
 import { type Config, loadConfig } from './train/config/load.js'
 import { evaluationSamples, readList } from './train/data/dataset.js'
@@ -64,29 +64,32 @@ async function writeSheet(
   writeAtomically(path, [await contactSheet(rows, { size: scenes.size, classNames, palette, captions }).png()])
 }
 
-const command = new Command('demo')
-  .description('Trains with a handful of labels, without and with unlabeled images, and shows the difference.')
+interface Options {
+  out: string
+  seed: number
+  gpu?: string
+  set?: string[]
+}
+
+const command = createCommand(
+  'demo',
+  'Trains with a handful of labels, without and with unlabeled images, and shows the difference.',
+  { examples: ['', '--seed 1 --out runs/demo-1'] },
+)
   .option('--out <folder>', 'where data, runs and the contact sheet go', 'demo')
-  .option('--seed <number>', 'seed of the scenes and of the training', '0')
-  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
-  .option(
-    '--set <key=value>',
-    'changes a key of configs/demo.yaml; may be repeated',
-    (v, all: string[]) => [...all, v],
-    [],
-  )
-  .addHelpText('after', '\nExamples:\n  node dist/demo.js\n  node dist/demo.js --seed 1 --out runs/demo-1')
+  .addOption(seedOption('the scenes and of the training').default(0))
+  .addOption(gpuOption())
+  .addOption(setOption('configs/demo.yaml'))
 
 await runCommand(async () => {
-  const options = command.parse().opts<{ out: string; seed: string; gpu?: string; set: string[] }>()
+  const { out, seed, gpu, set = [] } = command.parse().opts<Options>()
   const begin = performance.now()
   const settings = fileURLToPath(new URL('../configs/demo.yaml', import.meta.url))
-  const seed = Number(options.seed)
-  const device = await open({ gpu: options.gpu })
+  const device = await open({ gpu })
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
 
   print(`painting ${scenes.labeled} labeled, ${scenes.unlabeled} unlabeled and ${scenes.validation} validation scenes`)
-  const data = await writeScenes(join(options.out, 'data'), { seed, ...scenes })
+  const data = await writeScenes(join(out, 'data'), { seed, ...scenes })
   const paths = {
     data_root: data.root,
     labeled_id_path: data.labeled,
@@ -94,20 +97,20 @@ await runCommand(async () => {
     val_id_path: data.validation,
   }
   const overrides = Object.entries({ ...paths, seed }).map(([key, value]) => `${key}=${JSON.stringify(value)}`)
-  const configOf = (method: Method) => loadConfig(settings, [...overrides, `method=${method}`, ...options.set])
+  const configOf = (method: Method) => loadConfig(settings, [...overrides, `method=${method}`, ...set])
 
   const masks: Record<Method, Uint8Array[]> = { supervised: [], prevmatch: [] }
   const mious: Record<Method, number> = { supervised: 0, prevmatch: 0 }
   for (const method of methods) {
     print(`\n== ${method} ==`)
     const config = configOf(method)
-    const savePath = join(options.out, method)
+    const savePath = join(out, method)
     const { scores } = await train(device, { config, savePath, overwrite: true, display })
     if (!scores) throw new Error('the training ended without an evaluation')
     mious[method] = scores.miou
     masks[method] = await predictions(device, config, join(savePath, 'latest.safetensors'))
   }
-  const sheet = join(options.out, 'sheet.png')
+  const sheet = join(out, 'sheet.png')
   await writeSheet(sheet, configOf('prevmatch'), masks, mious)
   device.destroy()
 

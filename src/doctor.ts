@@ -1,6 +1,5 @@
 #!/usr/bin/env node
-import { Command } from 'commander'
-import { runCommand } from './command.js'
+import { createCommand, runCommand } from './command.js'
 import { type AdapterSummary, type Device, matrixShapesOf } from './engine/device.js'
 import type { Tensor } from './engine/graph.js'
 import type { Choose } from './engine/lower.js'
@@ -9,6 +8,7 @@ import { compile } from './engine/program.js'
 import { spec } from './engine/shape.js'
 import { matmul } from './kernels/matmul.js'
 import { cast } from './kernels/pointwise.js'
+import { gpuOption } from './options.js'
 import { UserError } from './train/error.js'
 
 const features: readonly (readonly [feature: string, use: string])[] = [
@@ -90,10 +90,9 @@ async function selfTest(device: Device, units: boolean): Promise<string> {
   return `${m}x${k}x${n} matrix product correct (${kernel}; ${elapsed.toFixed(1)} ms)`
 }
 
-const command = new Command('doctor')
-  .description('Shows what WebGPU offers on this machine, and tests it.')
-  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
-  .addHelpText('after', '\nExample:\n  node dist/doctor.js --gpu nvidia')
+const command = createCommand('doctor', 'Shows what WebGPU offers on this machine, and tests it.', {
+  examples: ['', '--gpu nvidia'],
+}).addOption(gpuOption())
 
 await runCommand(async () => {
   const { gpu } = command.parse().opts<{ gpu?: string }>()

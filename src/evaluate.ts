@@ -1,9 +1,22 @@
 #!/usr/bin/env node
 import { join } from 'node:path'
-import { Command, InvalidArgumentError, Option } from 'commander'
-import { runCommand } from './command.js'
+import { Option } from 'commander'
+import { createCommand, runCommand } from './command.js'
 import { Tuning } from './engine/autotune.js'
 import { open } from './engine/node.js'
+import {
+  ampOptions,
+  type ConfigOptions,
+  checkpointOption,
+  configOption,
+  flipOption,
+  gpuOption,
+  listOptions,
+  noTuneOption,
+  overridesOf,
+  scalesOption,
+  setOption,
+} from './options.js'
 import { epochOf, openModel, readModel } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
 import { evaluationSamples, readList } from './train/data/dataset.js'
@@ -11,7 +24,6 @@ import { colored, indexPng, outputNames, rgbPng } from './train/drawing/masks.js
 import { UserError } from './train/error.js'
 import { confusionCsv, confusionPng } from './train/evaluation/confusion.js'
 import { type EvaluationOptions, Evaluator } from './train/evaluation/evaluator.js'
-import { parseScales } from './train/evaluation/inference.js'
 import { scoresOf } from './train/evaluation/metrics.js'
 import { scoreTable } from './train/evaluation/metrics-table.js'
 import { protocolOf } from './train/evaluation/protocol.js'
@@ -21,14 +33,11 @@ import { usesHalf } from './train/trainer/amp.js'
 import { useTuning } from './train/tuning/run-tuning.js'
 import { TuningCache } from './train/tuning/tuning-cache.js'
 
-interface Options {
+interface Options extends ConfigOptions {
   config: string
   ckptPath: string
-  valIdPath?: string
-  set: string[]
   gpu?: string
   tune: boolean
-  amp?: boolean
   mode?: EvaluationOptions['mode']
   flip?: true
   scales?: number[]
@@ -36,54 +45,43 @@ interface Options {
   saveMap?: string | true
 }
 
-function scales(text: string): number[] {
-  const parsed = parseScales(text)
-  if (!parsed) throw new InvalidArgumentError('expects numbers from 0.1 to 4, such as 0.75,1,1.25.')
-  return parsed
-}
-
-const command = new Command('evaluate')
-  .description('Scores a checkpoint on labeled images: IoU and accuracy per class, their means, confusion matrix.')
-  .requiredOption('--config <file>', 'YAML configuration: classes, data_root, crop_size')
-  .requiredOption('--ckpt-path <file>', 'checkpoint, .safetensors or .pth')
-  .option('--val-id-path <list>', 'list of lines `image label`, in place of the one in the configuration')
-  .option(
-    '--set <key=value>',
-    'changes a key of the configuration; may be repeated',
-    (v, all: string[]) => [...all, v],
-    [],
-  )
+const [amp, noAmp] = ampOptions()
+const command = createCommand(
+  'evaluate',
+  'Scores a checkpoint on labeled images: IoU and accuracy per class, their means, confusion matrix.',
+  {
+    examples: [
+      '--config configs/pascal.yaml --ckpt-path runs/first/best.safetensors --val-id-path val.txt',
+      '--config configs/cityscapes.yaml --ckpt-path official.pth --mode sliding_window --save-map',
+      '--config configs/pascal.yaml --ckpt-path best.safetensors --flip --scales 0.75,1,1.25',
+    ],
+  },
+)
+  .addOption(configOption())
+  .addOption(setOption())
+  .addOption(checkpointOption())
+  .addOption(listOptions.validation())
   .addOption(
     new Option(
       '--mode <mode>',
       'whole images, only the square of crop_size in their middle, or windows of crop_size (default: eval_mode of the configuration)',
     ).choices(['original', 'center_crop', 'sliding_window']),
   )
-  .option('--flip', 'average the probabilities with those of the mirrored image')
-  .option('--scales <factors>', 'average the probabilities over sizes of the image, such as 0.75,1,1.25', scales)
+  .addOption(flipOption())
+  .addOption(scalesOption())
   .option('--out <folder>', 'where confusion.csv, confusion.png and scores.json go', 'evaluation')
   .option('--save-map [folder]', 'write predictions as index masks and in colours (default: maps in the --out folder)')
-  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
-  .option('--amp', 'compute in half precision where the adapter can: the same as --set amp=true')
-  .option('--no-amp', 'compute in float32: the same as --set amp=false')
-  .option('--no-tune', 'do not use measurements of kernels')
-  .addHelpText(
-    'after',
-    `
-Examples:
-  node dist/evaluate.js --config configs/pascal.yaml --ckpt-path runs/first/best.safetensors --val-id-path val.txt
-  node dist/evaluate.js --config configs/cityscapes.yaml --ckpt-path official.pth --mode sliding_window --save-map
-  node dist/evaluate.js --config configs/pascal.yaml --ckpt-path best.safetensors --flip --scales 0.75,1,1.25`,
-  )
+  .addOption(gpuOption())
+  .addOption(amp)
+  .addOption(noAmp)
+  .addOption(noTuneOption())
 
 /** Pictures that are compressed at a time. */
 const writesAtOnce = 4
 
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
-  const list = options.valIdPath === undefined ? [] : [`val_id_path=${JSON.stringify(options.valIdPath)}`]
-  const precision = options.amp === undefined ? [] : [`amp=${options.amp}`]
-  const config = loadConfig(options.config, [...options.set, ...list, ...precision])
+  const config = loadConfig(options.config, overridesOf(options))
   const { val_id_path: source, data_root: root, nclass, ignore_index: ignoreIndex, crop_size: window } = config
   if (!source) throw new UserError('no list of images to evaluate on: give --val-id-path')
   const samples = readList(source, root, 'required')
@@ -95,8 +93,8 @@ await runCommand(async () => {
   print(`checkpoint: ${options.ckptPath}${epochOf(trained)}`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, print).read()))
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
-  const amp = usesHalf(config.amp, device, print)
-  const views = { ...evaluation, scales: options.scales ?? [1], amp }
+  const half = usesHalf(config.amp, device, print)
+  const views = { ...evaluation, scales: options.scales ?? [1], amp: half }
   const protocol = protocolOf(views)
   print(`${samples.length} images, ${nclass} classes; protocol: ${protocol}`)
 

@@ -1,9 +1,18 @@
 #!/usr/bin/env node
 import { join } from 'node:path'
-import { Command, InvalidArgumentError } from 'commander'
-import { runCommand } from './command.js'
+import { createCommand, runCommand } from './command.js'
 import { Tuning } from './engine/autotune.js'
 import { open } from './engine/node.js'
+import {
+  ampOptions,
+  checkpointOption,
+  configOption,
+  flipOption,
+  gpuOption,
+  noTuneOption,
+  scalesOption,
+  wholeNumber,
+} from './options.js'
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
 import { readImage } from './train/data/dataset.js'
@@ -12,7 +21,6 @@ import type { Picture } from './train/data/pixels.js'
 import { legendPng } from './train/drawing/legends.js'
 import { colored, indexPng, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
-import { parseScales } from './train/evaluation/inference.js'
 import { Predictor } from './train/evaluation/predictor.js'
 import { writeOutput } from './train/io/output.js'
 import { Progress } from './train/logging/progress.js'
@@ -33,46 +41,34 @@ interface Options {
   amp?: true
 }
 
-function side(text: string): number {
-  const value = Number(text)
-  if (!Number.isInteger(value) || value < 16 || value > 16384) {
-    throw new InvalidArgumentError('expects a whole number of pixels from 16 to 16384.')
-  }
-  return value
-}
-
-function scales(text: string): number[] {
-  const parsed = parseScales(text)
-  if (!parsed) throw new InvalidArgumentError('expects numbers from 0.1 to 4, such as 0.75,1,1.25.')
-  return parsed
-}
-
-const command = new Command('predict')
-  .description('Segments pictures: masks of class indices, in the colours of the classes, and laid over the pictures.')
+const [amp] = ampOptions()
+const command = createCommand(
+  'predict',
+  'Segments images: masks of class indices, in the colours of the classes, and laid over the images.',
+  {
+    notes:
+      'Images are taken as their pixels are stored; EXIF rotation is not applied. Large ones are computed in tiles.',
+    examples: [
+      '--images photos --ckpt-path runs/first/best.safetensors',
+      '--images "photos/**/*.jpg" --ckpt-path best.safetensors --img-size 500 --out segmented',
+      '--images street.png --ckpt-path official.pth --config configs/cityscapes.yaml',
+    ],
+  },
+)
   .requiredOption('--images <paths...>', 'folder, pattern such as "photos/*.jpg", or files')
-  .requiredOption('--ckpt-path <file>', 'checkpoint, .safetensors or .pth; it also gives classes and colours')
-  .option('--config <file>', 'configuration of the training, for a checkpoint that does not name dilations or classes')
+  .addOption(checkpointOption('; it also gives classes and colours'))
+  .addOption(configOption('configuration of the training, for a checkpoint that does not name dilations or classes'))
   .option(
     '--img-size <pixels>',
-    'shrink or enlarge to this long side for the model; results have the size of the picture',
-    side,
+    'shrink or enlarge to this long side for the model; results have the size of the image',
+    wholeNumber(16, 16384),
   )
-  .option('--flip', 'average the probabilities with those of the mirrored picture')
-  .option('--scales <factors>', 'average the probabilities over sizes of the picture, such as 0.75,1,1.25', scales)
+  .addOption(flipOption())
+  .addOption(scalesOption())
   .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.png go', 'predictions')
-  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
-  .option('--amp', 'compute in half precision where the adapter can')
-  .option('--no-tune', 'do not use measurements of kernels')
-  .addHelpText(
-    'after',
-    `
-Pictures are taken as their pixels are stored; EXIF rotation is not applied. Large ones are computed in tiles.
-
-Examples:
-  node dist/predict.js --images photos --ckpt-path runs/first/best.safetensors
-  node dist/predict.js --images "photos/**/*.jpg" --ckpt-path best.safetensors --img-size 500 --out segmented
-  node dist/predict.js --images street.png --ckpt-path official.pth --config configs/cityscapes.yaml`,
-  )
+  .addOption(gpuOption())
+  .addOption(amp)
+  .addOption(noTuneOption())
 
 /** A picture that is read ahead, or why it cannot be. */
 type Read = Promise<Picture | UserError>
@@ -100,13 +96,13 @@ await runCommand(async () => {
   const { classNames, palette } = trained
   const device = await open({ gpu: options.gpu })
   console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-  const amp = usesHalf(options.amp ?? false, device, console.log)
-  const precision = amp ? '; in half precision' : ''
+  const half = usesHalf(options.amp ?? false, device, console.log)
+  const precision = half ? '; in half precision' : ''
   console.log(`checkpoint: ${options.ckptPath}${epochOf(trained)}; ${classNames.length} classes${precision}`)
   if (!trained.hasGeometry) console.log(`it does not say its ${showGeometry(trained)}; --config gives others`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, console.log).read()))
   const { imgSize: longSide, flip, scales: factors, out } = options
-  const predictor = new Predictor(device, openModel(device, trained), { longSide, flip, scales: factors, amp })
+  const predictor = new Predictor(device, openModel(device, trained), { longSide, flip, scales: factors, amp: half })
   const names = outputNames(paths)
   const progress = new Progress('prediction', paths.length, process.stdout)
   const unreadable: string[] = []

@@ -1,42 +1,35 @@
 #!/usr/bin/env node
 import { join } from 'node:path'
-import { Command, InvalidArgumentError } from 'commander'
-import { runCommand } from './command.js'
+import { createCommand, runCommand } from './command.js'
+import { overwriteOption, seedOption, wholeNumber } from './options.js'
 import { makeLists, type SplitOptions, writeLists } from './train/data/splits.js'
 
-function whole(text: string): number {
-  const value = Number(text)
-  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError('expects an integer of at least 0.')
-  return value
-}
-
-const command = new Command('split')
-  .description(
-    'Makes lists for training from a folder or a list of images: labeled.txt, unlabeled.txt (all the others) and, with ' +
-      '--val, val.txt. With --labeled-list it completes a list that is there already.',
-  )
+const command = createCommand(
+  'split',
+  'Makes lists for training from a folder or a list of images: labeled.txt, unlabeled.txt (all the others) and, with ' +
+    '--val, val.txt. With --labeled-list it completes a list that is there already.',
+  {
+    examples: [
+      '--data-root data --images photos --labels masks --labeled 100 --val 1/10 --balanced --out data',
+      '--data-root data/pascal --list splits/pascal/all.txt --labeled 1/16 --seed 1 --out splits/pascal/1_16',
+      '--data-root data --images photos --labels masks --labeled-list labeled.txt --out data',
+    ],
+  },
+)
   .option('--data-root <folder>', 'folder that the paths in the lists are relative to', '.')
   .option('--images <folder>', 'images, below data_root')
   .option('--labels <folder>', 'labels of the same names, below data_root; images without one become unlabeled')
-  .option('--image-suffix <text>', 'what the names of the images have behind the part they share with the labels', '')
-  .option('--label-suffix <text>', 'the same for the names of the labels, such as _mask', '')
+  .option('--image-suffix <text>', 'what the names of the images have behind the part they share with the labels')
+  .option('--label-suffix <text>', 'the same for the names of the labels, such as _mask')
   .option('--list <file>', 'in place of folders: a list of lines `image label`')
   .option('--labeled <count>', 'how many labeled images: a count, or a part such as 1/8 or 0.125')
   .option('--labeled-list <file>', 'in place of --labeled: write unlabeled.txt as the rest beside this list')
   .option('--val <count>', 'how many labeled images to keep for validation, taken out first')
   .option('--balanced', 'choose the labeled images so that each class is shown about equally often')
-  .option('--ignore-index <value>', 'value of labels that is no class, for --balanced', whole, 255)
-  .option('--seed <number>', 'another seed chooses other images', whole, 0)
+  .option('--ignore-index <value>', 'value of labels that is no class, for --balanced', wholeNumber(0), 255)
+  .addOption(seedOption('the choice of images').default(0))
   .requiredOption('--out <folder>', 'where the lists go')
-  .option('--overwrite', 'replace the lists in the folder')
-  .addHelpText(
-    'after',
-    `
-Examples:
-  node dist/split.js --data-root data --images photos --labels masks --labeled 100 --val 1/10 --balanced --out data
-  node dist/split.js --data-root data/pascal --list splits/pascal/all.txt --labeled 1/16 --seed 1 --out splits/pascal/1_16
-  node dist/split.js --data-root data --images photos --labels masks --labeled-list labeled.txt --out data`,
-  )
+  .addOption(overwriteOption('the lists in the folder'))
 
 await runCommand(async () => {
   const options = command.parse().opts<SplitOptions & { out: string; overwrite?: true }>()

@@ -1,12 +1,13 @@
 #!/usr/bin/env node
-import { Command, InvalidArgumentError, Option } from 'commander'
-import { runCommand } from './command.js'
+import { Option } from 'commander'
+import { createCommand, runCommand } from './command.js'
 import { type Measurement, Tuning } from './engine/autotune.js'
 import type { Device } from './engine/device.js'
 import { open } from './engine/node.js'
 import type { Trace } from './engine/passes/rewrite.js'
 import { Store } from './engine/store.js'
 import { backbones, chooseModel, createModel } from './models/index.js'
+import { configOption, gpuOption, methodOption, setOption, sizeOption, wholeNumber } from './options.js'
 import { type Config, loadConfig, withOverrides } from './train/config/load.js'
 import { Evaluator } from './train/evaluation/evaluator.js'
 import { duration } from './train/logging/log.js'
@@ -17,7 +18,7 @@ import { TuningCache } from './train/tuning/tuning-cache.js'
 
 interface Options {
   config?: string
-  set: string[]
+  set?: string[]
   model?: string
   method?: string
   crop?: number
@@ -28,49 +29,31 @@ interface Options {
   clear?: true
 }
 
-function positive(text: string): number {
-  const value = Number(text)
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expects an integer of at least 1.')
-  return value
-}
-
-function extents(text: string): [number, number] {
-  const [, height, width = height] = /^(\d{1,5})(?:x(\d{1,5}))?$/.exec(text) ?? []
-  if (Number(height) > 0 && Number(width) > 0) return [Number(height), Number(width)]
-  throw new InvalidArgumentError('expects HEIGHTxWIDTH, such as 375x500.')
-}
-
-const command = new Command('tune')
-  .description(
-    'Measures ahead which kernels are fastest on an adapter, for a training step and for evaluation. Training does so at ' +
-      'its start where it runs on a GPU; what was measured once is never measured again.',
-  )
-  .option('--config <file>', 'YAML configuration of the training, see configs/')
-  .option(
-    '--set <key=value>',
-    'changes a key of the configuration; may be repeated',
-    (v, all: string[]) => [...all, v],
-    [],
-  )
+const command = createCommand(
+  'tune',
+  'Measures ahead which kernels are fastest on an adapter, for a training step and for evaluation. Training does so at ' +
+    'its start where it runs on a GPU; what was measured once is never measured again.',
+  {
+    examples: [
+      '--config configs/pascal.yaml',
+      '--model resnet101 --crop 801 --batch 2 --size 1024x2048',
+      '--list --gpu nvidia',
+    ],
+  },
+)
+  .addOption(configOption('YAML configuration of the training, see configs/'))
+  .addOption(setOption())
   .addOption(new Option('--model <name>', 'backbone (without --config: resnet50)').choices([...backbones]))
-  .option('--method <name>', 'supervised, unimatch or prevmatch (without --config: prevmatch)')
-  .option('--crop <pixels>', 'side of the training crops (without --config: 321)', positive)
-  .option('--batch <images>', 'labeled images in a step (without --config: 8)', positive)
-  .option('--size <HxW>', 'images that are evaluated (default: of the size of a crop)', extents)
-  .option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+  .addOption(methodOption())
+  .option('--crop <pixels>', 'side of the training crops (without --config: 321)', wholeNumber(1))
+  .option('--batch <images>', 'labeled images in a step (without --config: 8)', wholeNumber(1))
+  .addOption(sizeOption('images that are evaluated (default: of the size of a crop)'))
+  .addOption(gpuOption())
   .option('--list', 'show what was measured on the adapter, and measure nothing')
   .option('--clear', 'forget what was measured on the adapter before')
-  .addHelpText(
-    'after',
-    `
-Examples:
-  node dist/tune.js --config configs/pascal.yaml
-  node dist/tune.js --model resnet101 --crop 801 --batch 2 --size 1024x2048
-  node dist/tune.js --list --gpu nvidia`,
-  )
 
 /** What to measure for; keys that no kernel depends on have any value. */
-function configOf({ config, set, model, method, crop, batch }: Options): Config {
+function configOf({ config, set = [], model, method, crop, batch }: Options): Config {
   const given = { backbone: model, method, crop_size: crop, batch_size: batch }
   const known = Object.entries(given).filter(([, value]) => value !== undefined)
   const overrides = [...set, ...known.map(([key, value]) => `${key}=${value}`)]

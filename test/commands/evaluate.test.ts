@@ -201,7 +201,7 @@ test('predict names what it cannot use, before anything is written', () => {
   refuses(predict('b', '--images', folder), /the folder holds no image/, 'b')
   refuses(predict('b', '--images', join(data, '*.tif')), /no image has such a name/, 'b')
   refuses(predict('b', '--images', image, '--ckpt-path', image), /\.png/, 'b')
-  refuses(predict('b', '--images', image, '--img-size', '0'), /whole number of pixels/, 'b')
+  refuses(predict('b', '--images', image, '--img-size', '0'), /whole number from 16 to 16384/, 'b')
   const broken = join(folder, 'broken.png')
   writeFileSync(broken, 'no picture')
   refuses(predict('b', '--images', broken), /1 of 1 pictures could not be read/, 'b')

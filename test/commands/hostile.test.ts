@@ -180,7 +180,7 @@ test('pictures that are no photographs, whatever their names say', async () => {
   const raw = sharp(new Uint8Array(48), { raw: { width: 4, height: 4, channels: 3 } })
   await raw.toFile(at('x.v'))
   writeFileSync(at('x.pgm'), 'P2 1 1 1 1')
-  for (const name of ['x.v', 'x.pgm']) await refuses(() => readImage(at(name)), /cannot read the image/)
+  for (const name of ['x.v', 'x.pgm']) await refuses(() => readImage(at(name)), /cannot read the image|is not read/)
   const huge = pngOf([ihdr(60_000, 60_000, 8, 0), idat(Buffer.alloc(9)), iend])
   await refuses(() => readImage(fileOf(huge, 'x.png')), /exceeds pixel limit/)
 })

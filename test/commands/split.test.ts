@@ -37,7 +37,7 @@ function run(...args: string[]) {
 
 /** What the command does, in this process. */
 async function split(changes: Partial<SplitOptions>, out: string): Promise<void> {
-  const defaults = { dataRoot: folder, imageSuffix: '', labelSuffix: '', ignoreIndex: 255, seed: 0 }
+  const defaults = { dataRoot: folder, ignoreIndex: 255, seed: 0 }
   writeLists(await makeLists({ ...defaults, ...changes }), out, false)
 }
 

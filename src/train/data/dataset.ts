@@ -2,7 +2,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { UserError } from '../error.js'
-import { sharp } from '../io/decoders.js'
+import { explainUnreadable, sharp } from '../io/decoders.js'
 import { isInside, pairFolders } from './folders.js'
 import { type LabelRules, labelRules, MAX_PIXELS, readLabel } from './labels.js'
 import type { Picture } from './pixels.js'
@@ -158,7 +158,11 @@ export async function readImage(path: string): Promise<Picture> {
     if (info.channels !== 3) throw new Error(`it has ${info.channels} channels instead of 3`)
     return { data, width: info.width, height: info.height }
   } catch (error) {
-    throw new UserError(`cannot read the image ${path}: ${firstLine(error)}; replace the file, or take it off the list`)
+    const why = firstLine(error)
+    const unreadable = why.includes('unsupported image format') ? explainUnreadable([path]) : undefined
+    throw new UserError(
+      unreadable ?? `cannot read the image ${path}: ${why}; replace the file, or take it off the list`,
+    )
   }
 }
 

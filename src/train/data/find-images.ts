@@ -1,75 +1,58 @@
-import { existsSync, readdirSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { readdirSync, statSync } from 'node:fs'
+import { dirname, join, relative, resolve, sep } from 'node:path'
+import { globSync, isDynamicPattern } from 'tinyglobby'
 import { UserError } from '../error.js'
+import { explainUnreadable, isImageName } from '../io/decoders.js'
+
+const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+
+/** With slashes where the system has other signs between folders: a backslash in a pattern makes the next sign literal. */
+const slashed = (path: string): string => path.split(sep).join('/')
 
 /** Also keeps out what some systems store beside images, such as `._photo.jpg`. */
-const isShown = (name: string) => !name.startsWith('.') && image.test(name)
-const image = /\.(jpe?g|png|webp|tiff?|gif|avif|bmp)$/i
-const special = /[*?[]/
+const isHidden = (path: string): boolean => path.split('/').some((part) => part.startsWith('.'))
 
-/** A pattern of one part of a path as a regular expression: `*`, `?` and sets such as `[0-9]`. */
-function partPattern(part: string): RegExp {
-  const source = part.replace(/\[!?[^\]/]+\]|[\s\S]/g, (token) => {
-    if (token === '*') return '.*'
-    if (token === '?') return '.'
-    if (token.length > 1) return token.replace(/^\[!/, '[^').replaceAll('\\', '\\\\')
-    return token.replace(/[.+^${}()|[\]\\]/, '\\$&')
-  })
-  try {
-    return new RegExp(`^${source}$`)
-  } catch {
-    throw new UserError(`--images: '${part}' is no pattern: use *, ? and sets such as [0-9]`)
-  }
+const filesIn = (folder: string): string[] =>
+  readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => !entry.isDirectory() && !isHidden(entry.name))
+    .map(({ name }) => join(folder, name))
+    .sort()
+
+/** Files that match a pattern, whose leading folders stand for themselves where they exist, whatever their names hold. */
+function filesLike(pattern: string): string[] {
+  let folder = dirname(pattern)
+  while (!isFolder(folder) && dirname(folder) !== folder) folder = dirname(folder)
+  const rest = slashed(relative(folder, pattern))
+  // A pattern that begins with an exclamation mark would leave files out instead.
+  return globSync(rest.replace(/^!(?!\()/, '\\!'), { cwd: folder, expandDirectories: false })
+    .filter((path) => isHidden(rest) || !isHidden(path))
+    .map((path) => join(folder, path))
+    .sort()
 }
 
-const namesIn = (folder: string) =>
-  readdirSync(folder || '.', { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))
-
-/** Paths that match a pattern; `**` stands for any folders. */
-function matching(pattern: string): string[] {
-  let found = [pattern.startsWith('/') ? '/' : '']
-  for (const part of pattern
-    .replace(/\*\*$/, '**/*')
-    .split('/')
-    .filter((text) => text !== '')) {
-    if (part === '**') found = found.flatMap((folder) => [folder, ...foldersBelow(folder)])
-    else if (!special.test(part)) found = found.map((folder) => join(folder, part)).filter((path) => existsSync(path))
-    else {
-      const wanted = partPattern(part)
-      const inside = (folder: string) =>
-        namesIn(folder).filter(({ name }) => wanted.test(name) && (part.startsWith('.') || !name.startsWith('.')))
-      found = found.filter(isFolder).flatMap((folder) => inside(folder).map(({ name }) => join(folder, name)))
-    }
+function imagesOf(source: string): string[] {
+  const stat = statSync(source, { throwIfNoEntry: false })
+  if (stat?.isFile()) {
+    const unreadable = explainUnreadable([source])
+    if (unreadable !== undefined) throw new UserError(`--images: ${unreadable}`)
+    return [source]
   }
-  return found
-}
-
-const isFolder = (path: string) => statSync(path || '.', { throwIfNoEntry: false })?.isDirectory() === true
-
-function foldersBelow(folder: string): string[] {
-  if (!isFolder(folder)) return []
-  const folders = namesIn(folder).filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
-  return folders.flatMap(({ name }) => [join(folder, name), ...foldersBelow(join(folder, name))])
+  const fail = (why: string) => new UserError(`--images ${source}: ${why}`)
+  const whole = stat?.isDirectory() === true
+  if (!whole && !isDynamicPattern(slashed(source))) throw fail('there is no such file or folder')
+  const files = whole ? filesIn(source) : filesLike(source)
+  const images = files.filter(isImageName)
+  if (images.length > 0) return images
+  throw fail(explainUnreadable(files) ?? (whole ? 'the folder holds no image' : 'no image has such a name'))
 }
 
 /**
  * Image files by file, folder (its images, not those of folders in it) or pattern (`photos/*.jpg`, `photos/**`), each
- * once, in the order given.
- * @throws UserError for what does not exist, and where there is no image
+ * once, in the order given; those of a folder or pattern in the order of their names.
+ * @throws UserError for what does not exist, where there is no image, and for images that no decoder reads
  */
 export function findImages(sources: readonly string[]): string[] {
-  const found = sources.flatMap((source) => {
-    const stat = statSync(source, { throwIfNoEntry: false })
-    if (stat?.isFile()) return [source]
-    if (stat?.isDirectory()) {
-      const images = namesIn(source).filter((entry) => !entry.isDirectory() && isShown(entry.name))
-      if (images.length === 0) throw new UserError(`--images ${source}: the folder holds no image`)
-      return images.map(({ name }) => join(source, name))
-    }
-    if (!special.test(source)) throw new UserError(`--images ${source}: there is no such file or folder`)
-    const files = matching(source).filter((path) => image.test(path) && !isFolder(path))
-    if (files.length === 0) throw new UserError(`--images ${source}: no image has such a name`)
-    return files
-  })
-  return [...new Set(found)]
+  const found = new Map<string, string>()
+  for (const path of sources.flatMap(imagesOf)) if (!found.has(resolve(path))) found.set(resolve(path), path)
+  return [...found.values()]
 }

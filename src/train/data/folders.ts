@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs'
 import { extname, join, relative, resolve, sep } from 'node:path'
 import { UserError } from '../error.js'
+import { explainUnreadable, isImageName } from '../io/decoders.js'
 import type { Folders } from './settings.js'
 
 /** An image with its label, both as paths relative to the data folder, with slashes. */
@@ -10,9 +11,6 @@ export interface Pair {
   readonly label: string | null
 }
 
-/** Endings of image files. */
-const imageEndings = new Set(['.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff'])
-
 /**
  * Whether a path stays in a folder, by its text alone: data sets are often put together from symbolic links.
  */
@@ -21,15 +19,18 @@ export function isInside(folder: string, path: string): boolean {
   return way !== '' && way !== '..' && !way.startsWith(`..${sep}`) && resolve(folder, way) === resolve(folder, path)
 }
 
-/** Files below a folder by the part of their path that images and labels share. */
-function filesByName(root: string, folder: string, suffix: string, endings: ReadonlySet<string>): Map<string, string> {
+/** Labels hold numbers, which other formats than this one change. */
+const isLabelName = (name: string): boolean => extname(name).toLowerCase() === '.png'
+
+/** Files below a folder, as paths from there, in the order of their names; without hidden ones. */
+function filesBelow(root: string, folder: string): string[] {
   const top = resolve(root, folder)
   if (top !== resolve(root) && !isInside(root, folder)) {
     throw new UserError(`the folder ${folder} is outside of ${root}: choose another data_root`)
   }
-  let names: string[]
   try {
-    names = readdirSync(top, { recursive: true, encoding: 'utf8' })
+    const names = readdirSync(top, { recursive: true, encoding: 'utf8' })
+    return names.filter((name) => !name.split(sep).some((part) => part.startsWith('.'))).sort()
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     throw new UserError(
@@ -38,14 +39,18 @@ function filesByName(root: string, folder: string, suffix: string, endings: Read
         : `cannot read the folder ${top}: ${error instanceof Error ? error.message : String(error)}`,
     )
   }
+}
+
+/** Files by the part of their path that images and labels share: those whose name ends in `suffix`. */
+function byName(names: readonly string[], root: string, folder: string, suffix: string): Map<string, string> {
   const found = new Map<string, string>()
-  for (const name of names.sort()) {
-    const ending = extname(name)
-    const stem = name.slice(0, name.length - ending.length)
-    const hidden = name.split(sep).some((part) => part.startsWith('.'))
-    if (hidden || !endings.has(ending.toLowerCase()) || !stem.endsWith(suffix)) continue
+  for (const name of names) {
+    const stem = name.slice(0, name.length - extname(name).length)
+    if (!stem.endsWith(suffix)) continue
     const shared = stem.slice(0, stem.length - suffix.length)
-    const path = relative(root, join(top, name)).split(sep).join('/')
+    const path = relative(root, join(resolve(root, folder), name))
+      .split(sep)
+      .join('/')
     const other = found.get(shared)
     if (other) throw new UserError(`${other} and ${path} have the same name without ending: rename one of them`)
     found.set(shared, path)
@@ -53,24 +58,41 @@ function filesByName(root: string, folder: string, suffix: string, endings: Read
   return found
 }
 
+/** Labels by the part of their path that they share with the images. */
+function labelsIn(root: string, folder: string, suffix: string, alone: boolean): Map<string, string> {
+  const names = filesBelow(root, folder)
+  const labels = names.filter(isLabelName)
+  const other = names.find((name) => isImageName(name) || explainUnreadable([name]) !== undefined)
+  if (alone && labels.length === 0 && other !== undefined) {
+    throw new UserError(
+      `no label in ${resolve(root, folder)} is a PNG file, such as ${other}: convert the labels to PNG, from files that ` +
+        'were stored without loss',
+    )
+  }
+  return byName(labels, root, folder, suffix)
+}
+
 /**
  * The images of a folder, in the order of their names, each with the label of the same name; see `Folders`.
- * @throws UserError for a folder that is missing, empty or outside of `root`
+ * @throws UserError for a folder that is missing, holds no image that can be read, or is outside of `root`
  */
 export function pairFolders(root: string, folders: Folders): Pair[] {
   const { images, labels, image_suffix: imageSuffix, label_suffix: labelSuffix } = folders
-  const labelFiles =
-    labels === undefined ? new Map<string, string>() : filesByName(root, labels, labelSuffix, new Set(['.png']))
-  // Labels that lie among the images are no images.
   const shared = labels !== undefined && resolve(root, labels) === resolve(root, images)
   if (shared && labelSuffix === '') {
     throw new UserError(`images and labels are both in ${images}: give a label_suffix that tells them apart`)
   }
+  const labelFiles = labels === undefined ? new Map<string, string>() : labelsIn(root, labels, labelSuffix, !shared)
+  // Labels that lie among the images are no images.
   const noImages = new Set(shared ? labelFiles.values() : [])
-  const imageFiles = [...filesByName(root, images, imageSuffix, imageEndings)].filter(([, path]) => !noImages.has(path))
+  const names = filesBelow(root, images)
+  const imageFiles = [...byName(names.filter(isImageName), root, images, imageSuffix)].filter(
+    ([, path]) => !noImages.has(path),
+  )
   if (imageFiles.length === 0) {
     const suffix = imageSuffix === '' ? '' : ` whose names end in '${imageSuffix}'`
-    throw new UserError(`there are no images${suffix} in ${resolve(root, images)}: check the folder`)
+    const why = explainUnreadable(names) ?? 'check the folder'
+    throw new UserError(`there are no images${suffix} in ${resolve(root, images)}: ${why}`)
   }
   return imageFiles.map(([name, image]) => ({ image, label: labelFiles.get(name) ?? null }))
 }

@@ -13,8 +13,8 @@ export interface SplitOptions {
   readonly dataRoot: string
   readonly images?: string
   readonly labels?: string
-  readonly imageSuffix: string
-  readonly labelSuffix: string
+  readonly imageSuffix?: string
+  readonly labelSuffix?: string
   readonly list?: string
   readonly labeled?: string
   readonly labeledList?: string
@@ -84,7 +84,7 @@ export function chooseBalanced(classes: readonly (readonly number[])[], count: n
 
 /** All images, with their labels where they have one. */
 function readPairs(options: SplitOptions): readonly Pair[] {
-  const { list, images, labels, dataRoot, imageSuffix: image_suffix, labelSuffix: label_suffix } = options
+  const { list, images, labels, dataRoot, imageSuffix: image_suffix = '', labelSuffix: label_suffix = '' } = options
   if ((list === undefined) === (images === undefined)) {
     throw new UserError('give either --images, with --labels, or --list')
   }

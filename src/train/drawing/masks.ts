@@ -1,21 +1,16 @@
 import { basename, dirname, extname, join } from 'node:path'
-import sharp from 'sharp'
 import type { Rgb } from '../data/classes.js'
 import type { Picture } from '../data/pixels.js'
+import { encodePng } from '../io/png.js'
 
 /** Shown for a value that is no class. */
 const unknown: Rgb = [150, 150, 158]
 
-const pngOf = (data: Uint8Array, width: number, height: number, channels: 1 | 3): Promise<Buffer> => {
-  const picture = sharp(data, { raw: { width, height, channels } })
-  return (channels === 1 ? picture.toColourspace('b-w') : picture).png().toBuffer()
-}
-
 /** A grey 8-bit PNG of class indices. */
-export const indexPng = ({ data, width, height }: Picture): Promise<Buffer> => pngOf(data, width, height, 1)
+export const indexPng = (mask: Picture): Promise<Buffer> => encodePng(mask, 1)
 
 /** An RGB PNG. */
-export const rgbPng = ({ data, width, height }: Picture): Promise<Buffer> => pngOf(data, width, height, 3)
+export const rgbPng = (image: Picture): Promise<Buffer> => encodePng(image, 3)
 
 /** A mask [H, W] of class indices in the colours of the classes, [H, W, 3]. */
 export function colored({ data, width, height }: Picture, palette: readonly Rgb[]): Picture {

@@ -1,4 +1,5 @@
 import { crc32 } from 'node:zlib'
+import { PNG } from 'pngjs'
 import { sharp } from './decoders.js'
 
 /** The pixels of a PNG file as they are stored, without alpha. */
@@ -40,7 +41,7 @@ function readHeader(data: Buffer, maxPixels: number): Header {
   if (width === 0 || height === 0) throw new Error('it has no pixels')
   if (width * height > maxPixels) throw new Error(`its ${width}x${height} pixels are more than ${maxPixels}`)
   if (stored === undefined || !channels || !depths?.includes(bits)) throw new Error('its colour type is unknown')
-  // Interlaced pictures have about twice as many rows, each with a byte for its filter and another for its last bits.
+  // Interlaced images have about twice as many rows, each with a byte for its filter and another for its last bits.
   const inflated = (width * height * stored * bits) / 8 + 4 * height + 64
   return { bits, channels, maxBytes: 1.125 * inflated + 2 ** 16 }
 }
@@ -115,4 +116,34 @@ export async function decodePng(bytes: Buffer, maxPixels: number): Promise<PngPi
   // Values of few bits come spread over 0 to 255.
   if (bits < 8) for (const [i, value] of data.entries()) data[i] = value >> (8 - bits)
   return { width, height, channels, samples: data }
+}
+
+/** 8-bit pixels that become a PNG file. */
+export interface PngInput {
+  readonly width: number
+  readonly height: number
+  /** [H, W], or [H, W, 3] */
+  readonly data: Uint8Array
+}
+
+/** By what the pixels are: `quick` for any of them, `small` where there are few colours and every byte counts. */
+const compressions = {
+  quick: { filterType: 4 },
+  small: { filterType: 0, deflateLevel: 9, deflateStrategy: 0 },
+} as const
+
+/** Writes a grey (one channel) or RGB PNG; most of the work is done on another thread. */
+export function encodePng(
+  { width, height, data }: PngInput,
+  channels: 1 | 3,
+  compression: keyof typeof compressions = 'quick',
+): Promise<Buffer> {
+  const colorType = channels === 1 ? 0 : 2
+  const png = new PNG({ colorType, inputColorType: colorType, inputHasAlpha: false, ...compressions[compression] })
+  Object.assign(png, { width, height, data: Buffer.from(data.buffer, data.byteOffset, data.byteLength) })
+  return new Promise((resolve, reject) => {
+    const parts: Buffer[] = []
+    png.pack().on('data', (part: Buffer) => parts.push(part))
+    png.on('end', () => resolve(Buffer.concat(parts))).on('error', reject)
+  })
 }

@@ -149,7 +149,7 @@ test('an image that ends every thread which reads it is found, named and left ou
 test('a wait for an image is reported, with image and thread, at growing intervals; signals still end the run', async () => {
   const child = start('train.js', trainArgs('hanging'), ['fast-clock.js', `reading.js?how=hang&file=${unlabeled[2]}`])
   await child.until(/waiting since 4:00 min/)
-  assert.match(child.output(), new RegExp(`waiting since 1:00 min for pictures to be read: .*${victim} \\(thread 1\\)`))
+  assert.match(child.output(), new RegExp(`waiting since 1:00 min for images to be read: .*${victim} \\(thread 1\\)`))
   assert.match(child.output(), /waiting since 2:00 min/)
   child.signal('SIGINT')
   await child.until(/SIGINT: finishing the step/)

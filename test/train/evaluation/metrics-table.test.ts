@@ -1,15 +1,12 @@
 // Scores and how they are shown: against the recorded values of PyTorch, and pictures and tables by their contents.
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { decode } from 'fast-png'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { vocPalette } from '#dist/train/data/classes.js'
-import { findImages } from '#dist/train/data/find-images.js'
 import { legendPng } from '#dist/train/drawing/legends.js'
 import { colored, indexPng, outputNames, overlay } from '#dist/train/drawing/masks.js'
-import { UserError } from '#dist/train/error.js'
 import { confusionCsv, confusionPng } from '#dist/train/evaluation/confusion.js'
 import { parseScales } from '#dist/train/evaluation/inference.js'
 import { scoresOf } from '#dist/train/evaluation/metrics.js'
@@ -144,32 +141,6 @@ test('output names differ and hold no folder', () => {
   const hard = outputNames(['a/b_c.jpg', 'a_b/c.jpg', 'b/b_c.jpg', '../../etc/c.jpg'])
   assert.is(new Set(hard).size, 4)
   assert.not.ok(hard.some((name) => /[\\/]|^\./.test(name)))
-})
-
-test('images are found by file, folder and pattern, each once', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'atrous-find-'))
-  mkdirSync(join(folder, 'deep', 'er'), { recursive: true })
-  for (const name of ['1.jpg', '2.PNG', 'notes.txt', '.hidden.jpg', 'deep/3.jpeg', 'deep/er/4.jpg', 'a[1].jpg']) {
-    writeFileSync(join(folder, name), '')
-  }
-  const found = (...sources: string[]) =>
-    findImages(sources.map((source) => join(folder, source))).map((path) => path.slice(folder.length + 1))
-  assert.equal(found('.'), ['1.jpg', '2.PNG', 'a[1].jpg'])
-  assert.equal(found('*.jpg'), ['1.jpg', 'a[1].jpg'])
-  assert.equal(found('**/*.jp*g', '1.jpg'), ['1.jpg', 'a[1].jpg', 'deep/3.jpeg', 'deep/er/4.jpg'])
-  assert.equal(found('deep/**'), ['deep/3.jpeg', 'deep/er/4.jpg'])
-  assert.equal(found('[0-9].*'), ['1.jpg', '2.PNG'])
-  assert.equal(found('a[1].jpg', 'deep/?.jpeg'), ['a[1].jpg', 'deep/3.jpeg'])
-  for (const [source, pattern] of [
-    ['nothing', /nothing: there is no such file or folder/],
-    ['deep/er/*.png', /no image has such a name/],
-  ] as const) {
-    assert.throws(
-      () => found(source),
-      (error: unknown) => error instanceof UserError && pattern.test(error.message),
-    )
-  }
-  rmSync(folder, { recursive: true })
 })
 
 test('the protocol says all that a score depends on', () => {
