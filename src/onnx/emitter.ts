@@ -60,10 +60,11 @@ export class Emitter {
 
   private emit({ node, index }: Tensor): Value {
     const { leaf, op, scope } = node
+    const label = op?.name
     if (leaf && 'variable' in leaf) return this.variable(leaf.variable)
     const emit = op && this.find(node)
-    if (!emit || index > 0) throw new Error(`${scope}: ${op?.name} has no counterpart in ONNX yet`)
-    return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${op.name}`))
+    if (!emit || index > 0) throw new Error(`${scope}: ${label} has no counterpart in ONNX yet`)
+    return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${label}`))
   }
 
   /** A name that no other node has. */

@@ -206,14 +206,14 @@ export class Evaluator {
     return this.options.ignoreIndex ?? 255
   }
 
-  /** The part of a picture that is evaluated. */
-  private seen(picture: Readonly<Picture>, channels: number): Readonly<Picture> {
+  /** The part of an image that is evaluated. */
+  private seen(image: Readonly<Picture>, channels: number): Readonly<Picture> {
     const { mode, window } = this.options
-    if (mode !== 'center_crop' || window === undefined) return picture
-    const { width, height } = picture
+    if (mode !== 'center_crop' || window === undefined) return image
+    const { width, height } = image
     const start = (extent: number) => Math.max(0, Math.floor((extent - window) / 2))
     const [w, h] = [Math.min(width, window), Math.min(height, window)]
-    return cut(picture, channels, { x: start(width), y: start(height), w, h })
+    return cut(image, channels, { x: start(width), y: start(height), w, h })
   }
 
   private async settled(): Promise<void> {
@@ -271,10 +271,10 @@ export class Evaluator {
     const window = mode === 'sliding_window' ? (this.options.window ?? Math.max(height, width)) : undefined
     const body = ({ image, target }: Record<keyof typeof inputs, Tensor>): Record<string, Tensor> => {
       const x = normalizeImage(image)
-      const views = { window, flip, scales }
-      const bands = this.options.scores ? classScores(this.model, x, [outHeight, outWidth], views) : undefined
+      const inference = { window, flip, scales }
+      const bands = this.options.scores ? classScores(this.model, x, [outHeight, outWidth], inference) : undefined
       const labels =
-        bands?.map((band) => softmaxMax(band).label) ?? classLabels(this.model, x, [outHeight, outWidth], views)
+        bands?.map((band) => softmaxMax(band).label) ?? classLabels(this.model, x, [outHeight, outWidth], inference)
       const label = concat(labels, 1)
       const { ignoreIndex } = this
       assign(this.counts, confusionMatrix(read(this.counts), label, target, { ignoreIndex }))
