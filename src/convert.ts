@@ -2,9 +2,11 @@
 import { existsSync, statSync } from 'node:fs'
 import { extname } from 'node:path'
 import { createCommand, runCommand } from './command.js'
-import { architectureOf, chooseModel, type ModelSpec } from './models/index.js'
+import { tracingDevice } from './engine/dry-device.js'
+import { Store } from './engine/store.js'
+import { architectureOf, chooseModel, createModel, type ModelSpec } from './models/index.js'
 import { differingKeys } from './models/infer.js'
-import { exportOnnx } from './onnx/deeplabv3plus.js'
+import { exportOnnx } from './onnx/export.js'
 import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
 import { showGeometry } from './train/checkpoint/load-model.js'
 import {
@@ -85,8 +87,8 @@ function describe(checkpoint: Checkpoint, path: string, { config: file, set }: O
 }
 
 function toSafetensors(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
-  const { tensors, momenta, metadata } = checkpoint
-  const kept = options.weightsOnly ? [] : [...momenta]
+  const { tensors, momentumBuffers, metadata } = checkpoint
+  const kept = options.weightsOnly ? [] : [...momentumBuffers]
   const named = kept.map(([name, tensor]) => [momentumPrefix + name, tensor] as const)
   // Without a configuration any tensors will do, such as those of a backbone.
   const description = options.config ? describe(checkpoint, input, options).metadata : {}
@@ -97,14 +99,15 @@ function toSafetensors(checkpoint: Checkpoint, input: string, output: string, op
 const useful = ['class_names', 'palette', 'epoch', 'miou']
 
 function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
-  const { model, metadata: description } = describe(checkpoint, input, options)
+  const { model: spec, metadata: description } = describe(checkpoint, input, options)
   const kept = Object.entries(checkpoint.metadata).filter(([key]) => useful.includes(key))
   const metadata = { ...Object.fromEntries(kept), ...description }
   let parts: readonly Uint8Array[]
   try {
-    parts = exportOnnx(model.config, stateOfFile(checkpoint.tensors), { size: options.size, metadata })
+    const store = new Store(tracingDevice(), 'model')
+    parts = exportOnnx(createModel(store, spec), stateOfFile(checkpoint.tensors), { size: options.size, metadata })
   } catch (error) {
-    throw new UserError(`${input} is not a whole model: ${error instanceof Error ? error.message : error}`)
+    throw new UserError(`${input} cannot become ONNX: ${error instanceof Error ? error.message : error}`)
   }
   const bytes = parts.reduce((sum, { length }) => sum + length, 0)
   if (bytes >= 2 ** 31) throw new UserError(`${output} would have ${bytes} bytes: an ONNX file ends at 2 GiB`)
@@ -131,8 +134,8 @@ await runCommand(async () => {
   writers[extension](checkpoint, input, output, options)
   const { size } = statSync(output)
   const parts = [`${checkpoint.tensors.size} tensors`]
-  if (extension === '.safetensors' && !options.weightsOnly && checkpoint.momenta.size > 0) {
-    parts.push(`${checkpoint.momenta.size} momenta`)
+  if (extension === '.safetensors' && !options.weightsOnly && checkpoint.momentumBuffers.size > 0) {
+    parts.push(`${checkpoint.momentumBuffers.size} momentum buffers`)
   }
   console.log(`${output}: ${parts.join(', ')}, ${(size / 1e6).toFixed(2)} MB`)
 })

@@ -19,7 +19,7 @@ import { loadConfig } from './train/config/load.js'
 import { UserError } from './train/error.js'
 import { duration } from './train/logging/log.js'
 import { createDisplay } from './train/logging/terminal.js'
-import { forecast } from './train/run/dry-run.js'
+import { dryRun } from './train/run/dry-run.js'
 import { exitCodeHelp, exitCodes, RunError } from './train/run/exit-codes.js'
 import { resumeCommand, withCommand } from './train/run/resume-command.js'
 import { train } from './train/run/training.js'
@@ -106,7 +106,7 @@ await runCommand(async () => {
   if (options.dryRun) {
     const device = await open({ gpu: options.gpu })
     print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-    if (!(await forecast(device, { config, tune, traceNan, print }))) process.exitCode = exitCodes.userError[0]
+    if (!(await dryRun(device, { config, tune, traceNan, print }))) process.exitCode = exitCodes.userError[0]
     return
   }
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
@@ -135,11 +135,11 @@ await runCommand(async () => {
     const what = result.interrupted ? 'stopped' : 'done'
     throw new RunError(
       'notSaved',
-      `${what} after iteration ${result.iterations}, but ${result.unsaved}; to go on: ${toGoOn}`,
+      `${what} after iteration ${result.iterations}, but ${result.unsaved}; to resume: ${toGoOn}`,
     )
   }
   if (result.interrupted) {
-    print(`stopped after iteration ${result.iterations}; to go on: ${toGoOn}`)
+    print(`stopped after iteration ${result.iterations}; to resume: ${toGoOn}`)
     process.exitCode = exitCodes[ending][0]
     return
   }

@@ -16,11 +16,16 @@ export interface DryUse {
   readonly pipelines: number
 }
 
+/** What a dry device takes from the one that it stands for. */
+type LikeDevice = Pick<Device, 'adapter' | 'chooser'> & {
+  readonly gpu: Pick<GPUDevice, 'adapterInfo' | 'features' | 'limits'>
+}
+
 /**
  * A device with the limits of another one that allocates and computes nothing: programs are traced, planned and bound on
  * it as on the other, so that what they need is known before any of it is there. What is read back is 0.
  */
-export function dryDevice(real: Device): { readonly device: Device; readonly use: DryUse } {
+export function dryDevice(real: LikeDevice): { readonly device: Device; readonly use: DryUse } {
   const buffers = new Set<DryBuffer>()
   const use = { buffers, peak: 0, pipelines: 0 }
   let held = 0
@@ -65,4 +70,12 @@ export function dryDevice(real: Device): { readonly device: Device; readonly use
   const device = new Device(gpu as unknown as GPUDevice, real.adapter)
   device.chooser = real.chooser
   return { device, use }
+}
+
+/** A device for models that are only traced: it has no limits, and nothing of an adapter is known. */
+export function tracingDevice(): Device {
+  const limits = { maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupStorageSize: 16384 } as GPUSupportedLimits
+  const gpu = { adapterInfo: {} as GPUAdapterInfo, features: new Set<string>(), limits }
+  const adapter = { vendor: '', architecture: '', device: 'none', driver: '', software: true }
+  return dryDevice({ gpu, adapter, chooser: undefined }).device
 }

@@ -14,6 +14,8 @@ export class Variable {
 export class Store {
   private readonly variables = new Map<string, Variable>()
   private readonly buffers = new Map<string, GPUBuffer>()
+  /** Declared values that no buffer holds yet. */
+  private readonly initial = new Map<string, Data>()
 
   constructor(
     readonly device: Device,
@@ -27,8 +29,9 @@ export class Store {
   declare(name: string, spec: Spec, data?: Data): Variable {
     if (this.variables.has(name)) throw new Error(`store ${this.label}: there is a variable '${name}' already`)
     const variable = new Variable(this, name, spec)
+    if (data) checkData(spec, data, `variable '${name}'`)
     this.variables.set(name, variable)
-    if (data) this.write(name, data)
+    if (data) this.initial.set(name, data)
     return variable
   }
 
@@ -50,8 +53,12 @@ export class Store {
   buffer(name: string): GPUBuffer {
     const known = this.buffers.get(name)
     if (known) return known
-    const buffer = this.device.storage(`${this.label}/${name}`, byteLength(this.get(name).spec))
+    const { spec } = this.get(name)
+    const buffer = this.device.storage(`${this.label}/${name}`, byteLength(spec))
     this.buffers.set(name, buffer)
+    const data = this.initial.get(name)
+    this.initial.delete(name)
+    if (data) upload(this.device, buffer, spec, data, `variable '${name}'`)
     return buffer
   }
 
@@ -63,6 +70,7 @@ export class Store {
   /** Replaces the elements of a variable. Throws where the length or the element type differs. */
   write(name: string, data: Data): void {
     const { spec } = this.get(name)
+    this.initial.delete(name)
     upload(this.device, this.buffer(name), spec, data, `variable '${name}'`)
   }
 
@@ -100,16 +108,22 @@ export class Store {
   destroy(): void {
     for (const buffer of this.buffers.values()) buffer.destroy()
     this.buffers.clear()
+    this.initial.clear()
     this.variables.clear()
+  }
+}
+
+/** Throws where host data does not fit a tensor. */
+function checkData(spec: Spec, data: Data, what: string): void {
+  const expected = zeros(spec.dtype, 0).constructor as { new (): Data }
+  if (data.length !== elements(spec.shape) || !(data instanceof expected)) {
+    throw new Error(`${what} is ${showSpec(spec)}, not a ${data.constructor.name} of ${data.length} elements`)
   }
 }
 
 /** Writes host data into a buffer of a tensor. */
 export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data, what: string): void {
-  const expected = zeros(spec.dtype, 0).constructor as { new (): Data }
-  if (data.length !== elements(spec.shape) || !(data instanceof expected)) {
-    throw new Error(`${what} is ${showSpec(spec)}, not a ${data.constructor.name} of ${data.length} elements`)
-  }
+  checkData(spec, data, what)
   if (data.byteLength === 0) return
   // Dawn in Node takes no shared memory, and WebGPU copies whole words only.
   const shared = !(data.buffer instanceof ArrayBuffer)

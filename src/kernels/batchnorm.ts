@@ -185,6 +185,12 @@ function inputGradient(
   return pointwise('batchNormGrad', [formula], [dy, x, mean, inverse, weight, dBias, dWeight])
 }
 
+/** Of x, weight, bias, running mean and running variance. */
+export const evaluationFormula = (eps: number): e.Expr =>
+  e.formula((x, weight, bias, mean, variance) =>
+    e.add(e.mul(e.sub(x, mean), e.div(weight, e.sqrt(e.add(variance, e.constant(eps))))), bias),
+  )
+
 /**
  * Batch normalisation by the running statistics, as `torch.nn.BatchNorm2d` in evaluation.
  *
@@ -195,8 +201,5 @@ export function batchNormEvaluation(
   { weight, bias, runningMean, runningVar }: BatchNormTensors,
   { eps = 1e-5 }: { eps?: number } = {},
 ): Tensor {
-  const formula = e.formula((x, weight, bias, mean, variance) =>
-    e.add(e.mul(e.sub(x, mean), e.div(weight, e.sqrt(e.add(variance, e.constant(eps))))), bias),
-  )
-  return pointwise('batchNorm', [formula], [x, weight, bias, runningMean.detach(), runningVar.detach()])
+  return pointwise('batchNorm', [evaluationFormula(eps)], [x, weight, bias, runningMean.detach(), runningVar.detach()])
 }

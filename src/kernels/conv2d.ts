@@ -13,7 +13,7 @@ export interface Conv2dOptions {
   readonly groups?: number
 }
 
-interface ConvAttrs extends Required<Conv2dOptions> {
+export interface ConvAttrs extends Required<Conv2dOptions> {
   /** What is stored, over the result and the operands that follow the operator's own two. */
   readonly epilogue?: Expr
 }

@@ -4,7 +4,7 @@ import { defineOp } from '../engine/op.js'
 import { type Shape, spec } from '../engine/shape.js'
 import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-kernels.js'
 
-interface MatmulAttrs {
+export interface MatmulAttrs {
   readonly transposeA: boolean
   readonly transposeB: boolean
   /** What is stored, over the product and the operands that follow the two matrices. */

@@ -5,10 +5,10 @@ import { copyPart } from './pointwise.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
-interface AxisAttrs {
+export interface AxisAttrs {
   readonly axis: number
 }
-interface RangeAttrs extends AxisAttrs {
+export interface RangeAttrs extends AxisAttrs {
   readonly start: number
   readonly size: number
 }

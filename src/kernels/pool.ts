@@ -5,7 +5,7 @@ import { scale } from './pointwise.js'
 import { sumTo } from './reduce.js'
 import { packed, packTypes, shader, stretchesOf } from './shaders.js'
 
-interface PoolAttrs {
+export interface PoolAttrs {
   readonly kernel: number
   readonly stride: number
   readonly padding: number

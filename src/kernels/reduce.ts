@@ -18,7 +18,7 @@ import { broadcastTo } from './pointwise.js'
 import { packed, rowWorkgroup } from './shaders.js'
 import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
 
-interface SumAttrs {
+export interface SumAttrs {
   /** What is summed, per element of `space`: one result each. */
   readonly exprs: readonly Expr[]
   readonly space: Shape

@@ -47,12 +47,11 @@ export function stateShapes(model: SegmentationModel): Map<string, Shape> {
 }
 
 /**
- * Gives a model the values of a state_dict. Counters `num_batches_tracked` may be missing; they are then 0.
- * Nothing is written where anything does not fit.
- * @param prefix only what bears names that begin so, such as `backbone.`; the rest of the model is left as it is
+ * Whether a state_dict is of a model. Counters `num_batches_tracked` may be missing.
+ * @param prefix only what bears names that begin so, such as `backbone.`
  * @throws Error that lists what is missing, what is unexpected, and what has another shape
  */
-export function loadStateDict(model: SegmentationModel, state: ReadonlyMap<string, StateTensor>, prefix = ''): void {
+export function checkStateDict(model: SegmentationModel, state: ReadonlyMap<string, StateTensor>, prefix = ''): void {
   const shapes = new Map([...stateShapes(model)].filter(([name]) => name.startsWith(prefix)))
   const missing = [...shapes.keys()].filter((name) => !state.has(name) && !model.batchesTracked.has(name))
   const isCounter = (name: string) => name.endsWith('.num_batches_tracked')
@@ -74,7 +73,16 @@ export function loadStateDict(model: SegmentationModel, state: ReadonlyMap<strin
     ...list('of another shape', misshapen),
   ]
   if (faults.length > 0) throw new Error(`the weights do not fit the model: ${faults.join('; ')}`)
+}
 
+/**
+ * Gives a model the values of a state_dict; counters that are missing are then 0. Nothing is written where anything does
+ * not fit.
+ * @param prefix only what bears names that begin so; the rest of the model is left as it is
+ * @throws Error as `checkStateDict`
+ */
+export function loadStateDict(model: SegmentationModel, state: ReadonlyMap<string, StateTensor>, prefix = ''): void {
+  checkStateDict(model, state, prefix)
   for (const name of model.batchesTracked.keys()) if (name.startsWith(prefix)) model.batchesTracked.set(name, 0)
   for (const [name, { dtype, data }] of state) {
     if (dtype === 'I64') model.batchesTracked.set(name, Number(data[0] ?? 0))

@@ -228,8 +228,8 @@ test('checkpoints that claim a large model do not get its memory', async () => {
     return create(descriptor)
   }
   await refuses(() => openModel(device, readModel(path)), /do not fit the model/)
-  // Its weights would take many gigabytes; the parameters of its normalisations have their values at once.
-  assert.ok(bytes < 2 ** 27, `${bytes} bytes`)
+  // Its weights would take many gigabytes; a variable takes memory on its first use.
+  assert.is(bytes, 0)
   writeSafetensors(path, [...names.map(real), ...heads, real('classifier')])
   await refuses(() => readModel(path), /32768 classes/)
 })

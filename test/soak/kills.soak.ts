@@ -27,7 +27,7 @@ const at = (name: string) => join(folder, name)
 /** Starts a training in a folder, or goes on with the one that is there. */
 function begin(name: string, ...faults: string[]) {
   const latest = join(at(name), 'latest.safetensors')
-  const hasCheckpoint = existsSync(latest) || existsSync(join(at(name), 'latest.before.safetensors'))
+  const hasCheckpoint = existsSync(latest) || existsSync(join(at(name), 'latest.bak.safetensors'))
   const more = hasCheckpoint ? ['--resume', latest] : ['--overwrite']
   return start('train.js', trainArgs(name, ...long, ...more), faults)
 }

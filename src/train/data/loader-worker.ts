@@ -7,7 +7,7 @@ import { readImage, readPair } from './dataset.js'
 import type { LabelRules } from './labels.js'
 import type { Picture } from './pixels.js'
 
-/** What a worker is told when it starts. */
+/** What a worker receives when it starts. */
 export interface WorkerSettings {
   /** Number of the thread, from 1. */
   thread: number

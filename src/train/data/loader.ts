@@ -29,9 +29,9 @@ export interface LoaderOptions {
    * with the random choices of that place: the batches depend on which files can be read, and on nothing else. Default: 0.
    */
   maxUnreadable?: number
-  /** Told of every file that is left out, once, before the first batch that lacks it. */
+  /** Receives every file that is left out, once, before the first batch that lacks it. */
   onUnreadable?: (file: UnreadableFile) => void
-  /** Told in one line that a thread has ended and what becomes of its tasks. */
+  /** Receives a line that says that a thread has ended and what becomes of its tasks. */
   onCrash?: (line: string) => void
 }
 

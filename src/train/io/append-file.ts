@@ -6,7 +6,7 @@ import { reasonOf, writeFully } from './files.js'
  * A file to which records are appended. What cannot be written is kept in memory, and goes first the next time; a record
  * that was written in part is cut off before. The file is opened anew each time, so that one that was removed comes back.
  */
-export class GrowingFile {
+export class AppendFile {
   private waiting: Uint8Array[] = []
   private torn = false
 

@@ -90,7 +90,7 @@ function syncFolder(folder: string): void {
 
 export interface WriteOptions {
   /** The name under which the file that stood there before is kept. */
-  readonly before?: string | undefined
+  readonly backup?: string | undefined
 }
 
 /**
@@ -98,7 +98,7 @@ export interface WriteOptions {
  * flushed, renamed, the folder flushed), so that a crash or a power cut leaves the previous one.
  * @throws WriteError if it cannot be written; a previous file is then untouched
  */
-export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { before }: WriteOptions = {}): void {
+export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { backup }: WriteOptions = {}): void {
   const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`)
   try {
     const file = openSync(temporary, 'w')
@@ -108,7 +108,7 @@ export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { bef
     } finally {
       closeSync(file)
     }
-    if (before !== undefined && existsSync(path)) keepAs(path, before)
+    if (backup !== undefined && existsSync(path)) keepAs(path, backup)
     renameSync(temporary, path)
   } catch (error) {
     removeQuietly(temporary)
@@ -121,17 +121,17 @@ export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { bef
 export const isTemporary = (name: string): boolean => /^\..+\.\d+\.tmp$/.test(name)
 
 /** Gives a file a second name, in the place of the one that has it. */
-function keepAs(path: string, before: string): void {
-  const temporary = join(dirname(before), `.${basename(before)}.${process.pid}.tmp`)
+function keepAs(path: string, backup: string): void {
+  const temporary = join(dirname(backup), `.${basename(backup)}.${process.pid}.tmp`)
   try {
     rmSync(temporary, { force: true })
     linkSync(path, temporary)
   } catch {
     // No hard links on this file system: the file is missing under its own name until the new one takes it.
-    renameSync(path, before)
+    renameSync(path, backup)
     return
   }
-  renameSync(temporary, before)
+  renameSync(temporary, backup)
   // Where both names are the same file already, rename leaves both.
   rmSync(temporary, { force: true })
 }

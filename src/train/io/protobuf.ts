@@ -38,13 +38,14 @@ export const text = (field: number, value: string): Message => nested(field, [ne
 const FLOAT = 1
 const INT64 = 7
 
-/** An attribute of a node: an integer, a text, or integers. */
-export type Attribute = number | string | readonly number[]
+/** An attribute of a node: an integer, a text, integers, or a float. */
+export type Attribute = number | string | readonly number[] | { readonly float: number }
 
 function attribute(name: string, value: Attribute): Message {
   const type = 20
   if (typeof value === 'number') return [...text(1, name), ...integer(3, value), ...integer(type, 2)]
   if (typeof value === 'string') return [...text(1, name), ...text(4, value), ...integer(type, 3)]
+  if ('float' in value) return [...text(1, name), ...float(2, value.float), ...integer(type, 1)]
   return [...text(1, name), ...value.flatMap((item) => integer(8, item)), ...integer(type, 7)]
 }
 
@@ -62,9 +63,24 @@ interface Port {
   readonly shape: readonly Extent[]
 }
 
+interface GraphNode {
+  readonly name: string
+  readonly op: string
+  readonly inputs: readonly string[]
+  readonly attributes: Readonly<Record<string, Attribute>>
+}
+
+const nodeMessage = ({ name, op, inputs, attributes }: GraphNode): Message => [
+  ...inputs.flatMap((input) => text(1, input)),
+  ...text(2, name),
+  ...text(3, name),
+  ...text(4, op),
+  ...Object.entries(attributes).flatMap(([key, value]) => nested(5, attribute(key, value))),
+]
+
 /** A graph in the making: nodes in the order of execution, and constant tensors. */
 export class GraphBuilder {
-  private readonly nodes: Message[] = []
+  private readonly nodes: GraphNode[] = []
   private readonly constants: Message[] = []
 
   /** Adds a node with one output. Returns the output's name, which is the node's too. */
@@ -74,14 +90,16 @@ export class GraphBuilder {
     inputs: readonly string[],
     attributes: Readonly<Record<string, Attribute>> = {},
   ): string {
-    this.nodes.push([
-      ...inputs.flatMap((input) => text(1, input)),
-      ...text(2, name),
-      ...text(3, name),
-      ...text(4, op),
-      ...Object.entries(attributes).flatMap(([key, value]) => nested(5, attribute(key, value))),
-    ])
+    this.nodes.push({ name, op, inputs, attributes })
     return name
+  }
+
+  /** Gives a node, and so its output, another name. */
+  rename(from: string, to: string): void {
+    const renamed = (name: string) => (name === from ? to : name)
+    for (const [i, node] of this.nodes.entries()) {
+      this.nodes[i] = { ...node, name: renamed(node.name), inputs: node.inputs.map(renamed) }
+    }
   }
 
   /** Adds a constant tensor. Returns its name. */
@@ -100,11 +118,11 @@ export class GraphBuilder {
   model(
     input: Port,
     output: Port,
-    options: { opset: number; doc: string; metadata: Readonly<Record<string, string>> },
+    options: { name: string; opset: number; doc: string; metadata: Readonly<Record<string, string>> },
   ) {
     const graph = [
-      ...this.nodes.flatMap((node) => nested(1, node)),
-      ...text(2, 'DeepLabV3Plus'),
+      ...this.nodes.flatMap((node) => nested(1, nodeMessage(node))),
+      ...text(2, options.name),
       ...this.constants.flatMap((constant) => nested(5, constant)),
       ...nested(11, valueInfo(input.name, input.shape)),
       ...nested(12, valueInfo(output.name, output.shape)),

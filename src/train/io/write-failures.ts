@@ -2,9 +2,9 @@ import { basename } from 'node:path'
 import { WriteError } from '../error.js'
 
 /** What of a run could not be written to its folder: the training goes on, and tries again. */
-export class Unsaved {
+export class WriteFailures {
   private readonly reasons = new Map<string, string>()
-  private told = false
+  private reported = false
 
   constructor(
     private readonly folder: string,
@@ -32,20 +32,20 @@ export class Unsaved {
     return true
   }
 
-  /** Says in one line what is not written, if that was not said since the last `tellAgain`. */
-  tell(): void {
-    if (this.reasons.size > 0 && !this.told) this.say(`${this.summary}: the training goes on and tries again`)
+  /** Says in one line what is not written, if that was not said since the last `reportAgain`. */
+  report(): void {
+    if (this.reasons.size > 0 && !this.reported) this.say(`${this.summary}: the training goes on and tries again`)
   }
 
   /**
    * Says in one line what is not written, or that all is again.
    * @param good what there is to go back to
    */
-  tellAgain(good: string): void {
+  reportAgain(good: string): void {
     if (this.reasons.size > 0) {
       this.say(`${this.summary}: the training goes on and tries again after the next epoch; ${good}`)
-    } else if (this.told) this.print(`everything is saved in ${this.folder} again`)
-    this.told = this.reasons.size > 0
+    } else if (this.reported) this.print(`everything is saved in ${this.folder} again`)
+    this.reported = this.reasons.size > 0
   }
 
   /** `cannot write a, b in folder: reason` */
@@ -56,7 +56,7 @@ export class Unsaved {
   }
 
   private say(line: string): void {
-    this.told = true
+    this.reported = true
     this.print(line)
   }
 }

@@ -1,12 +1,12 @@
 import { existsSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { WriteError } from '../error.js'
-import { GrowingFile } from '../io/append-file.js'
+import { AppendFile } from '../io/append-file.js'
 import { reasonOf } from '../io/files.js'
 import type { MetricSpec } from '../methods/method.js'
 
 /** The events of a run as JSON lines in a file. */
 export class RunLog {
-  private readonly file: GrowingFile
+  private readonly file: AppendFile
 
   /**
    * @param keep bytes of the file that stay, where a run is resumed; the rest belongs to steps that are done again
@@ -20,7 +20,7 @@ export class RunLog {
     } catch (error) {
       throw new WriteError(path, reasonOf(error))
     }
-    this.file = new GrowingFile(path, end)
+    this.file = new AppendFile(path, end)
   }
 
   /** Length of the file so far. */

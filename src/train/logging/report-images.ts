@@ -11,7 +11,7 @@ export interface ReportSample {
   /** [height, width, 3], RGB */
   readonly image: Uint8Array
   /** Class indices [height, width] */
-  readonly truth: Uint8Array
+  readonly groundTruth: Uint8Array
   /** Class indices [height, width] */
   readonly prediction: Uint8Array
 }
@@ -19,7 +19,7 @@ export interface ReportSample {
 /** The pictures of a sample as data URIs, and how many of its pixels are right. */
 export interface Pictures {
   readonly image: string
-  readonly truth: string
+  readonly groundTruth: string
   readonly prediction: string
   readonly errors: string
   /** In percent of the pixels that count; undefined where none does. */
@@ -41,7 +41,7 @@ const greys = 32
 
 /**
  * @param palette colours of the classes; pixels of any other value are pale
- * @param ignoreIndex value of the truth where nothing counts
+ * @param ignoreIndex value of the ground truth where nothing counts
  * @throws RangeError if an array has not the size of the image
  */
 export async function drawPictures(
@@ -49,28 +49,31 @@ export async function drawPictures(
   palette: readonly Rgb[],
   ignoreIndex: number,
 ): Promise<Pictures> {
-  const { name, width, height, image, truth, prediction } = sample
+  const { name, width, height, image, groundTruth, prediction } = sample
   for (const [what, array, length] of [
     ['image', image, 3 * width * height],
-    ['truth', truth, width * height],
+    ['ground truth', groundTruth, width * height],
     ['prediction', prediction, width * height],
   ] as const) {
     if (array.length !== length) throw new RangeError(`report: ${what} of ${name} is not ${width}x${height}`)
   }
   let counted = 0
   let right = 0
-  for (let i = 0; i < truth.length; i++) {
-    if (truth[i] === ignoreIndex) continue
+  for (let i = 0; i < groundTruth.length; i++) {
+    if (groundTruth[i] === ignoreIndex) continue
     counted++
-    if (truth[i] === prediction[i]) right++
+    if (groundTruth[i] === prediction[i]) right++
   }
   const scale = Math.min(1, maxSide / Math.max(width, height))
   const size = { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) }
   const photo = sharp(image, { raw: { width, height, channels: 3 } }).resize({ ...size, fit: 'fill' })
   const jpeg = await photo.clone().jpeg({ quality: 88 }).toBuffer()
   const grey = await photo.clone().greyscale().toColourspace('b-w').raw().toBuffer()
-  const masks = { truth: shrink(truth, width, height, size), prediction: shrink(prediction, width, height, size) }
-  const errors = masks.truth.map((value, i) => {
+  const masks = {
+    groundTruth: shrink(groundTruth, width, height, size),
+    prediction: shrink(prediction, width, height, size),
+  }
+  const errors = masks.groundTruth.map((value, i) => {
     if (value === ignoreIndex) return greys + 1
     return value === masks.prediction[i] ? Math.floor(((grey[i] ?? 0) * greys) / 256) : greys
   })
@@ -81,7 +84,7 @@ export async function drawPictures(
   })
   return {
     image: `data:image/jpeg;base64,${jpeg.toString('base64')}`,
-    truth: await png(masks.truth, size, palette),
+    groundTruth: await png(masks.groundTruth, size, palette),
     prediction: await png(masks.prediction, size, palette),
     errors: await png(errors, size, [...shades, wrongColor, uncountedColor]),
     pixelAccuracy: counted > 0 ? (100 * right) / counted : undefined,

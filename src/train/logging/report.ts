@@ -29,7 +29,7 @@ export interface Report {
   readonly samples: readonly ReportSample[]
   readonly classNames: readonly string[]
   readonly palette: readonly Rgb[]
-  /** Value of the truth where nothing counts; 255 by default. */
+  /** Value of the ground truth where nothing counts; 255 by default. */
   readonly ignoreIndex?: number
   /** Shown as the time of the report; now by default. */
   readonly date?: Date
@@ -214,15 +214,15 @@ function gallery(
   palette: readonly Rgb[],
 ): string {
   if (pictures.length === 0) return ''
-  const rows = pictures.map(([{ name }, { image, truth, prediction, errors, pixelAccuracy, width, height }]) => {
+  const rows = pictures.map(([{ name }, { image, groundTruth, prediction, errors, pixelAccuracy, width, height }]) => {
     const picture = (kind: string, uri: string) =>
       `<figure><img src="${uri}" width="${width}" height="${height}" alt="${kind} of ${escaped(name)}"><figcaption>${kind}</figcaption></figure>`
     const score = pixelAccuracy === undefined ? '' : ` <small>${pixelAccuracy.toFixed(1)} % of the pixels right</small>`
-    return `<article class="sample"><h3>${escaped(name)}${score}</h3><div class="pictures">${picture('image', image)}${picture('truth', truth)}${picture('prediction', prediction)}${picture('errors', errors)}</div></article>`
+    return `<article class="sample"><h3>${escaped(name)}${score}</h3><div class="pictures">${picture('image', image)}${picture('ground truth', groundTruth)}${picture('prediction', prediction)}${picture('errors', errors)}</div></article>`
   })
   const used = new Set<number>()
-  for (const [{ truth, prediction }] of pictures) {
-    for (const value of truth) used.add(value)
+  for (const [{ groundTruth, prediction }] of pictures) {
+    for (const value of groundTruth) used.add(value)
     for (const value of prediction) used.add(value)
   }
   const legend = palette

@@ -2,7 +2,7 @@ import { basename, join, resolve } from 'node:path'
 import type { Config } from '../config/load.js'
 import { paletteOf } from '../data/classes.js'
 import { UserError, WriteError } from '../error.js'
-import type { Unsaved } from '../io/write-failures.js'
+import type { WriteFailures } from '../io/write-failures.js'
 import type { MetricSpec } from '../methods/method.js'
 import { RunLog } from './log.js'
 import { type ReportSample, writeReport } from './report.js'
@@ -10,25 +10,25 @@ import { readLog } from './report-data.js'
 import { createEventWriter, type EventWriter, scalarsOf } from './tensorboard.js'
 import type { Display } from './terminal.js'
 
-export interface WatchOptions {
+export interface RunLoggerOptions {
   /** The run's folder; it exists. */
   readonly folder: string
   readonly config: Config
   /** Of the run's method. */
   readonly metrics: readonly MetricSpec[]
   readonly display: Display
-  /** Told what cannot be written; it does not end the run. */
-  readonly unsaved: Unsaved
-  /** Where a resumed run goes on: its steps done, and the bytes of its log that belong to them. */
+  /** Keeps what cannot be written, which does not end the run. */
+  readonly failures: WriteFailures
+  /** Where a run resumes: its steps done, and the bytes of its log that belong to them. */
   readonly resumed?: { readonly iteration: number; readonly logBytes: number } | undefined
 }
 
 /** Everything that shows a run: lines on the terminal, log.jsonl, TensorBoard's event file, and report.html. */
-export class Watch {
+export class RunLogger {
   private readonly log: RunLog
   private readonly events: EventWriter
 
-  constructor(private readonly options: WatchOptions) {
+  constructor(private readonly options: RunLoggerOptions) {
     const { folder, resumed } = options
     this.log = new RunLog(join(folder, 'log.jsonl'), resumed?.logBytes)
     this.events = createEventWriter(folder, resumed ? { resumedAt: resumed.iteration } : {})
@@ -36,7 +36,7 @@ export class Watch {
 
   /** Flushes log.jsonl to the disk. Returns its length, for `resumed`. */
   syncLog(): number {
-    this.options.unsaved.attempt(join(this.options.folder, 'log.jsonl'), () => this.log.sync())
+    this.options.failures.attempt(join(this.options.folder, 'log.jsonl'), () => this.log.sync())
     return this.log.bytes
   }
 
@@ -48,12 +48,12 @@ export class Watch {
   /** What happened: numbers for the files, and a line for people. */
   event(name: string, fields: Record<string, unknown>, line?: string): void {
     if (line !== undefined) this.options.display.line(line)
-    const { folder, config, metrics, unsaved } = this.options
-    unsaved.attempt(join(folder, 'log.jsonl'), () => this.log.write(name, fields))
+    const { folder, config, metrics, failures } = this.options
+    failures.attempt(join(folder, 'log.jsonl'), () => this.log.write(name, fields))
     for (const { tag, value, step } of scalarsOf(name, fields, metrics, config.class_names)) {
-      unsaved.attempt(this.events.path, () => this.events.scalar(tag, value, step))
+      failures.attempt(this.events.path, () => this.events.scalar(tag, value, step))
     }
-    unsaved.tell()
+    failures.report()
   }
 
   /** The live line. */
@@ -63,7 +63,7 @@ export class Watch {
 
   /** Writes report.html anew. */
   async report(samples: readonly ReportSample[]): Promise<void> {
-    const { folder, config, metrics, unsaved } = this.options
+    const { folder, config, metrics, failures } = this.options
     const path = join(folder, 'report.html')
     const classNames = config.class_names ?? Array.from({ length: config.nclass }, (_, k) => `class ${k}`)
     let failure: unknown
@@ -83,7 +83,7 @@ export class Watch {
       failure =
         error instanceof UserError && !(error instanceof WriteError) ? new WriteError(path, error.message) : error
     }
-    unsaved.attempt(path, () => {
+    failures.attempt(path, () => {
       if (failure !== undefined) throw failure
     })
   }

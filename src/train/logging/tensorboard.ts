@@ -2,7 +2,7 @@ import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { WriteError } from '../error.js'
-import { GrowingFile } from '../io/append-file.js'
+import { AppendFile } from '../io/append-file.js'
 import { reasonOf } from '../io/files.js'
 import type { MetricSpec } from '../methods/method.js'
 
@@ -33,7 +33,7 @@ export interface EventWriter {
 }
 
 export interface EventWriterOptions {
-  /** The step at which a resumed run goes on: TensorBoard drops what earlier files say of this step and later ones. */
+  /** The step at which a run resumes: TensorBoard drops what earlier files say of this step and later ones. */
   readonly resumedAt?: number
   /** Seconds since 1970. */
   readonly now?: () => number
@@ -117,7 +117,7 @@ export function createEventWriter(folder: string, options: EventWriterOptions = 
   const version = event(now(), 0, fileVersion)
   const { resumedAt } = options
   const head = resumedAt === undefined ? [version] : [version, event(now(), checkStep(resumedAt), sessionStart)]
-  const file = new GrowingFile(path, 0, Buffer.concat(head))
+  const file = new AppendFile(path, 0, Buffer.concat(head))
   file.sync()
   let open = true
   return {

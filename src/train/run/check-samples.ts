@@ -4,30 +4,30 @@ import { labelRules } from '../data/labels.js'
 
 /** Reading more pictures than these before the first step would keep the user waiting. */
 const mostPairs = 400
-const mostBare = 100
+const mostUnlabeled = 100
 
-/** At most `most` evenly spread samples. */
-export function spread(samples: readonly Sample[], most: number): Sample[] {
+/** At most `most` evenly spaced samples. */
+export function evenlySpaced(samples: readonly Sample[], most: number): Sample[] {
   const step = Math.max(1, samples.length / most)
   return Array.from({ length: Math.min(samples.length, most) }, (_, i) => samples[Math.floor(i * step)] as Sample)
 }
 
 /**
- * Reads images before the first step, with their labels where they have one, all of them or evenly spread ones, so that
+ * Reads images before the first step, with their labels where they have one, all of them or evenly spaced ones, so that
  * what is wrong with them shows at once. `node dist/check-data.js` reads all and reports more.
  *
  * @param reading holds the images that are being read
  * @throws UserError naming the first file that cannot be used
  */
-export async function checkPairs(
+export async function checkSamples(
   samples: readonly Sample[],
   config: Config,
   reading: Set<string> = new Set(),
 ): Promise<void> {
   const rules = labelRules(config)
   const pairs = samples.filter(({ label }) => label !== null)
-  const bare = samples.filter(({ label }) => label === null)
-  const next = [...spread(pairs, mostPairs), ...spread(bare, mostBare)].values()
+  const unlabeled = samples.filter(({ label }) => label === null)
+  const next = [...evenlySpaced(pairs, mostPairs), ...evenlySpaced(unlabeled, mostUnlabeled)].values()
   const read = async (): Promise<void> => {
     for (const sample of next) {
       reading.add(sample.image)

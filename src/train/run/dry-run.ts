@@ -15,10 +15,10 @@ import { usesHalf } from '../trainer/amp.js'
 import { createTrainer, type Trainer } from '../trainer/trainer.js'
 import { useTuning } from '../tuning/run-tuning.js'
 import { TuningCache } from '../tuning/tuning-cache.js'
-import { checkPairs, spread } from './check-samples.js'
+import { checkSamples, evenlySpaced } from './check-samples.js'
 import { type Lists, readLists } from './lists.js'
 
-export interface ForecastOptions {
+export interface DryRunOptions {
   readonly config: Config
   /** false: earlier measurements of kernels are not looked at. */
   readonly tune?: boolean | undefined
@@ -37,10 +37,10 @@ const largestShown = 12
  * @returns whether it fits, as far as the adapter tells
  * @throws UserError where a list or an image cannot be used, or a tensor is larger than the adapter binds, with what fits
  */
-export async function forecast(real: Device, { config: given, tune, traceNan = false, print }: ForecastOptions) {
+export async function dryRun(real: Device, { config: given, tune, traceNan = false, print }: DryRunOptions) {
   const config = { ...given, amp: usesHalf(given.amp, real, print) }
   const lists = readLists(config, true)
-  await checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
+  await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
   const { labeled, unlabeled, validation } = lists
   print(`data: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images`)
   const image = await largestImage(lists, config)
@@ -73,7 +73,7 @@ export async function forecast(real: Device, { config: given, tune, traceNan = f
 /** The largest validation image, as far as they are looked at: evaluation takes memory by its size. */
 async function largestImage({ validation }: Lists, config: Config): Promise<Picture> {
   let largest: Picture | undefined
-  for await (const { image } of evaluationSamples(spread(validation, mostImages), config)) {
+  for await (const { image } of evaluationSamples(evenlySpaced(validation, mostImages), config)) {
     if (!largest || image.width * image.height > largest.width * largest.height) largest = image
   }
   if (!largest) throw new Error('unreachable: the list of validation images is not empty')

@@ -14,7 +14,7 @@ export interface Lists {
 /**
  * Reads the lists of a run and checks that they can feed it.
  *
- * @param mustExist false where a run goes on: a file that became unreadable since it began does not end it
+ * @param mustExist false where a run is resumed: a file that became unreadable since it began does not end it
  */
 export function readLists(config: Config, mustExist: boolean): Lists {
   const { labeled_id_path: labeled, unlabeled_id_path: unlabeled, val_id_path: validation, data_root: root } = config

@@ -14,7 +14,7 @@ import { evaluateAll, firstOf, samplesOf } from './validate.js'
 
 /** Trains to the end of a run, or until it is interrupted, with an evaluation and checkpoints after every epoch. */
 export async function runEpochs(run: Run): Promise<TrainingResult> {
-  const { trainer, watch, state, lastIteration, loader } = run
+  const { trainer, logger, state, lastIteration, loader } = run
   const { config, signal } = run.options
   const begin = performance.now()
   const seconds = () => (performance.now() - begin) / 1000
@@ -25,7 +25,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
     const { epoch } = trainer
     const first = trainer.iteration - epoch * loader.iterationsPerEpoch
     const events = first === 0 ? trainer.beginEpoch(state.newBest) : []
-    for (const { name, fields, line } of events) watch.event(name, fields, line)
+    for (const { name, fields, line } of events) logger.event(name, fields, line)
     await runEpoch(run, epoch, first, begin)
     if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
     const missing = new Set<string>()
@@ -54,7 +54,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
       ...besides,
       ...unreadable,
     }
-    watch.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
+    logger.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
     if (state.newBest) best = await prepareCheckpoint(firstOf(run.evaluators).model, { ...state, ...namesOf(config) })
     const samples = await samplesOf(run)
     best = await run.watchdog.during(() => 'the weights for a checkpoint from the device', save(run, best, samples))
@@ -62,7 +62,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   const interrupted = signal?.aborted === true && trainer.iteration < lastIteration
   if (interrupted) best = await save(run, best)
   else if (!scores) throw new UserError(`all ${lastIteration} iterations are done: there is nothing to resume`)
-  const missing = run.unsaved.paths.length > 0 ? `${run.unsaved.summary}; ${run.files.lastGood}` : undefined
+  const missing = run.failures.paths.length > 0 ? `${run.failures.summary}; ${run.files.lastGood}` : undefined
   const { bestMiou } = state
   return { iterations: trainer.iteration, scores, bestMiou, seconds: seconds(), interrupted, unsaved: missing }
 }
@@ -79,7 +79,7 @@ const showScale = ({ loss_scale: scale, skipped_steps: skipped = 0 }: StepResult
 
 /** The steps of an epoch from the iteration `first` on. */
 async function runEpoch(run: Run, epoch: number, first: number, begin: number): Promise<void> {
-  const { trainer, loader, watch, watchdog, means, state, firstIteration, lastIteration } = run
+  const { trainer, loader, logger, watchdog, means, state, firstIteration, lastIteration } = run
   const { config, signal } = run.options
   const { iterationsPerEpoch } = loader
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
@@ -103,7 +103,7 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
     const inEpoch = trainer.iteration - epoch * iterationsPerEpoch
     const perStep = (done - begin) / 1000 / (trainer.iteration - firstIteration)
     const eta = duration(perStep * (lastIteration - trainer.iteration))
-    watch.status((width) => {
+    logger.status((width) => {
       const status = {
         epoch: epoch + 1,
         epochs: config.epochs,
@@ -128,7 +128,7 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
         `epoch ${epoch + 1}/${config.epochs} ${inEpoch}/${iterationsPerEpoch}  ${showLosses(mean, metrics)}  ` +
         `lr ${learningRate.toExponential(2)}  ${showScale(result)}${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${eta}`
       const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result) }
-      watch.event('train', fields, watch.live ? undefined : line)
+      logger.event('train', fields, logger.live ? undefined : line)
     }
     if (trainer.iteration >= lastIteration || signal?.aborted) break
   }

@@ -1,6 +1,6 @@
 import { RunError } from './exit-codes.js'
 
-/** Options of train.js that a run which goes on does not take, and whether a value follows them. */
+/** Options of train.js that a resumed run does not take, and whether a value follows them. */
 const dropped: ReadonlyMap<string, boolean> = new Map([
   ['--resume', true],
   ['--save-path', true],
@@ -16,7 +16,7 @@ export interface Start {
   readonly args: readonly string[]
 }
 
-/** The command that goes on from a checkpoint of a run. */
+/** The command that resumes from a checkpoint of a run. */
 export function resumeCommand({ command, args }: Start, checkpoint: string): string {
   const kept = args.filter((arg, i) => {
     const [name = ''] = arg.split('=', 1)
@@ -33,7 +33,7 @@ export function resumeCommand({ command, args }: Start, checkpoint: string): str
 export function withCommand({ ending, checkpoint, message }: RunError, start: Start, traced: boolean) {
   const told = (more: string) => new RunError(ending, `${message}; ${more}`, { checkpoint })
   const goesOn = checkpoint === undefined ? undefined : resumeCommand(start, checkpoint)
-  if (ending !== 'nonFinite') return told(`to ${goesOn ? 'go on' : 'begin again'}: ${goesOn ?? restartCommand(start)}`)
+  if (ending !== 'nonFinite') return told(`to ${goesOn ? 'resume' : 'begin again'}: ${goesOn ?? restartCommand(start)}`)
   // Going on would repeat the very same steps.
   const remedy = 'a new run with a lower lr may stay finite'
   return told(traced ? remedy : `${remedy}; to find the operator: ${goesOn ?? restartCommand(start)} --trace-nan`)

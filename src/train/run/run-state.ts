@@ -8,7 +8,7 @@ import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import { DamagedFileError, UserError, WriteError } from '../error.js'
 import { isTemporary, makeFolder, reasonOf, removeQuietly } from '../io/files.js'
-import type { Unsaved } from '../io/write-failures.js'
+import type { WriteFailures } from '../io/write-failures.js'
 import type { MeansState } from '../logging/log.js'
 import type { SnapshotList } from '../methods/snapshots.js'
 import { isLossScale, type LossScaleState } from '../trainer/loss-scale.js'
@@ -45,7 +45,7 @@ interface Saved extends RunState {
 export type Fingerprint = Readonly<Record<string, unknown>>
 
 /** Settings that do not change what a run computes. */
-const harmless = [
+const notFingerprinted = [
   'data_root',
   'labeled_id_path',
   'unlabeled_id_path',
@@ -65,16 +65,19 @@ const hashOf = (list: readonly Sample[]): string =>
 
 /** The settings of a run and hashes of its lists. */
 export function fingerprintOf(config: Config, lists: Readonly<Record<string, readonly Sample[]>>): Fingerprint {
-  const settings = Object.entries(config).filter(([key]) => !harmless.includes(key))
+  const settings = Object.entries(config).filter(([key]) => !notFingerprinted.includes(key))
   const hashes = Object.entries(lists).map(([name, list]) => [`list of ${name} images`, hashOf(list)])
   return Object.fromEntries([...settings, ...hashes])
 }
 
 /** Where the file is kept that a checkpoint replaced. */
-export const beforeOf = (path: string): string => path.replace(/(\.safetensors)?$/, '.before.safetensors')
+export const backupOf = (path: string): string => path.replace(/(\.safetensors)?$/, '.bak.safetensors')
+
+/** Where earlier versions kept it. */
+const earlierBackupOf = (path: string): string => path.replace(/(\.safetensors)?$/, '.before.safetensors')
 
 const isOurs =
-  /^((latest|best)(\.before|\.damaged)?\.safetensors|previous|log\.jsonl|report\.html|config\.yaml|kernels\.json)$/
+  /^((latest|best)(\.bak|\.before|\.damaged)?\.safetensors|previous|log\.jsonl|report\.html|config\.yaml|kernels\.json)$/
 
 /** Removes what an earlier run left in a folder, so that nothing of it is taken for the next one's. */
 export function clearRun(folder: string): void {
@@ -103,7 +106,7 @@ export class RunFiles {
   private needed: readonly string[] | undefined
   private iteration: number | undefined
 
-  /** @param saved where the run goes on from */
+  /** @param saved what the run resumes from */
   constructor(
     private readonly folder: string,
     saved?: Pick<Saved, 'previous' | 'iteration'>,
@@ -133,14 +136,14 @@ export class RunFiles {
     trainer: Trainer,
     state: RunState,
     rest: Pick<Saved, 'means' | 'logBytes' | 'fingerprint'> & Readonly<Record<string, unknown>>,
-    unsaved: Unsaved,
+    failures: WriteFailures,
   ): Promise<void> {
     const { snapshots } = trainer.run
     const previous = snapshots?.names ?? []
     const { latest } = this
-    if (snapshots && !(await this.saveSnapshots(snapshots, unsaved))) {
+    if (snapshots && !(await this.saveSnapshots(snapshots, failures))) {
       // It would refer to a file that is not there.
-      unsaved.attempt(latest, () => {
+      failures.attempt(latest, () => {
         throw new WriteError(latest, 'the snapshots that it names are not written')
       })
       return
@@ -155,7 +158,7 @@ export class RunFiles {
       ...(methodState === undefined ? {} : { methodState }),
     }
     const file = await prepareCheckpoint(trainer.model, info, trainer.savedStores)
-    if (!unsaved.attempt(latest, () => file.write(latest, { before: beforeOf(latest) }))) return
+    if (!failures.attempt(latest, () => file.write(latest, { backup: backupOf(latest) }))) return
     const { needed } = this
     this.needed = previous
     this.iteration = state.iteration
@@ -170,13 +173,13 @@ export class RunFiles {
   }
 
   /** Whether all snapshots have files. */
-  private async saveSnapshots(snapshots: SnapshotList, unsaved: Unsaved): Promise<boolean> {
+  private async saveSnapshots(snapshots: SnapshotList, failures: WriteFailures): Promise<boolean> {
     const folder = join(this.folder, 'previous')
     for (const [i, name] of snapshots.names.entries()) {
       const path = previousPath(this.folder, name)
       if (this.written.has(name) && existsSync(path)) continue
       const file = await prepareStore(snapshots.at(i))
-      const isSaved = unsaved.attempt(folder, () => {
+      const isSaved = failures.attempt(folder, () => {
         makeFolder(folder)
         file.write(path)
       })
@@ -184,7 +187,7 @@ export class RunFiles {
       this.written.add(name)
     }
     // One that could not be written may have left the list.
-    return unsaved.attempt(folder, () => {})
+    return failures.attempt(folder, () => {})
   }
 }
 
@@ -203,7 +206,7 @@ function parseSaved(checkpoint: Checkpoint, path: string): Saved {
 
 /**
  * Brings a trainer to where a checkpoint was written, or the one before it if it is damaged; the damaged one is put aside
- * as `….damaged.safetensors`, lest it take the place of the good one.
+ * as `….damaged.safetensors`, so that it does not take the place of the good one.
  *
  * @throws UserError where the settings or lists differ from those of the run, naming them, or where no checkpoint is
  * usable
@@ -217,11 +220,11 @@ export function restoreRun(
   try {
     return restore(path, trainer, fingerprint)
   } catch (error) {
-    const before = beforeOf(path)
-    if (!(error instanceof DamagedFileError) || !existsSync(before)) throw error
-    print(`${error.message}: going on from the checkpoint before it, ${before}`)
+    const backup = [backupOf(path), earlierBackupOf(path)].find((file) => existsSync(file))
+    if (!(error instanceof DamagedFileError) || backup === undefined) throw error
+    print(`${error.message}: resuming from the checkpoint before it, ${backup}`)
     trainer.run.snapshots?.destroy()
-    const saved = restore(before, trainer, fingerprint)
+    const saved = restore(backup, trainer, fingerprint)
     putAside(path)
     return saved
   }

@@ -3,9 +3,9 @@ import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import type { Loader } from '../data/loader.js'
 import type { Evaluator, Scores } from '../evaluation/evaluator.js'
-import type { Unsaved } from '../io/write-failures.js'
+import type { WriteFailures } from '../io/write-failures.js'
 import type { Means } from '../logging/log.js'
-import type { Watch } from '../logging/run-logger.js'
+import type { RunLogger } from '../logging/run-logger.js'
 import type { Display } from '../logging/terminal.js'
 import type { Trainer } from '../trainer/trainer.js'
 import type { RunLock } from './run-lock.js'
@@ -18,7 +18,7 @@ export interface TrainingOptions {
   readonly config: Config
   /** Folder for checkpoints and logs. */
   readonly savePath: string
-  /** A `latest.safetensors` to go on from; `savePath` is then its folder. */
+  /** A `latest.safetensors` to resume from; `savePath` is then its folder. */
   readonly resume?: string | undefined
   /** Stops after so many steps. */
   readonly maxIterations?: number | undefined
@@ -26,11 +26,11 @@ export interface TrainingOptions {
   readonly overwrite?: boolean
   /** Where a step gives NaN or an infinity, find the first operator and layer; see `TrainerOptions.keepBefore`. */
   readonly traceNan?: boolean
-  /** Profiles so many steps after the first few, prints the tables and writes the trace; the training goes on. */
+  /** Profiles so many steps after the first few, prints the tables and writes the trace; the training continues. */
   readonly profile?: { readonly file: string; readonly steps: number } | undefined
   /**
    * Whether kernels that were not measured on this adapter are; by default on GPUs only. false: earlier measurements are
-   * not looked at either. A run that goes on keeps its kernels.
+   * not looked at either. A resumed run keeps its kernels.
    */
   readonly tune?: boolean | undefined
   /** Aborted: the step at hand is finished, a checkpoint written, and the training ends. */
@@ -64,10 +64,10 @@ export interface Run {
   readonly evaluators: readonly DeployedEvaluator[]
   readonly loader: Loader
   readonly validation: readonly Sample[]
-  readonly watch: Watch
+  readonly logger: RunLogger
   readonly lock: RunLock
   readonly files: RunFiles
-  readonly unsaved: Unsaved
+  readonly failures: WriteFailures
   /** Writes config.yaml and kernels.json where they are missing. */
   readonly writeSettings: () => void
   readonly watchdog: Watchdog

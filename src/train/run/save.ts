@@ -5,7 +5,7 @@ import { paletteOf } from '../data/classes.js'
 import { makeFolder } from '../io/files.js'
 import type { ReportSample } from '../logging/report.js'
 import type { Run } from './run.js'
-import { beforeOf } from './run-state.js'
+import { backupOf } from './run-state.js'
 
 /** What a checkpoint says of its classes, for those who predict with it. */
 export const namesOf = (config: Config) => ({
@@ -14,7 +14,7 @@ export const namesOf = (config: Config) => ({
 })
 
 /**
- * Brings the folder up to date: all that a run goes on from, and what shows it.
+ * Brings the folder up to date: all that a run resumes from, and what shows it.
  *
  * @param best the best model, if it is not written yet
  * @param samples for the report, after an evaluation
@@ -25,9 +25,9 @@ export async function save(
   best: PreparedFile | undefined,
   samples?: readonly ReportSample[],
 ): Promise<PreparedFile | undefined> {
-  const { options, trainer, state, means, watch, fingerprint, lock, files, unsaved } = run
+  const { options, trainer, state, means, logger, fingerprint, lock, files, failures } = run
   const { savePath: folder, config } = options
-  const hasFolder = unsaved.attempt(folder, () => {
+  const hasFolder = failures.attempt(folder, () => {
     makeFolder(folder)
     lock.renew()
     run.writeSettings()
@@ -35,12 +35,12 @@ export async function save(
   state.iteration = trainer.iteration
   let unwritten = best
   if (hasFolder) {
-    const logBytes = watch.syncLog()
-    if (samples) await watch.report(samples)
+    const logBytes = logger.syncLog()
+    if (samples) await logger.report(samples)
     const path = join(folder, 'best.safetensors')
-    if (best && unsaved.attempt(path, () => best.write(path, { before: beforeOf(path) }))) unwritten = undefined
-    await files.save(trainer, state, { means: means.state, logBytes, fingerprint, ...namesOf(config) }, unsaved)
+    if (best && failures.attempt(path, () => best.write(path, { backup: backupOf(path) }))) unwritten = undefined
+    await files.save(trainer, state, { means: means.state, logBytes, fingerprint, ...namesOf(config) }, failures)
   }
-  unsaved.tellAgain(files.lastGood)
+  failures.reportAgain(files.lastGood)
   return unwritten
 }

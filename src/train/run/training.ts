@@ -12,16 +12,16 @@ import { createLoader } from '../data/loader.js'
 import { UserError } from '../error.js'
 import { Evaluator } from '../evaluation/evaluator.js'
 import { makeFolder, writeAtomically } from '../io/files.js'
-import { Unsaved } from '../io/write-failures.js'
+import { WriteFailures } from '../io/write-failures.js'
 import { Means } from '../logging/log.js'
-import { Watch } from '../logging/run-logger.js'
+import { RunLogger } from '../logging/run-logger.js'
 import { methodOf } from '../methods/index.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
 import { createTrainer, type Trainer } from '../trainer/trainer.js'
 import { RunTuning } from '../tuning/run-tuning.js'
 import { versions } from '../versions.js'
-import { checkPairs } from './check-samples.js'
+import { checkSamples } from './check-samples.js'
 import { withCheckpoint } from './exit-codes.js'
 import { type Lists, readLists } from './lists.js'
 import { runEpochs } from './loop.js'
@@ -91,7 +91,7 @@ async function trainLocked(
   const watchdog = new Watchdog(print)
   if (!resume) {
     const reading = new Set<string>()
-    const checked = checkPairs([...lists.labeled, ...lists.validation, ...lists.unlabeled], config, reading)
+    const checked = checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config, reading)
     await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
   }
   const amp = usesHalf(config.amp, device, print)
@@ -104,8 +104,8 @@ async function trainLocked(
   else if (config.pretrained) print(loadBackbone(model, config.pretrained))
   else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
   const workers = config.workers === undefined ? {} : { workers: config.workers }
-  /** Tells of what goes wrong with the images; once there is a log, it goes there, too. */
-  let tell: Watch['event'] = (_name, _fields, line) => {
+  /** Reports what goes wrong with the images; once there is a log, it goes there, too. */
+  let report: RunLogger['event'] = (_name, _fields, line) => {
     if (line !== undefined) print(line)
   }
   const loader = createLoader({
@@ -117,8 +117,8 @@ async function trainLocked(
     ...workers,
     maxUnreadable: config.max_unreadable,
     onUnreadable: ({ image, reason, replacement }) =>
-      tell('unreadable', { image, reason, replacement }, `${reason}; meanwhile ${replacement} takes its place`),
-    onCrash: (line) => tell('crash', { reason: line }, line),
+      report('unreadable', { image, reason, replacement }, `${reason}; meanwhile ${replacement} takes its place`),
+    onCrash: (line) => report('crash', { reason: line }, line),
   })
   const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
   const trainer = await createTrainer(device, model, config, {
@@ -165,12 +165,12 @@ async function trainLocked(
     }
     writeSettings()
     kernels.save(folder)
-    const unsaved = new Unsaved(folder, print)
+    const failures = new WriteFailures(folder, print)
     const resumed = saved && { iteration, logBytes: saved.logBytes }
-    const watch = new Watch({ folder, config, metrics: trainer.metrics, display, unsaved, resumed })
-    tell = (...all) => watch.event(...all)
+    const logger = new RunLogger({ folder, config, metrics: trainer.metrics, display, failures, resumed })
+    report = (...all) => logger.event(...all)
     if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
-    else watch.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
+    else logger.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
     const means = new Means(saved?.means)
     const files = new RunFiles(folder, saved)
     const parts = {
@@ -178,10 +178,10 @@ async function trainLocked(
       evaluators,
       loader,
       validation,
-      watch,
+      logger,
       lock,
       files,
-      unsaved,
+      failures,
       writeSettings,
       watchdog,
       profiler,
@@ -193,7 +193,7 @@ async function trainLocked(
     } catch (error) {
       throw withCheckpoint(error, files.checkpoint, files.lastGood)
     } finally {
-      watch.close()
+      logger.close()
     }
   } finally {
     await loader.close()

@@ -10,7 +10,7 @@ import type { DeployedEvaluator, Run } from './run.js'
  * @param missing takes the names of those that are left out
  */
 export function readable(
-  { options, watch, watchdog }: Run,
+  { options, logger, watchdog }: Run,
   list: readonly Sample[],
   missing: Set<string>,
 ): AsyncIterable<EvaluationSample> {
@@ -20,7 +20,7 @@ export function readable(
     if (missing.size > most || missing.size === list.length) {
       throw new UserError(`${missing.size} of ${list.length} validation images cannot be read: ${message}`)
     }
-    watch.event('unreadable', { image, reason: message }, `${message}; meanwhile the evaluation leaves it out`)
+    logger.event('unreadable', { image, reason: message }, `${message}; meanwhile the evaluation leaves it out`)
   })
   return watchdog.each(
     (count) => `the validation image ${list[count + missing.size]?.image}`,
@@ -53,7 +53,7 @@ interface ScoredModel {
 
 const reportSamples = 4
 
-/** The validation images that the report shows, evenly spread over the list, with what is predicted now. */
+/** The validation images that the report shows, evenly spaced over the list, with what is predicted now. */
 export async function samplesOf({ options, validation, evaluators }: Run): Promise<ReportSample[]> {
   const count = Math.min(reportSamples, validation.length)
   const chosen = Array.from({ length: count }, (_, i) => validation[Math.floor((i * validation.length) / count)])
@@ -62,7 +62,7 @@ export async function samplesOf({ options, validation, evaluators }: Run): Promi
   for await (const { image, label, name } of evaluationSamples(list, options.config, 2, () => {})) {
     const { width, height, data } = image
     const prediction = Uint8Array.from((await firstOf(evaluators).evaluator.predict(image)).label)
-    samples.push({ name, width, height, image: data, truth: label.data, prediction })
+    samples.push({ name, width, height, image: data, groundTruth: label.data, prediction })
   }
   return samples
 }

@@ -30,7 +30,7 @@ export function isLossScale(value: unknown): value is LossScaleState {
 }
 
 /**
- * Dynamic loss scaling as `torch.cuda.amp.GradScaler`: the loss is multiplied by a scale, lest gradients vanish in f16; a
+ * Dynamic loss scaling as `torch.cuda.amp.GradScaler`: the loss is multiplied by a scale, so that gradients do not vanish in f16; a
  * step whose gradients are not finite changes no parameter and halves the scale, and 2000 good ones in a row double it.
  * The device decides, so that nothing waits for it.
  */

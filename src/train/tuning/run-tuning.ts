@@ -29,13 +29,13 @@ export function measureUnknown(
 export interface RunTuningOptions {
   /** true: also measure on software adapters; false: take the first kernel of each operator. */
   readonly tune?: boolean | undefined
-  /** The folder of the run that goes on. */
+  /** The folder of the run that is resumed. */
   readonly resumed?: string | undefined
   readonly print: (line: string) => void
 }
 
 /**
- * The choices of a training run. They are kept in its folder, and a run that goes on takes those, whatever the cache
+ * The choices of a training run. They are kept in its folder, and a resumed run takes those, whatever the cache
  * holds by then: kernels differ in the order of their sums, so that others would give other bits.
  */
 export class RunTuning {

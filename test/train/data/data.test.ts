@@ -16,7 +16,7 @@ import { createLoader, type Loader, type LoaderOptions } from '#dist/train/data/
 import { labeledStream } from '#dist/train/methods/supervised.js'
 import { unimatchLayout } from '#dist/train/methods/unimatch.js'
 import { philox4x32, Random } from '#dist/train/random.js'
-import { checkPairs } from '#dist/train/run/check-samples.js'
+import { checkSamples } from '#dist/train/run/check-samples.js'
 import { refuses } from '../../support/refuses.js'
 
 const test = suite('data')
@@ -354,12 +354,12 @@ test('a file that breaks during the run ends it with its name', async () => {
 
 test('the check before the first step reads pairs, and images without labels', async () => {
   const { labeled, unlabeled } = options()
-  await checkPairs([...labeled, ...unlabeled], config)
+  await checkSamples([...labeled, ...unlabeled], config)
   writeFileSync(at('broken.png'), readFileSync(at('set/2.png')).subarray(0, 100))
   const broken = { name: 'broken.png', image: at('broken.png'), label: null }
-  await refuses(() => checkPairs([...labeled, ...unlabeled, broken], config), 'broken.png')
+  await refuses(() => checkSamples([...labeled, ...unlabeled, broken], config), 'broken.png')
   const wrong = { name: 'x', image: at('set/0.png'), label: at('set/1.label.png') }
-  await refuses(() => checkPairs([...labeled, wrong], config), 'set/1.label.png')
+  await refuses(() => checkSamples([...labeled, wrong], config), 'set/1.label.png')
 })
 
 test('lists that do not fill a batch are refused', async () => {

@@ -45,7 +45,7 @@ const report: Report = {
     {
       ...{ name: 'a/"quoted".png', width, height, image: new Uint8Array(width * height * 3).fill(128) },
       // Left half of class 0, right half of class 1, last row ignored; the prediction's border is at 30 instead of 20.
-      truth: pixels((x, y) => (y === height - 1 ? 255 : x < 20 ? 0 : 1)),
+      groundTruth: pixels((x, y) => (y === height - 1 ? 255 : x < 20 ? 0 : 1)),
       prediction: pixels((x) => (x < 30 ? 0 : 1)),
     },
   ],
@@ -239,7 +239,7 @@ browserTest('the page shows itself in a browser, light and dark, wide and narrow
     assert.match((await page.textContent('.sample h3')) ?? '', /75\.0 % of the pixels right/)
     assert.match((await page.textContent('pre')) ?? '', /method: prevmatch/)
 
-    assert.equal(await evaluate(page, pixelAt(1, 25, 5)), [200, 90, 30], 'truth')
+    assert.equal(await evaluate(page, pixelAt(1, 25, 5)), [200, 90, 30], 'ground truth')
     assert.equal(await evaluate(page, pixelAt(2, 25, 5)), [10, 120, 240], 'prediction')
     assert.equal(await evaluate(page, pixelAt(3, 25, 5)), [232, 62, 62], 'wrong')
     const [red, green] = await evaluate<number[]>(page, pixelAt(3, 35, 5))

@@ -96,14 +96,19 @@ for (const [what, damage] of damages) {
     if (bytes) writeFileSync(checkpoint(name), bytes)
     else rmSync(checkpoint(name))
     const output = resume(name)
-    assert.match(
-      output,
-      /latest\.safetensors.*: going on from the checkpoint before it, .*latest\.before\.safetensors\n/,
-    )
+    assert.match(output, /latest\.safetensors.*: resuming from the checkpoint before it, .*latest\.bak\.safetensors\n/)
     assert.match(output, /after iteration 6;/)
     assertSame(name)
   })
 }
+
+test('a backup under the name that earlier versions gave it is used', () => {
+  copyOfPart('earlier')
+  rmSync(checkpoint('earlier'))
+  renameSync(at('earlier', 'latest.bak.safetensors'), at('earlier', 'latest.before.safetensors'))
+  assert.match(resume('earlier'), /resuming from the checkpoint before it, .*latest\.before\.safetensors\n/)
+  assertSame('earlier')
+})
 
 test('where a previous model of the newest checkpoint is damaged, the one before it is used, if it can be', () => {
   copyOfPart('previous')
@@ -147,7 +152,7 @@ test('SIGTERM ends a run as SIGINT does, with a checkpoint and its own exit code
   await child.until(/epoch 2\/4 1\/3/)
   child.signal('SIGTERM')
   assert.is(await child.ended, 143)
-  assert.match(child.output(), /to go on: node dist\/train\.js .*--resume/)
+  assert.match(child.output(), /to resume: node dist\/train\.js .*--resume/)
   assert.not.ok(existsSync(at('terminated', 'run.lock')))
   resume('terminated')
   assertSame('terminated')
@@ -223,7 +228,7 @@ test('a disk that stays full: the run ends with an exit code of its own, and can
   const [last = ''] = child.output().trim().split('\n').slice(-1)
   assert.match(
     last,
-    /^error: done after iteration 12, but cannot write .*latest\.safetensors.* of iteration 6; to go on: /,
+    /^error: done after iteration 12, but cannot write .*latest\.safetensors.* of iteration 6; to resume: /,
   )
   assert.is(JSON.parse(readSafetensors(checkpoint('full')).metadata.iteration ?? ''), 6)
   resume('full')

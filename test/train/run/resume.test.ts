@@ -52,10 +52,10 @@ test('a run killed in the middle of an epoch goes on with the same bits', async 
   assertSame('killed')
 })
 
-test('an interrupted run finishes its step, says how to go on, and goes on with the same bits', async () => {
+test('an interrupted run finishes its step, says how to resume, and resumes with the same bits', async () => {
   const { code, output } = await interrupted('stopped', 'SIGINT', /epoch 2\/4 2\/3/)
   assert.is(code, 130)
-  assert.match(output, /to go on: node dist\/train\.js --config .*--resume .*latest\.safetensors/)
+  assert.match(output, /to resume: node dist\/train\.js --config .*--resume .*latest\.safetensors/)
   resume('stopped')
   assertSame('stopped')
 })

@@ -40,6 +40,30 @@ for (const name of ['pascal', 'cityscapes']) {
   })
 }
 
+test('a batch is uploaded once a step, however many previous models look at it', async () => {
+  const { queue } = device.gpu
+  const write = queue.writeBuffer
+  let uploads = 0
+  // Small uploads are scalars and multipliers of dropout.
+  queue.writeBuffer = (...args) => {
+    if ((args[4] ?? args[2].byteLength) >= 33 * 33) uploads++
+    write.apply(queue, args)
+  }
+  try {
+    const perStep: number[] = []
+    const run = await runTrajectory(device, 'test/fixtures/pascal', { onStep: () => perStep.push(uploads) })
+    const fields = run.trainer.layout.flatMap((stream) => Object.keys(stream.fields)).length
+    const before = (perStep[0] ?? 0) - fields
+    assert.equal(
+      perStep.map((count) => count - before),
+      [1, 2, 3, 4].map((step) => step * fields),
+    )
+    free(run)
+  } finally {
+    queue.writeBuffer = write
+  }
+})
+
 test('UniMatch is PrevMatch without previous models', async () => {
   const run = await runTrajectory(device, 'test/fixtures/pascal', { settings: { method: 'unimatch' } })
   const results = run.checks.slice(0, 2).flatMap(({ results }) => results)

@@ -1,0 +1,211 @@
+import { type Node, type Tensor, valueKey } from '../engine/graph.js'
+import { elements, sameShape } from '../engine/shape.js'
+import type { Variable } from '../engine/store.js'
+import type { StateTensor } from '../models/weights.js'
+import type { GraphBuilder } from '../train/io/protobuf.js'
+import { type Extent, extentsOf, inputsOf, isFixed, sameExtent, type Twin, type TwinTrace } from './twin.js'
+
+/**
+ * A value of the graph. Maps [N, H, W, C] of the trace that convolutions and the like make or read are [N, C, H, W] in
+ * ONNX; everything else is as it is in the trace.
+ */
+export interface Value {
+  readonly name: string
+  /** Extents of the axes as they are in the graph. */
+  readonly extents: readonly Extent[]
+  readonly channelsFirst: boolean
+}
+
+/** Emits the nodes of an operator's call. */
+export type Emit = (emitter: Emitter, node: Twin<Node>, name: string) => Value
+
+/** Finds what emits a node; undefined where ONNX has no counterpart. */
+export type FindEmit = (node: Node) => Emit | undefined
+
+/** Axes of a map [N, H, W, C] in the order [N, C, H, W]. */
+const channelsFirstAxes = [0, 3, 1, 2]
+
+/** The place of a trace's axis in the graph. */
+export const axisIn = ({ channelsFirst }: Value, axis: number): number =>
+  channelsFirst ? channelsFirstAxes.indexOf(axis) : axis
+
+/** Writes a trace as a graph: each value when it is first needed, so that what is absorbed into others never is. */
+export class Emitter {
+  private readonly values = new Map<string, Value>()
+  private readonly constants = new Set<string>()
+  private readonly names = new Set<string>()
+
+  constructor(
+    readonly graph: GraphBuilder,
+    readonly trace: TwinTrace,
+    private readonly state: ReadonlyMap<string, StateTensor>,
+    private readonly find: FindEmit,
+  ) {
+    const [n = [0, 0], height = [0, 0], width = [0, 0], channels = [0, 0]] = extentsOf(trace.image)
+    this.values.set(valueKey(trace.image.a), {
+      name: 'image',
+      extents: [n, channels, height, width],
+      channelsFirst: true,
+    })
+  }
+
+  /** The value of a tensor, whose nodes are written where they are not yet. */
+  value(tensor: Twin<Tensor>): Value {
+    const key = valueKey(tensor.a)
+    const known = this.values.get(key) ?? this.emit(tensor.a)
+    this.values.set(key, known)
+    const declared = tensor.a.node.outputs[tensor.a.index]?.shape ?? []
+    return sameShape(declared, tensor.a.shape) ? known : this.reshaped(known, tensor)
+  }
+
+  private emit({ node, index }: Tensor): Value {
+    const { leaf, op, scope } = node
+    if (leaf && 'variable' in leaf) return this.variable(leaf.variable)
+    const emit = op && this.find(node)
+    if (!emit || index > 0) throw new Error(`${scope}: ${op?.name} has no counterpart in ONNX yet`)
+    return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${op.name}`))
+  }
+
+  /** A name that no other node has. */
+  unique(wanted: string): string {
+    let name = wanted
+    for (let count = 2; this.names.has(name); count++) name = `${wanted}_${count}`
+    this.names.add(name)
+    return name
+  }
+
+  /** Inputs of a call. */
+  inputs(node: Twin<Node>): Value[] {
+    return inputsOf(node).map((input) => this.value(input))
+  }
+
+  /** Adds a node whose result has these extents. */
+  node(name: string, op: string, inputs: readonly string[], result: Omit<Value, 'name'>, attributes = {}): Value {
+    return { ...result, name: this.graph.node(name, op, inputs, attributes) }
+  }
+
+  /** The weights of a variable under its name, as PyTorch lays them out. */
+  private variable({ name, spec }: Variable): Value {
+    const tensor = this.state.get(name)
+    if (!tensor) throw new Error(`missing: ${name}`)
+    this.graph.constant(name, tensor.shape, tensor.data)
+    return { name, extents: spec.shape.map((extent) => [extent, extent]), channelsFirst: false }
+  }
+
+  /** A float32 scalar. */
+  scalar(value: number): string {
+    return this.constant(`constant/${value}`, [], Float32Array.of(value))
+  }
+
+  /** Whole numbers as a vector. */
+  integers(values: readonly number[]): string {
+    return this.constant(`integers/${values.join(',')}`, [values.length], BigInt64Array.from(values.map(BigInt)))
+  }
+
+  private constant(name: string, shape: readonly number[], data: Float32Array | BigInt64Array): string {
+    if (!this.constants.has(name)) this.graph.constant(name, shape, data)
+    this.constants.add(name)
+    return name
+  }
+
+  /** A map as [N, C, H, W]. */
+  channelsFirst(value: Value): Value {
+    if (value.channelsFirst) return value
+    if (value.extents.length !== 4) throw new Error(`${value.name}: a map has four axes, not ${value.extents.length}`)
+    return { ...this.transposed(value, channelsFirstAxes, 'channels_first'), channelsFirst: true }
+  }
+
+  /** A value with its axes in the order of the trace. */
+  plain(value: Value): Value {
+    return value.channelsFirst
+      ? { ...this.transposed(value, [0, 2, 3, 1], 'channels_last'), channelsFirst: false }
+      : value
+  }
+
+  private transposed(value: Value, perm: readonly number[], suffix: string): Value {
+    const extents = perm.map((axis): Extent => value.extents[axis] ?? [1, 1])
+    const name = this.unique(`${value.name}/${suffix}`)
+    return this.node(name, 'Transpose', [value.name], { ...value, extents }, { perm })
+  }
+
+  private reshaped(value: Value, tensor: Twin<Tensor>): Value {
+    const source = this.plain(value)
+    const extents = extentsOf(tensor)
+    const name = this.unique(`${source.name}/reshape`)
+    const shape = this.shape(name, extents, [source], true)
+    return this.node(name, 'Reshape', [source.name, shape], { extents, channelsFirst: false })
+  }
+
+  /**
+   * A vector of extents: constants, and extents of values that there are, those of `near` before all others.
+   *
+   * @param infer whether one extent may be left to the node that takes the vector
+   * @throws Error where an extent follows from the size of the image in another way
+   */
+  shape(name: string, extents: readonly Extent[], near: readonly Value[], infer = false): string {
+    if (extents.every(isFixed)) return this.integers(extents.map(([extent]) => extent))
+    const sources = [...near, ...[...this.values.values()].reverse()]
+    const parts: string[] = []
+    let open = infer
+    for (let at = 0; at < extents.length; ) {
+      const found = longestRun(extents.slice(at), sources)
+      const fixed = extents.slice(at).findIndex((extent) => !isFixed(extent))
+      if (found) {
+        const { value, start, length } = found
+        parts.push(
+          this.graph.node(this.unique(`${name}/extent`), 'Shape', [value.name], { start, end: start + length }),
+        )
+        at += length
+      } else if (fixed !== 0) {
+        const end = fixed < 0 ? extents.length : at + fixed
+        parts.push(this.integers(extents.slice(at, end).map(([extent]) => extent)))
+        at = end
+      } else {
+        const multiple = this.multiple(name, extents[at] ?? [0, 0], near)
+        if (multiple === undefined && !open) {
+          throw new Error(
+            `${name}: its size follows from that of the image in a way without counterpart yet: export it for one size`,
+          )
+        }
+        if (multiple === undefined) open = false
+        parts.push(multiple ?? this.integers([-1]))
+        at++
+      }
+    }
+    const [only = ''] = parts
+    return parts.length === 1 ? only : this.graph.node(this.unique(`${name}/shape`), 'Concat', parts, { axis: 0 })
+  }
+
+  /** An extent that is a multiple of one of a near value's. */
+  private multiple(name: string, [a, b]: Extent, near: readonly Value[]): string | undefined {
+    for (const { name: source, extents } of near) {
+      const axis = extents.findIndex(
+        (extent) => !isFixed(extent) && a % extent[0] === 0 && a / extent[0] === b / extent[1],
+      )
+      if (axis < 0) continue
+      const base = this.graph.node(this.unique(`${name}/extent`), 'Shape', [source], { start: axis, end: axis + 1 })
+      return this.graph.node(this.unique(`${name}/multiple`), 'Mul', [
+        base,
+        this.integers([a / (extents[axis]?.[0] ?? 1)]),
+      ])
+    }
+    return undefined
+  }
+}
+
+/** The longest run of extents from the first one on that a value has too, not all of them fixed. */
+function longestRun(wanted: readonly Extent[], sources: readonly Value[]) {
+  let best: { value: Value; start: number; length: number } | undefined
+  for (const value of sources) {
+    for (let start = 0; start < value.extents.length; start++) {
+      let length = 0
+      while (length < wanted.length && sameExtent(value.extents[start + length], wanted[length])) length++
+      const dynamic = wanted.slice(0, length).some((extent) => !isFixed(extent))
+      if (dynamic && length > (best?.length ?? 0)) best = { value, start, length }
+    }
+  }
+  return best
+}
+
+/** Elements of a value at the first size. */
+export const countOf = ({ extents }: Value): number => elements(extents.map(([extent]) => extent))

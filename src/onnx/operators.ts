@@ -1,0 +1,177 @@
+import type { Node } from '../engine/graph.js'
+import type { ConvAttrs } from '../kernels/conv2d.js'
+import type { MatmulAttrs } from '../kernels/matmul.js'
+import type { AxisAttrs, RangeAttrs } from '../kernels/movement.js'
+import type { PoolAttrs } from '../kernels/pool.js'
+import type { SumAttrs } from '../kernels/reduce.js'
+import { axisIn, type Emit, type Emitter, type FindEmit, type Value } from './emitter.js'
+import { emitFormula, formulaOf } from './formulas.js'
+import { type Extent, inputsOf, type Twin } from './twin.js'
+
+/** What emits an operator's call, by the operator's name; pointwise operators are emitted by their formulas. */
+const emits: Readonly<Record<string, Emit>> = {
+  conv2d: (emitter, node, name) => emitConvolution(emitter, node, name),
+  maxPool2d: emitMaxPool,
+  resizeBilinear: emitResize,
+  concat: emitConcat,
+  slice: emitSlice,
+  sum: emitSum,
+  softmax: emitSoftmax,
+  matmul: emitMatmul,
+}
+
+export const findEmit: FindEmit = (node) => {
+  if (node.op && Object.hasOwn(emits, node.op.name)) return emits[node.op.name]
+  return formulaOf(node) ? emitPointwise : undefined
+}
+
+/** Extents of a call's first output, in the order of the trace. */
+const resultOf = ({ a, b }: Twin<Node>): Extent[] =>
+  (a.outputs[0]?.shape ?? []).map((extent, axis): Extent => [extent, b.outputs[0]?.shape[axis] ?? 0])
+
+const asMap = ([n = [1, 1], height = [1, 1], width = [1, 1], channels = [1, 1]]: readonly Extent[]) => ({
+  extents: [n, channels, height, width],
+  channelsFirst: true,
+})
+
+const first = (emitter: Emitter, node: Twin<Node>): Value => {
+  const [value] = emitter.inputs(node)
+  if (!value) throw new Error(`${node.a.op?.name} has no input`)
+  return value
+}
+
+const emitPointwise: Emit = (emitter, node, name) =>
+  emitWithBias(emitter, node, name) ?? emitFormula(emitter, node, name)
+
+function emitConvolution(emitter: Emitter, node: Twin<Node>, name: string, bias: readonly string[] = []): Value {
+  const { stride, padding, dilation, groups } = node.a.attrs as ConvAttrs
+  const [x, weight] = inputsOf(node)
+  const leaf = weight?.a.node.leaf
+  if (!x || !weight || !leaf || !('variable' in leaf)) throw new Error(`${name}: its weights are no parameter`)
+  const [rows = 1, columns = 1] = weight.a.shape
+  const map = emitter.channelsFirst(emitter.value(x))
+  return emitter.node(name, 'Conv', [map.name, emitter.value(weight).name, ...bias], asMap(resultOf(node)), {
+    dilations: [dilation, dilation],
+    kernel_shape: [rows, columns],
+    pads: [padding, padding, padding, padding],
+    strides: [stride, stride],
+    ...(groups > 1 ? { group: groups } : {}),
+  })
+}
+
+/** A vector that is added to the result of a convolution, which nothing else reads, is its bias. */
+function emitWithBias(emitter: Emitter, node: Twin<Node>, name: string): Value | undefined {
+  const expr = formulaOf(node.a)?.expr
+  const isSum = expr?.kind === 'call' && expr.fn === 'add' && expr.args.every(({ kind }) => kind === 'input')
+  const [x, bias] = inputsOf(node)
+  if (!isSum || !x || !bias) return undefined
+  const isBias = bias.a.node.leaf !== undefined && 'variable' in bias.a.node.leaf && bias.a.shape.length === 1
+  const source = x.a.node
+  if (!isBias || source.op?.name !== 'conv2d' || emitter.trace.uses.get(source.id) !== 1) return undefined
+  return emitConvolution(emitter, emitter.trace.twinOf(source), name, [emitter.value(bias).name])
+}
+
+function emitMaxPool(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const { kernel, stride, padding } = node.a.attrs as PoolAttrs
+  const map = emitter.channelsFirst(first(emitter, node))
+  return emitter.node(name, 'MaxPool', [map.name], asMap(resultOf(node)), {
+    kernel_shape: [kernel, kernel],
+    pads: [padding, padding, padding, padding],
+    strides: [stride, stride],
+  })
+}
+
+function emitResize(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const map = emitter.channelsFirst(first(emitter, node))
+  const result = asMap(resultOf(node))
+  const sizes = emitter.shape(name, result.extents, [map])
+  return emitter.node(name, 'Resize', [map.name, '', '', sizes], result, {
+    coordinate_transformation_mode: 'align_corners',
+    mode: 'linear',
+  })
+}
+
+function emitConcat(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const { axis } = node.a.attrs as AxisAttrs
+  const inputs = emitter.inputs(node)
+  const channelsFirst = inputs.some((input) => input.channelsFirst)
+  const aligned = inputs.map((input) => (channelsFirst ? emitter.channelsFirst(input) : input))
+  const result = channelsFirst ? asMap(resultOf(node)) : { extents: resultOf(node), channelsFirst }
+  const [one] = aligned
+  return emitter.node(
+    name,
+    'Concat',
+    aligned.map((input) => input.name),
+    result,
+    { axis: one ? axisIn(one, axis) : axis },
+  )
+}
+
+function emitSlice(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const [a, b] = [node.a.attrs as RangeAttrs, node.b.attrs as RangeAttrs]
+  if (a.start !== b.start || a.size !== b.size) {
+    throw new Error(
+      `${name}: what is cut out follows from the size of the image, without counterpart yet: export it for one size`,
+    )
+  }
+  const x = first(emitter, node)
+  const result = x.channelsFirst ? asMap(resultOf(node)) : { extents: resultOf(node), channelsFirst: false }
+  const range = [[a.start], [a.start + a.size], [axisIn(x, a.axis)]].map((value) => emitter.integers(value))
+  return emitter.node(name, 'Slice', [x.name, ...range], result)
+}
+
+/** A sum over axes, which is a mean where each element was divided by their number first. */
+function emitSum(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const { exprs, space, shape } = node.a.attrs as SumAttrs
+  const [expr] = exprs
+  const [operand] = inputsOf(node)
+  if (exprs.length !== 1 || expr?.kind !== 'input' || !operand) {
+    throw new Error(`${name}: several sums at once have no counterpart in ONNX yet`)
+  }
+  const mean = meanOf(emitter, node)
+  const x = emitter.value(mean ?? operand)
+  const missing = space.length - shape.length
+  const all = space.flatMap((_, axis) => (axis < missing ? [axis] : []))
+  const axes = [
+    ...all,
+    ...shape.flatMap((extent, i) => (extent === 1 && space[missing + i] !== 1 ? [missing + i] : [])),
+  ]
+  const keepsAxes = missing === 0
+  const result =
+    x.channelsFirst && keepsAxes ? asMap(resultOf(node)) : { extents: resultOf(node), channelsFirst: false }
+  const placed = axes.map((axis) => axisIn(x, axis)).sort((p, q) => p - q)
+  if (mean && x.channelsFirst && placed.join() === '2,3') {
+    return emitter.node(name, 'GlobalAveragePool', [x.name], result)
+  }
+  const attributes = { keepdims: keepsAxes ? 1 : 0 }
+  if (mean) return emitter.node(name, 'ReduceMean', [x.name], result, { ...attributes, axes: placed })
+  return emitter.node(name, 'ReduceSum', [x.name, emitter.integers(placed)], result, attributes)
+}
+
+/** What a sum is the mean of: its operand before the division by the number of elements that are added up. */
+function meanOf(emitter: Emitter, { a, b }: Twin<Node>) {
+  const sides = [a, b].map((node) => {
+    const { space, shape } = node.attrs as SumAttrs
+    const source = node.inputs[0]?.node
+    const expr = source && formulaOf(source)?.expr
+    if (expr?.kind !== 'call' || expr.fn !== 'mul') return undefined
+    const [value, factor] = expr.args
+    const count = space.reduce((x, y) => x * y, 1) / shape.reduce((x, y) => x * y, 1)
+    return value?.kind === 'input' && factor?.kind === 'constant' && factor.value === 1 / count ? source : undefined
+  })
+  const [source] = sides
+  if (!source || !sides[1]) return undefined
+  return inputsOf(emitter.trace.twinOf(source))[0]
+}
+
+function emitSoftmax(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const x = first(emitter, node)
+  return emitter.node(name, 'Softmax', [x.name], x, { axis: axisIn(x, x.extents.length - 1) })
+}
+
+function emitMatmul(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const { transposeA, transposeB } = node.a.attrs as MatmulAttrs
+  const factors = emitter.inputs(node).map((factor) => factor.name)
+  const attributes = { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 }
+  return emitter.node(name, 'Gemm', factors, { extents: resultOf(node), channelsFirst: false }, attributes)
+}
