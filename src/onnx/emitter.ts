@@ -1,4 +1,4 @@
-import { type Node, type Tensor, valueKey } from '../engine/graph.js'
+import { type Node, type Tensor, valueKey } from '../engine/ir.js'
 import { elements, sameShape } from '../engine/shape.js'
 import type { Variable } from '../engine/store.js'
 import type { StateTensor } from '../models/weights.js'

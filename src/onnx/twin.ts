@@ -1,5 +1,6 @@
-import { Graph, type Node, type Tensor, tracing } from '../engine/graph.js'
-import { dropDead, traceOf } from '../engine/passes/rewrite.js'
+import { Graph, traceOf, tracing } from '../engine/graph.js'
+import type { Node, Tensor } from '../engine/ir.js'
+import { dropDead } from '../engine/passes/rewrite.js'
 import { spec } from '../engine/shape.js'
 import { logits, type SegmentationModel } from '../models/segmentation.js'
 

@@ -1,6 +1,7 @@
 import { Arena } from '../../engine/arena.js'
 import { BindingLimitError, type Device } from '../../engine/device.js'
-import { assign, read, type Tensor } from '../../engine/graph.js'
+import { assign, read } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { compile, type Program } from '../../engine/program.js'
 import { spec } from '../../engine/shape.js'
 import { Store, type Variable } from '../../engine/store.js'

@@ -1,6 +1,7 @@
 import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
-import { read, type Tensor } from '../../engine/graph.js'
+import { read } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { type FirstNonFinite, NanTracer } from '../../engine/passes/trace-nan.js'
 import { type CompileOptions, compile, type Program } from '../../engine/program.js'
 import { type Spec, spec } from '../../engine/shape.js'
