@@ -27,7 +27,7 @@ import { type EvaluationOptions, Evaluator } from './train/evaluation/evaluator.
 import { scoresOf } from './train/evaluation/metrics.js'
 import { scoreTable } from './train/evaluation/metrics-table.js'
 import { protocolOf } from './train/evaluation/protocol.js'
-import { writeOutput } from './train/io/output.js'
+import { writeOutput } from './train/io/files.js'
 import { Progress } from './train/logging/progress.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { useTuning } from './train/tuning/run-tuning.js'
