@@ -22,12 +22,12 @@ import { loadConfig } from './train/config/load.js'
 import { evaluationSamples, readList } from './train/data/dataset.js'
 import { colored, indexPng, outputNames, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
-import { confusionCsv, confusionPng } from './train/evaluation/confusion.js'
+import { confusionCsv, confusionSvg } from './train/evaluation/confusion.js'
 import { type EvaluationOptions, Evaluator } from './train/evaluation/evaluator.js'
 import { scoresOf } from './train/evaluation/metrics.js'
 import { scoreTable } from './train/evaluation/metrics-table.js'
 import { protocolOf } from './train/evaluation/protocol.js'
-import { writeOutput } from './train/io/output.js'
+import { writeOutput } from './train/io/files.js'
 import { Progress } from './train/logging/progress.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { useTuning } from './train/tuning/run-tuning.js'
@@ -69,7 +69,7 @@ const command = createCommand(
   )
   .addOption(flipOption())
   .addOption(scalesOption())
-  .option('--out <folder>', 'where confusion.csv, confusion.png and scores.json go', 'evaluation')
+  .option('--out <folder>', 'where confusion.csv, confusion.svg and scores.json go', 'evaluation')
   .option('--save-map [folder]', 'write predictions as index masks and in colours (default: maps in the --out folder)')
   .addOption(gpuOption())
   .addOption(amp)
@@ -85,20 +85,20 @@ await runCommand(async () => {
   const { val_id_path: source, data_root: root, nclass, ignore_index: ignoreIndex, crop_size: window } = config
   if (!source) throw new UserError('no list of images to evaluate on: give --val-id-path')
   const samples = readList(source, root, 'required')
-  const trained = readModel(options.ckptPath, config)
-  const { classNames, palette } = trained
+  const loaded = readModel(options.ckptPath, config)
+  const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   const print = (line: string) => console.log(line)
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-  print(`checkpoint: ${options.ckptPath}${epochOf(trained)}`)
+  print(`checkpoint: ${options.ckptPath}${epochOf(loaded)}`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, print).read()))
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
   const half = usesHalf(config.amp, device, print)
-  const views = { ...evaluation, scales: options.scales ?? [1], amp: half }
-  const protocol = protocolOf(views)
+  const inference = { ...evaluation, scales: options.scales ?? [1], amp: half }
+  const protocol = protocolOf(inference)
   print(`${samples.length} images, ${nclass} classes; protocol: ${protocol}`)
 
-  const evaluator = new Evaluator(device, openModel(device, trained), views)
+  const evaluator = new Evaluator(device, openModel(device, loaded), inference)
   const saveMap = options.saveMap ?? (config.save_map || undefined)
   const maps = saveMap === true ? join(options.out, 'maps') : saveMap
   const names = outputNames(samples.map(({ name }) => name))
@@ -137,8 +137,8 @@ await runCommand(async () => {
   const json = { protocol, checkpoint: options.ckptPath, images: samples.length, class_names: classNames, ...scores }
   writeOutput(options.out, 'scores.json', `${JSON.stringify(json, null, 2)}\n`)
   writeOutput(options.out, 'confusion.csv', confusionCsv(counts, classNames))
-  writeOutput(options.out, 'confusion.png', await confusionPng(counts, scores, classNames, protocol))
+  writeOutput(options.out, 'confusion.svg', confusionSvg(counts, scores, classNames, protocol))
   print(
-    `confusion matrix: ${join(options.out, 'confusion.png')} and .csv${maps === undefined ? '' : `; masks: ${maps}`}`,
+    `confusion matrix: ${join(options.out, 'confusion.svg')} and .csv${maps === undefined ? '' : `; masks: ${maps}`}`,
   )
 })

@@ -18,11 +18,11 @@ import { loadConfig } from './train/config/load.js'
 import { readImage } from './train/data/dataset.js'
 import { findImages } from './train/data/find-images.js'
 import type { Picture } from './train/data/pixels.js'
-import { legendPng } from './train/drawing/legends.js'
+import { legendSvg } from './train/drawing/legend.js'
 import { colored, indexPng, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { Predictor } from './train/evaluation/predictor.js'
-import { writeOutput } from './train/io/output.js'
+import { writeOutput } from './train/io/files.js'
 import { Progress } from './train/logging/progress.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { useTuning } from './train/tuning/run-tuning.js'
@@ -65,7 +65,7 @@ const command = createCommand(
   )
   .addOption(flipOption())
   .addOption(scalesOption())
-  .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.png go', 'predictions')
+  .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.svg go', 'predictions')
   .addOption(gpuOption())
   .addOption(amp)
   .addOption(noTuneOption())
@@ -92,17 +92,17 @@ async function* pictures(paths: readonly string[]): AsyncGenerator<Picture | Use
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
   const paths = findImages(options.images)
-  const trained = readModel(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
-  const { classNames, palette } = trained
+  const loaded = readModel(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
+  const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
   const half = usesHalf(options.amp ?? false, device, console.log)
   const precision = half ? '; in half precision' : ''
-  console.log(`checkpoint: ${options.ckptPath}${epochOf(trained)}; ${classNames.length} classes${precision}`)
-  if (!trained.hasGeometry) console.log(`it does not say its ${showGeometry(trained)}; --config gives others`)
+  console.log(`checkpoint: ${options.ckptPath}${epochOf(loaded)}; ${classNames.length} classes${precision}`)
+  if (!loaded.hasGeometry) console.log(`it does not say its ${showGeometry(loaded)}; --config gives others`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, console.log).read()))
   const { imgSize: longSide, flip, scales: factors, out } = options
-  const predictor = new Predictor(device, openModel(device, trained), { longSide, flip, scales: factors, amp: half })
+  const predictor = new Predictor(device, openModel(device, loaded), { longSide, flip, scales: factors, amp: half })
   const names = outputNames(paths)
   const progress = new Progress('prediction', paths.length, process.stdout)
   const unreadable: string[] = []
@@ -117,8 +117,8 @@ await runCommand(async () => {
         continue
       }
       const { width, height } = picture
-      const tiles = predictor.tiles(width, height)
-      if (tiles > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles} tiles`)
+      const { tiles } = await predictor.plan(picture)
+      if (tiles.length > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles.length} tiles`)
       const mask = await predictor.predict(picture)
       // One picture is written while the next one is computed.
       await writing
@@ -135,8 +135,8 @@ await runCommand(async () => {
   device.destroy()
   const done = paths.length - unreadable.length
   if (done > 0) {
-    writeOutput(out, 'legend.png', await legendPng(classNames, palette))
-    console.log(`results: masks, colors, overlays and legend.png in ${out}`)
+    writeOutput(out, 'legend.svg', legendSvg(classNames, palette))
+    console.log(`results: masks, colors, overlays and legend.svg in ${out}`)
   }
   if (unreadable.length > 0) {
     const [first = ''] = unreadable
