@@ -53,11 +53,11 @@ export async function dryRun(
   const image = await largestImage(lists, config)
   useTuning(real, new Tuning(tune === false ? [] : new TuningCache(real.adapter, print).read()))
   const step = await planRun(real, config, image, traceNan)
-  for (const line of describe(step, config, image)) print(line)
   if (printProgram !== undefined) {
     writeAtomically(printProgram, [new TextEncoder().encode(step.trainer.programs)])
     print(`programs of a step: ${printProgram}`)
   }
+  for (const line of describe(step, config, image)) print(line)
   const { maxStorageBufferBindingSize: binding, maxBufferSize } = real.gpu.limits
   const largest = Math.max(0, ...[...step.use.buffers].map(({ bytes }) => bytes))
   print(
