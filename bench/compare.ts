@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
-import type { AdapterSummary } from '#dist/engine/device.js'
+import type { AdapterSummary } from '#dist/engine/adapter.js'
 import { UserError } from '#dist/train/error.js'
 import type { Timing } from './timing.js'
 

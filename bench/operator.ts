@@ -1,8 +1,9 @@
 import { Float16Array } from '@petamoriken/float16'
 import type { Device } from '#dist/engine/device.js'
 import { gradients } from '#dist/engine/grad.js'
-import { assign, read, type Tensor, tracedGraph, valueKey } from '#dist/engine/graph.js'
-import type { Choose } from '#dist/engine/lower.js'
+import { assign, read, tracedGraph } from '#dist/engine/graph.js'
+import { type Tensor, valueKey } from '#dist/engine/ir.js'
+import { kernelSelectionOf, setKernelSelection } from '#dist/engine/kernel-selection.js'
 import { compile } from '#dist/engine/program.js'
 import { byteLength, type Data, type Shape, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'
@@ -40,20 +41,16 @@ export const isProduct = (row: Case): boolean => row.flops !== undefined
 
 /** Chooses as the device does, and keeps the names of what was chosen, those of an operator with a star. */
 function recordChoices(device: Device, op: string, kernels: Set<string>): { restore: () => void } {
-  const { chooser } = device
-  device.chooser = async (trace) => {
-    const choose: Choose = (await chooser?.(trace)) ?? ((_, [first]) => first)
+  const selection = kernelSelectionOf(device)
+  setKernelSelection(device, async (trace) => {
+    const select = await selection(trace)
     return (node, candidates) => {
-      const chosen = choose(node, candidates)
-      if (chosen) kernels.add(node.op?.name === op ? `* ${chosen.name}` : chosen.name)
+      const chosen = select(node, candidates)
+      if (chosen) kernels.add(node.name === op ? `* ${chosen.name}` : chosen.name)
       return chosen
     }
-  }
-  return {
-    restore: () => {
-      device.chooser = chooser
-    },
-  }
+  })
+  return { restore: () => setKernelSelection(device, selection) }
 }
 
 /**

@@ -1,5 +1,6 @@
 import { create, globals } from 'webgpu'
-import { openDevice, summarize } from '#dist/engine/device.js'
+import { summarizeAdapter } from '#dist/engine/adapter.js'
+import { openDevice } from '#dist/engine/device.js'
 import type { ModelChoice } from '#dist/models/index.js'
 import { measureStep } from './step.js'
 import type { Timing } from './timing.js'
@@ -31,7 +32,7 @@ export async function measureOverhead(method: string): Promise<OverheadMeasureme
   instance ??= create(['backend=null'])
   const adapter = await instance.requestAdapter()
   if (!adapter) throw new Error('Dawn offers no null adapter')
-  const device = await openDevice(adapter, summarize(adapter))
+  const device = await openDevice(adapter, summarizeAdapter(adapter))
   try {
     const { milliseconds, spread, dispatches } = await measureStep(
       device,

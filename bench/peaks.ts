@@ -1,7 +1,8 @@
 import type { Device } from '#dist/engine/device.js'
-import { applyOne, read, type Tensor } from '#dist/engine/graph.js'
-import type { Choose } from '#dist/engine/lower.js'
-import { defineOp, input, output } from '#dist/engine/op.js'
+import { applyOne, read } from '#dist/engine/graph.js'
+import { defineOp, type Tensor } from '#dist/engine/ir.js'
+import { input, output } from '#dist/engine/kernel.js'
+import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { compile } from '#dist/engine/program.js'
 import { byteLength, elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
@@ -133,11 +134,11 @@ async function halfProductPeak(device: Device, store: Store): Promise<number> {
   if (!a || !b) throw new Error('unreachable: both were declared')
   const rates: number[] = []
   for (let k = 0, kernels = 1; k < kernels; k++) {
-    const choose: Choose = (_, candidates) => {
+    const selectKernel: SelectKernel = (_, candidates) => {
       kernels = candidates.length
       return candidates[k]
     }
-    const product = await compile(device, {}, () => ({ y: matmul(read(a), read(b)) }), { choose })
+    const product = await compile(device, {}, () => ({ y: matmul(read(a), read(b)) }), { selectKernel })
     rates.push((2 * size ** 3) / Math.min(...(await timesOf(device, () => product.run({})))) / 1e6)
     product.destroy()
   }

@@ -1,5 +1,6 @@
 import type { Device } from '#dist/engine/device.js'
-import { read, type Tensor } from '#dist/engine/graph.js'
+import { read } from '#dist/engine/graph.js'
+import type { Tensor } from '#dist/engine/ir.js'
 import { compile, type Program } from '#dist/engine/program.js'
 import { elements, type Shape, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'

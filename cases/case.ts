@@ -1,4 +1,4 @@
-import type { Tensor } from '#dist/engine/graph.js'
+import type { Tensor } from '#dist/engine/ir.js'
 import { type Data, elements, type Shape, type Spec, spec } from '#dist/engine/shape.js'
 import type { Values } from './reference.js'
 
@@ -22,6 +22,11 @@ export interface Body<I extends Record<string, Source> = Record<string, Source>>
   readonly terms?: number
   /** Tolerance relative to the largest value, where `allowance(terms)` does not cover the numerics: the row says why. */
   readonly tolerance?: number
+  /**
+   * How many roundings to f16, of 11 bits each, a result may have seen in half precision; when absent 4: its own, and
+   * without fusion those of up to three values on the way there.
+   */
+  readonly halfRoundings?: number
   /** Size of what cancels in a gradient, where that is larger than the gradient itself. */
   readonly gradientScale?: number
   /** The same of an output. */

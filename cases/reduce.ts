@@ -1,4 +1,4 @@
-import * as kernels from '#dist/kernels/reduce.js'
+import * as kernels from '#dist/kernels/pointwise.js'
 import { body, type Family, family, mapSizes, normal } from './case.js'
 import * as reference from './reference.js'
 

@@ -87,8 +87,8 @@ function describe(checkpoint: Checkpoint, path: string, { config: file, set }: O
 }
 
 function toSafetensors(checkpoint: Checkpoint, input: string, output: string, options: Options): void {
-  const { tensors, momenta, metadata } = checkpoint
-  const kept = options.weightsOnly ? [] : [...momenta]
+  const { tensors, momentumBuffers, metadata } = checkpoint
+  const kept = options.weightsOnly ? [] : [...momentumBuffers]
   const named = kept.map(([name, tensor]) => [momentumPrefix + name, tensor] as const)
   // Without a configuration any tensors will do, such as those of a backbone.
   const description = options.config ? describe(checkpoint, input, options).metadata : {}
@@ -134,8 +134,8 @@ await runCommand(async () => {
   writers[extension](checkpoint, input, output, options)
   const { size } = statSync(output)
   const parts = [`${checkpoint.tensors.size} tensors`]
-  if (extension === '.safetensors' && !options.weightsOnly && checkpoint.momenta.size > 0) {
-    parts.push(`${checkpoint.momenta.size} momenta`)
+  if (extension === '.safetensors' && !options.weightsOnly && checkpoint.momentumBuffers.size > 0) {
+    parts.push(`${checkpoint.momentumBuffers.size} momentum buffers`)
   }
   console.log(`${output}: ${parts.join(', ')}, ${(size / 1e6).toFixed(2)} MB`)
 })

@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 import { createCommand, runCommand } from './command.js'
-import { type AdapterSummary, type Device, matrixShapesOf } from './engine/device.js'
-import type { Tensor } from './engine/graph.js'
-import type { Choose } from './engine/lower.js'
+import { type AdapterSummary, matrixShapesOf } from './engine/adapter.js'
+import type { Device } from './engine/device.js'
+import type { Tensor } from './engine/ir.js'
+import type { SelectKernel } from './engine/kernel-selection.js'
 import { findAdapters, open } from './engine/node.js'
 import { compile } from './engine/program.js'
 import { spec } from './engine/shape.js'
@@ -59,14 +60,19 @@ async function selfTest(device: Device, units: boolean): Promise<string> {
   const b = values(k * n, 7)
   const inputs = { a: spec([m, k]), b: spec([k, n]) }
   const type = units ? 'f16' : 'f32'
-  const product = (t: Record<'a' | 'b', Tensor>) => ({ y: cast(matmul(cast(t.a, type), cast(t.b, type)), 'f32') })
+  let op: Tensor['node']['op']
+  const product = (t: Record<'a' | 'b', Tensor>) => {
+    const y = matmul(cast(t.a, type), cast(t.b, type))
+    op = y.node.op
+    return { y: cast(y, 'f32') }
+  }
   let kernel = ''
-  const choose: Choose = (node, candidates) => {
+  const selectKernel: SelectKernel = (node, candidates) => {
     const chosen = candidates.find(({ name }) => units && name.startsWith('matrix ')) ?? candidates[0]
-    if (node.op?.name.startsWith('matmul')) kernel = chosen?.name ?? ''
+    if (node.op === op) kernel = chosen?.name ?? ''
     return chosen
   }
-  const program = await compile(device, inputs, product, { label: 'self-test', choose })
+  const program = await compile(device, inputs, product, { label: 'self-test', selectKernel })
   const begin = performance.now()
   program.run({ a, b })
   const y = await program.read('y')

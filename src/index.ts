@@ -7,8 +7,10 @@
  *
  * In Node open a device with `open` of `atrous/node`; in a browser pass an adapter to `openDevice`.
  */
-export { type AdapterSummary, Device, openDevice, summarize, type Wait } from './engine/device.js'
-export { assign, read, scoped, type Tensor } from './engine/graph.js'
+export { type AdapterSummary, summarizeAdapter } from './engine/adapter.js'
+export { Device, openDevice, type Wait } from './engine/device.js'
+export { assign, read, scoped } from './engine/graph.js'
+export type { Tensor } from './engine/ir.js'
 export { type CompileOptions, compile, type MemorySummary, type Program, type RunOptions } from './engine/program.js'
 export { type Data, type DType, type Shape, type Spec, spec } from './engine/shape.js'
 export { Store, type Variable } from './engine/store.js'
@@ -39,11 +41,12 @@ export {
   relu,
   scale,
   sub,
+  sum,
+  sumTo,
   toU32,
   where,
 } from './kernels/pointwise.js'
 export { globalAveragePool, maxPool2d } from './kernels/pool.js'
-export { sum, sumTo } from './kernels/reduce.js'
 export { resizeBilinear } from './kernels/resize.js'
 export { kthSmallest } from './kernels/select.js'
 export { softmax, softmaxMax } from './kernels/softmax.js'

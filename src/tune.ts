@@ -3,8 +3,8 @@ import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
 import { type Measurement, Tuning } from './engine/autotune.js'
 import type { Device } from './engine/device.js'
+import { kernelSelectionOf, setKernelSelection } from './engine/kernel-selection.js'
 import { open } from './engine/node.js'
-import type { Trace } from './engine/passes/rewrite.js'
 import { Store } from './engine/store.js'
 import { backbones, chooseModel, createModel } from './models/index.js'
 import { configOption, gpuOption, methodOption, setOption, sizeOption, wholeNumber } from './options.js'
@@ -98,13 +98,13 @@ async function fill(device: Device, config: Config, size: [number, number], cach
   measureUnknown(device, tuning, cache, (measurement, done, total) => {
     console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
   })
-  const { chooser } = device
+  const measured = kernelSelectionOf(device)
   let seen: Measurement[] = []
-  device.chooser = async (trace: Trace) => {
-    const choose = await chooser?.(trace)
+  setKernelSelection(device, async (trace) => {
+    const select = await measured(trace)
     seen.push(...tuning.of(trace, device.traits))
-    return choose ?? tuning.choose
-  }
+    return select
+  })
   const gains: string[] = []
   const note = (what: string) => {
     gains.push(showGain(what, seen))

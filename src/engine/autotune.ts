@@ -1,12 +1,14 @@
+import type { AdapterTraits } from './adapter.js'
 import { Arena } from './arena.js'
 import { BindingLimitError, type Device, KernelError } from './device.js'
-import { type Node, read, tracedGraph } from './graph.js'
-import { type Choose, candidatesOf } from './lower.js'
-import type { AdapterTraits, Candidate } from './op.js'
-import type { Trace } from './passes/rewrite.js'
+import { read, tracedGraph } from './graph.js'
+import type { Node, Trace } from './ir.js'
+import type { Candidate } from './kernel.js'
+import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import { compile, layoutOf, type Program } from './program.js'
 import { type Data, elements, type Shape, type Spec, sameShape } from './shape.js'
 import { Store } from './store.js'
+import { valueText } from './value-text.js'
 
 /** A kernel that was measured: its name, and the texts of its shaders. With another text it is another kernel. */
 export interface Kernel {
@@ -20,7 +22,7 @@ export interface Measurement {
   readonly call: string
   /** All there were, in the operator's order: the first is taken where nothing was measured. */
   readonly kernels: readonly Kernel[]
-  /** Time of one run, in the order of the kernels; null where the adapter cannot run it: see `unlessUnfit`. */
+  /** Time of one run, in the order of the kernels; null where the adapter cannot run it: see `ignoreUnsupported`. */
   readonly milliseconds: readonly (number | null)[]
   /** Name of the kernel to use. */
   readonly choice: string
@@ -44,17 +46,17 @@ function classOf(shape: Shape): string {
 
 /** What a choice among kernels may depend on, as a text. */
 export function callOf({
-  op,
+  name,
   inputs,
   outputs,
   attrs,
-}: Pick<Node, 'op' | 'outputs' | 'attrs'> & { inputs: readonly Spec[] }): string {
+}: Pick<Node, 'name' | 'outputs' | 'attrs'> & { inputs: readonly Spec[] }): string {
   const specs = inputs.map(({ shape, dtype }) => dtype + classOf(shape))
   // An attribute that repeats the shape of a result is of a class as well.
   const isResult = (value: unknown): value is number[] =>
     Array.isArray(value) && value.length > 1 && outputs.some(({ shape }) => sameShape(shape, value as number[]))
-  const text = JSON.stringify(attrs, (_, value: unknown) => (isResult(value) ? classOf(value) : value))
-  return `${op?.name}(${specs.join(', ')}) ${text ?? ''}`
+  const text = valueText(attrs, (value) => (isResult(value) ? JSON.stringify(classOf(value)) : undefined))
+  return `${name}(${specs.join(', ')}) ${attrs === undefined ? '' : text}`
 }
 
 /** A node that has a choice among kernels. */
@@ -96,7 +98,7 @@ export class Tuning {
   }
 
   /** The kernel that was the fastest; the first one where that is not known. */
-  readonly choose: Choose = (node, candidates) => {
+  readonly selectKernel: SelectKernel = (node, candidates) => {
     const choice = candidates.length > 1 ? this.find({ node, candidates })?.choice : undefined
     return candidates.find(({ name }) => name === choice) ?? candidates[0]
   }
@@ -154,9 +156,9 @@ export async function measureKernels(
 const rounds = 5
 /** Milliseconds that the runs of one kernel take in a round, which is waited for once. */
 const roundTime = 10
-const mostRuns = 100
+const maxRuns = 100
 /** A kernel that takes so many times longer than the fastest in both of the first rounds is not measured further. */
-const hopeless = 2
+const cutoff = 2
 
 async function timesOf(device: Device, { node, candidates }: Choice): Promise<(number | null)[]> {
   const store = new Store(device, 'tuning')
@@ -167,12 +169,13 @@ async function timesOf(device: Device, { node, candidates }: Choice): Promise<(n
       store.declare(`input ${i}`, { shape, dtype }, numbers({ shape, dtype })),
     )
     const body = () => {
-      const results = tracedGraph('tuning').append(node.op, inputs.map(read), node.attrs, node.outputs)
+      const { op, name, attrs, outputs } = node
+      const results = tracedGraph('tuning').append({ op, name, inputs: inputs.map(read), attrs, outputs })
       return Object.fromEntries(results.map((result, i) => [`output ${i}`, result]))
     }
     for (const candidate of candidates) {
-      const options = { label: `tuning ${node.op?.name} ${candidate.name}`, choose: () => candidate, arena }
-      programs.push(await compile(device, {}, body, options).catch(unlessUnfit))
+      const options = { label: `tuning ${node.name} ${candidate.name}`, selectKernel: () => candidate, arena }
+      programs.push(await compile(device, {}, body, options).catch(ignoreUnsupported))
     }
     return await timed(programs.map((program) => program && ((runs: number) => elapsed(device, program, runs))))
   } finally {
@@ -182,8 +185,8 @@ async function timesOf(device: Device, { node, candidates }: Choice): Promise<(n
   }
 }
 
-/** A kernel whose tensors exceed the adapter's limits, or that its driver refuses, is no choice; others still are. */
-function unlessUnfit(error: unknown): undefined {
+/** A kernel whose tensors exceed the adapter's limits, or that its driver refuses, is no candidate; others still are. */
+function ignoreUnsupported(error: unknown): undefined {
   if (!(error instanceof BindingLimitError || error instanceof KernelError)) throw error
 }
 
@@ -195,26 +198,26 @@ async function elapsed(device: Device, program: Program, runs: number): Promise<
   return (performance.now() - started) / runs
 }
 
-/** Milliseconds per run of something that is run so many times. */
-export type Contender = (runs: number) => Promise<number>
+/** Milliseconds per run of a candidate that is run so many times. */
+export type TimedCandidate = (runs: number) => Promise<number>
 
 /**
- * Times contenders in turns, so that what disturbs the machine disturbs all: the median of each; null where there is
+ * Times candidates in turns, so that what disturbs the machine disturbs all: the median of each; null where there is
  * none.
  */
-export async function timed(contenders: readonly (Contender | undefined)[]): Promise<(number | null)[]> {
+export async function timed(candidates: readonly (TimedCandidate | undefined)[]): Promise<(number | null)[]> {
   let quickest = Number.POSITIVE_INFINITY
-  for (const run of contenders) {
+  for (const run of candidates) {
     // The first run zeroes buffers and loads code.
     await run?.(1)
     if (run) quickest = Math.min(quickest, await run(1))
   }
-  const runs = Math.max(1, Math.min(mostRuns, Math.ceil(roundTime / quickest)))
-  const times: number[][] = contenders.map(() => [])
+  const runs = Math.max(1, Math.min(maxRuns, Math.ceil(roundTime / quickest)))
+  const times: number[][] = candidates.map(() => [])
   for (let round = 0; round < rounds; round++) {
     const best = times.map((list) => Math.min(...list))
-    const bound = round < 2 ? Number.POSITIVE_INFINITY : hopeless * Math.min(...best)
-    const promising = contenders.flatMap((run, i) => (run && !((best[i] ?? 0) > bound) ? [{ run, i }] : []))
+    const bound = round < 2 ? Number.POSITIVE_INFINITY : cutoff * Math.min(...best)
+    const promising = candidates.flatMap((run, i) => (run && !((best[i] ?? 0) > bound) ? [{ run, i }] : []))
     if (promising.length < 2 && round >= 2) break
     for (const { run, i } of promising) times[i]?.push(await run(runs))
   }

@@ -1,19 +1,11 @@
-import type { Choose } from './lower.js'
-import type { AdapterTraits, MatrixShape } from './op.js'
-import type { Trace } from './passes/rewrite.js'
-import type { Recorder } from './timestamps.js'
-
-/** What an adapter says of itself. */
-export interface AdapterSummary {
-  readonly vendor: string
-  readonly architecture: string
-  /** The marketing name of the adapter. */
-  readonly device: string
-  /** The driver's name and version. */
-  readonly driver: string
-  /** Runs on the CPU: lavapipe, SwiftShader and the like. */
-  readonly software: boolean
-}
+import {
+  type AdapterSummary,
+  type AdapterTraits,
+  type MatrixShape,
+  matrixShapesOf,
+  traitsOf,
+  usefulFeatures,
+} from './adapter.js'
 
 /** Waits for a promise of the device's; where a pending promise keeps a core busy, this is the place to sleep. */
 export type Wait = <T>(promise: Promise<T>) => Promise<T>
@@ -52,10 +44,6 @@ export type Layout = string
  */
 export class Device {
   readonly traits: AdapterTraits
-  /** Times the programs that run while it is set; see `Profiler`. */
-  recorder: Recorder | undefined
-  /** Asked for the kernels of every program that does not choose them itself; without it the first of each operator. */
-  chooser: ((trace: Trace) => Choose | Promise<Choose>) | undefined
   private readonly failures: Error[] = []
   private lost: DeviceLostError | undefined
   /** Rejects what is awaited: promises of a lost device may never settle. */
@@ -71,17 +59,7 @@ export class Device {
     private readonly waitFor: Wait = awaitPlainly,
     matrixShapes: readonly MatrixShape[] = [],
   ) {
-    const { subgroupMinSize = 0, subgroupMaxSize = 0 } = gpu.adapterInfo
-    const hasMatrices = matrixShapes.length > 0 && matrixFeatures.every((feature) => gpu.features.has(feature))
-    const fixed = gpu.features.has('subgroups') && subgroupMinSize === subgroupMaxSize
-    this.traits = {
-      software: adapter.software,
-      half: gpu.features.has('shader-f16'),
-      subgroupSize: fixed ? subgroupMinSize : 0,
-      matrixUnits: hasMatrices ? { shapes: matrixShapes, lanes: subgroupMaxSize } : undefined,
-      maxStorageBuffers: gpu.limits.maxStorageBuffersPerShaderStage,
-      maxWorkgroupStorage: gpu.limits.maxComputeWorkgroupStorageSize,
-    }
+    this.traits = traitsOf(gpu, adapter.software, matrixShapes)
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
       const reason = firstLines(event.error.message)
@@ -247,28 +225,6 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
-/** What kernels for matrix units enable. Dawn alone has the last one, which is not in WebGPU yet. */
-const matrixFeatures = ['subgroups', 'shader-f16', 'chromium-experimental-subgroup-matrix'] as GPUFeatureName[]
-
-/** The features that kernels can use, asked for where the adapter has them. */
-export const usefulFeatures: readonly GPUFeatureName[] = [...matrixFeatures, 'timestamp-query']
-
-/** How Dawn tells what its matrix units compute. */
-interface MatrixConfig extends MatrixShape {
-  readonly componentType: string
-  readonly resultComponentType: string
-}
-
-/** The products of f16 that an adapter's matrix units add up in f32, the largest first. */
-export function matrixShapesOf({ info }: GPUAdapter): MatrixShape[] {
-  const configs: Iterable<MatrixConfig> =
-    (info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> }).subgroupMatrixConfigs ?? []
-  return [...configs]
-    .filter(({ componentType, resultComponentType }) => componentType === 'f16' && resultComponentType === 'f32')
-    .map(({ M, N, K }) => ({ M, N, K }))
-    .sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K)
-}
-
 /** Opens an adapter with its own limits instead of WebGPU's defaults, and the features that kernels can use. */
 export async function openDevice(adapter: GPUAdapter, summary: AdapterSummary, wait?: Wait): Promise<Device> {
   const requiredLimits: Record<string, number> = {}
@@ -280,11 +236,4 @@ export async function openDevice(adapter: GPUAdapter, summary: AdapterSummary, w
   const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
   const gpu = await adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
   return new Device(gpu, summary, wait, matrixShapesOf(adapter))
-}
-
-/** What an adapter says of itself. */
-export function summarize(adapter: GPUAdapter): AdapterSummary {
-  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info
-  const software = isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software/i.test(`${device} ${description}`)
-  return { vendor, architecture, device, driver: description, software }
 }

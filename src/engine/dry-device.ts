@@ -1,4 +1,6 @@
+import type { AdapterSummary, AdapterTraits } from './adapter.js'
 import { BindingLimitError, Device } from './device.js'
+import { kernelSelectionOf, setKernelSelection } from './kernel-selection.js'
 
 /** A buffer that a program would allocate. */
 export interface DryBuffer {
@@ -16,20 +18,29 @@ export interface DryUse {
   readonly pipelines: number
 }
 
-/** What a dry device takes from the one that it stands for. */
-type LikeDevice = Pick<Device, 'adapter' | 'chooser'> & {
+/** What programs are planned by: any device is one. */
+export interface DryAdapter {
+  readonly adapter: AdapterSummary
   readonly gpu: Pick<GPUDevice, 'adapterInfo' | 'features' | 'limits'>
+  readonly traits: Pick<AdapterTraits, 'matrixUnits'>
 }
 
 /**
- * A device with the limits of another one that allocates and computes nothing: programs are traced, planned and bound on
- * it as on the other, so that what they need is known before any of it is there. What is read back is 0.
+ * A device that allocates and computes nothing: programs are traced, planned and bound on it as on the one given, of the
+ * same kernels, so that what they need is known before any of it is there. What is read back is 0.
+ *
+ * @param memory bytes that it pretends to have
  */
-export function dryDevice(real: LikeDevice): { readonly device: Device; readonly use: DryUse } {
+export function dryDevice(
+  real: DryAdapter,
+  memory: number = Number.POSITIVE_INFINITY,
+): { readonly device: Device; readonly use: DryUse } {
   const buffers = new Set<DryBuffer>()
   const use = { buffers, peak: 0, pipelines: 0 }
   let held = 0
+  const scopes: GPUErrorFilter[] = []
   const nothing = () => undefined
+  const { adapterInfo, features, limits } = real.gpu
   const createBuffer = ({ label = '', size: bytes }: GPUBufferDescriptor) => {
     const { maxBufferSize } = real.gpu.limits
     if (bytes > maxBufferSize) throw new BindingLimitError(label, bytes, maxBufferSize)
@@ -47,7 +58,6 @@ export function dryDevice(real: LikeDevice): { readonly device: Device; readonly
     }
   }
   const pass = { setPipeline: nothing, setBindGroup: nothing, dispatchWorkgroups: nothing, end: nothing }
-  const { adapterInfo, features, limits } = real.gpu
   const gpu = {
     adapterInfo,
     features,
@@ -55,8 +65,9 @@ export function dryDevice(real: LikeDevice): { readonly device: Device; readonly
     lost: new Promise(nothing),
     queue: { writeBuffer: nothing, submit: nothing, onSubmittedWorkDone: async () => undefined },
     addEventListener: nothing,
-    pushErrorScope: nothing,
-    popErrorScope: async () => null,
+    pushErrorScope: (filter: GPUErrorFilter) => scopes.push(filter),
+    popErrorScope: async () =>
+      scopes.pop() === 'out-of-memory' && held > memory ? { message: 'buffer allocation failed' } : null,
     createBuffer,
     createBindGroupLayout: () => ({}),
     createPipelineLayout: () => ({}),
@@ -69,8 +80,9 @@ export function dryDevice(real: LikeDevice): { readonly device: Device; readonly
     createCommandEncoder: () => ({ beginComputePass: () => pass, copyBufferToBuffer: nothing, finish: () => ({}) }),
     destroy: nothing,
   }
-  const device = new Device(gpu as unknown as GPUDevice, real.adapter)
-  device.chooser = real.chooser
+  const { shapes } = real.traits.matrixUnits ?? {}
+  const device = new Device(gpu as unknown as GPUDevice, real.adapter, undefined, shapes)
+  setKernelSelection(device, kernelSelectionOf(real))
   return { device, use }
 }
 
@@ -111,5 +123,5 @@ export function tracingDevice(): Device {
   const limits = { maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupStorageSize: 16384 } as GPUSupportedLimits
   const gpu = { adapterInfo: {} as GPUAdapterInfo, features: new Set<string>(), limits }
   const adapter = { vendor: '', architecture: '', device: 'none', driver: '', software: true }
-  return dryDevice({ gpu, adapter, chooser: undefined }).device
+  return dryDevice({ gpu, adapter, traits: {} }).device
 }

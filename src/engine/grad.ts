@@ -1,4 +1,5 @@
-import { type Graph, type Node, Tensor, valueKey } from './graph.js'
+import type { Graph } from './graph.js'
+import { type Node, Tensor, valueKey } from './ir.js'
 import { sameShape } from './shape.js'
 
 /**
@@ -30,9 +31,7 @@ export function gradients(
       const key = valueKey(value)
       const declared = value.node.outputs[value.index]?.shape ?? value.shape
       if (!sameShape(gradient.shape, value.shape)) {
-        throw new Error(
-          `${node.op.name}: the gradient of input ${i} is [${gradient.shape}], the input [${value.shape}]`,
-        )
+        throw new Error(`${node.name}: the gradient of input ${i} is [${gradient.shape}], the input [${value.shape}]`)
       }
       const reshaped = gradient.reshape(...declared)
       const known = grads.get(key)

@@ -1,50 +1,6 @@
-import type { Op } from './op.js'
-import { type DType, elements, type Shape, type Spec, showShape, showSpec, spec } from './shape.js'
+import { type Leaf, type Node, type Op, Tensor, type Trace } from './ir.js'
+import { elements, type Spec, showSpec, spec } from './shape.js'
 import type { Variable } from './store.js'
-
-/** What a node without inputs stands for. */
-export type Leaf = { readonly input: string } | { readonly variable: Variable }
-
-export interface Node {
-  readonly id: number
-  /** Undefined for leaves: inputs of the program and variables of a store. */
-  readonly op: Op | undefined
-  readonly leaf?: Leaf
-  readonly inputs: readonly Tensor[]
-  readonly attrs: unknown
-  readonly outputs: readonly Spec[]
-  /** Path of the layer that made it, such as `backbone.layer1`. */
-  readonly scope: string
-  /** Made by differentiation. */
-  readonly backward: boolean
-}
-
-/** A symbolic tensor: one output of a node, possibly seen under another shape or cut off from differentiation. */
-export class Tensor {
-  constructor(
-    readonly node: Node,
-    readonly index: number,
-    readonly shape: Shape,
-    readonly dtype: DType,
-    readonly detached: boolean = false,
-  ) {}
-
-  /** The same elements under another shape of equal size. */
-  reshape(...shape: number[]): Tensor {
-    if (elements(shape) !== elements(this.shape)) {
-      throw new Error(`reshape: ${showShape(this.shape)} does not hold the elements of ${showShape(shape)}`)
-    }
-    return new Tensor(this.node, this.index, shape, this.dtype, this.detached)
-  }
-
-  /** The same values, through which no gradient flows. */
-  detach(): Tensor {
-    return new Tensor(this.node, this.index, this.shape, this.dtype, true)
-  }
-}
-
-/** A text that is equal for tensors that hold the same value. */
-export const valueKey = (tensor: Tensor): string => `${tensor.node.id}.${tensor.index}`
 
 /** What a traced function did: nodes in the order of the calls, and the last value given to each variable. */
 export class Graph {
@@ -55,23 +11,21 @@ export class Graph {
   private scope = ''
   private backward = false
 
-  append(
-    op: Op | undefined,
-    inputs: readonly Tensor[],
-    attrs: unknown,
-    outputs: readonly Spec[],
-    leaf?: Leaf,
-  ): Tensor[] {
-    const { scope, backward } = this
-    const base = { id: this.nodes.length, op, inputs, attrs, outputs, scope, backward }
-    const node: Node = leaf ? { ...base, leaf } : base
+  append(call: Pick<Node, 'op' | 'leaf' | 'name' | 'inputs' | 'attrs' | 'outputs'>): Tensor[] {
+    const node: Node = { ...call, id: this.nodes.length, scope: this.scope, backward: this.backward }
     this.nodes.push(node)
-    return outputs.map(({ shape, dtype }, index) => new Tensor(node, index, shape, dtype))
+    return node.outputs.map(({ shape, dtype }, index) => new Tensor(node, index, shape, dtype))
   }
 
-  input(name: string, { shape, dtype }: Spec): Tensor {
-    const [tensor] = this.append(undefined, [], undefined, [spec(shape, dtype)], { input: name })
+  private leaf(name: string, leaf: Leaf, { shape, dtype }: Spec): Tensor {
+    const outputs = [spec(shape, dtype)]
+    const [tensor] = this.append({ op: undefined, leaf, name, inputs: [], attrs: undefined, outputs })
     if (!tensor) throw new Error('unreachable: a leaf has one output')
+    return tensor
+  }
+
+  input(name: string, spec: Spec): Tensor {
+    const tensor = this.leaf(`input ${name}`, { input: name }, spec)
     this.inputs.set(name, tensor)
     return tensor
   }
@@ -79,8 +33,7 @@ export class Graph {
   read(variable: Variable): Tensor {
     const known = this.assigned.get(variable) ?? this.reads.get(variable)
     if (known) return known
-    const [tensor] = this.append(undefined, [], undefined, [variable.spec], { variable })
-    if (!tensor) throw new Error('unreachable: a leaf has one output')
+    const tensor = this.leaf(`variable ${variable.name}`, { variable }, variable.spec)
     this.reads.set(variable, tensor)
     return tensor
   }
@@ -151,18 +104,21 @@ function callerLine(): string {
   return outside ? outside.trim().replace(/^at /, '') : 'unknown place'
 }
 
-/** Calls an operator within a traced function. Throws an Error that names the operator, the shapes and the caller. */
-export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
-  const graph = tracedGraph(op.name)
+/**
+ * Calls an operator within a traced function. Throws an Error that names the operator, the shapes and the caller.
+ * @param name what to call it, where that says more than the operator's own name
+ */
+export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A, name = op.name): Tensor[] {
+  const graph = tracedGraph(name)
   const specs = inputs.map(({ shape, dtype }) => spec(shape, dtype))
   let outputs: readonly Spec[]
   try {
     outputs = op.shape(specs, attrs)
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new Error(`${op.name}(${specs.map(showSpec).join(', ')}): ${reason} (called from ${callerLine()})`)
+    throw new Error(`${name}(${specs.map(showSpec).join(', ')}): ${reason} (called from ${callerLine()})`)
   }
-  return graph.append(op as Op, inputs, attrs, outputs)
+  return graph.append({ op: op as Op, name, inputs, attrs, outputs })
 }
 
 /** `apply` for operators with one output. */
@@ -171,3 +127,11 @@ export function applyOne<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Ten
   if (!result) throw new Error(`${op.name} has no output`)
   return result
 }
+
+/** What a graph has recorded, with what is to be delivered of it. */
+export const traceOf = (graph: Graph, outputs: ReadonlyMap<string, Tensor>): Trace => ({
+  nodes: graph.nodes,
+  inputs: graph.inputs,
+  outputs,
+  assigned: graph.assigned,
+})

@@ -1,6 +1,7 @@
-import { type Node, valueKey } from './graph.js'
-import type { AdapterTraits, Candidate, Dispatch, Operand } from './op.js'
-import { results, type Trace } from './passes/rewrite.js'
+import type { AdapterTraits } from './adapter.js'
+import { labelOf, results, type Trace, valueKey } from './ir.js'
+import type { Dispatch, Operand } from './kernel.js'
+import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import type { KernelInfo } from './profile.js'
 import { byteLength, type Spec } from './shape.js'
 import type { Variable } from './store.js'
@@ -52,15 +53,8 @@ export interface Listing {
   readonly assigned: ReadonlyMap<Variable, string>
 }
 
-/** Chooses one of an operator's candidates. */
-export type Choose = (node: Node, candidates: readonly Candidate[]) => Candidate | undefined
-
-/** The kernels that can compute a node, best first for this adapter; none for leaves. */
-export const candidatesOf = ({ op, inputs, outputs, attrs }: Node, adapter: AdapterTraits): readonly Candidate[] =>
-  op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
-
-/** The listing of a trace: each node becomes the dispatches of the candidate that `choose` takes. */
-export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Listing {
+/** The commands of a trace: each node becomes the dispatches of the candidate that `select` takes. */
+export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel): Listing {
   const commands: Command[] = []
   const values = new Map<string, Value>()
   const takeovers: Takeover[] = []
@@ -79,7 +73,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
     }
     const { op } = node
     if (!op) continue
-    const candidate = choose(node, candidatesOf(node, adapter))
+    const candidate = select(node, candidatesOf(node, adapter))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
     for (const [i, spec] of (candidate.temporaries ?? []).entries())
       define(`${node.id}.t${i}`, spec, `${label} temporary`)
@@ -98,9 +92,9 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
       const reads = dispatch.reads.map(keyOf)
       const writes = dispatch.writes.map(keyOf)
       const info = {
-        op: op.name,
+        op: node.name,
         layer: node.scope,
-        kernel: op.name.split('+').includes(dispatch.label) ? candidate.name : `${dispatch.label}, ${candidate.name}`,
+        kernel: candidate.dispatches.length === 1 ? candidate.name : `${dispatch.label}, ${candidate.name}`,
         shapes: `${showAll(reads)} → ${showAll(writes)}`,
         bytes: [...reads, ...writes].reduce((sum, key) => sum + (values.get(key)?.bytes ?? 0), 0),
       }
@@ -121,14 +115,6 @@ export function lower(trace: Trace, adapter: AdapterTraits, choose: Choose): Lis
     outputs: keys(trace.outputs),
     assigned: keys(trace.assigned),
   }
-}
-
-/** Layer and operator of a node, for messages. */
-export const labelOf = (node: Node): string => {
-  const { leaf } = node
-  const leafName = leaf && ('input' in leaf ? `input ${leaf.input}` : `variable ${leaf.variable.name}`)
-  const name = node.op?.name ?? leafName ?? 'leaf'
-  return node.op && node.scope ? `${node.scope}: ${name}` : name
 }
 
 /** `4x33x33x64`, with the element type where that is not f32. */

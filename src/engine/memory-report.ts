@@ -1,6 +1,5 @@
 import { BindingLimitError, megabytes } from './device.js'
-import { labelOf } from './lower.js'
-import type { Trace } from './passes/rewrite.js'
+import { labelOf, type Trace } from './ir.js'
 import { byteLength, type Spec, showSpec } from './shape.js'
 
 /** A value of a program. */

@@ -1,6 +1,6 @@
 import { tmpdir } from 'node:os'
-import type { AdapterSummary, Device, Wait } from './device.js'
-import { openDevice, summarize } from './device.js'
+import { type AdapterSummary, summarizeAdapter } from './adapter.js'
+import { type Device, openDevice, type Wait } from './device.js'
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4))
 
@@ -62,7 +62,7 @@ export async function findAdapters(): Promise<{ adapter: GPUAdapter; summary: Ad
   ] as const) {
     const adapter = await gpu.requestAdapter(options).catch(() => null)
     if (!adapter) continue
-    const summary = summarize(adapter)
+    const summary = summarizeAdapter(adapter)
     if (!found.some((other) => JSON.stringify(other.summary) === JSON.stringify(summary))) {
       found.push({ adapter, summary })
     }

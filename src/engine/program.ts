@@ -1,20 +1,22 @@
 import type { Arena } from './arena.js'
 import { type Device, type Layout, ValidationError } from './device.js'
-import { Graph, type Tensor, tracing } from './graph.js'
-import { type Choose, type Command, lower } from './lower.js'
+import { Graph, traceOf, tracing } from './graph.js'
+import type { Tensor, Trace } from './ir.js'
+import type { Dispatch } from './kernel.js'
+import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
+import { type Command, lower } from './lower.js'
 import { checkBindings, describeMemory } from './memory-report.js'
-import type { Dispatch } from './op.js'
 import { autocast, type Cast } from './passes/autocast.js'
 import { batchUpdates } from './passes/batch-updates.js'
 import { concatInPlace } from './passes/concat-in-place.js'
 import { fuseEpilogues } from './passes/fuse-epilogues.js'
 import { fusePointwise } from './passes/fuse-pointwise.js'
 import { recompute } from './passes/recompute.js'
-import { dropDead, shareEqual, type Trace, traceOf } from './passes/rewrite.js'
+import { dropDead, shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
 import { type Home, type Plan, plan } from './plan.js'
 import type { KernelInfo } from './profile.js'
-import { type BufferPlace, replay, type Step } from './replay.js'
+import { type BufferPlace, replay, type Step, submit } from './replay.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
 import { type Store, upload, type Variable, view } from './store.js'
 
@@ -23,8 +25,8 @@ export interface CompileOptions {
   readonly label?: string
   /** false: no fusion, no sharing of buffers. The results must be the same. */
   readonly optimize?: boolean
-  /** Chooses among an operator's kernels; by default the device's chooser does, or else the first one is taken. */
-  readonly choose?: Choose
+  /** Selects among an operator's kernels; by default as the device's programs do: see `setKernelSelection`. */
+  readonly selectKernel?: SelectKernel
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
   /** The checkpointed stage that a scope belongs to, if any: see `recompute`. */
@@ -74,8 +76,8 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const passed = optimize ? optimized(raw, device, options.checkpoint) : raw
   const trace = options.pass?.(passed) ?? passed
   checkBindings(trace, label, device.gpu.limits.maxStorageBufferBindingSize)
-  const choose = options.choose ?? (await device.chooser?.(trace)) ?? firstOf
-  const planned = plan(lower(trace, device.traits, choose), options.share ?? optimize)
+  const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
+  const planned = plan(lower(trace, device.traits, select), options.share ?? optimize)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   const memory = describeMemory(trace, sum(planned.slots))
@@ -93,8 +95,6 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
 }
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, value) => total + value, 0)
-
-const firstOf: Choose = (_, candidates) => candidates[0]
 
 function optimized(trace: Trace, device: Device, checkpoint: CompileOptions['checkpoint']): Trace {
   const { maxStorageBuffers } = device.traits
@@ -193,13 +193,7 @@ export class Program<
     }
     this.lastStores = options.stores ?? new Map()
     const steps = this.stepsFor(options.stores)
-    const { gpu, recorder } = this.device
-    if (recorder) recorder.submit(gpu, this.label, began, steps, this.kernelInfos())
-    else {
-      const encoder = gpu.createCommandEncoder({ label: this.label })
-      replay(encoder, this.label, steps)
-      gpu.queue.submit([encoder.finish()])
-    }
+    submit(this.device.gpu, { program: this.label, began, steps, kernels: () => this.kernelInfos() })
     try {
       this.device.check()
     } catch (error) {

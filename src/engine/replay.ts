@@ -1,4 +1,4 @@
-import type { Timestamps } from './timestamps.js'
+import type { KernelInfo } from './profile.js'
 
 /** Where in a buffer a value begins. */
 export interface BufferPlace {
@@ -17,6 +17,51 @@ export type Step =
     }
   | { readonly kind: 'copy'; readonly from: BufferPlace; readonly to: BufferPlace; readonly bytes: number }
 
+/** Writes the device's time between its commands. */
+export interface TimestampWriter {
+  /** Writes the time when everything before it is done. */
+  mark(encoder: GPUCommandEncoder): void
+  /** For a pass that writes the time of its end. */
+  atEnd(): GPUComputePassTimestampWrites
+}
+
+/** One run of a program. */
+export interface Run {
+  readonly program: string
+  /** When JavaScript began with it, by `performance.now()`. */
+  readonly began: number
+  readonly steps: readonly Step[]
+  /** What each step does. */
+  readonly kernels: () => readonly KernelInfo[]
+}
+
+/** Submits the runs of a device in place of `submit`. */
+export interface RunRecorder {
+  submit(gpu: GPUDevice, run: Run): void
+}
+
+const recorders = new WeakMap<GPUDevice, RunRecorder>()
+
+/** What records the runs of a device, if anything does. */
+export const recorderOf = (gpu: GPUDevice): RunRecorder | undefined => recorders.get(gpu)
+
+/** Lets `recorder` submit the runs of a device from now on; undefined: none any more. */
+export function setRecorder(gpu: GPUDevice, recorder: RunRecorder | undefined): void {
+  if (recorder) recorders.set(gpu, recorder)
+  else recorders.delete(gpu)
+}
+
+/** Encodes and submits a run. */
+export function submit(gpu: GPUDevice, run: Run): void {
+  const recorder = recorders.get(gpu)
+  if (recorder) recorder.submit(gpu, run)
+  else {
+    const encoder = gpu.createCommandEncoder({ label: run.program })
+    replay(encoder, run.program, run.steps)
+    gpu.queue.submit([encoder.finish()])
+  }
+}
+
 /** Encodes the steps into as few passes as the copies among them allow. */
 export function replay(encoder: GPUCommandEncoder, label: string, steps: readonly Step[]): void {
   let pass: GPUComputePassEncoder | undefined
@@ -34,7 +79,7 @@ export function replay(encoder: GPUCommandEncoder, label: string, steps: readonl
 }
 
 /** Encodes the steps with a time stamp before the first and one after each. */
-export function replayTimed(encoder: GPUCommandEncoder, steps: readonly Step[], stamps: Timestamps): void {
+export function replayTimed(encoder: GPUCommandEncoder, steps: readonly Step[], stamps: TimestampWriter): void {
   stamps.mark(encoder)
   for (const step of steps) {
     if (step.kind === 'copy') {

@@ -1,13 +1,21 @@
 import type { Device } from './device.js'
 import type { KernelInfo, RunTimes } from './profile.js'
-import { replay, replayTimed, type Step } from './replay.js'
+import {
+  type Run,
+  type RunRecorder,
+  replay,
+  replayTimed,
+  type Step,
+  setRecorder,
+  type TimestampWriter,
+} from './replay.js'
 
 /** WebGPU's limit for one query set. */
 const setSize = 4096
 const stampBytes = 8
 
 /** Time stamps that a device writes between its commands. */
-export class Timestamps {
+export class Timestamps implements TimestampWriter {
   private readonly sets: GPUQuerySet[] = []
   private used = 0
   private origin: bigint | undefined
@@ -69,8 +77,8 @@ interface Recorded extends Omit<RunTimes, 'start' | 'end' | 'kernels'> {
   readonly first: number
 }
 
-/** Times the programs that run while it is a device's `recorder`. */
-export class Recorder {
+/** Times the programs that run while it is a device's recorder. */
+export class Recorder implements RunRecorder {
   private readonly recorded: Recorded[] = []
 
   constructor(
@@ -78,12 +86,7 @@ export class Recorder {
     private readonly detail: Detail,
   ) {}
 
-  /**
-   * Encodes and submits a run.
-   * @param began when JavaScript began with it, by `performance.now()`
-   * @param kernels what each step does
-   */
-  submit(gpu: GPUDevice, program: string, began: number, steps: readonly Step[], kernels: readonly KernelInfo[]): void {
+  submit(gpu: GPUDevice, { program, began, steps, kernels }: Run): void {
     const first = this.stamps.count
     const encoder = gpu.createCommandEncoder({ label: program })
     if (this.detail === 'kernels') replayTimed(encoder, steps, this.stamps)
@@ -95,7 +98,7 @@ export class Recorder {
     const commands = encoder.finish()
     const encoded = performance.now()
     gpu.queue.submit([commands])
-    const timed = this.detail === 'kernels' ? kernels : []
+    const timed = this.detail === 'kernels' ? kernels() : []
     this.recorded.push({ program, began, encoded, submitted: performance.now(), kernels: timed, first })
   }
 
@@ -141,12 +144,12 @@ export class Profiler {
   /** Calls `body` and gives the times of the programs that ran in it, in their order. */
   async record<T>(detail: Detail, body: () => Promise<T>): Promise<{ result: T; runs: RunTimes[] }> {
     const recorder = new Recorder(this.stamps, detail)
-    this.device.recorder = recorder
+    setRecorder(this.device.gpu, recorder)
     let result: T
     try {
       result = await body()
     } finally {
-      this.device.recorder = undefined
+      setRecorder(this.device.gpu, undefined)
     }
     return { result, runs: await recorder.finish() }
   }

@@ -1,5 +1,6 @@
 import { gradients } from '../engine/grad.js'
-import { type Tensor, tracedGraph } from '../engine/graph.js'
+import { tracedGraph } from '../engine/graph.js'
+import type { Tensor } from '../engine/ir.js'
 import { add, fill } from './pointwise.js'
 
 /**

@@ -1,18 +1,9 @@
 import * as e from '../engine/expr.js'
-import { apply, type Tensor } from '../engine/graph.js'
-import {
-  type Candidate,
-  ceilDiv,
-  defineOp,
-  floatBits,
-  input,
-  type KernelContext,
-  output,
-  temporary,
-} from '../engine/op.js'
+import { apply } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import { type Candidate, ceilDiv, floatBits, input, type KernelContext, output, temporary } from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
-import { mul, pointwise, sub } from './pointwise.js'
-import { sumAllTo } from './reduce.js'
+import { mul, pointwise, sub, sumAllTo } from './pointwise.js'
 import { packed, packTypes, rowWorkgroup, shader } from './shaders.js'
 
 interface StatisticsAttrs {

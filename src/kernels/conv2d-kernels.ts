@@ -1,6 +1,6 @@
+import type { AdapterTraits } from '../engine/adapter.js'
 import type { Expr } from '../engine/expr.js'
 import {
-  type AdapterTraits,
   type Candidate,
   ceilDiv,
   type Dispatch,
@@ -9,7 +9,7 @@ import {
   type Operand,
   output,
   temporary,
-} from '../engine/op.js'
+} from '../engine/kernel.js'
 import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'

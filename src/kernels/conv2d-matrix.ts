@@ -1,4 +1,4 @@
-import type { AdapterTraits, MatrixShape } from '../engine/op.js'
+import type { AdapterTraits, MatrixShape } from '../engine/adapter.js'
 import type { Specialization } from '../engine/shader.js'
 import { isBusy, type Product, sliced, type Tiling } from './conv2d-tiles.js'
 

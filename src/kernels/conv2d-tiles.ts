@@ -1,4 +1,5 @@
-import { type AdapterTraits, ceilDiv } from '../engine/op.js'
+import type { AdapterTraits } from '../engine/adapter.js'
+import { ceilDiv } from '../engine/kernel.js'
 import type { Specialization } from '../engine/shader.js'
 import type { ShaderName } from './shaders.js'
 

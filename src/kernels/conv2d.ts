@@ -1,6 +1,7 @@
 import type { Expr } from '../engine/expr.js'
-import { applyOne, type Tensor } from '../engine/graph.js'
-import { defineOp, type KernelContext } from '../engine/op.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import type { KernelContext } from '../engine/kernel.js'
 import { type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { type ConvGeometry, convCandidates, type Epilogue, weightGradCandidates } from './conv2d-kernels.js'
 
@@ -53,7 +54,7 @@ const geometryOf = (x: Spec, w: Spec, y: Spec, { stride, padding, dilation, grou
 
 /** Grouped kernels store their results as they are. */
 const withEpilogue = <A extends ConvAttrs>(attrs: A, epilogue: Expr): A | undefined =>
-  attrs.groups === 1 ? { ...attrs, epilogue } : undefined
+  attrs.groups === 1 && !attrs.epilogue ? { ...attrs, epilogue } : undefined
 
 /** The formula that the result passes through, with the tensors that it reads. */
 const epilogueOf = ({ inputs, outputs: [result = spec([])], attrs }: KernelContext<ConvAttrs>): Epilogue | undefined =>

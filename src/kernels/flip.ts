@@ -1,5 +1,6 @@
-import { applyOne, type Tensor } from '../engine/graph.js'
-import { ceilDiv, defineOp, flatGrid, input, output } from '../engine/op.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import { ceilDiv, flatGrid, input, output } from '../engine/kernel.js'
 import { elements, isFloat, spec } from '../engine/shape.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'

@@ -1,6 +1,6 @@
 import type { Expr } from '../engine/expr.js'
-import { applyOne, type Tensor } from '../engine/graph.js'
-import { defineOp } from '../engine/op.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Shape, spec } from '../engine/shape.js'
 import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-kernels.js'
 
@@ -59,7 +59,7 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
     return convCandidates('forward', asConvolution(m, k, n), tensors, adapter, epilogue)
   },
   // The kernels of a transposed first factor write parts of sums.
-  epilogue: { set: (attrs, epilogue) => (attrs.transposeA ? undefined : { ...attrs, epilogue }) },
+  epilogue: { set: (attrs, epilogue) => (attrs.transposeA || attrs.epilogue ? undefined : { ...attrs, epilogue }) },
 })
 
 /**

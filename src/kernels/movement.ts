@@ -1,5 +1,6 @@
-import { applyOne, type Tensor } from '../engine/graph.js'
-import { ceilDiv, type Dispatch, defineOp, flatGrid, input, type Operand, output } from '../engine/op.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import { ceilDiv, type Dispatch, flatGrid, input, type Operand, output } from '../engine/kernel.js'
 import { elements, isFloat, type Shape, type Spec, sameShape, spec } from '../engine/shape.js'
 import { copyPart } from './pointwise.js'
 import { shader } from './shaders.js'

@@ -1,22 +1,9 @@
+// Pointwise operators and sums: each is the derivative of the other's broadcasting.
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
-import { apply, type Tensor } from '../engine/graph.js'
-import {
-  type BatchPart,
-  type Candidate,
-  ceilDiv,
-  type Dispatch,
-  defineOp,
-  flatGrid,
-  input,
-  type KernelContext,
-  type Op,
-  output,
-  type Part,
-  type VjpContext,
-} from '../engine/op.js'
+import { apply, applyOne } from '../engine/graph.js'
+import { type BatchPart, defineOp, type Op, type Part, type Tensor, type VjpContext } from '../engine/ir.js'
 import type { Cast } from '../engine/passes/autocast.js'
-import { withExtensions } from '../engine/shader.js'
 import {
   broadcastShapes,
   type DType,
@@ -24,32 +11,20 @@ import {
   isFloat,
   type Shape,
   type Spec,
+  sameShape,
   showShape,
   spec,
 } from '../engine/shape.js'
-import { sumTo } from './reduce.js'
-import { packed, rowWorkgroup } from './shaders.js'
-import { extentsOf, loadPack, partsOf, storedPack, storedType, type View, viewIn } from './views.js'
-
-interface PointwiseAttrs {
-  readonly label: string
-  readonly exprs: readonly Expr[]
-  /** Shape of the outputs; inputs broadcast to it. */
-  readonly space: Shape
-  readonly dtypes: readonly DType[]
-  /** Pairs of output and input whose buffers are one. */
-  readonly inplace: readonly (readonly [number, number])[]
-  readonly vjp?: (context: VjpContext<PointwiseAttrs>) => readonly (Tensor | undefined)[]
-  /** Where the output lies in a larger tensor, which may follow the operands of the formula as one more input. */
-  readonly part?: Part & { readonly operands: number }
-}
+import { flatKernel, inplaceOf, inplaceOfBatch, isFlat, type PointwiseAttrs, rowKernel } from './pointwise-kernels.js'
+import { type SumAttrs, sumKernel } from './reduce-kernels.js'
+import { viewIn } from './views.js'
 
 /** Every operator that computes each output element from the input elements at its place. */
 const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
   precision: 'same',
   shape: (_, { space, dtypes }) => dtypes.map((dtype) => spec(space, dtype)),
   vjp: (context) => (context.attrs.vjp ?? derivativeVjp)(context),
-  inplace: ({ inplace, part }) => new Map(part ? [[0, part.operands]] : inplace),
+  inplace: (attrs) => new Map(inplaceOf(attrs)),
   kernel: (context) => {
     const { inputs, outputs, attrs } = context
     const views = inputs.slice(0, attrs.part?.operands).map(({ shape }) => viewIn(attrs.space, shape))
@@ -73,13 +48,10 @@ const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
   },
 })
 
-/** Operands that are walked as one row with the elements of the space. */
-const isFlat = (view: View): boolean => view === 'full' || view === 'scalar'
-
 /** Several pointwise calls, none of which broadcasts more than scalars, in one dispatch. */
 const batchOp = defineOp<readonly BatchPart<PointwiseAttrs>[]>('pointwiseBatch', {
   shape: (_, parts) => parts.flatMap(({ attrs: { space, dtypes } }) => dtypes.map((dtype) => spec(space, dtype))),
-  inplace: (parts) => new Map(inplaceOf(parts)),
+  inplace: (parts) => new Map(inplaceOfBatch(parts)),
   kernel: (context) => [flatKernel(context, context.attrs)],
 })
 
@@ -121,8 +93,7 @@ export function pointwiseAll(
   const used = withoutUnused(exprs, inputs, options.inplace ?? [])
   const { dtypes = exprs.map(() => 'f32' as const), inplace = [], vjp } = options
   const attrs = { label, exprs: used.exprs, space, dtypes, inplace }
-  // Operators are named by what they compute, so that errors and profiles say more than `pointwise`.
-  return apply({ ...pointwiseOp, name: label }, used.inputs, vjp ? { ...attrs, vjp } : attrs)
+  return apply(pointwiseOp, used.inputs, vjp ? { ...attrs, vjp } : attrs, label)
 }
 
 /** One formula over the elements of tensors that broadcast. */
@@ -153,198 +124,51 @@ function withoutUnused(exprs: readonly Expr[], inputs: readonly Tensor[], inplac
   return { inputs: kept.map(({ value }) => value), exprs: exprs.map((expr) => e.substitute(expr, replacements)) }
 }
 
-/** Bindings of the inputs that are not updated in place and of the outputs, and how each input is named in WGSL. */
-function bindingsOf(
-  { inputs, outputs }: Pick<KernelContext<unknown>, 'inputs' | 'outputs'>,
-  inplace: PointwiseAttrs['inplace'],
-  views: readonly View[],
-  pack: 1 | 4,
-) {
-  const places = new Map(inplace.map(([out, index]) => [index, out]))
-  const reads = inputs.flatMap((_, index) => (places.has(index) ? [] : [input(index)]))
-  const declarations = [
-    ...reads.map(({ index }, i) => {
-      const type = storedPack(inputs[index] ?? spec([]), views[index] ?? 'full', pack)
-      return `@group(0) @binding(${i + 1}) var<storage, read> x${index}: array<${type}>;`
-    }),
-    ...outputs.map((out, i) => {
-      const type = storedPack(out, 'full', pack)
-      return `@group(0) @binding(${reads.length + i + 1}) var<storage, read_write> y${i}: array<${type}>;`
-    }),
-  ]
-  const nameOf = (index: number) => (places.has(index) ? `y${places.get(index)}` : `x${index}`)
-  return { reads, writes: outputs.map((_, i) => output(i)), declarations: declarations.join('\n'), nameOf }
-}
-
-/** Operands and formulas of a call, with the WGSL names of what it loads and stores. */
-interface Call {
-  readonly exprs: readonly Expr[]
-  readonly operands: readonly { readonly spec: Spec; readonly view: View; readonly name: string }[]
-  /** `name` with the index at which a pack is stored. */
-  readonly results: readonly { readonly spec: Spec; readonly name: string }[]
-}
-
-/** Loads that hold for a whole thread; then loads per pack, the formulas per element of it, and the stores. */
-function bodyOf({ exprs, operands, results }: Call, pack: 1 | 4): { hoisted: string; perPack: string } {
-  const isFixed = ({ view }: Call['operands'][number]) => view === 'scalar' || view === 'channel'
-  const loads = operands.map(({ spec, view, name }, k) => `let q${k} = ${loadPack(spec, name, view, pack)};`)
-  const formulas = e.wgslStatements(
-    exprs,
-    operands.map((_, k) => `v${k}`),
-  )
-  const elements = partsOf[pack].map((part) => {
-    const values = operands.map((_, k) => `let v${k} = q${k}${part};`)
-    const stored = results.map(({ spec }, k) => {
-      return `r${k}${part} = ${spec.dtype === 'f32' ? '' : storedType(spec)}(${formulas.results[k]});`
-    })
-    return `{\n${[...values, formulas.code, ...stored].join('\n')}\n}`
-  })
-  return {
-    hoisted: loads.filter((_, k) => operands[k] && isFixed(operands[k])).join('\n'),
-    perPack: [
-      ...loads.filter((_, k) => operands[k] && !isFixed(operands[k])),
-      ...results.map(({ spec }, k) => `var r${k}: ${storedPack(spec, 'full', pack)};`),
-      ...elements,
-      ...results.map(({ name }, k) => `${name} = r${k};`),
-    ].join('\n'),
-  }
-}
-
-const threads = 64
+/** Sums formulas over the axes in which the result is smaller than the iteration space. */
+const sumOp = defineOp<SumAttrs>('sum', {
+  precision: 'wide',
+  shape: (_, { shape, exprs }) => exprs.map(() => spec(shape)),
+  // Gradients are taken before fusion, when the formulas still are the inputs themselves.
+  vjp: ({ attrs, grads }) => grads.map((dy) => dy && broadcastTo(dy, attrs.space)),
+  kernel: (context) => [sumKernel(context)],
+  formula: {
+    elementwise: false,
+    get: ({ exprs, space }) => ({ exprs, space }),
+    set: (attrs, exprs) => ({ ...attrs, exprs }),
+  },
+})
 
 /**
- * Packs per thread, a uniform so that compilers do not unroll the loop. On a CPU driver starting a subgroup costs as much
- * as ten packs, so threads walk many once both cores have work; on a GPU many short threads hide the latency of memory.
+ * The sum over the axes in which `shape` has extent 1 or none, as NumPy broadcasting would stretch them: to a scalar,
+ * to channels `[C]`, to samples `[N, 1, …]`, to samples and channels `[N, 1, …, C]`, or to rows `[…, 1]`.
  */
-function packsPerThread(count: number, software: boolean): number {
-  const wanted = software ? Math.floor(count / (threads * 8)) : Math.floor(count / 16384)
-  return Math.max(1, Math.min(wanted, software ? 64 : 4))
+export function sumTo(x: Tensor, shape: Shape): Tensor {
+  if (sameShape(x.shape, shape)) return x
+  if (elements(x.shape) === elements(shape)) return x.reshape(...shape)
+  return applyOne(sumOp, [x], { exprs: [e.input(0)], space: x.shape, shape })
 }
 
-/**
- * Calls whose operands are all full or scalars: elements are walked as one row. Each call has workgroups of its own,
- * up to its `end`.
- */
-function flatKernel(context: KernelContext<unknown>, parts: readonly BatchPart<PointwiseAttrs>[]): Candidate {
-  const { inputs, outputs, adapter } = context
-  const counts = parts.map(({ attrs: { space } }) => elements(space))
-  const pack = counts.every((count) => count % 4 === 0) ? 4 : 1
-  const views = inputs.map(({ shape }): View => (elements(shape) === 1 ? 'scalar' : 'full'))
-  const { reads, writes, declarations, nameOf } = bindingsOf(context, inplaceOf(parts), views, pack)
-  let first = 0
-  let end = 0
-  const calls = parts.map(({ attrs, inputs: places, outputs: made }, k) => {
-    const operands = places.map((index) => ({
-      spec: inputs[index] ?? spec([]),
-      view: views[index] ?? 'full',
-      name: nameOf(index),
-    }))
-    const results = Array.from({ length: made }, (_, i) => ({
-      spec: outputs[first + i] ?? spec([]),
-      name: `y${first + i}[i]`,
-    }))
-    first += made
-    const count = (counts[k] ?? 0) / pack
-    const perThread = packsPerThread(count, adapter.software)
-    end += Math.max(1, ceilDiv(count, threads * perThread))
-    return { ...bodyOf({ exprs: attrs.exprs, operands, results }, pack), uniforms: [count, perThread, end] }
-  })
-  const [gridX, gridY] = flatGrid(end)
-  const functions = calls.map(
-    ({ hoisted, perPack }, k) => `fn call${k}(group: u32, lane: u32) {
-${hoisted}
-let count = u.calls[${k}].count;
-let per_thread = u.calls[${k}].per_thread;
-let start = group * ${threads}u * per_thread + lane;
-for (var k = 0u; k < per_thread; k++) {
-let i = start + k * ${threads}u;
-if (i >= count) { return; }
-${perPack}
-}
-}
-`,
-  )
-  const begin = (k: number) => (k === 0 ? '' : ` - u.calls[${k - 1}].end`)
-  const branches = calls.map((_, k) => `if (group < u.calls[${k}].end) { call${k}(group${begin(k)}, lane); return; }`)
-  const source = `struct Call { count: u32, per_thread: u32, end: u32, unused: u32 }
-struct Uniforms { calls: array<Call, ${calls.length}>, grid_x: u32 }
-@group(0) @binding(0) var<uniform> u: Uniforms;
-${declarations}
-${functions.join('')}@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
-let group = id.x + id.y * u.grid_x;
-${branches.join('\n')}
-}
-`
-  const uniforms = [...calls.flatMap((call) => [...call.uniforms, 0]), gridX]
-  const label = parts[0]?.attrs.label ?? 'pointwise'
-  return single(label, { source, reads, writes, uniforms, grid: [gridX, gridY, 1] })
+/** `sumTo` of several tensors of one shape in one pass over them. */
+export const sumAllTo = (tensors: readonly Tensor[], shape: Shape): Tensor[] => {
+  const space = tensors[0]?.shape ?? []
+  const other = tensors.find((value) => !sameShape(value.shape, space))
+  if (other) throw new Error(`sumAllTo: shapes ${showShape(space)} and ${showShape(other.shape)} differ`)
+  if (elements(space) === elements(shape)) return tensors.map((value) => value.reshape(...shape))
+  return apply(sumOp, tensors, { exprs: tensors.map((_, i) => e.input(i)), space, shape })
 }
 
-/** Pairs of output and input of a batch whose buffers are one. */
-function inplaceOf(parts: readonly BatchPart<PointwiseAttrs>[]): [number, number][] {
-  let first = 0
-  return parts.flatMap(({ attrs, inputs, outputs }) => {
-    first += outputs
-    return attrs.inplace.map(([out, index]): [number, number] => [first - outputs + out, inputs[index] ?? 0])
-  })
-}
-
-/** Some operand broadcasts: a thread walks rows of one pack of channels, so that nothing is divided per element. */
-function rowKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
-  const { label, exprs, space, part } = context.attrs
-  const { rows, channels, rowsPerSample } = extentsOf(space)
-  const [pitch, offset] = part ? rowsOfPart(part, channels) : [channels, 0]
-  const { pack, packs } = packed(pitch % 4 === 0 && offset % 4 === 0 ? channels : 1)
-  const across = pack === 1 ? channels : packs
-  const inplace = [...(pointwiseOp.inplace?.(context.attrs) ?? [])]
-  const { reads, writes, declarations, nameOf } = bindingsOf(context, inplace, views, pack)
-  const operands = views.map((view, k) => ({ spec: context.inputs[k] ?? spec([]), view, name: nameOf(k) }))
-  const results = context.outputs.map((result, k) => ({ spec: result, name: `y${k}[row * u.pitch + u.offset + c]` }))
-  const { hoisted, perPack } = bodyOf({ exprs, operands, results }, pack)
-  const { WIDTH, HEIGHT } = rowWorkgroup(across, context.adapter.software)
-  const perThread = packsPerThread(rows * across, context.adapter.software)
-  const [downX, downY] = flatGrid(ceilDiv(rows, HEIGHT * perThread))
-  const source = `struct Uniforms {
-  rows: u32, channels: u32, rows_per_sample: u32, grid_y: u32, per_thread: u32, pitch: u32, offset: u32
-}
-@group(0) @binding(0) var<uniform> u: Uniforms;
-${declarations}
-@compute @workgroup_size(${WIDTH}, ${HEIGHT})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
-let c = group.x * ${WIDTH}u + local.x;
-if (c >= u.channels) { return; }
-${hoisted}
-let rows = u.rows;
-let per_thread = u.per_thread;
-let start = (group.y + group.z * u.grid_y) * ${HEIGHT}u * per_thread + local.y;
-for (var k = 0u; k < per_thread; k++) {
-let row = start + k * ${HEIGHT}u;
-if (row >= rows) { return; }
-let i = row * u.channels + c;
-${perPack}
-}
-}
-`
-  const uniforms = [rows, across, rowsPerSample, downX, perThread, pitch / pack, offset / pack]
-  return single(label, { source, reads, writes, uniforms, grid: [ceilDiv(across, WIDTH), downX, downY] })
-}
-
-/** Elements between the beginnings of a part's rows, and those before its first row. */
-function rowsOfPart({ axis, start, shape }: Part, channels: number): [pitch: number, offset: number] {
-  return axis === shape.length - 1 ? [shape[axis] ?? 0, start] : [channels, start * elements(shape.slice(axis + 1))]
-}
+/** The sum of all elements: a scalar. */
+export const sum = (x: Tensor): Tensor => sumTo(x, [])
 
 /** Copies a tensor into a part of a larger one. */
-export function copyPart(label: string, { shape: space, dtype }: Spec, part: Part): { op: Op; attrs: PointwiseAttrs } {
+export function copyPart(
+  label: string,
+  { shape: space, dtype }: Spec,
+  part: Part,
+): { op: Op; name: string; attrs: PointwiseAttrs } {
   const attrs = { label, exprs: [a], space, dtypes: [dtype], inplace: [], part: { ...part, operands: 1 } }
-  return { op: { ...pointwiseOp, name: label } as Op, attrs }
+  return { op: pointwiseOp as Op, name: label, attrs }
 }
-
-const single = (label: string, dispatch: Omit<Dispatch, 'label'>): Candidate => ({
-  name: 'pointwise',
-  dispatches: [{ label, ...dispatch, source: withExtensions(dispatch.source) }],
-})
 
 const a = e.input(0)
 const b = e.input(1)
@@ -363,13 +187,11 @@ export const scale = (x: Tensor, factor: number): Tensor => pointwise('scale', [
 
 /** max(x, 0); the gradient at 0 is 0, as in PyTorch. */
 export const relu = (x: Tensor): Tensor =>
-  pointwise('relu', [e.where(e.greater(a, e.constant(0)), a, e.constant(0))], [x], {
-    // By the output rather than the input, which then need not be kept.
-    vjp: ({ outputs: [y], grads: [dy] }) => {
-      if (!y || !dy) return [undefined]
-      return [pointwise('reluGrad', [e.where(e.greater(b, e.constant(0)), a, e.constant(0))], [dy, y])]
-    },
-  })
+  pointwise('relu', [e.where(e.greater(a, e.constant(0)), a, e.constant(0))], [x], { vjp: reluVjp })
+
+/** By the output rather than the input, which then need not be kept. One function, so that equal calls remain equal. */
+const reluVjp: PointwiseAttrs['vjp'] = ({ outputs: [y], grads: [dy] }) =>
+  y && dy ? [pointwise('reluGrad', [e.where(e.greater(b, e.constant(0)), a, e.constant(0))], [dy, y])] : [undefined]
 
 /** `yes` where `condition` is not 0, else `no`; all broadcast. Integers below 2^24 are exact. */
 export function where(condition: Tensor, yes: Tensor, no: Tensor): Tensor {
@@ -391,7 +213,7 @@ export const cast = (x: Tensor, dtype: 'f32' | 'f16'): Tensor =>
 /** The call of `cast`, for `autocast`. */
 export const castCall: Cast = ({ shape }, dtype) => {
   const attrs: PointwiseAttrs = { label: 'cast', exprs: [a], space: shape, dtypes: [dtype], inplace: [] }
-  return { op: { ...pointwiseOp, name: 'cast' } as Op, attrs }
+  return { op: pointwiseOp as Op, name: 'cast', attrs }
 }
 
 /** Elements as unsigned 32-bit integers, cut off toward zero. */

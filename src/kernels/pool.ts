@@ -1,8 +1,8 @@
-import { applyOne, type Tensor } from '../engine/graph.js'
-import { ceilDiv, type Dispatch, defineOp, flatGrid, input, output } from '../engine/op.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import { ceilDiv, type Dispatch, flatGrid, input, output } from '../engine/kernel.js'
 import { type DType, type Spec, spec } from '../engine/shape.js'
-import { scale } from './pointwise.js'
-import { sumTo } from './reduce.js'
+import { scale, sumTo } from './pointwise.js'
 import { packed, packTypes, shader, stretchesOf } from './shaders.js'
 
 export interface PoolAttrs {

@@ -1,8 +1,8 @@
-import { applyOne, type Tensor } from '../engine/graph.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
 import {
   ceilDiv,
   type Dispatch,
-  defineOp,
   flatGrid,
   floatBits,
   input,
@@ -10,7 +10,7 @@ import {
   type Operand,
   output,
   temporary,
-} from '../engine/op.js'
+} from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { packed, packTypes, shader, stretchesOf } from './shaders.js'
 

@@ -1,5 +1,6 @@
-import { applyOne, type Tensor } from '../engine/graph.js'
-import { ceilDiv, type Dispatch, defineOp, input, output, temporary } from '../engine/op.js'
+import { applyOne } from '../engine/graph.js'
+import { defineOp, type Tensor } from '../engine/ir.js'
+import { ceilDiv, type Dispatch, input, output, temporary } from '../engine/kernel.js'
 import { elements, spec } from '../engine/shape.js'
 import { shader } from './shaders.js'
 

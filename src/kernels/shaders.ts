@@ -1,6 +1,7 @@
-import { ceilDiv } from '../engine/op.js'
+import { ceilDiv } from '../engine/kernel.js'
 import { type Specialization, specialize } from '../engine/shader.js'
 import type { Spec } from '../engine/shape.js'
+import { valueText } from '../engine/value-text.js'
 import { shaderSources } from './shaders.generated.js'
 import { packType } from './views.js'
 
@@ -11,7 +12,7 @@ const specialized = new Map<string, string>()
 
 /** A file of shaders/ with its constants, types and hooks replaced. */
 export function shader(name: ShaderName, changes: Specialization = {}): string {
-  const key = name + JSON.stringify(changes)
+  const key = name + valueText(changes)
   const known = specialized.get(key)
   if (known !== undefined) return known
   const made = specialize(shaderSources[name], changes)

@@ -1,5 +1,5 @@
 import * as e from '../engine/expr.js'
-import type { Tensor } from '../engine/graph.js'
+import type { Tensor } from '../engine/ir.js'
 import { pointwiseAll } from './pointwise.js'
 
 export interface SgdTensors {

@@ -1,4 +1,5 @@
-import { assign, read, scoped, type Tensor } from '../engine/graph.js'
+import { assign, read, scoped } from '../engine/graph.js'
+import type { Tensor } from '../engine/ir.js'
 import { elements, type Shape, spec } from '../engine/shape.js'
 import type { Store, Variable } from '../engine/store.js'
 import { batchNormEvaluation, batchNormTraining } from '../kernels/batchnorm.js'

@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { scoped, type Tensor } from '../engine/graph.js'
+import { scoped } from '../engine/graph.js'
+import type { Tensor } from '../engine/ir.js'
 import { add, relu } from '../kernels/pointwise.js'
 import { maxPool2d } from '../kernels/pool.js'
 import { knownWidths, outputsOf } from './infer.js'

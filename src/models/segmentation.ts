@@ -1,5 +1,6 @@
 import type { z } from 'zod'
-import { scoped, type Tensor } from '../engine/graph.js'
+import { scoped } from '../engine/graph.js'
+import type { Tensor } from '../engine/ir.js'
 import type { Shape } from '../engine/shape.js'
 import type { Store, Variable } from '../engine/store.js'
 import { concat } from '../kernels/movement.js'

@@ -1,4 +1,4 @@
-import { type Node, type Tensor, valueKey } from '../engine/graph.js'
+import { type Node, type Tensor, valueKey } from '../engine/ir.js'
 import { elements, sameShape } from '../engine/shape.js'
 import type { Variable } from '../engine/store.js'
 import type { StateTensor } from '../models/weights.js'
@@ -60,11 +60,10 @@ export class Emitter {
 
   private emit({ node, index }: Tensor): Value {
     const { leaf, op, scope } = node
-    const label = op?.name
     if (leaf && 'variable' in leaf) return this.variable(leaf.variable)
     const emit = op && this.find(node)
-    if (!emit || index > 0) throw new Error(`${scope}: ${label} has no counterpart in ONNX yet`)
-    return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${label}`))
+    if (!emit || index > 0) throw new Error(`${scope}: ${node.name} has no counterpart in ONNX yet`)
+    return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${node.name}`))
   }
 
   /** A name that no other node has. */

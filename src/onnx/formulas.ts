@@ -1,5 +1,5 @@
 import type { Expr, FunctionName } from '../engine/expr.js'
-import type { Node } from '../engine/graph.js'
+import type { Node } from '../engine/ir.js'
 import { evaluationFormula } from '../kernels/batchnorm.js'
 import type { Emit, Emitter, Value } from './emitter.js'
 import { type Extent, inputsOf, sameExtent, type Twin } from './twin.js'

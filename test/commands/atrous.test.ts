@@ -79,7 +79,7 @@ test('a signal reaches the command, which names how it resumes', async () => {
   await child.until(/epoch 2\/50 1\/3/)
   child.signal('SIGINT')
   assert.is(await child.ended, 130, child.output())
-  assert.match(child.output(), `to go on: node dist/atrous.js train --config`)
+  assert.match(child.output(), `to resume: node dist/atrous.js train --config`)
   assert.ok(existsSync(join(folder, 'run', 'latest.safetensors')))
   remove()
 })

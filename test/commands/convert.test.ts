@@ -33,7 +33,7 @@ test('a checkpoint of PyTorch becomes safetensors with the same bits', () => {
   const output = at('training.safetensors')
   const { code, stdout } = convert(join(fixtures, 'training.pth'), output)
   assert.is(code, 0)
-  assert.match(stdout, /8 tensors, 5 momenta/)
+  assert.match(stdout, /8 tensors, 5 momentum buffers/)
   // What is converted carries a checksum, as a file of PyTorch's does not.
   assert.equal(readCheckpoint(output), { ...readCheckpoint(join(fixtures, 'training.pth')), verified: true })
   assert.ok(readSafetensors(output).tensors.has('momentum/classifier.bias'))

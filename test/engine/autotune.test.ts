@@ -6,18 +6,19 @@ import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Contender, callOf, fastest, type Measurement, Tuning, timed } from '#dist/engine/autotune.js'
-import { type AdapterSummary, KernelError } from '#dist/engine/device.js'
-import { applyOne, type Tensor } from '#dist/engine/graph.js'
+import type { AdapterSummary } from '#dist/engine/adapter.js'
+import { callOf, fastest, type Measurement, type TimedCandidate, Tuning, timed } from '#dist/engine/autotune.js'
+import { KernelError } from '#dist/engine/device.js'
+import { applyOne } from '#dist/engine/graph.js'
+import { defineOp, type Tensor } from '#dist/engine/ir.js'
+import { type Candidate, input, output } from '#dist/engine/kernel.js'
+import { setKernelSelection } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
-import { type Candidate, defineOp, input, output } from '#dist/engine/op.js'
-import type { Trace } from '#dist/engine/passes/rewrite.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { grad } from '#dist/kernels/autograd.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
-import { mul } from '#dist/kernels/pointwise.js'
-import { sum } from '#dist/kernels/reduce.js'
+import { mul, sum } from '#dist/kernels/pointwise.js'
 import { measureUnknown, useTuning } from '#dist/train/tuning/run-tuning.js'
 import { cacheFolder, readTuning, TuningCache, writeTuning } from '#dist/train/tuning/tuning-cache.js'
 import { Random } from '../../cases/case.js'
@@ -50,22 +51,22 @@ test('another kernel than the first must be faster by more than the margin', () 
   assert.is(fastest([null, null]), 0)
 })
 
-test('one disturbed round changes no time, and what is hopeless is not measured further', async () => {
+test('one disturbed round changes no time, and what is beyond the cutoff is not measured further', async () => {
   const calls = [0, 0, 0, 0, 0]
-  const contender =
-    (index: number, time: number): Contender =>
+  const candidate =
+    (index: number, time: number): TimedCandidate =>
     async () => {
       const call = 1 + (calls[index] ?? 0)
       calls[index] = call
       // The first run is a warm-up, and one of the later ones is disturbed.
       return call === 1 ? 1000 : call === 3 ? 90 : time
     }
-  assert.equal(await timed([contender(0, 10), contender(1, 12), contender(2, 95), undefined]), [10, 12, 95, null])
+  assert.equal(await timed([candidate(0, 10), candidate(1, 12), candidate(2, 95), undefined]), [10, 12, 95, null])
   assert.ok((calls[0] ?? 0) > 5)
   assert.is(calls[1], calls[0])
   assert.is(calls[2], 4)
   // Nothing is left to compare with.
-  await timed([contender(3, 10), contender(4, 95)])
+  await timed([candidate(3, 10), candidate(4, 95)])
   assert.is(calls[3], 4)
   assert.equal(await timed([undefined, undefined]), [null, null])
 })
@@ -75,7 +76,7 @@ const op = defineOp<unknown>('product', { shape: () => [spec([1])], kernel: () =
 test('a call is named by classes of shapes', () => {
   const at = (height: number, width: number, channels: number, attrs: object = { stride: 1 }) =>
     callOf({
-      op: op as never,
+      name: op.name,
       inputs: [spec([1, height, width, channels]), spec([3, 3, channels, 8]), spec([channels])],
       outputs: [spec([1, height, width, 8])],
       attrs,
@@ -101,11 +102,11 @@ const measurement = (call: string, choice: string, sources: readonly string[] = 
 })
 
 test('a known choice stays, and holds for the very same kernels only', () => {
-  const node = { id: 0, op: op as never, inputs: [], attrs: {}, outputs: [], scope: '', backward: false }
+  const node = { id: 0, op: op as never, name: op.name, inputs: [], attrs: {}, outputs: [], scope: '', backward: false }
   const call = callOf(node)
   const tuning = new Tuning([measurement(call, 'k1'), measurement(call, 'k0')])
   const candidates = (sources: readonly string[]) => sources.map((source, i) => kernel(`k${i}`, source))
-  const chosen = (sources: readonly string[]) => tuning.choose(node, candidates(sources))?.name
+  const chosen = (sources: readonly string[]) => tuning.selectKernel(node, candidates(sources))?.name
   assert.is(chosen(['a', 'b']), 'k1')
   assert.is(chosen(['a', 'changed']), 'k0')
   assert.is(chosen(['a', 'b', 'c']), 'k0')
@@ -164,7 +165,7 @@ deviceTest('the faster of two kernels is found, once, and computes the same', as
     useTuning(device, new Tuning())
     assert.equal(await program(), plain)
   } finally {
-    device.chooser = undefined
+    setKernelSelection(device, undefined)
   }
 })
 
@@ -195,7 +196,7 @@ deviceTest('a kernel that the driver refuses is left out where kernels are measu
     assert.equal((await program.read('y')).slice(0, 3), Float32Array.of(0, 2, 4))
     program.destroy()
   } finally {
-    device.chooser = undefined
+    setKernelSelection(device, undefined)
   }
 })
 
@@ -224,14 +225,14 @@ products('with other kernels a convolution and its gradients are the same but fo
   const first = await results()
   let calls = 0
   try {
-    device.chooser = (trace: Trace) => {
+    setKernelSelection(device, (trace) => {
       const last = new Tuning().missing(trace, device.traits).map(({ node, candidates }): Measurement => {
         const kernels = candidates.map(({ name, dispatches }) => ({ name, sources: dispatches.map((d) => d.source) }))
         return { call: callOf(node), kernels, milliseconds: kernels.map(() => 1), choice: kernels.at(-1)?.name ?? '' }
       })
       calls = last.length
-      return new Tuning(last).choose
-    }
+      return new Tuning(last).selectKernel
+    })
     const others = await results()
     assert.is(calls, 3)
     for (const [i, values] of first.entries()) {
@@ -243,7 +244,7 @@ products('with other kernels a convolution and its gradients are the same but fo
       assert.ok(worst <= 1e-5 * scale, `${names[i]} differs by ${worst} of ${scale}`)
     }
   } finally {
-    device.chooser = undefined
+    setKernelSelection(device, undefined)
   }
 })
 

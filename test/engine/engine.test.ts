@@ -3,11 +3,12 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Device } from '#dist/engine/device.js'
-import { applyOne, assign, Graph, read, scoped, type Tensor, tracing } from '#dist/engine/graph.js'
+import { applyOne, assign, Graph, read, scoped, traceOf, tracing } from '#dist/engine/graph.js'
+import { defineOp, type Tensor } from '#dist/engine/ir.js'
+import { type Candidate, input, output } from '#dist/engine/kernel.js'
 import { type Command, type Listing, lower } from '#dist/engine/lower.js'
 import { findAdapters, open } from '#dist/engine/node.js'
-import { type Candidate, defineOp, input, output } from '#dist/engine/op.js'
-import { dropDead, traceOf } from '#dist/engine/passes/rewrite.js'
+import { dropDead } from '#dist/engine/passes/rewrite.js'
 import { updateEarly } from '#dist/engine/passes/update-early.js'
 import { type Home, type Plan, plan } from '#dist/engine/plan.js'
 import { compile } from '#dist/engine/program.js'
@@ -19,8 +20,7 @@ import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { ohemCrossEntropy } from '#dist/kernels/loss.js'
 import { concat } from '#dist/kernels/movement.js'
-import { add, fill, mul, relu, scale, sub } from '#dist/kernels/pointwise.js'
-import { sum, sumTo } from '#dist/kernels/reduce.js'
+import { add, fill, mul, relu, scale, sub, sum, sumTo } from '#dist/kernels/pointwise.js'
 import { softmax } from '#dist/kernels/softmax.js'
 import { sgd } from '#dist/kernels/update.js'
 import { Random } from '../../cases/case.js'
@@ -319,8 +319,8 @@ deviceTest('a value that is stored is computed again only where nothing more is 
     const y = scale(x, 2)
     return { probability: softmax(y), difference: sub(y, x), positive: relu(y) }
   })
-  const loads = program.nodes.flatMap(({ op, inputs }) => (op ? [inputs.map(({ node }) => node.op?.name ?? 'x')] : []))
-  assert.equal(loads, [['x'], ['scale'], ['x'], ['scale']])
+  const loads = program.nodes.flatMap(({ op, inputs }) => (op ? [inputs.map(({ node }) => node.name)] : []))
+  assert.equal(loads, [['input x'], ['scale'], ['input x'], ['scale']])
   program.run({ x: ramp(6, -2) })
   assert.equal(await program.read('difference'), ramp(6, -2))
   assert.equal(await program.read('positive'), Float32Array.of(0, 0, 0, 2, 4, 6))
@@ -421,7 +421,7 @@ deviceTest('gradients that nobody asked for are not computed', async (device) =>
     if (!gradient) throw new Error('grad gave nothing')
     return { gradient }
   })
-  const names = program.nodes.map((node) => node.op?.name)
+  const names = program.nodes.map(({ name }) => name)
   assert.ok(names.includes('conv2dWeightGrad'))
   assert.not(names.includes('conv2dInputGrad'))
   assert.not(names.includes('conv2d'))
@@ -576,8 +576,8 @@ deviceTest('an update runs as soon as its gradient is there, and gradients then 
     }
     return { loss }
   })
-  const updates = program.nodes.flatMap((node, i) => (node.op?.name.endsWith('sgd') ? [i] : []))
-  const lastGradient = program.nodes.findLastIndex((node) => node.op && !node.op.name.endsWith('sgd'))
+  const updates = program.nodes.flatMap((node, i) => (node.name.endsWith('sgd') ? [i] : []))
+  const lastGradient = program.nodes.findLastIndex((node) => node.op && !node.name.endsWith('sgd'))
   assert.is(updates.length, layers)
   assert.ok((updates[0] ?? lastGradient) < lastGradient, 'all updates come last')
   program.destroy()

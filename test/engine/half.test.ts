@@ -2,8 +2,9 @@
 // decides which values are.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { assign, read, type Tensor } from '#dist/engine/graph.js'
-import type { Choose } from '#dist/engine/lower.js'
+import { assign, read } from '#dist/engine/graph.js'
+import type { Tensor } from '#dist/engine/ir.js'
+import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
@@ -14,8 +15,9 @@ import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { crossEntropyMean } from '#dist/kernels/loss.js'
 import { add, castCall, fill, relu, scale } from '#dist/kernels/pointwise.js'
+import { resizeBilinear } from '#dist/kernels/resize.js'
 import { sgd } from '#dist/kernels/update.js'
-import type { Case } from '../../cases/case.js'
+import { type Case, Random } from '../../cases/case.js'
 import { cases } from '../../cases/index.js'
 import { compareGradients, compareOutputs, prepare, runCase } from '../support/check.js'
 import { skipUnless } from '../support/skip.js'
@@ -53,15 +55,15 @@ const rows = cases.filter(
 for (const row of rows) {
   halfTest(`${row.op} in half precision: ${row.name}`, async () => {
     if (!device) throw new Error('unreachable: the test is skipped without a device')
-    const prepared = prepare(row, true)
+    const prepared = prepare(row, 'half')
     let kernels = 1
     // Without fusion, so that each operator stores its own result.
     for (let k = 0; k < kernels; k++) {
-      const choose: Choose = (_, candidates) => {
+      const selectKernel: SelectKernel = (_, candidates) => {
         kernels = Math.max(kernels, candidates.length)
         return candidates[Math.min(k, candidates.length - 1)]
       }
-      const results = await runCase(device, prepared, { choose, optimize: false })
+      const results = await runCase(device, prepared, { selectKernel, optimize: false })
       compareOutputs(prepared, results, `kernel ${k}`)
       compareGradients(prepared, results)
     }
@@ -96,9 +98,9 @@ halfTest('activations and their gradients are f16; statistics, losses, sums and 
   const inputs = { image: spec([2, 5, 5, 3], 'u8'), target: spec([2, 5, 5], 'u8'), rate: spec([]) }
   const program = await compile(device, inputs, body, { optimize: false, autocast: castCall })
   const typesOf = new Map<string, Set<string>>()
-  for (const { op, outputs } of program.nodes) {
+  for (const { op, name, outputs } of program.nodes) {
     const types = outputs.map(({ dtype }) => dtype).join(' ')
-    if (op) typesOf.set(op.name, (typesOf.get(op.name) ?? new Set()).add(types))
+    if (op) typesOf.set(name, (typesOf.get(name) ?? new Set()).add(types))
   }
   const types = Object.fromEntries([...typesOf].map(([name, set]) => [name, [...set].join(', ')]))
   const half = ['normalizeImage', 'conv2d', 'batchNorm', 'relu', 'crossEntropyGrad', 'conv2dInputGrad', 'batchNormGrad']
@@ -106,9 +108,34 @@ halfTest('activations and their gradients are f16; statistics, losses, sums and 
   for (const name of ['conv2dWeightGrad', 'counted']) assert.is(types[name], 'f32', name)
   for (const name of ['batchNormStatistics', 'crossEntropy']) assert.is(types[name], 'f32 f32 f32 f32', name)
   assert.is(types.sgd, 'f32 f32')
-  assert.is(program.nodes.filter(({ op }) => op?.name === 'cast').length, 2, 'one working copy of each weight')
+  assert.is(program.nodes.filter(({ name }) => name === 'cast').length, 2, 'one working copy of each weight')
   program.destroy()
   store.destroy()
+})
+
+halfTest('equal calls whose results are stored as different types are two calls', async () => {
+  if (!device) throw new Error('unreachable: the test is skipped without a device')
+  const inputs = { x: spec([1, 5, 5, 4]), w: spec([1, 1, 4, 4]) }
+  const body = ({ x, w }: { x: Tensor; w: Tensor }) => {
+    const c = conv2d(x, w)
+    return { delivered: resizeBilinear(c, [9, 9]), z: conv2d(resizeBilinear(c, [9, 9]), w) }
+  }
+  const random = new Random('delivered')
+  const data = {
+    x: new Float32Array(100).map(() => random.normal()),
+    w: new Float32Array(16).map(() => random.normal()),
+  }
+  const results: Float32Array[][] = []
+  for (const optimize of [true, false]) {
+    const program = await compile(device, inputs, body, { optimize, autocast: castCall })
+    const types = program.nodes.flatMap(({ name, outputs }) => (name === 'resizeBilinear' ? outputs : []))
+    assert.equal(types.map(({ dtype }) => dtype).sort(), ['f16', 'f32'])
+    program.run(data)
+    results.push([await program.read('delivered'), await program.read('z')])
+    program.destroy()
+  }
+  assert.equal(results[0], results[1])
+  assert.ok(results[0]?.every((values) => values.every((value) => value !== 0)))
 })
 
 test.after(() => device?.destroy())

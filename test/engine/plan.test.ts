@@ -3,8 +3,8 @@ import * as assert from 'uvu/assert'
 import { OutOfMemoryError } from '#dist/engine/device.js'
 import { assignSlots, type Interval, livePeak } from '#dist/engine/slots.js'
 import { UserError } from '#dist/train/error.js'
-import { stepModels, stepTrainer } from '../../bench/step.js'
 import { Random } from '../../cases/case.js'
+import { stepModels, stepTrainer } from '../../cases/steps.js'
 import { nullDevice } from '../support/null-device.js'
 
 function randomIntervals(random: Random, count: number): Interval[] {

@@ -17,11 +17,11 @@ import {
   summarize,
 } from '#dist/engine/profile.js'
 import { compile } from '#dist/engine/program.js'
+import { recorderOf } from '#dist/engine/replay.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { NoTimestampsError, Profiler } from '#dist/engine/timestamps.js'
-import { add, mul, relu, scale } from '#dist/kernels/pointwise.js'
-import { sum } from '#dist/kernels/reduce.js'
+import { add, mul, relu, scale, sum } from '#dist/kernels/pointwise.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { skipUnless } from '../support/skip.js'
 import { tinyData } from '../support/tiny-run.js'
@@ -248,7 +248,7 @@ clocked('a program gives the same results however it is timed, and its kernels f
   }
   assert.is(at, only.end)
   assert.ok(only.end > only.start && only.end < wall, `${only.end} of ${wall} ns`)
-  assert.is(opened().recorder, undefined)
+  assert.is(recorderOf(opened().gpu), undefined)
   profiler.destroy()
   program.destroy()
   store.destroy()

@@ -11,10 +11,14 @@ const available = (await findAdapters()).length > 0
 const device = available ? await open() : undefined
 const deviceTest = skipUnless(available, 'there is no WebGPU adapter')
 
-for (const property of [...operators, ...compositions]) {
+const properties = [
+  ...operators.map((property) => ({ property, count: 20 })),
+  ...compositions.map((property) => ({ property, count: 50 })),
+]
+for (const { property, count } of properties) {
   deviceTest(`${property.name}, any shape`, async () => {
     if (!device) throw new Error('unreachable: the test is skipped without a device')
-    await tryOut(device, property, 20, 1)
+    await tryOut(device, property, count, 1)
   })
 }
 

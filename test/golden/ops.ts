@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Device } from '#dist/engine/device.js'
-import type { Tensor } from '#dist/engine/graph.js'
+import type { Tensor } from '#dist/engine/ir.js'
 import { compile } from '#dist/engine/program.js'
 import { type Data, type Spec, spec } from '#dist/engine/shape.js'
 import { cutmix } from '#dist/kernels/augment.js'

@@ -1,7 +1,7 @@
 // Kernels that the rules for GPUs offer, computed on whatever adapter there is.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Choose, candidatesOf } from '#dist/engine/lower.js'
+import { candidatesOf, type SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { cases } from '../../cases/index.js'
 import { compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
@@ -36,15 +36,15 @@ for (const row of rows) {
     const usual = await runCase(device, prepared)
     let kernels = 1
     for (let k = 0; k < kernels; k++) {
-      const choose: Choose = (node, own) => {
+      const selectKernel: SelectKernel = (node, own) => {
         if (!/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
         const candidates = candidatesOf(node, traits)
         kernels = Math.max(kernels, candidates.length)
         const chosen = candidates[Math.min(k, candidates.length - 1)]
-        tried.add(`${node.op?.name}, ${chosen?.name}, ${chosen?.dispatches.length}`)
+        tried.add(`${node.name}, ${chosen?.name}, ${chosen?.dispatches.length}`)
         return chosen
       }
-      const results = await runCase(device, prepared, { choose })
+      const results = await runCase(device, prepared, { selectKernel })
       compareOutputs(prepared, results, `kernel ${k} for GPUs`)
       compareRuns(prepared, usual, results, `with kernel ${k} for GPUs`)
     }

@@ -2,9 +2,10 @@
 // units' own instructions replaced by loops over the same tiles in workgroup memory.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Choose, candidatesOf } from '#dist/engine/lower.js'
+import type { MatrixShape } from '#dist/engine/adapter.js'
+import type { Candidate } from '#dist/engine/kernel.js'
+import { candidatesOf, type SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
-import type { Candidate, MatrixShape } from '#dist/engine/op.js'
 import { cases } from '../../cases/index.js'
 import { compareGradients, compareOutputs, prepare, runCase } from '../support/check.js'
 import { skipUnless } from '../support/skip.js'
@@ -87,7 +88,7 @@ const imitation = ({ dispatches, ...candidate }: Candidate): Candidate => ({
 /** Odd sizes, a phase for each place of a stride, and sums in slices. */
 const names = ['3x3, several tiles, long sum', '3x3, stride 2, odd', '33x515x17']
 const prepared = [...cases.filter(({ name }) => names.includes(name)), withFormula(70, 515)].map((row) =>
-  prepare(row, true),
+  prepare(row, 'half'),
 )
 
 /** Units of NVIDIA (and AMD), and of Intel, and others; `all` tiles, or the one best by rule. */
@@ -109,16 +110,16 @@ for (const { shape, lanes, all } of adapters) {
     for (const each of prepared) {
       let kernels = 1
       for (let k = 0; k < kernels; k++) {
-        const choose: Choose = (node, own) => {
+        const selectKernel: SelectKernel = (node, own) => {
           if (!/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
           const candidates = candidatesOf(node, traits).filter(({ name }) => name.startsWith('matrix '))
           const chosen = candidates[Math.min(k, candidates.length - 1)]
-          if (!chosen) throw new Error(`${node.op?.name} has no kernel for these units`)
+          if (!chosen) throw new Error(`${node.name} has no kernel for these units`)
           if (all) kernels = Math.max(kernels, candidates.length)
-          tried.add(`${node.op?.name}, ${chosen.name}, ${chosen.dispatches.length}`)
+          tried.add(`${node.name}, ${chosen.name}, ${chosen.dispatches.length}`)
           return imitation(chosen)
         }
-        const results = await runCase(device, each, { choose })
+        const results = await runCase(device, each, { selectKernel })
         compareOutputs(each, results, `kernel ${k}`)
         if (k === 0) compareGradients(each, results)
       }

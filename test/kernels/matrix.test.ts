@@ -2,7 +2,7 @@
 // each shape of the units and each tile.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Choose, candidatesOf } from '#dist/engine/lower.js'
+import { candidatesOf, type SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { type Data, spec } from '#dist/engine/shape.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
@@ -54,40 +54,40 @@ const withEveryKernel = [
 const tried = new Set<string>()
 
 /** Chooses the k-th kernel on matrix units, or the last one; tells how many there are. */
-function matrixKernel(k: number): { choose: Choose; count: () => number } {
+function matrixKernel(k: number): { selectKernel: SelectKernel; count: () => number } {
   let count = 0
-  const choose: Choose = (node, own) => {
+  const selectKernel: SelectKernel = (node, own) => {
     if (!device || !/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
     const candidates = candidatesOf(node, device.traits).filter(({ name }) => name.startsWith('matrix '))
     const chosen = candidates[Math.min(k, candidates.length - 1)]
-    if (!chosen) throw new Error(`${node.op?.name} has no kernel for matrix units`)
+    if (!chosen) throw new Error(`${node.name} has no kernel for matrix units`)
     count = Math.max(count, candidates.length)
-    tried.add(`${node.op?.name}, ${chosen.name}, ${chosen.dispatches.length}`)
+    tried.add(`${node.name}, ${chosen.name}, ${chosen.dispatches.length}`)
     return chosen
   }
-  return { choose, count: () => count }
+  return { selectKernel, count: () => count }
 }
 
 /** Weight gradients are stored as they were added up, in f32. */
 const storedWide = (prepared: Prepared): Prepared =>
-  prepared.row.op === 'conv2dWeightGrad' ? { ...prepared, half: false } : prepared
+  prepared.row.op === 'conv2dWeightGrad' ? { ...prepared, precision: 'single' } : prepared
 
 for (const row of rows) {
   matrixTest(`${row.op}: ${row.name}`, async () => {
     if (!device) throw new Error('unreachable: the test is skipped without a device')
-    const prepared = prepare(row, true)
+    const prepared = prepare(row, 'half')
     let first: Map<string, Data> | undefined
     for (let k = 0, kernels = 1; k < kernels; k++) {
-      const { choose, count } = matrixKernel(k)
+      const { selectKernel, count } = matrixKernel(k)
       // Without fusion, so that each operator stores its own result.
-      const results = await runCase(device, prepared, { choose, optimize: false })
+      const results = await runCase(device, prepared, { selectKernel, optimize: false })
       if (withEveryKernel.includes(row.name)) kernels = count()
       compareOutputs(storedWide(prepared), results, `kernel ${k}`)
       first ??= results
       compareRuns(prepared, first, results, `with kernel ${k}`)
     }
     if (first) compareGradients(prepared, first)
-    const fused = await runCase(device, prepared, { choose: matrixKernel(0).choose })
+    const fused = await runCase(device, prepared, { selectKernel: matrixKernel(0).selectKernel })
     compareOutputs(prepared, fused, 'fused')
     compareRuns(prepared, fused, first ?? fused, 'without fusion')
   })

@@ -2,7 +2,7 @@
 // kernel that could be chosen, and the program without optimisation.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Choose } from '#dist/engine/lower.js'
+import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { cases } from '../../cases/index.js'
 import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
@@ -20,21 +20,21 @@ for (const row of cases) {
     if (!device) throw new Error('unreachable: the test is skipped without a device')
     const prepared = prepare(row)
     let kernels = 1
-    const first: Choose = (_, candidates) => {
+    const first: SelectKernel = (_, candidates) => {
       kernels = Math.max(kernels, candidates.length)
       return candidates[0]
     }
-    const optimized = await runCase(device, prepared, { choose: first })
+    const optimized = await runCase(device, prepared, { selectKernel: first })
     compareOutputs(prepared, optimized, 'first kernels')
     compareGradients(prepared, optimized)
     for (let k = 1; k < kernels; k++) {
       const names = new Set<string>()
-      const choose: Choose = (_, candidates) => {
+      const selectKernel: SelectKernel = (_, candidates) => {
         const candidate = candidates[Math.min(k, candidates.length - 1)]
         if (candidate && candidates.length > 1) names.add(candidate.name)
         return candidate
       }
-      const other = await runCase(device, prepared, { choose })
+      const other = await runCase(device, prepared, { selectKernel })
       for (const name of names) alternatives.add(`${row.op} ${name}`)
       compareOutputs(prepared, other, `kernel ${[...names].join(', ')}`)
       compareRuns(prepared, optimized, other, `with kernel ${[...names].join(', ')}`)

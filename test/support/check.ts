@@ -1,11 +1,11 @@
 import type { Device } from '#dist/engine/device.js'
 import { input } from '#dist/engine/expr.js'
-import type { Tensor } from '#dist/engine/graph.js'
+import { applyOne } from '#dist/engine/graph.js'
+import type { Op, Tensor } from '#dist/engine/ir.js'
 import { type CompileOptions, compile } from '#dist/engine/program.js'
 import { type Data, isFloat, type Spec, sameShape, showShape, spec } from '#dist/engine/shape.js'
 import { grad } from '#dist/kernels/autograd.js'
-import { add, cast, castCall, mul, pointwise } from '#dist/kernels/pointwise.js'
-import { sum } from '#dist/kernels/reduce.js'
+import { add, cast, castCall, mul, pointwise, sum } from '#dist/kernels/pointwise.js'
 import { allowance, type Case, Random } from '../../cases/case.js'
 import { type Values, values } from '../../cases/reference.js'
 
@@ -17,8 +17,13 @@ export interface Prepared {
   readonly expected: Record<string, Values>
   /** Gradients of the loss with respect to the outputs that pass gradients on, by output. */
   readonly cotangents: Record<string, Float32Array<ArrayBuffer>>
-  readonly half: boolean
+  readonly precision: Precision
 }
+
+/**
+ * What is f16: nothing; inputs, results and gradients; or inputs, of which the results are delivered as f32.
+ */
+export type Precision = 'single' | 'half' | 'mixed'
 
 /** The value of f16 nearest to x, ties to even. */
 function nearestHalf(x: number): number {
@@ -29,8 +34,16 @@ function nearestHalf(x: number): number {
   return x === 0 ? 0 : (up ? low + 1 : low) * unit
 }
 
-/** The outputs of a case of f16 inputs. */
-function inHalf(row: Case, inputs: Record<string, Tensor>): Record<string, Tensor> {
+const { op: copyOp, attrs: copyAttrs } = castCall(spec([]), 'f32')
+/** A copy that half precision stores as f16, as it does products. */
+const productLike: Op = { ...copyOp, precision: 'half' }
+
+/** The same values, which half precision stores as f16, and delivers as f32. */
+const narrowed = (x: Tensor): Tensor =>
+  applyOne(productLike, [x], { ...(copyAttrs as object), space: x.shape } as never)
+
+/** The outputs of a case of f16 inputs, as the program delivers them or stored as f16. */
+function ofHalf(row: Case, inputs: Record<string, Tensor>, precision: Precision): Record<string, Tensor> {
   const mapped = (tensors: Record<string, Tensor>, map: (x: Tensor) => Tensor, full: readonly string[] = []) =>
     Object.fromEntries(
       Object.entries(tensors).map(([name, x]) => [name, isFloat(x) && !full.includes(name) ? map(x) : x]),
@@ -38,12 +51,14 @@ function inHalf(row: Case, inputs: Record<string, Tensor>): Record<string, Tenso
   // What a program delivers is f32, so that the results themselves must not be what it delivers.
   const vjp = ({ grads: [dy] }: { grads: readonly (Tensor | undefined)[] }) => [dy && cast(dy, 'f16')]
   const delivered = (x: Tensor): Tensor => pointwise('delivered', [input(0)], [x], { vjp })
+  if (precision === 'mixed') return row.run(mapped(inputs, narrowed, row.full))
   return mapped(row.run(mapped(inputs, (x) => cast(x, 'f16'), row.full)), delivered)
 }
 
-/** @param half the inputs are those that f16 can hold, and values are stored as such */
-export function prepare(row: Case, half = false): Prepared {
-  const rounded = (array: Data) => (half && array instanceof Float32Array ? array.map(nearestHalf) : array)
+/** @param precision unless `single`, the inputs are such as f16 can hold */
+export function prepare(row: Case, precision: Precision = 'single'): Prepared {
+  const rounded = (array: Data) =>
+    precision !== 'single' && array instanceof Float32Array ? array.map(nearestHalf) : array
   const data: Record<string, Data> = {}
   const inputs: Record<string, Values> = {}
   for (const [name, source] of Object.entries(row.inputs)) {
@@ -62,7 +77,7 @@ export function prepare(row: Case, half = false): Prepared {
       ) as Float32Array<ArrayBuffer>
     }
   }
-  return { row, data, inputs, expected, cotangents, half }
+  return { row, data, inputs, expected, cotangents, precision }
 }
 
 /** Name of the program's input that holds the cotangent of an output. */
@@ -105,7 +120,7 @@ export const cotangentData = (cotangents: Record<string, Data>): Record<string, 
 /** Runs a case on the device: its outputs, and its gradients as `gradient/<input>`. */
 export async function runCase(
   device: Device,
-  { row, data, expected, cotangents, half }: Prepared,
+  { row, data, expected, cotangents, precision }: Prepared,
   options: CompileOptions = {},
 ): Promise<Map<string, Data>> {
   const shapes = Object.fromEntries(Object.keys(cotangents).map((name) => [name, expected[name]?.shape ?? []]))
@@ -116,7 +131,7 @@ export async function runCase(
     (tensors: Record<string, Tensor>) => {
       // An operator of any number of tensors must not see the cotangents.
       const own = Object.fromEntries(Object.entries(tensors).filter(([name]) => name in row.inputs))
-      const outputs = half ? inHalf(row, own) : row.run(own)
+      const outputs = precision === 'single' ? row.run(own) : ofHalf(row, own, precision)
       for (const [name, tensor] of Object.entries(outputs)) {
         const wanted = expected[name]?.shape ?? []
         if (!sameShape(tensor.shape, wanted)) {
@@ -125,7 +140,7 @@ export async function runCase(
       }
       return withGradients(tensors, outputs, row.differentiable ?? [], Object.keys(cotangents))
     },
-    { label: `${row.op} ${row.name}`, ...(half ? { autocast: castCall } : {}), ...options },
+    { label: `${row.op} ${row.name}`, ...(precision === 'single' ? {} : { autocast: castCall }), ...options },
   )
   try {
     program.run({ ...data, ...cotangentData(cotangents) })
@@ -163,11 +178,8 @@ export function largestDifference(
 }
 
 /** Relative tolerance of a case. */
-export const toleranceOf = ({ row, half }: Pick<Prepared, 'row' | 'half'>): number =>
-  (row.tolerance ?? allowance(row.terms)) + (half ? halfRoundings : 0)
-
-/** f16 has 11 bits: the rounding of a result to it, and without fusion of up to three values on the way there. */
-const halfRoundings = 4 * 2 ** -12
+export const toleranceOf = ({ row, precision }: Pick<Prepared, 'row' | 'precision'>): number =>
+  (row.tolerance ?? allowance(row.terms)) + (precision === 'single' ? 0 : (row.halfRoundings ?? 4) * 2 ** -12)
 
 /** Throws where an output of a run differs from the reference by more than the case allows. */
 export function compareOutputs(prepared: Prepared, actual: ReadonlyMap<string, Data>, what: string): void {

@@ -1,4 +1,5 @@
-import { Device } from '#dist/engine/device.js'
+import type { Device } from '#dist/engine/device.js'
+import { dryDevice } from '#dist/engine/dry-device.js'
 
 /** What to pretend of the adapter. */
 export interface NullAdapter {
@@ -11,15 +12,14 @@ export interface NullAdapter {
   readonly memory?: number
 }
 
-/** A device without a GPU: programs are traced, planned and bound on it, but compute nothing. */
+/** A dry device of an adapter that no machine need have. */
 export function nullDevice(adapter: NullAdapter = {}): Device {
-  const { software = true, subgroupSize = 8, bindingLimit = 2 ** 40, memory = Number.POSITIVE_INFINITY } = adapter
-  const { GPUBufferUsage, GPUShaderStage } = globalThis as Partial<typeof globalThis>
+  const { software = true, subgroupSize = 8, bindingLimit = 2 ** 40, memory } = adapter
+  const { GPUBufferUsage, GPUShaderStage, GPUMapMode } = globalThis as Partial<typeof globalThis>
+  // WebGPU's constants are there once an adapter was looked for; here their values do not matter.
   if (!GPUBufferUsage) Object.assign(globalThis, { GPUBufferUsage: {} })
   if (!GPUShaderStage) Object.assign(globalThis, { GPUShaderStage: {} })
-  const nothing = () => undefined
-  let used = 0
-  const scopes: GPUErrorFilter[] = []
+  if (!GPUMapMode) Object.assign(globalThis, { GPUMapMode: {} })
   const gpu = {
     adapterInfo: { subgroupMinSize: subgroupSize, subgroupMaxSize: subgroupSize },
     features: new Set(['subgroups']),
@@ -29,25 +29,7 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
       maxStorageBufferBindingSize: bindingLimit,
       minUniformBufferOffsetAlignment: 256,
     },
-    lost: new Promise(nothing),
-    queue: { writeBuffer: nothing },
-    addEventListener: nothing,
-    pushErrorScope: (filter: GPUErrorFilter) => scopes.push(filter),
-    popErrorScope: () => {
-      const exhausted = scopes.pop() === 'out-of-memory' && used > memory
-      return Promise.resolve(exhausted ? { message: 'buffer allocation failed' } : null)
-    },
-    createBuffer: ({ size }: GPUBufferDescriptor) => {
-      used += size
-      return { destroy: () => (used -= size), getMappedRange: () => new ArrayBuffer(size), unmap: nothing }
-    },
-    createBindGroupLayout: () => ({}),
-    createPipelineLayout: () => ({}),
-    createShaderModule: () => ({}),
-    createComputePipelineAsync: () => Promise.resolve({}),
-    createBindGroup: () => ({}),
-    destroy: nothing,
-  }
+  } as unknown as GPUDevice
   const summary = { vendor: '', architecture: '', device: 'null', driver: '', software }
-  return new Device(gpu as unknown as GPUDevice, summary)
+  return dryDevice({ adapter: summary, gpu, traits: { matrixUnits: undefined } }, memory).device
 }

@@ -8,7 +8,7 @@ export function previousOf(folder: string): string[] {
   return (JSON.parse(previous) as string[]).map((model) => join('previous', `${model}.safetensors`))
 }
 
-/** Asserts that weights, momenta, the best model and the previous models of two runs have the same bits. */
+/** Asserts that weights, momentum buffers, the best model and the previous models of two runs have the same bits. */
 export function assertSameRun(actual: string, expected: string): void {
   const files = ['latest.safetensors', 'best.safetensors', ...previousOf(expected)]
   assert.equal(previousOf(actual), previousOf(expected))

@@ -1,7 +1,6 @@
 import { assign, read } from '#dist/engine/graph.js'
 import { normalizeImage } from '#dist/kernels/augment.js'
-import { add, mul, scale } from '#dist/kernels/pointwise.js'
-import { sum } from '#dist/kernels/reduce.js'
+import { add, mul, scale, sum } from '#dist/kernels/pointwise.js'
 import { logits, lowLogits } from '#dist/models/segmentation.js'
 import { supervisedLoss } from '#dist/train/methods/losses.js'
 import type { Method } from '#dist/train/methods/method.js'

@@ -1,10 +1,12 @@
-import { type Node, Tensor, valueKey } from '../graph.js'
-import type { Op } from '../op.js'
+import { type Node, type Op, results, Tensor, type Trace, valueKey } from '../ir.js'
 import { type DType, elements, isFloat, type Spec } from '../shape.js'
-import { relink, results, type Trace } from './rewrite.js'
+import { relink } from './rewrite.js'
 
 /** The call that stores a value as another type. */
-export type Cast = (value: Spec, dtype: 'f32' | 'f16') => { readonly op: Op; readonly attrs: unknown }
+export type Cast = (
+  value: Spec,
+  dtype: 'f32' | 'f16',
+) => { readonly op: Op; readonly name: string; readonly attrs: unknown }
 
 /**
  * Half precision: stores as f16 what each operator's `precision` allows, as PyTorch's autocast does. Kernels read every

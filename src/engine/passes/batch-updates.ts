@@ -1,6 +1,6 @@
-import { type Node, Tensor, valueKey } from '../graph.js'
+import { type Node, Tensor, type Trace, valueKey } from '../ir.js'
 import { byteLength } from '../shape.js'
-import { type Moved, moveHandles, type Trace } from './rewrite.js'
+import { type Moved, moveHandles } from './rewrite.js'
 
 /** Larger updates gain nothing from company, and waiting for it would keep their gradients. */
 const maxBytes = 2 ** 18
@@ -23,7 +23,7 @@ export function batchUpdates(trace: Trace, maxBuffers: number): Trace {
     if (open.some(reads)) close()
     if (!isSmallUpdate(node)) continue
     const [first] = open
-    const isAnother = first !== undefined && first.op?.batch !== node.op?.batch
+    const isAnother = first !== undefined && first.op !== node.op
     if (isAnother || open.some((member) => collide(member, node)) || buffersOf([...open, node]) > maxBuffers) close()
     open.push(node)
   }
@@ -87,5 +87,5 @@ function join(id: number, group: readonly Node[]): Node {
   if (!first?.op?.batch) throw new Error('unreachable: only what has a batch is grouped')
   const { op, attrs } = first.op.batch.join(parts)
   const outputs = group.flatMap((member) => member.outputs)
-  return { ...first, id, op: { ...op, name: `${first.op.name} ×${group.length}` }, inputs, attrs, outputs }
+  return { ...first, id, op, name: `${first.name} ×${group.length}`, inputs, attrs, outputs }
 }

@@ -1,7 +1,6 @@
-import { type Node, Tensor, valueKey } from '../graph.js'
-import type { Part } from '../op.js'
+import { type Node, type Part, results, Tensor, type Trace, valueKey } from '../ir.js'
 import { sameShape } from '../shape.js'
-import { moveHandles, results, type Trace } from './rewrite.js'
+import { moveHandles } from './rewrite.js'
 
 /**
  * Lets the producers of a concatenation's inputs write into its result, each its part, one after the other in place.
@@ -64,5 +63,5 @@ function writerOf({ node, shape, dtype }: Tensor, part: Part): Node | undefined 
   if (!node.op?.part || node.outputs.length !== 1 || !output || output.dtype !== dtype) return undefined
   if (!sameShape(output.shape, shape)) return undefined
   const attrs = node.op.part.set(node.attrs as never, part, node.inputs.length)
-  return attrs === undefined ? undefined : { ...node, op: { ...node.op, name: `${node.op.name}+concat` }, attrs }
+  return attrs === undefined ? undefined : { ...node, name: `${node.name}+concat`, attrs }
 }

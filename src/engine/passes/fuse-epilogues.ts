@@ -1,7 +1,7 @@
 import { input, substitute } from '../expr.js'
-import { type Node, type Tensor, valueKey } from '../graph.js'
+import { type Node, results, type Tensor, type Trace, valueKey } from '../ir.js'
 import { isFloat, sameShape } from '../shape.js'
-import { dropDead, rebuild, results, type Trace } from './rewrite.js'
+import { dropDead, rebuild } from './rewrite.js'
 
 /**
  * Lets an operator with an epilogue, such as a convolution, pass its result through the pointwise formula that alone
@@ -42,7 +42,13 @@ function merge(value: Tensor, reader: Node, maxInputs: number): Node | undefined
   const place = (operand: Tensor) => input(valueKey(operand) === valueKey(value) ? 0 : others.indexOf(operand) + 1)
   const attrs = producer.op.epilogue.set(producer.attrs as never, substitute(exprs[0], reader.inputs.map(place)))
   if (attrs === undefined) return undefined
-  const { epilogue: _, ...op } = producer.op
-  const name = `${producer.op.name}+${reader.op.name}`
-  return { ...reader, op: { ...op, name }, inputs: [...producer.inputs, ...others], attrs, scope: producer.scope }
+  const { op, scope } = producer
+  return {
+    ...reader,
+    op,
+    name: `${producer.name}+${reader.name}`,
+    inputs: [...producer.inputs, ...others],
+    attrs,
+    scope,
+  }
 }

@@ -1,7 +1,7 @@
 import { type Expr, exprSize, input, substitute } from '../expr.js'
-import { type Node, Tensor, valueKey } from '../graph.js'
+import { type Node, results, Tensor, type Trace, valueKey } from '../ir.js'
 import { byteLength, elements, isFloat, sameShape } from '../shape.js'
-import { relink, results, type Trace } from './rewrite.js'
+import { relink } from './rewrite.js'
 
 /** Beyond this a kernel gains nothing from more arithmetic, and compilers slow down. */
 const maxFormulaSize = 64
@@ -114,8 +114,8 @@ function merge(reader: Node, producer: Node, maxInputs: number): Node | undefine
   if (replaced.some((index) => merged.inputs[index] !== reader.inputs[index])) return undefined
   if (merged.inputs.length + reader.outputs.length > maxInputs || exprSize(merged.exprs) > maxFormulaSize)
     return undefined
-  const op = { ...reader.op, name: `${producer.op?.name}+${reader.op.name}` }
-  return { ...reader, op, inputs: merged.inputs, attrs: outer.set(reader.attrs as never, merged.exprs, merged.inputs) }
+  const attrs = outer.set(reader.attrs as never, merged.exprs, merged.inputs)
+  return { ...reader, name: `${producer.name}+${reader.name}`, inputs: merged.inputs, attrs }
 }
 
 /** The inputs of a producer as seen by a reader that reshaped its result; undefined where broadcasting forbids it. */

@@ -1,5 +1,5 @@
-import { type Node, Tensor, valueKey } from '../graph.js'
-import { dropDead, relink, results, type Trace } from './rewrite.js'
+import { type Node, results, Tensor, type Trace, valueKey } from '../ir.js'
+import { dropDead, relink } from './rewrite.js'
 
 /**
  * Activation checkpointing (Chen et al., 2016, arXiv 1604.06174): what the backward pass needs from within a stage is

@@ -1,23 +1,6 @@
-import { type Graph, type Node, Tensor, valueKey } from '../graph.js'
-import type { Variable } from '../store.js'
-
-/** A traced program: nodes in an order of execution, and the values that outlive it. */
-export interface Trace {
-  readonly nodes: readonly Node[]
-  readonly inputs: ReadonlyMap<string, Tensor>
-  readonly outputs: ReadonlyMap<string, Tensor>
-  readonly assigned: ReadonlyMap<Variable, Tensor>
-}
-
-export const traceOf = (graph: Graph, outputs: ReadonlyMap<string, Tensor>): Trace => ({
-  nodes: graph.nodes,
-  inputs: graph.inputs,
-  outputs,
-  assigned: graph.assigned,
-})
-
-/** The values that a trace must deliver. */
-export const results = (trace: Trace): Tensor[] => [...trace.outputs.values(), ...trace.assigned.values()]
+import { type Node, results, Tensor, type Trace, valueKey } from '../ir.js'
+import { showSpec } from '../shape.js'
+import { identityOf, valueText } from '../value-text.js'
 
 /** Where a pass says a value is now: a handle on it, whose shape the uses of the old value keep. */
 export type Moved = ReadonlyMap<string, Tensor>
@@ -64,13 +47,21 @@ export function moveHandles(trace: Trace, moved: Moved): Trace {
 /** Makes every handle point at the node that now has its id: for passes that put new nodes in the place of old ones. */
 export const relink = (trace: Trace): Trace => rebuild(trace, (node) => node)
 
+/**
+ * A text that is equal for calls that compute the same: operator, operands as they are seen, attributes, and how results
+ * are stored, since half precision stores those of equal calls as different types.
+ */
+function callKey({ op, inputs, attrs, outputs }: Node): string {
+  const operands = inputs.map((value) => `${valueKey(value)}${showSpec(value)}`)
+  return `${op && identityOf(op)}(${operands}) ${valueText(attrs)} ${outputs.map(showSpec)}`
+}
+
 /** Computes equal calls once. */
 export function shareEqual(trace: Trace): Trace {
   const known = new Map<string, Node>()
   return rebuild(trace, (node) => {
     if (!node.op) return node
-    const inputs = node.inputs.map((value) => `${valueKey(value)}[${value.shape}]`)
-    const key = `${node.op.name}|${JSON.stringify(node.attrs)}|${inputs.join()}`
+    const key = callKey(node)
     const earlier = known.get(key)
     if (earlier) return earlier
     known.set(key, node)

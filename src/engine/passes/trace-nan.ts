@@ -1,9 +1,6 @@
-import { type Node, Tensor, valueKey } from '../graph.js'
-import { labelOf } from '../lower.js'
-import type { Op } from '../op.js'
+import { labelOf, type Node, type Op, Tensor, type Trace, valueKey } from '../ir.js'
 import { elements, isFloat, type Shape, spec } from '../shape.js'
 import type { Store } from '../store.js'
-import type { Trace } from './rewrite.js'
 
 /** A value of a program and how many of its elements are NaN or infinite. */
 export interface CountedValue {
@@ -46,7 +43,7 @@ export class NanTracer {
     const variable = this.store.declare('counts', spec([total], 'u32'))
     let id = Math.max(...trace.nodes.map((node) => node.id)) + 1
     const made = { inputs: [], attrs: undefined, outputs: [variable.spec], scope: '', backward: false }
-    const leaf: Node = { ...made, id, op: undefined, leaf: { variable } }
+    const leaf: Node = { ...made, id, op: undefined, leaf: { variable }, name: 'variable counts' }
     let counts = new Tensor(leaf, 0, variable.spec.shape, 'u32')
     const nodes: Node[] = [leaf]
     for (const node of trace.nodes) {
@@ -54,7 +51,8 @@ export class NanTracer {
       for (const value of valuesOf(node)) {
         const counters = [this.counted.size]
         this.counted.set(valueKey(value), this.counted.size)
-        const count: Node = { ...made, id: ++id, op: this.counter as Op, inputs: [counts, value], attrs: { counters } }
+        const call = { op: this.counter as Op, name: this.counter.name, inputs: [counts, value], attrs: { counters } }
+        const count: Node = { ...made, ...call, id: ++id }
         nodes.push(count)
         counts = new Tensor(count, 0, variable.spec.shape, 'u32')
       }

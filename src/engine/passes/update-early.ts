@@ -1,5 +1,4 @@
-import { type Node, valueKey } from '../graph.js'
-import type { Trace } from './rewrite.js'
+import { type Node, type Trace, valueKey } from '../ir.js'
 
 /**
  * Moves nodes that update a value in place, such as an optimizer's, to where their inputs are complete and everything

@@ -14,7 +14,7 @@ import { quoted } from '../io/pickle.js'
 import { isPth, readPth } from '../io/pth.js'
 import { type FileTensor, readSafetensors, toFloat32 } from '../io/safetensors.js'
 
-/** Names of the momenta in a safetensors file: this and the parameter's name. */
+/** Names of the momentum buffers in a safetensors file: this and the parameter's name. */
 export const momentumPrefix = 'momentum/'
 /** Names of further models and of a method's stores in a safetensors file. */
 const furtherPrefix = /^(models|stores)\//
@@ -24,7 +24,7 @@ export interface Checkpoint {
   /** Weights, running statistics and counters under the names of PyTorch's state_dict, without `module.`. */
   readonly tensors: ReadonlyMap<string, FileTensor>
   /** Momentum buffers by the names of their parameters; none where the file has none that fit the parameters. */
-  readonly momenta: ReadonlyMap<string, FileTensor>
+  readonly momentumBuffers: ReadonlyMap<string, FileTensor>
   /** What else a training keeps: further models and stores of its method, by their names in the file. */
   readonly further: ReadonlyMap<string, FileTensor>
   /** What the file says besides, as JSON by key: `model`, `epoch` (epochs done), `bestMiou` (percent), ... */
@@ -47,7 +47,7 @@ export function readCheckpoint(path: string): Checkpoint {
   const start = BinaryFile.with(path, fail, (file) => file.read(0, Math.min(4, file.size)))
   const pickled = isPth(start) || /\.(pth|pt)$/i.test(path)
   const checkpoint = pickled ? fromPth(path) : fromSafetensors(path)
-  for (const [name, tensor] of [...checkpoint.tensors, ...checkpoint.momenta, ...checkpoint.further]) {
+  for (const [name, tensor] of [...checkpoint.tensors, ...checkpoint.momentumBuffers, ...checkpoint.further]) {
     // A name goes into messages of one line.
     if (/\p{Cc}/u.test(name)) return fail(`a tensor has the name ${quoted(name)}: no model has such names`)
     if (!allFinite(tensor)) return fail(`tensor '${name}' holds values that are not finite: its training failed`)
@@ -67,35 +67,44 @@ function withoutModule(tensors: Tensors): Map<string, FileTensor> {
 
 function fromSafetensors(path: string): Checkpoint {
   const { tensors, metadata, verified } = readSafetensors(path)
-  const momenta = new Map<string, FileTensor>()
+  const momentumBuffers = new Map<string, FileTensor>()
   const further = new Map<string, FileTensor>()
   const weights = new Map<string, FileTensor>()
   for (const [name, tensor] of tensors) {
-    if (name.startsWith(momentumPrefix)) momenta.set(name.slice(momentumPrefix.length), tensor)
+    if (name.startsWith(momentumPrefix)) momentumBuffers.set(name.slice(momentumPrefix.length), tensor)
     else (furtherPrefix.test(name) ? further : weights).set(name, tensor)
   }
-  return { tensors: withoutModule(weights), momenta, further, metadata, verified }
+  return { tensors: withoutModule(weights), momentumBuffers, further, metadata, verified }
 }
 
 function fromPth(path: string): Checkpoint {
-  const { state, momenta, epoch, previousBest } = readPth(path)
+  const { state, momentumBuffers, epoch, previousBest } = readPth(path)
   const tensors = withoutModule(state)
   const metadata = {
     ...(epoch === undefined ? {} : { epoch: JSON.stringify(epoch + 1) }),
     ...(previousBest === undefined ? {} : { bestMiou: JSON.stringify(previousBest) }),
   }
-  return { tensors, momenta: nameMomenta(tensors, momenta), further: new Map(), metadata, verified: false }
+  return {
+    tensors,
+    momentumBuffers: nameMomentumBuffers(tensors, momentumBuffers),
+    further: new Map(),
+    metadata,
+    verified: false,
+  }
 }
 
 /** The optimizer numbers its parameters in the order of the state_dict, those of the backbone first. */
-function nameMomenta(tensors: Tensors, momenta: ReadonlyMap<number, FileTensor>): Map<string, FileTensor> {
+function nameMomentumBuffers(
+  tensors: Tensors,
+  momentumBuffers: ReadonlyMap<number, FileTensor>,
+): Map<string, FileTensor> {
   const parameters = [...tensors].filter(([name]) => !/\.(running_mean|running_var|num_batches_tracked)$/.test(name))
   const inBackbone = ([name]: [string, unknown]) => name.startsWith('backbone.')
   const ordered = [...parameters.filter(inBackbone), ...parameters.filter((entry) => !inBackbone(entry))]
   const fits = ([, { shape }]: [string, FileTensor], index: number) =>
-    String(momenta.get(index)?.shape) === String(shape)
-  if (momenta.size !== ordered.length || !ordered.every(fits)) return new Map()
-  return new Map(ordered.flatMap(([name], index) => [[name, momenta.get(index)] as [string, FileTensor]]))
+    String(momentumBuffers.get(index)?.shape) === String(shape)
+  if (momentumBuffers.size !== ordered.length || !ordered.every(fits)) return new Map()
+  return new Map(ordered.flatMap(([name], index) => [[name, momentumBuffers.get(index)] as [string, FileTensor]]))
 }
 
 /**

@@ -92,7 +92,7 @@ export function loadTraining(
 ): void {
   loadWeights(model, checkpoint.tensors, path)
   for (const { prefix, store } of stores) {
-    if (prefix === momentumPrefix) fill(store, checkpoint.momenta, path)
+    if (prefix === momentumPrefix) fill(store, checkpoint.momentumBuffers, path)
     else fill(store, checkpoint.further, path, prefix)
   }
 }

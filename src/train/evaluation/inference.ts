@@ -1,4 +1,5 @@
-import { scoped, type Tensor } from '../../engine/graph.js'
+import { scoped } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { flip } from '../../kernels/flip.js'
 import { concat, slice } from '../../kernels/movement.js'
 import { add, scale } from '../../kernels/pointwise.js'

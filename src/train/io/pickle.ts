@@ -16,7 +16,7 @@ export interface PickleWorld {
   readonly persistent: (id: unknown) => unknown
 }
 
-/** A ResNet-101 with its momenta takes some ten thousand; the least step may cost an object of 200 bytes. */
+/** A ResNet-101 with its momentum buffers takes some ten thousand; the least step may cost an object of 200 bytes. */
 const MAX_STEPS = 1_000_000
 const MAX_STACK = 100_000
 const MAX_MARKS = 1000

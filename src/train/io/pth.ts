@@ -9,7 +9,7 @@ export interface PthCheckpoint {
   /** The state_dict, in its order and under its names. */
   readonly state: Map<string, FileTensor>
   /** Momenta of SGD by the index of their parameter in the optimizer. */
-  readonly momenta: Map<number, FileTensor>
+  readonly momentumBuffers: Map<number, FileTensor>
   /** Number of the last epoch, counted from 0. */
   readonly epoch?: number
   /** mIoU in percent. */
@@ -276,16 +276,16 @@ function findState(root: unknown, fail: Fail): Map<string, StoredTensor> {
 }
 
 /** Momenta of torch.optim.SGD: `state[index]['momentum_buffer']`. */
-function findMomenta(root: unknown): Map<number, StoredTensor> {
+function findMomentumBuffers(root: unknown): Map<number, StoredTensor> {
   const entry = (value: unknown, key: string): unknown => (value instanceof Map ? value.get(key) : undefined)
   const states = entry(entry(root, 'optimizer'), 'state')
-  const momenta = new Map<number, StoredTensor>()
-  if (!(states instanceof Map)) return momenta
+  const momentumBuffers = new Map<number, StoredTensor>()
+  if (!(states instanceof Map)) return momentumBuffers
   for (const [index, state] of states as Map<unknown, unknown>) {
     const momentum = entry(state, 'momentum_buffer')
-    if (isCount(index) && momentum instanceof StoredTensor) momenta.set(index, momentum)
+    if (isCount(index) && momentum instanceof StoredTensor) momentumBuffers.set(index, momentum)
   }
-  return momenta
+  return momentumBuffers
 }
 
 /**
@@ -306,8 +306,8 @@ export function readPth(path: string): PthCheckpoint {
         ? openLegacy(file, fail)
         : fail('it begins as neither form of a file of torch.save does')
     const state = findState(root, fail)
-    const momenta = findMomenta(root)
-    const tensors = [...state.values(), ...momenta.values()]
+    const momentumBuffers = findMomentumBuffers(root)
+    const tensors = [...state.values(), ...momentumBuffers.values()]
     const parts = [...tensors, ...new Set(tensors.map(({ storage }) => storage))]
     const bytes = parts.reduce((sum, part) => sum + part.bytes, 0)
     if (bytes > MAX_GROWTH * file.size) return fail(`its tensors need ${bytes} bytes, but it has only ${file.size}`)
@@ -327,7 +327,7 @@ export function readPth(path: string): PthCheckpoint {
     const [epoch, previousBest] = [number('epoch'), number('previous_best')]
     return {
       state: loadAll(state),
-      momenta: loadAll(momenta),
+      momentumBuffers: loadAll(momentumBuffers),
       ...(epoch === undefined ? {} : { epoch }),
       ...(previousBest === undefined ? {} : { previousBest }),
     }

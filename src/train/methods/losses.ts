@@ -1,4 +1,4 @@
-import type { Tensor } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { cutmix } from '../../kernels/augment.js'
 import {
   confidenceWeightedLoss,

@@ -1,6 +1,6 @@
 import type { z } from 'zod'
 import type { Device } from '../../engine/device.js'
-import type { Tensor } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import type { Program } from '../../engine/program.js'
 import type { Data, Spec } from '../../engine/shape.js'
 import type { Store } from '../../engine/store.js'

@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { assign, read, scoped, type Tensor } from '../../engine/graph.js'
+import { assign, read, scoped } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import type { Program } from '../../engine/program.js'
 import { spec } from '../../engine/shape.js'
 import type { Store, Variable } from '../../engine/store.js'

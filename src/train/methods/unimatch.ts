@@ -1,4 +1,5 @@
-import { scoped, type Tensor } from '../../engine/graph.js'
+import { scoped } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { type Spec, spec } from '../../engine/shape.js'
 import { cutmix, normalizeImage } from '../../kernels/augment.js'
 import { concat, slice } from '../../kernels/movement.js'

@@ -136,7 +136,7 @@ async function trainLocked(
       if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
     },
   })
-  kernels.fix()
+  kernels.freeze()
   const evaluation = { mode: config.eval_mode, window: config.crop_size, amp, ignoreIndex: config.ignore_index }
   const evaluators = trainer.run.deployed.map(({ name, model }) => {
     return { name, model, evaluator: new Evaluator(device, model, evaluation) }

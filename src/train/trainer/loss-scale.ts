@@ -1,10 +1,10 @@
 import * as e from '../../engine/expr.js'
-import { assign, read, type Tensor } from '../../engine/graph.js'
+import { assign, read } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
 import { spec } from '../../engine/shape.js'
 import type { Store, Variable } from '../../engine/store.js'
 import { nonFiniteCounts } from '../../kernels/finite.js'
-import { pointwise } from '../../kernels/pointwise.js'
-import { sum } from '../../kernels/reduce.js'
+import { pointwise, sum } from '../../kernels/pointwise.js'
 
 /** Where the loss scale of a training stands, between two steps. */
 export interface LossScaleState {

@@ -1,7 +1,9 @@
 import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
 import { dryDevice } from '../../engine/dry-device.js'
-import { read, type Tensor } from '../../engine/graph.js'
+import { read } from '../../engine/graph.js'
+import type { Tensor } from '../../engine/ir.js'
+import { setKernelSelection } from '../../engine/kernel-selection.js'
 import { type FirstNonFinite, NanTracer } from '../../engine/passes/trace-nan.js'
 import { type CompileOptions, compile, type Program } from '../../engine/program.js'
 import { type Spec, spec } from '../../engine/shape.js'
@@ -423,7 +425,7 @@ async function planStep(
 ): Promise<void> {
   const { device } = dryDevice(real)
   // Kernels are not measured for a step that does not run.
-  device.chooser = undefined
+  setKernelSelection(device, undefined)
   const unlabeled = Math.ceil((options.unlabeled * batch) / options.labeled)
   const sizes = { labeled: batch, unlabeled, height: crop, width: crop }
   const like = createModel(new Store(device, model.store.label), model)

@@ -2,11 +2,12 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Measurement, measureKernels, Tuning } from '../../engine/autotune.js'
 import type { Device } from '../../engine/device.js'
+import { setKernelSelection } from '../../engine/kernel-selection.js'
 import { readTuning, TuningCache, writeTuning } from './tuning-cache.js'
 
 /** Makes the programs of a device take the kernels that were measured to be the fastest, and measures nothing. */
 export function useTuning(device: Device, tuning: Tuning): void {
-  device.chooser = () => tuning.choose
+  setKernelSelection(device, () => tuning.selectKernel)
 }
 
 /** Makes the programs of a device take the fastest kernels, and measures those that are not known before. */
@@ -16,14 +17,14 @@ export function measureUnknown(
   cache: TuningCache,
   onMeasured: (measurement: Measurement, done: number, total: number) => void,
 ): void {
-  device.chooser = async (trace) => {
+  setKernelSelection(device, async (trace) => {
     await measureKernels(device, tuning.missing(trace, device.traits), async (measurement, done, total) => {
       // At once, so that what was measured before an interruption is kept.
       tuning.add(await cache.add([measurement]))
       onMeasured(measurement, done, total)
     })
-    return tuning.choose
-  }
+    return tuning.selectKernel
+  })
 }
 
 export interface RunTuningOptions {
@@ -46,7 +47,7 @@ export class RunTuning {
     private readonly isKept: boolean,
   ) {}
 
-  /** Until `fix`, what is not known is measured, where the options say so. */
+  /** Until `freeze`, what is not known is measured, where the options say so. */
   static begin(device: Device, { tune, resumed, print }: RunTuningOptions): RunTuning {
     const cache = new TuningCache(device.adapter, print)
     // Runs of earlier versions kept no such file: they took the first kernels.
@@ -72,7 +73,7 @@ export class RunTuning {
   }
 
   /** From now on nothing is measured: the choices are those of the run. */
-  fix(): void {
+  freeze(): void {
     useTuning(this.device, this.tuning)
   }
 

@@ -2,7 +2,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Device } from '#dist/engine/device.js'
-import type { Tensor } from '#dist/engine/graph.js'
+import type { Tensor } from '#dist/engine/ir.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { elements, type Spec, spec } from '#dist/engine/shape.js'
@@ -42,7 +42,7 @@ async function agree(
   const run = async (optimize: boolean, choice: number) => {
     const program = await compile(gpu, specs, (tensors) => ({ y: body(tensors) }), {
       optimize,
-      choose: (_, candidates) => candidates[choice] ?? candidates[0],
+      selectKernel: (_, candidates) => candidates[choice] ?? candidates[0],
     })
     program.run(data)
     const y = await program.read('y')

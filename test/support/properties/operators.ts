@@ -8,8 +8,8 @@ import { concat, flip, slice } from '../../../cases/movement.js'
 import { binary, broadcastTo } from '../../../cases/pointwise.js'
 import { sum, sumTo } from '../../../cases/reduce.js'
 import { outputExtent } from '../../../cases/reference.js'
+import { viewed, views } from './broadcasts.js'
 import { named, type Property } from './property.js'
-import { viewed, views } from './views.js'
 
 /** Mostly small, at times beyond the lanes of a subgroup and the sides of tiles. */
 const channels = fc.oneof({ weight: 4, arbitrary: fc.integer({ min: 1, max: 9 }) }, fc.integer({ min: 1, max: 70 }))

@@ -73,12 +73,12 @@ test('bfloat16, int32 and a permuted tensor', () => {
 })
 
 for (const name of ['training', 'training_protocol5']) {
-  test(`${name}: weights without module., momenta by parameter, epoch and best score`, () => {
-    const { tensors, momenta, metadata } = readCheckpoint(join(fixtures, `${name}.pth`))
+  test(`${name}: weights without module., momentum buffers by parameter, epoch and best score`, () => {
+    const { tensors, momentumBuffers, metadata } = readCheckpoint(join(fixtures, `${name}.pth`))
     assert.equal(metadata, { epoch: '8', bestMiou: '71.25' })
     assert.is(tensors.size, 8)
     assert.equal(
-      [...momenta].map(([key, tensor]) => [key, toFloat32(tensor)[0], tensor.shape]),
+      [...momentumBuffers].map(([key, tensor]) => [key, toFloat32(tensor)[0], tensor.shape]),
       [
         ['backbone.0.weight', 1, [2, 3, 1, 1]],
         ['backbone.1.weight', 2, [2]],
@@ -119,12 +119,12 @@ for (const [name, expected] of [
     const checkpoint = readCheckpoint(join(golden, 'checkpoint', expected))
     const reference = readCheckpoint(join(golden, 'tiny-prevmatch/pascal-like/final.safetensors'))
     assertSame(checkpoint.tensors, reference.tensors)
-    if (name === 'legacy') return assert.is(checkpoint.momenta.size, 0)
-    assertSame(checkpoint.momenta, reference.momenta)
+    if (name === 'legacy') return assert.is(checkpoint.momentumBuffers.size, 0)
+    assertSame(checkpoint.momentumBuffers, reference.momentumBuffers)
     const { optimizer_param_names_by_index: names } = JSON.parse(
       readFileSync(join(golden, 'checkpoint/expected.json'), 'utf8'),
     ) as { optimizer_param_names_by_index: string[] }
-    assert.equal([...checkpoint.momenta.keys()], names)
+    assert.equal([...checkpoint.momentumBuffers.keys()], names)
     assert.equal(checkpoint.metadata, { epoch: '5', bestMiou: '35' })
   })
 }

@@ -123,7 +123,7 @@ test('--trace-nan finds the operator and layer of a run that diverges', () => {
   assert.is(code, 5, errors.join('\n'))
   assert.match(
     onlyLine(errors),
-    /the first value that is not finite is guide\.backbone\.conv1\.1: batchNorm \[2, 17, 17, 4\], in the forward pass, in /,
+    /the first value that is not finite is pseudo-labels\.backbone\.conv1\.1: batchNorm \[2, 17, 17, 4\], in the forward pass, in /,
   )
   assert.match(onlyLine(errors), /elements; its inputs are finite: .*; there is no checkpoint/)
 })
@@ -148,7 +148,10 @@ test('--dry-run tells what a run takes of the device, and writes nothing', () =>
   assert.is(code, 0, errors.join('\n'))
   assert.not(existsSync(join(folder, 'dry')))
   const planned = Number(/^planned: \d+ kernels; \d+ dispatches .* at most ([\d.]+) MiB/m.exec(stdout)?.[1])
-  assert.match(stdout, /MiB {2}parameters, 80 tensors\n.*running statistics\n.*momenta\n.*previous models, at most 2\n/)
+  assert.match(
+    stdout,
+    /MiB {2}parameters, 80 tensors\n.*running statistics\n.*momentum buffers\n.*previous models, at most 2\n/,
+  )
   assert.match(stdout, /largest tensors of the step:\n( {2}\S.* f32\[[\d, ]+\] of [\d.]+ MiB\n)+limits of the adapter:/)
   assert.match(stdout, /memory: [\d.]+ MiB of [\d.]+ MiB that this machine has free, .*: fits\n/)
   const counted = trainWith('count-buffers', 'counted', ...larger)

@@ -1,20 +1,17 @@
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
-import { apply, applyOne, type Tensor } from '../engine/graph.js'
 import {
   type Candidate,
   ceilDiv,
   type Dispatch,
-  defineOp,
   flatGrid,
   input,
   type KernelContext,
   output,
   temporary,
-} from '../engine/op.js'
+} from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
-import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
-import { broadcastTo } from './pointwise.js'
+import { elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
 import { packed, rowWorkgroup } from './shaders.js'
 import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
 
@@ -25,42 +22,6 @@ export interface SumAttrs {
   /** Shape of the result: `space` with some axes of extent 1, or a scalar. */
   readonly shape: Shape
 }
-
-/** Sums formulas over the axes in which the result is smaller than the iteration space. */
-const sumOp = defineOp<SumAttrs>('sum', {
-  precision: 'wide',
-  shape: (_, { shape, exprs }) => exprs.map(() => spec(shape)),
-  // Gradients are taken before fusion, when the formulas still are the inputs themselves.
-  vjp: ({ attrs, grads }) => grads.map((dy) => dy && broadcastTo(dy, attrs.space)),
-  kernel: (context) => [sumKernel(context)],
-  formula: {
-    elementwise: false,
-    get: ({ exprs, space }) => ({ exprs, space }),
-    set: (attrs, exprs) => ({ ...attrs, exprs }),
-  },
-})
-
-/**
- * The sum over the axes in which `shape` has extent 1 or none, as NumPy broadcasting would stretch them: to a scalar,
- * to channels `[C]`, to samples `[N, 1, …]`, to samples and channels `[N, 1, …, C]`, or to rows `[…, 1]`.
- */
-export function sumTo(x: Tensor, shape: Shape): Tensor {
-  if (sameShape(x.shape, shape)) return x
-  if (elements(x.shape) === elements(shape)) return x.reshape(...shape)
-  return applyOne(sumOp, [x], { exprs: [e.input(0)], space: x.shape, shape })
-}
-
-/** `sumTo` of several tensors of one shape in one pass over them. */
-export const sumAllTo = (tensors: readonly Tensor[], shape: Shape): Tensor[] => {
-  const space = tensors[0]?.shape ?? []
-  const other = tensors.find((value) => !sameShape(value.shape, space))
-  if (other) throw new Error(`sumAllTo: shapes ${showShape(space)} and ${showShape(other.shape)} differ`)
-  if (elements(space) === elements(shape)) return tensors.map((value) => value.reshape(...shape))
-  return apply(sumOp, tensors, { exprs: tensors.map((_, i) => e.input(i)), space, shape })
-}
-
-/** The sum of all elements: a scalar. */
-export const sum = (x: Tensor): Tensor => sumTo(x, [])
 
 /** How the elements of an iteration space are added up. */
 interface Geometry {
@@ -117,7 +78,7 @@ interface Terms {
 }
 
 /** Sums in one dispatch where that is enough work for the adapter's threads, else in parts and then over the parts. */
-function sumKernel({ inputs, attrs, adapter }: KernelContext<SumAttrs>): Candidate {
+export function sumKernel({ inputs, attrs, adapter }: KernelContext<SumAttrs>): Candidate {
   const geometry = geometryOf(attrs.space, attrs.shape)
   const operands = inputs.map((spec) => ({ spec, view: viewIn(attrs.space, spec.shape) }))
   const terms: Terms = { operands, exprs: attrs.exprs, ...extentsOf(attrs.space) }

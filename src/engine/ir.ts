@@ -1,73 +1,67 @@
 import type { Expr } from './expr.js'
-import type { Tensor } from './graph.js'
-import type { Shape, Spec } from './shape.js'
+import type { Candidate, KernelContext } from './kernel.js'
+import { type DType, elements, type Shape, type Spec, showShape } from './shape.js'
+import type { Variable } from './store.js'
 
-/** A product that matrix units compute at once: M x K by K x N. */
-export interface MatrixShape {
-  readonly M: number
-  readonly N: number
-  readonly K: number
-}
+/** What a node without inputs stands for. */
+export type Leaf = { readonly input: string } | { readonly variable: Variable }
 
-/** Units that multiply matrices of f16 and add up in f32, a subgroup at a time. */
-export interface MatrixUnits {
-  /** The largest first. */
-  readonly shapes: readonly MatrixShape[]
-  /** Lanes of the largest subgroups. */
-  readonly lanes: number
-}
-
-/** What a kernel may know of the adapter it will run on. */
-export interface AdapterTraits {
-  /** A driver that runs on the CPU, such as lavapipe or SwiftShader. */
-  readonly software: boolean
-  /** Kernels may read and write f16. */
-  readonly half: boolean
-  /** Lanes of a subgroup where the adapter has subgroups of one fixed size, else 0. */
-  readonly subgroupSize: number
-  /** Absent where the adapter has none. */
-  readonly matrixUnits?: MatrixUnits | undefined
-  readonly maxStorageBuffers: number
-  readonly maxWorkgroupStorage: number
-}
-
-/** A buffer that a dispatch binds, named by its role in the operator. */
-export interface Operand {
-  readonly role: 'input' | 'output' | 'temporary'
-  readonly index: number
-}
-export const input = (index: number): Operand => ({ role: 'input', index })
-export const output = (index: number): Operand => ({ role: 'output', index })
-export const temporary = (index: number): Operand => ({ role: 'temporary', index })
-
-/**
- * One dispatch. Its shader binds at group 0: the uniforms at 0 (absent when there are none), then `reads`
- * (read-only storage), then `writes` (read-write storage), numbered on from 1.
- */
-export interface Dispatch {
-  readonly label: string
-  readonly source: string
-  readonly reads: readonly Operand[]
-  readonly writes: readonly Operand[]
-  /** 32-bit words of the uniform struct; floats as their bits (`floatBits`). */
-  readonly uniforms: readonly number[]
-  /** Workgroups along x, y, z. */
-  readonly grid: readonly [number, number, number]
-}
-
-/** One way to compute an operator: dispatches in order, and the temporary tensors they share. */
-export interface Candidate {
+export interface Node {
+  readonly id: number
+  /** Undefined for leaves: inputs of the program and variables of a store. */
+  readonly op: Op | undefined
+  readonly leaf?: Leaf
+  /** What errors and profiles call it; that of a fused node joins those of its parts by `+`. Nothing is decided by it. */
   readonly name: string
-  readonly temporaries?: readonly Spec[]
-  readonly dispatches: readonly Dispatch[]
+  readonly inputs: readonly Tensor[]
+  readonly attrs: unknown
+  readonly outputs: readonly Spec[]
+  /** Path of the layer that made it, such as `backbone.layer1`. */
+  readonly scope: string
+  /** Made by differentiation. */
+  readonly backward: boolean
 }
 
-export interface KernelContext<A> {
-  readonly inputs: readonly Spec[]
-  readonly outputs: readonly Spec[]
-  readonly attrs: A
-  readonly adapter: AdapterTraits
+/** A symbolic tensor: one output of a node, possibly seen under another shape or cut off from differentiation. */
+export class Tensor {
+  constructor(
+    readonly node: Node,
+    readonly index: number,
+    readonly shape: Shape,
+    readonly dtype: DType,
+    readonly detached: boolean = false,
+  ) {}
+
+  /** The same elements under another shape of equal size. */
+  reshape(...shape: number[]): Tensor {
+    if (elements(shape) !== elements(this.shape)) {
+      throw new Error(`reshape: ${showShape(this.shape)} does not hold the elements of ${showShape(shape)}`)
+    }
+    return new Tensor(this.node, this.index, shape, this.dtype, this.detached)
+  }
+
+  /** The same values, through which no gradient flows. */
+  detach(): Tensor {
+    return new Tensor(this.node, this.index, this.shape, this.dtype, true)
+  }
 }
+
+/** A text that is equal for tensors that hold the same value. */
+export const valueKey = (tensor: Tensor): string => `${tensor.node.id}.${tensor.index}`
+
+/** Layer and operator of a node, for messages. */
+export const labelOf = ({ op, scope, name }: Node): string => (op && scope ? `${scope}: ${name}` : name)
+
+/** A traced program: nodes in an order of execution, and the values that outlive it. */
+export interface Trace {
+  readonly nodes: readonly Node[]
+  readonly inputs: ReadonlyMap<string, Tensor>
+  readonly outputs: ReadonlyMap<string, Tensor>
+  readonly assigned: ReadonlyMap<Variable, Tensor>
+}
+
+/** The values that a trace must deliver. */
+export const results = (trace: Trace): Tensor[] => [...trace.outputs.values(), ...trace.assigned.values()]
 
 export interface VjpContext<A> {
   readonly inputs: readonly Tensor[]
@@ -93,7 +87,7 @@ export interface FormulaAccess<A> {
 export interface EpilogueAccess<A> {
   /**
    * The attributes with a formula over the result (its input 0) and operands that follow the operator's own inputs and
-   * broadcast to the result; undefined where the operator cannot with these attributes.
+   * broadcast to the result; undefined where the operator cannot with these attributes, such as those that have one.
    */
   set(attrs: A, expr: Expr): A | undefined
 }
@@ -122,7 +116,7 @@ export interface ConcatAccess<A> {
   /** Where the inputs lie; none where they must be copied together. */
   parts(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): readonly Part[]
   /** Copies one input as a part of the larger tensor that may follow it. */
-  copy(input: Spec, part: Part): { op: Op; attrs: unknown }
+  copy(input: Spec, part: Part): { op: Op; name: string; attrs: unknown }
 }
 
 /** One of several calls that a batch does in a dispatch, by its places among the batch's inputs. */
@@ -171,21 +165,3 @@ export interface Op<A = never> {
 
 /** Declares an operator; see `Op` for the parts. */
 export const defineOp = <A>(name: string, parts: Omit<Op<A>, 'name'>): Op<A> => ({ name, ...parts })
-
-const scratch = new DataView(new ArrayBuffer(4))
-
-/** The bits of a float32 as an unsigned integer, for uniforms. */
-export function floatBits(value: number): number {
-  scratch.setFloat32(0, value)
-  return scratch.getUint32(0)
-}
-
-/** `count` workgroups as a grid within WebGPU's 65,535 per dimension; the shader recovers x + y * grid.x. */
-export function flatGrid(count: number): [number, number, number] {
-  const limit = 65535
-  if (count <= limit) return [Math.max(1, count), 1, 1]
-  const y = Math.ceil(count / limit)
-  return [Math.ceil(count / y), y, 1]
-}
-
-export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b)

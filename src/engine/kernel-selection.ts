@@ -1,0 +1,28 @@
+import type { AdapterTraits } from './adapter.js'
+import type { Device } from './device.js'
+import type { Node, Trace } from './ir.js'
+import type { Candidate } from './kernel.js'
+
+/** Selects one of a node's candidates. */
+export type SelectKernel = (node: Node, candidates: readonly Candidate[]) => Candidate | undefined
+
+/** How the kernels of a program are selected, once its trace is known: it may measure them first. */
+export type KernelSelection = (trace: Trace) => SelectKernel | Promise<SelectKernel>
+
+/** The kernels that can compute a node, best first for this adapter; none for leaves. */
+export const candidatesOf = ({ op, inputs, outputs, attrs }: Node, adapter: AdapterTraits): readonly Candidate[] =>
+  op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
+
+/** The first of each operator, which is the best by rule. */
+export const selectFirst: SelectKernel = (_, candidates) => candidates[0]
+
+const defaults = new WeakMap<object, KernelSelection>()
+
+/** How the programs of a device select their kernels where they are not told; the first ones until it is set. */
+export const kernelSelectionOf = (device: object): KernelSelection => defaults.get(device) ?? (() => selectFirst)
+
+/** Sets how programs of a device that are compiled from now on select their kernels; undefined: by rule. */
+export function setKernelSelection(device: Device, selection: KernelSelection | undefined): void {
+  if (selection) defaults.set(device, selection)
+  else defaults.delete(device)
+}

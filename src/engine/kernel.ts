@@ -1,0 +1,58 @@
+import type { AdapterTraits } from './adapter.js'
+import type { Spec } from './shape.js'
+
+/** A buffer that a dispatch binds, named by its role in the operator. */
+export interface Operand {
+  readonly role: 'input' | 'output' | 'temporary'
+  readonly index: number
+}
+export const input = (index: number): Operand => ({ role: 'input', index })
+export const output = (index: number): Operand => ({ role: 'output', index })
+export const temporary = (index: number): Operand => ({ role: 'temporary', index })
+
+/**
+ * One dispatch. Its shader binds at group 0: the uniforms at 0 (absent when there are none), then `reads`
+ * (read-only storage), then `writes` (read-write storage), numbered on from 1.
+ */
+export interface Dispatch {
+  readonly label: string
+  readonly source: string
+  readonly reads: readonly Operand[]
+  readonly writes: readonly Operand[]
+  /** 32-bit words of the uniform struct; floats as their bits (`floatBits`). */
+  readonly uniforms: readonly number[]
+  /** Workgroups along x, y, z. */
+  readonly grid: readonly [number, number, number]
+}
+
+/** One way to compute an operator: dispatches in order, and the temporary tensors they share. */
+export interface Candidate {
+  readonly name: string
+  readonly temporaries?: readonly Spec[]
+  readonly dispatches: readonly Dispatch[]
+}
+
+export interface KernelContext<A> {
+  readonly inputs: readonly Spec[]
+  readonly outputs: readonly Spec[]
+  readonly attrs: A
+  readonly adapter: AdapterTraits
+}
+
+const scratch = new DataView(new ArrayBuffer(4))
+
+/** The bits of a float32 as an unsigned integer, for uniforms. */
+export function floatBits(value: number): number {
+  scratch.setFloat32(0, value)
+  return scratch.getUint32(0)
+}
+
+/** `count` workgroups as a grid within WebGPU's 65,535 per dimension; the shader recovers x + y * grid.x. */
+export function flatGrid(count: number): [number, number, number] {
+  const limit = 65535
+  if (count <= limit) return [Math.max(1, count), 1, 1]
+  const y = Math.ceil(count / limit)
+  return [Math.ceil(count / y), y, 1]
+}
+
+export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b)
