@@ -1,7 +1,8 @@
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
 import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
-import { createTrainer, type Trainer } from '#dist/train/trainer/trainer.js'
+import { createTrainer } from '#dist/train/trainer/create.js'
+import type { Trainer } from '#dist/train/trainer/trainer.js'
 
 /** Models of the step: the widths of the reference trajectories, and the full ones. */
 export const stepModels = {

@@ -61,7 +61,8 @@ async function writeSheet(
     rows.push({ image: image.data, truth: label.data, predictions: columns })
   }
   const captions = Object.fromEntries(methods.map((name) => [name, `mIoU ${mious[name].toFixed(1)}`]))
-  writeAtomically(path, [await contactSheet(rows, { size: scenes.size, classNames, palette, captions }).png()])
+  const sheet = await contactSheet(rows, { size: scenes.size, classNames, palette, captions })
+  writeAtomically(path, [Buffer.from(sheet)])
 }
 
 interface Options {
@@ -110,11 +111,11 @@ await runCommand(async () => {
     mious[method] = scores.miou
     masks[method] = await predictions(device, config, join(savePath, 'latest.safetensors'))
   }
-  const sheet = join(out, 'sheet.png')
+  const sheet = join(out, 'sheet.svg')
   await writeSheet(sheet, configOf('prevmatch'), masks, mious)
   device.destroy()
 
   print(`\nmean IoU on ${scenes.validation} held-out scenes, learned from ${scenes.labeled} labeled ones:`)
   for (const method of methods) print(`  ${method.padEnd(12)}${mious[method].toFixed(2)}`)
-  print(`pictures: ${sheet}   (${duration((performance.now() - begin) / 1000)} in all)`)
+  print(`images: ${sheet}   (${duration((performance.now() - begin) / 1000)} in all)`)
 })

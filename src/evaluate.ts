@@ -22,12 +22,12 @@ import { loadConfig } from './train/config/load.js'
 import { evaluationSamples, readList } from './train/data/dataset.js'
 import { colored, indexPng, outputNames, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
-import { confusionCsv, confusionPng } from './train/evaluation/confusion.js'
+import { confusionCsv, confusionSvg } from './train/evaluation/confusion.js'
 import { type EvaluationOptions, Evaluator } from './train/evaluation/evaluator.js'
 import { scoresOf } from './train/evaluation/metrics.js'
 import { scoreTable } from './train/evaluation/metrics-table.js'
 import { protocolOf } from './train/evaluation/protocol.js'
-import { writeOutput } from './train/io/output.js'
+import { writeOutput } from './train/io/files.js'
 import { Progress } from './train/logging/progress.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { useTuning } from './train/tuning/run-tuning.js'
@@ -69,7 +69,7 @@ const command = createCommand(
   )
   .addOption(flipOption())
   .addOption(scalesOption())
-  .option('--out <folder>', 'where confusion.csv, confusion.png and scores.json go', 'evaluation')
+  .option('--out <folder>', 'where confusion.csv, confusion.svg and scores.json go', 'evaluation')
   .option('--save-map [folder]', 'write predictions as index masks and in colours (default: maps in the --out folder)')
   .addOption(gpuOption())
   .addOption(amp)
@@ -137,8 +137,8 @@ await runCommand(async () => {
   const json = { protocol, checkpoint: options.ckptPath, images: samples.length, class_names: classNames, ...scores }
   writeOutput(options.out, 'scores.json', `${JSON.stringify(json, null, 2)}\n`)
   writeOutput(options.out, 'confusion.csv', confusionCsv(counts, classNames))
-  writeOutput(options.out, 'confusion.png', await confusionPng(counts, scores, classNames, protocol))
+  writeOutput(options.out, 'confusion.svg', confusionSvg(counts, scores, classNames, protocol))
   print(
-    `confusion matrix: ${join(options.out, 'confusion.png')} and .csv${maps === undefined ? '' : `; masks: ${maps}`}`,
+    `confusion matrix: ${join(options.out, 'confusion.svg')} and .csv${maps === undefined ? '' : `; masks: ${maps}`}`,
   )
 })

@@ -18,11 +18,11 @@ import { loadConfig } from './train/config/load.js'
 import { readImage } from './train/data/dataset.js'
 import { findImages } from './train/data/find-images.js'
 import type { Picture } from './train/data/pixels.js'
-import { legendPng } from './train/drawing/legends.js'
+import { legendSvg } from './train/drawing/legend.js'
 import { colored, indexPng, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { Predictor } from './train/evaluation/predictor.js'
-import { writeOutput } from './train/io/output.js'
+import { writeOutput } from './train/io/files.js'
 import { Progress } from './train/logging/progress.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { useTuning } from './train/tuning/run-tuning.js'
@@ -65,7 +65,7 @@ const command = createCommand(
   )
   .addOption(flipOption())
   .addOption(scalesOption())
-  .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.png go', 'predictions')
+  .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.svg go', 'predictions')
   .addOption(gpuOption())
   .addOption(amp)
   .addOption(noTuneOption())
@@ -135,8 +135,8 @@ await runCommand(async () => {
   device.destroy()
   const done = paths.length - unreadable.length
   if (done > 0) {
-    writeOutput(out, 'legend.png', await legendPng(classNames, palette))
-    console.log(`results: masks, colors, overlays and legend.png in ${out}`)
+    writeOutput(out, 'legend.svg', legendSvg(classNames, palette))
+    console.log(`results: masks, colors, overlays and legend.svg in ${out}`)
   }
   if (unreadable.length > 0) {
     const [first = ''] = unreadable

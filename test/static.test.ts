@@ -1,5 +1,6 @@
 // What the sources and the lists of dependencies promise before anything runs.
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -7,6 +8,11 @@ import { exitCodes } from '#dist/train/run/exit-codes.js'
 
 const test = suite('static')
 const readJson = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'))
+
+const filesBelow = (folder: string, ending: string): string[] =>
+  readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith(ending))
+    .map((name) => join(folder, name))
 
 interface Package {
   readonly dependencies?: Record<string, string>
@@ -37,6 +43,35 @@ for (const folder of ['.', 'bench/peers']) {
   })
 }
 
+test('the README says what each dependency is for', () => {
+  const { dependencies = {}, devDependencies = {} } = readJson('package.json') as Package
+  const table = readFileSync('README.md', 'utf8').split('## Dependencies')[1] ?? ''
+  const rows = [...table.matchAll(/^\| (`.*`)( \(development\))? \| \w.+ \|$/gm)]
+  const named = (development: boolean) =>
+    rows
+      .filter(([, , word]) => (word !== undefined) === development)
+      .flatMap(([, names = '']) => names.split(', ').map((name) => name.replaceAll('`', '')))
+  assert.equal(named(false).sort(), Object.keys(dependencies).sort())
+  // Types of a dependency need no row of their own.
+  const needed = Object.keys(devDependencies).filter((name) => !(name.replace('@types/', '') in dependencies))
+  assert.equal(named(true).sort(), needed.sort())
+})
+
+test('the package holds what runs, and nothing of how it was made', () => {
+  const args = ['pack', '--dry-run', '--json', '--ignore-scripts']
+  const { stdout } = spawnSync('npm', args, { encoding: 'utf8', shell: process.platform === 'win32' })
+  const [{ files }] = JSON.parse(stdout) as [{ files: readonly { readonly path: string }[] }]
+  const paths = files.map(({ path }) => path)
+  const { bin, exports } = readJson('package.json') as { bin: string; exports: Record<string, string> }
+  for (const path of [bin, ...Object.values(exports), 'LICENSE', 'README.md', 'configs/custom.yaml']) {
+    assert.ok(paths.includes(path.replace(/^\.\//, '')), path)
+  }
+  for (const path of filesBelow('assets', '')) assert.ok(statSync(path).isDirectory() || paths.includes(path), path)
+  for (const path of paths) {
+    assert.match(path, /^(LICENSE|README\.md|package\.json|dist\/.+(\.js|\.d\.ts)|(assets|configs)\/.+)$/)
+  }
+})
+
 test('the linter refuses any, and assertions that something is not null', () => {
   const { linter } = readJson('biome.json') as { linter: { rules: Record<string, Record<string, string>> } }
   assert.is(linter.rules.suspicious?.noExplicitAny, 'error')
@@ -46,11 +81,6 @@ test('the linter refuses any, and assertions that something is not null', () => 
   assert.match(scripts.test ?? '', /run --silent lint/)
   assert.match(scripts.lint ?? '', /--error-on-warnings/)
 })
-
-const filesBelow = (folder: string, ending: string): string[] =>
-  readdirSync(folder, { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith(ending))
-    .map((name) => join(folder, name))
 
 test('no module gives or takes any', () => {
   // Declarations also show the types that the compiler found by itself, such as that of JSON.parse.

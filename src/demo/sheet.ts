@@ -1,6 +1,7 @@
 import type { Rgb } from '../train/data/classes.js'
-import { textSize } from '../train/drawing/font.js'
-import { Page } from '../train/drawing/page.js'
+import { colored } from '../train/drawing/masks.js'
+import { faint, Svg, textWidth } from '../train/drawing/svg.js'
+import { encodePng } from '../train/io/png.js'
 
 /** One line of the contact sheet; all maps have the sheet's `size`. */
 export interface SheetRow {
@@ -22,79 +23,63 @@ export interface SheetOptions {
   captions?: Readonly<Record<string, string>>
   /** Whole-number magnification; without it, cells become about 160 pixels wide. */
   zoom?: number
-  /** Rows of the sheet are split into this many blocks side by side; 1 by default. */
-  blocks?: number
 }
 
-const ink: Rgb = [34, 38, 44]
-const faint: Rgb = [112, 118, 128]
 const ignored: Rgb = [200, 200, 200]
 const margin = 24
 const gap = 8
-const titleScale = 2
+const size = 17
+const swatch = 20
 
 /**
- * Draws a contact sheet on white: a column each for the image, the truth and every prediction, titles above, the
+ * Draws a contact sheet on white: a column each for the image, the ground truth and every prediction, titles above, the
  * classes' colours below.
  *
- * @returns the sheet, to be encoded with `png`
+ * @returns the text of an SVG file that holds the images
  * @throws RangeError if there is no row, a map has another size, or the rows' predictions differ in name or order
  */
-export function contactSheet(rows: readonly SheetRow[], options: SheetOptions): Page {
-  const { size, classNames, palette, captions = {} } = options
-  const zoom = options.zoom ?? Math.max(1, Math.round(160 / size))
+export async function contactSheet(rows: readonly SheetRow[], options: SheetOptions): Promise<string> {
+  const { size: pixels, classNames, palette, captions = {} } = options
   const [first] = rows
   if (first === undefined) throw new RangeError('contact sheet: no rows')
   const names = first.predictions.map((prediction) => prediction.name)
-  checkRows(rows, names, size)
+  checkRows(rows, names, pixels)
 
-  const blocks = Math.min(options.blocks ?? 1, rows.length)
-  const perBlock = Math.ceil(rows.length / blocks)
-  const cell = size * zoom
-  const columns = 2 + names.length
-  const blockWidth = columns * cell + (columns - 1) * gap
-  const blockGap = 3 * gap
-  const line = textSize('', titleScale).height + 6
-  const head = margin + 2 * line + gap
-  const legendItems = classNames.map((name) => 20 + 8 + textSize(name, titleScale).width + 24)
-  const legend = wrap(legendItems, Math.max(blockWidth * blocks + blockGap * (blocks - 1), ...legendItems))
-  const legendTop = head + perBlock * (cell + gap) + gap
-  const page = new Page(
-    2 * margin + blocks * blockWidth + (blocks - 1) * blockGap,
-    legendTop + legend.length * 32 + margin - 12,
-  )
-
-  for (let block = 0; block < blocks; block++) {
-    const left = margin + block * (blockWidth + blockGap)
-    for (const [i, title] of ['image', 'truth', ...names].entries()) {
-      const middle = left + i * (cell + gap) + cell / 2
-      const caption = i < 2 ? undefined : captions[title]
-      // Without a second line the title sits next to its column.
-      page.text(title, middle, margin + (caption === undefined ? line : 0), ink, titleScale, 'middle')
-      if (caption !== undefined) page.text(caption, middle, margin + line, faint, titleScale, 'middle')
-    }
-    for (const [i, row] of rows.slice(block * perBlock, (block + 1) * perBlock).entries()) {
-      const top = head + i * (cell + gap)
-      const { image } = row
-      page.picture(left, top, size, zoom, (at) => [image[at * 3] ?? 0, image[at * 3 + 1] ?? 0, image[at * 3 + 2] ?? 0])
-      const masks = [row.truth, ...row.predictions.map((prediction) => prediction.mask)]
-      for (const [k, mask] of masks.entries()) {
-        page.picture(left + (k + 1) * (cell + gap), top, size, zoom, (at) => palette[mask[at] ?? 255] ?? ignored)
-      }
+  const cell = pixels * (options.zoom ?? Math.max(1, Math.round(160 / pixels)))
+  const titles = ['image', 'ground truth', ...names]
+  const head = margin + 48
+  const width = titles.length * (cell + gap) - gap
+  const svg = new Svg()
+  for (const [i, title] of titles.entries()) {
+    const middle = margin + i * (cell + gap) + cell / 2
+    const caption = captions[title]
+    // Without a second line the title sits next to its column.
+    svg.text(title, middle, margin + (caption === undefined ? 28 : 6), { size, bold: true, anchor: 'middle' })
+    if (caption !== undefined) svg.text(caption, middle, margin + 28, { size, color: faint, anchor: 'middle' })
+  }
+  for (const [i, { image, truth, predictions }] of rows.entries()) {
+    const sides = { width: pixels, height: pixels }
+    const masks = [truth, ...predictions.map(({ mask }) => mask)]
+    const shown = masks.map((data) => colored({ ...sides, data }, palette, ignored))
+    for (const [k, picture] of [{ ...sides, data: image }, ...shown].entries()) {
+      svg.png(await encodePng(picture, 3, 'small'), margin + k * (cell + gap), head + i * (cell + gap), cell, cell)
     }
   }
 
-  for (const [i, items] of legend.entries()) {
-    const total = items.reduce((sum, item) => sum + (legendItems[item] ?? 0), -24)
-    let x = Math.round((page.width - total) / 2)
-    for (const item of items) {
+  const items = classNames.map((name) => swatch + gap + textWidth(name, size) + 2 * gap)
+  const lines = wrap(items, Math.max(width, ...items))
+  const legendTop = head + rows.length * (cell + gap) + gap
+  for (const [i, line] of lines.entries()) {
+    const total = line.reduce((sum, item) => sum + (items[item] ?? 0), -2 * gap)
+    let x = margin + (width - total) / 2
+    for (const item of line) {
       const y = legendTop + i * 32
-      page.rectangle(x, y, 20, 20, palette[item] ?? ignored)
-      page.text(classNames[item] ?? '', x + 28, y + 3, ink, titleScale)
-      x += legendItems[item] ?? 0
+      svg.rectangle(x, y, swatch, swatch, palette[item] ?? ignored, { radius: 4 })
+      svg.text(classNames[item] ?? '', x + swatch + gap, y + swatch / 2, { size })
+      x += items[item] ?? 0
     }
   }
-  return page
+  return svg.file(width + 2 * margin, legendTop + lines.length * 32 - 12 + margin)
 }
 
 function checkRows(rows: readonly SheetRow[], names: readonly string[], size: number): void {
@@ -115,7 +100,7 @@ function wrap(widths: readonly number[], limit: number): number[][] {
   const lines: number[][] = [[]]
   let used = 0
   for (const [i, width] of widths.entries()) {
-    if (used > 0 && used + width - 24 > limit) {
+    if (used > 0 && used + width - 2 * gap > limit) {
       lines.push([])
       used = 0
     }

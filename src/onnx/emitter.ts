@@ -63,8 +63,9 @@ export class Emitter {
     const { leaf, op, scope } = node
     if (leaf && 'variable' in leaf) return this.variable(leaf.variable)
     const emit = op && this.find(node)
-    if (!emit || index > 0 || node.outputs[0]?.dtype !== 'f32')
+    if (!emit || index > 0 || node.outputs[0]?.dtype !== 'f32') {
       throw new Error(`${scope}: ${node.name} has no counterpart in ONNX yet`)
+    }
     return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${node.name}`))
   }
 

@@ -31,7 +31,7 @@ const resultOf = ({ a, b }: Twin<Node>): Extent[] =>
 
 const first = (emitter: Emitter, node: Twin<Node>): Value => {
   const [value] = emitter.inputs(node)
-  if (!value) throw new Error(`${node.a.op?.name} has no input`)
+  if (!value) throw new Error(`${node.a.name} has no input`)
   return value
 }
 

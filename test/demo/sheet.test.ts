@@ -1,8 +1,7 @@
-import { decode as decodePng } from 'fast-png'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { contactSheet } from '#dist/demo/sheet.js'
-import { textSize } from '#dist/train/drawing/font.js'
+import { render } from '../support/render.js'
 
 const size = 4
 const palette = [
@@ -16,17 +15,11 @@ const row = (prediction: number) => ({
   predictions: [{ name: 'method', mask: new Uint8Array(size * size).fill(prediction) }],
 })
 
-function decode(bytes: Uint8Array): { width: number; height: number; at(x: number, y: number): number[] } {
-  const { width, height, channels, data } = decodePng(bytes)
-  const at = (x: number, y: number) => [...data.subarray((y * width + x) * channels).subarray(0, 3)]
-  return { width, height, at }
-}
-
 test('columns, rows and legend lie where they should', async () => {
-  const page = decode(await contactSheet([row(0), row(255)], options).png())
+  const page = await render(await contactSheet([row(0), row(255)], options))
   // 3 cells of 40 and 2 gaps of 8 between margins of 24; a title, two rows and one line of legend
   assert.is(page.width, 24 + 3 * 40 + 2 * 8 + 24)
-  const top = 24 + 2 * 22 + 8
+  const top = 24 + 48
   assert.equal(page.at(0, 0), [255, 255, 255])
   assert.equal(page.at(24, top), [200, 200, 200], 'image')
   assert.equal(page.at(24 + 48, top), [40, 50, 60], 'truth')
@@ -43,37 +36,37 @@ test('columns, rows and legend lie where they should', async () => {
   assert.ok(page.height > legendTop + 20)
 })
 
-test('titles are drawn, with their captions', async () => {
-  const dark = (bytes: Uint8Array): number => {
-    const page = decode(bytes)
-    let count = 0
-    for (let y = 0; y < 76; y++) for (let x = 0; x < page.width; x++) if ((page.at(x, y)[0] ?? 255) < 128) count++
-    return count
+test('images keep their pixels, enlarged without blur', async () => {
+  const checked = { ...row(0), truth: Uint8Array.from({ length: size * size }, (_, i) => (i + (i >> 2)) % 2) }
+  const page = await render(await contactSheet([checked], options))
+  for (let y = 0; y < 40; y++) {
+    for (let x = 0; x < 40; x++) {
+      const expected = palette[(Math.floor(x / 10) + Math.floor(y / 10)) % 2] ?? []
+      assert.equal(page.at(24 + 48 + x, 24 + 48 + y), [...expected], `${x}, ${y}`)
+    }
   }
-  const plain = dark(await contactSheet([row(0)], options).png())
-  assert.ok(plain > 100)
-  assert.ok(dark(await contactSheet([row(0)], { ...options, captions: { method: 'mIoU 61.2' } }).png()) > plain + 50)
 })
 
-test('blocks put rows side by side', async () => {
-  const tall = decode(await contactSheet([row(0), row(0), row(0), row(0)], options).png())
-  const wide = decode(await contactSheet([row(0), row(0), row(0), row(0)], { ...options, blocks: 2 }).png())
-  assert.is(wide.width, 48 + 2 * (3 * 40 + 2 * 8) + 24)
-  assert.ok(wide.height < tall.height)
+test('titles are drawn, with their captions', async () => {
+  const plain = await contactSheet([row(0)], options)
+  for (const title of ['image', 'ground truth', 'method', 'a', 'b'])
+    assert.ok(plain.includes(`>${title}</text>`), title)
+  const captioned = await contactSheet([row(0)], { ...options, captions: { method: 'mIoU 61.2' } })
+  assert.ok(captioned.includes('>mIoU 61.2</text>'))
 })
 
 test('maps of another size and differing columns are refused', async () => {
-  const small = { ...row(0), truth: new Uint8Array(3) }
-  assert.throws(() => contactSheet([small], options), /a mask of row 0 is not 4x4/)
-  const other = { ...row(0), predictions: [] }
-  assert.throws(() => contactSheet([row(0), other], options), /row 1 has other predictions/)
-  assert.throws(() => contactSheet([], options), /no rows/)
-})
-
-test('a text is as wide as its glyphs and the gaps between them', async () => {
-  assert.equal(textSize('', 2), { width: 0, height: 16 })
-  assert.equal(textSize('AI', 1), { width: 5 + 1 + 3, height: 8 })
-  assert.equal(textSize('AI', 3), { width: 27, height: 24 })
+  const refuses = async (rows: Parameters<typeof contactSheet>[0], why: RegExp) => {
+    const error: unknown = await contactSheet(rows, options).then(
+      () => undefined,
+      (reason: unknown) => reason,
+    )
+    assert.instance(error, RangeError)
+    assert.match(String(error), why)
+  }
+  await refuses([{ ...row(0), truth: new Uint8Array(3) }], /a mask of row 0 is not 4x4/)
+  await refuses([row(0), { ...row(0), predictions: [] }], /row 1 has other predictions/)
+  await refuses([], /no rows/)
 })
 
 test.run()

@@ -1,9 +1,21 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as augment from '#dist/train/data/augment.js'
+import { gaussianBlur } from '#dist/train/data/blur.js'
+import {
+  adjustBrightness,
+  adjustContrast,
+  adjustHue,
+  adjustSaturation,
+  grayscale,
+  hsvToRgb,
+  hueShift,
+  rgbToHsv,
+  toLuma,
+} from '#dist/train/data/color.js'
 import { toClasses } from '#dist/train/data/labels.js'
-import type { Box, Picture } from '#dist/train/data/pixels.js'
-import * as pixels from '#dist/train/data/pixels.js'
+import { type Box, cropWindow, cut, normalize, type Picture, place } from '#dist/train/data/pixels.js'
+import { resizeBilinear, resizeNearest } from '#dist/train/data/resize.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { augmented, labeledFields, unlabeledFields } from '../support/augmented.js'
 
@@ -80,8 +92,8 @@ function weakDraws(p: Params): augment.WeakDraws {
 
 function padCrop(picture: Picture, channels: number, p: Params, fill: number): Uint8Array {
   const out = new Uint8Array(p.size * p.size * channels)
-  const window = pixels.cropWindow(picture.width, picture.height, p.size, p.x, p.y)
-  pixels.place(pixels.cut(picture, channels, window), channels, p.size, fill, false, out)
+  const window = cropWindow(picture.width, picture.height, p.size, p.x, p.y)
+  place(cut(picture, channels, window), channels, p.size, fill, false, out)
   return out
 }
 
@@ -91,7 +103,7 @@ function flipped({ data, width, height }: Picture, channels: number): Uint8Array
   const strip = new Uint8Array(width * width * channels)
   for (let row = 0; row < height; row++) {
     const at = row * width * channels
-    pixels.place({ data: data.subarray(at, at + width * channels), width, height: 1 }, channels, width, 0, true, strip)
+    place({ data: data.subarray(at, at + width * channels), width, height: 1 }, channels, width, 0, true, strip)
     out.set(strip.subarray(0, width * channels), at)
   }
   return out
@@ -121,35 +133,35 @@ function runCase(op: string, p: Params, input: (name: string) => Picture): Outpu
   switch (op) {
     case 'resize':
       return {
-        img: pixels.resizeBilinear(image(), p.width, p.height).data,
-        mask: pixels.resizeNearest(input('mask'), p.width, p.height).data,
+        img: resizeBilinear(image(), p.width, p.height).data,
+        mask: resizeNearest(input('mask'), p.width, p.height).data,
       }
     case 'pad_crop':
       return { img: padCrop(image(), 3, p, 0), mask: padCrop(input('mask'), 1, p, p.ignore_value) }
     case 'hflip':
       return { img: flipped(image(), 3), mask: flipped(input('mask'), 1) }
     case 'brightness':
-      return { img: changed(data(), (d) => pixels.adjustBrightness(d, p.factor)) }
+      return { img: changed(data(), (d) => adjustBrightness(d, p.factor)) }
     case 'contrast':
-      return { img: changed(data(), (d) => pixels.adjustContrast(d, p.factor)) }
+      return { img: changed(data(), (d) => adjustContrast(d, p.factor)) }
     case 'saturation':
-      return { img: changed(data(), (d) => pixels.adjustSaturation(d, p.factor)) }
+      return { img: changed(data(), (d) => adjustSaturation(d, p.factor)) }
     case 'hue':
-      return { img: changed(data(), (d) => pixels.adjustHue(d, p.factor)) }
+      return { img: changed(data(), (d) => adjustHue(d, p.factor)) }
     case 'rgb_to_hsv':
-      return { hsv: changed(data(), pixels.rgbToHsv) }
+      return { hsv: changed(data(), rgbToHsv) }
     case 'hsv_to_rgb':
-      return { img: changed(input('hsv').data, pixels.hsvToRgb) }
+      return { img: changed(input('hsv').data, hsvToRgb) }
     case 'rgb_to_luma':
-      return { l: pixels.toLuma(data()) }
+      return { l: toLuma(data()) }
     case 'color_jitter':
       return { img: changed(data(), (d) => augment.colorJitter(d, jitterDraws(p))) }
     case 'grayscale':
-      return { img: changed(data(), pixels.grayscale) }
+      return { img: changed(data(), grayscale) }
     case 'gaussian_blur':
-      return { img: changed(data(), (d) => pixels.gaussianBlur(d, image().width, p.sigma)) }
+      return { img: changed(data(), (d) => gaussianBlur(d, image().width, p.sigma)) }
     case 'normalize':
-      return { img: toPlanes(pixels.normalize(data())) }
+      return { img: toPlanes(normalize(data())) }
     case 'reduce_zero_label':
       return { mask: withoutZero(input('mask')) }
     case 'train_l':
@@ -208,7 +220,7 @@ function checkTables(golden: GoldenAugment): CaseResult[] {
     {
       name: 'hue_shift_table',
       tolerance: 0,
-      error: wrong(golden.hue_shift_table.map((row) => pixels.hueShift(row.factor) !== row.uint8_added_to_h)),
+      error: wrong(golden.hue_shift_table.map((row) => hueShift(row.factor) !== row.uint8_added_to_h)),
     },
   ]
 }

@@ -1,5 +1,5 @@
 import { chooseModel } from '../../models/index.js'
-import { hexColor, knownClasses, type Rgb } from '../data/classes.js'
+import { hexColor, knownClasses, type Rgb, showColor } from '../data/classes.js'
 import { UserError } from '../error.js'
 import { show } from './explain.js'
 import type { Config, Parsed } from './schema.js'
@@ -23,13 +23,11 @@ function resolveClasses(config: Parsed, fail: (what: string) => UserError): { nc
   return { nclass, class_names: given ?? [...fallback] }
 }
 
-const hex = (rgb: Rgb): string => `#${rgb.map((channel) => channel.toString(16).padStart(2, '0')).join('')}`
-
 function checkPalette(palette: readonly Rgb[], nclass: number, fail: (what: string) => UserError): void {
   if (palette.length !== nclass) {
     throw fail(`'palette' has ${palette.length} colours, but there are ${nclass} classes: give one for each class`)
   }
-  const shown = palette.map(hex)
+  const shown = palette.map(showColor)
   const twice = shown.findIndex((one, i) => shown.indexOf(one) < i)
   if (twice >= 0) {
     const first = shown.indexOf(shown[twice] ?? '')

@@ -18,6 +18,9 @@ export function parseColor(hex: string): Rgb {
   return [value >> 16, (value >> 8) & 255, value & 255]
 }
 
+/** A colour as '#rrggbb'. */
+export const showColor = (rgb: Rgb): string => `#${rgb.map((value) => value.toString(16).padStart(2, '0')).join('')}`
+
 const colors = (text: string): Rgb[] => text.trim().split(/\s+/).map(parseColor)
 
 /** The colour map of Pascal VOC: the bits of the index, three at a time, from the highest bit of each channel down. */

@@ -12,10 +12,13 @@ export const indexPng = (mask: Picture): Promise<Buffer> => encodePng(mask, 1)
 /** An RGB PNG. */
 export const rgbPng = (image: Picture): Promise<Buffer> => encodePng(image, 3)
 
-/** A mask [H, W] of class indices in the colours of the classes, [H, W, 3]. */
-export function colored({ data, width, height }: Picture, palette: readonly Rgb[]): Picture {
+/**
+ * A mask [H, W] of class indices in the colours of the classes, [H, W, 3].
+ * @param other the colour of values that are no class
+ */
+export function colored({ data, width, height }: Picture, palette: readonly Rgb[], other: Rgb = unknown): Picture {
   const out = new Uint8Array(data.length * 3)
-  for (const [i, label] of data.entries()) out.set(palette[label] ?? unknown, i * 3)
+  for (const [i, label] of data.entries()) out.set(palette[label] ?? other, i * 3)
   return { data: out, width, height }
 }
 

@@ -1,7 +1,8 @@
 import type { Device } from '../../engine/device.js'
 import { largestFitting } from '../../engine/dry-device.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { cut, type Picture, resizeBilinear, resizeNearest } from '../data/pixels.js'
+import { cut, type Picture } from '../data/pixels.js'
+import { resizeBilinear, resizeNearest } from '../data/resize.js'
 import { Evaluator, type ImageSize } from './evaluator.js'
 import { type Tile, tilesOf } from './tiles.js'
 

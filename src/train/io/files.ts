@@ -117,6 +117,15 @@ export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { bac
   syncFolder(dirname(path))
 }
 
+/**
+ * Writes a file into a folder, which is made where it is missing; the file is complete or absent.
+ * @throws WriteError where that is impossible
+ */
+export function writeOutput(folder: string, name: string, content: Uint8Array | string): void {
+  makeFolder(folder)
+  writeAtomically(join(folder, name), [typeof content === 'string' ? Buffer.from(content) : content])
+}
+
 /** Names of the temporary files of `writeAtomically`. */
 export const isTemporary = (name: string): boolean => /^\..+\.\d+\.tmp$/.test(name)
 

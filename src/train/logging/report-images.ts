@@ -1,5 +1,6 @@
 import sharp from 'sharp'
 import type { Rgb } from '../data/classes.js'
+import { colored } from '../drawing/masks.js'
 import { encodePng } from '../io/png.js'
 
 /** A validation image of a report. */
@@ -109,8 +110,7 @@ function shrink(mask: Uint8Array, width: number, height: number, to: Size): Uint
 }
 
 /** Indices in their colours; those without one are pale. */
-async function png(indices: Uint8Array, size: Size, palette: readonly Rgb[]): Promise<string> {
-  const data = new Uint8Array(3 * indices.length)
-  for (const [i, value] of indices.entries()) data.set(palette[value] ?? unknownColor, 3 * i)
-  return `data:image/png;base64,${(await encodePng({ ...size, data }, 3, 'small')).toString('base64')}`
+async function png(data: Uint8Array, size: Size, palette: readonly Rgb[]): Promise<string> {
+  const bytes = await encodePng(colored({ ...size, data }, palette, unknownColor), 3, 'small')
+  return `data:image/png;base64,${bytes.toString('base64')}`
 }

@@ -1,9 +1,7 @@
 import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
-import { dryDevice } from '../../engine/dry-device.js'
 import { read } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
-import { setKernelSelection } from '../../engine/kernel-selection.js'
 import { type FirstNonFinite, NanTracer } from '../../engine/passes/trace-nan.js'
 import { type CompileOptions, compile, type Program } from '../../engine/program.js'
 import { type Spec, spec } from '../../engine/shape.js'
@@ -28,7 +26,6 @@ import { get } from '../methods/method.js'
 import { PURPOSE, Random } from '../random.js'
 import { LossScale } from './loss-scale.js'
 import { learningRateAt } from './lr-schedule.js'
-import { explainFit, type StepSize } from './memory-advice.js'
 import { createMomentum, globalNorm, type Optimized, updateParameters } from './optimizer.js'
 
 /** What a trainer takes from the configuration, under the names it has there; and the keys of its method. */
@@ -248,6 +245,11 @@ export class Trainer {
     return this.program.nodes
   }
 
+  /** The programs of a step as text. */
+  get programs(): string {
+    return [this.program, ...this.others].join('\n')
+  }
+
   /** Memory of the step's program in bytes; see `MemorySummary`. */
   get memory(): Program['memory'] {
     return this.program.memory
@@ -392,42 +394,4 @@ async function compileOthers(device: Device, run: MethodRun, shared: CompileOpti
     return program
   })
   return programs
-}
-
-/**
- * Compiles the training step of a method.
- * @param model the method's first model, whose weights are trained in place
- * @throws Error that names the operator or the kernel that cannot run
- */
-export async function createTrainer(
-  device: Device,
-  model: SegmentationModel,
-  settings: TrainerSettings,
-  options: TrainerOptions,
-): Promise<Trainer> {
-  try {
-    return await Trainer.create(device, model, settings, options)
-  } catch (error) {
-    const { labeled: batch, height, width } = options
-    const checkpointed = (settings.activation_checkpointing ?? []).length > 0
-    const plan = (size: StepSize) => planStep(device, model, settings, options, size)
-    throw await explainFit(error, model, { batch, crop: Math.max(height, width), checkpointed, plan })
-  }
-}
-
-/** Plans the step of a model like this one at another size, on a device that allocates nothing. */
-async function planStep(
-  real: Device,
-  model: SegmentationModel,
-  settings: TrainerSettings,
-  { pretrain, onProgress, ...options }: TrainerOptions,
-  { batch, crop }: StepSize,
-): Promise<void> {
-  const { device } = dryDevice(real)
-  // Kernels are not measured for a step that does not run.
-  setKernelSelection(device, undefined)
-  const unlabeled = Math.ceil((options.unlabeled * batch) / options.labeled)
-  const sizes = { labeled: batch, unlabeled, height: crop, width: crop }
-  const like = createModel(new Store(device, model.store.label), model)
-  await Trainer.create(device, like, settings, { ...options, ...sizes })
 }

@@ -4,7 +4,10 @@ import { fileURLToPath } from 'node:url'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import * as augment from '#dist/train/data/augment.js'
-import * as pixels from '#dist/train/data/pixels.js'
+import { gaussianBlur } from '#dist/train/data/blur.js'
+import { adjustContrast, adjustHue, adjustSaturation } from '#dist/train/data/color.js'
+import { cut, type Picture } from '#dist/train/data/pixels.js'
+import { resizeBilinear, resizeNearest } from '#dist/train/data/resize.js'
 import { Random } from '#dist/train/random.js'
 import { checkAugment } from '../../golden/augment.js'
 import { augmented, labeledFields, unlabeledFields } from '../../support/augmented.js'
@@ -17,13 +20,13 @@ const goldenTest = skipUnless(existsSync(join(golden, 'augment.json')), '../shar
 const none = new Uint8Array()
 
 /** 5 x 4 pixels with slopes and jumps. */
-const picture: pixels.Picture = { data: new Uint8Array(60), width: 5, height: 4 }
+const picture: Picture = { data: new Uint8Array(60), width: 5, height: 4 }
 for (let i = 0; i < 60; i++) {
   const x = Math.floor(i / 3) % 5
   const y = Math.floor(i / 15)
   picture.data[i] = 37 * (5 * y + x) + 11 * (i % 3) * (x + 1) + 3 * y * y
 }
-const red: pixels.Picture = { ...picture, data: picture.data.filter((_, i) => i % 3 === 0) }
+const red: Picture = { ...picture, data: picture.data.filter((_, i) => i % 3 === 0) }
 
 /** The first `count` bytes after an operation in place. */
 function after(change: (data: Uint8Array) => void, count = 15): number[] {
@@ -42,31 +45,31 @@ goldenTest('agrees with Pillow and torchvision in every case of the reference va
 // Expected bytes below: Pillow 9.4.
 test('resizes as Pillow does', () => {
   const small = [72, 88, 71, 71, 104, 120, 112, 162, 110, 173, 189, 150, 132, 136, 70, 88, 83, 134, 103, 119, 134]
-  assert.equal(Array.from(pixels.resizeBilinear(picture, 3, 3).data.subarray(0, 21)), small)
+  assert.equal(Array.from(resizeBilinear(picture, 3, 3).data.subarray(0, 21)), small)
   const wide = [99, 110, 121, 120, 137, 92, 115, 140, 76, 63, 96, 92, 89, 104, 134, 100, 128, 130, 100, 155, 101]
-  assert.equal(Array.from(pixels.resizeBilinear(picture, 7, 2).data.subarray(0, 21)), wide)
+  assert.equal(Array.from(resizeBilinear(picture, 7, 2).data.subarray(0, 21)), wide)
   const nearest = [0, 37, 37, 74, 111, 111, 148, 126, 163, 163, 200, 237, 237, 18, 70, 107, 107, 144, 181, 181, 218]
-  assert.equal(Array.from(pixels.resizeNearest(red, 7, 3).data), nearest)
+  assert.equal(Array.from(resizeNearest(red, 7, 3).data), nearest)
 })
 
 test('changes colours as Pillow does', () => {
   assert.equal(
-    after((data) => pixels.adjustContrast(data, 1.3)),
+    after((data) => adjustContrast(data, 1.3)),
     [0, 0, 0, 11, 40, 68, 59, 102, 145, 107, 164, 222, 155, 227, 0],
   )
   assert.equal(
-    after((data) => pixels.adjustSaturation(data, 0.6)),
+    after((data) => adjustSaturation(data, 0.6)),
     [3, 10, 16, 44, 57, 70, 84, 104, 124, 125, 151, 178, 154, 187, 66],
   )
   assert.equal(
-    after((data) => pixels.adjustHue(data, -0.2)),
+    after((data) => adjustHue(data, -0.2)),
     [0, 22, 6, 37, 81, 50, 74, 140, 93, 112, 199, 136, 203, 17, 2],
   )
 })
 
 test('blurs as Pillow does', () => {
   assert.equal(
-    after((data) => pixels.gaussianBlur(data, 5, 1.5), 30),
+    after((data) => gaussianBlur(data, 5, 1.5), 30),
     [
       96, 114, 99, 97, 116, 102, 100, 121, 106, 103, 128, 108, 105, 132, 108, 107, 124, 108, 109, 125, 108, 112, 126,
       107, 115, 125, 106, 115, 124, 105,
@@ -76,10 +79,10 @@ test('blurs as Pillow does', () => {
 
 test('a window of a resize is that part of the whole', () => {
   const window = { x: 3, y: 2, w: 5, h: 6 }
-  const whole = pixels.resizeBilinear(picture, 11, 9)
-  assert.equal(pixels.resizeBilinear(picture, 11, 9, window), pixels.cut(whole, 3, window))
-  const labels = pixels.resizeNearest(red, 11, 9)
-  assert.equal(pixels.resizeNearest(red, 11, 9, window), pixels.cut(labels, 1, window))
+  const whole = resizeBilinear(picture, 11, 9)
+  assert.equal(resizeBilinear(picture, 11, 9, window), cut(whole, 3, window))
+  const labels = resizeNearest(red, 11, 9)
+  assert.equal(resizeNearest(red, 11, 9, window), cut(labels, 1, window))
 })
 
 test('pads right and below, then flips', () => {

@@ -1,13 +1,8 @@
-// Scores and how they are shown: against the recorded values of PyTorch, and pictures and tables by their contents.
+// Scores and the tables that show them, against the recorded values of PyTorch and by hand.
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { decode } from 'fast-png'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { vocPalette } from '#dist/train/data/classes.js'
-import { legendPng } from '#dist/train/drawing/legends.js'
-import { colored, indexPng, outputNames, overlay } from '#dist/train/drawing/masks.js'
-import { confusionCsv, confusionPng } from '#dist/train/evaluation/confusion.js'
 import { parseScales } from '#dist/train/evaluation/inference.js'
 import { scoresOf } from '#dist/train/evaluation/metrics.js'
 import { scoreTable } from '#dist/train/evaluation/metrics-table.js'
@@ -87,60 +82,6 @@ test('accuracy, shares and the mean over present classes', () => {
   const lines = scoreTable(scores, names)
   assert.match(lines[4] ?? '', /^boat +0\.00 +- +0\.00$/)
   assert.match(lines[5] ?? '', /^sea +- +- +0\.00$/)
-})
-
-test('the confusion matrix as CSV quotes names', () => {
-  const lines = confusionCsv(counts, names).split('\n')
-  assert.is(lines[0], 'truth \\ prediction,tree,"dry grass, hay",boat,sea')
-  assert.is(lines[2], '"dry grass, hay",1,2,1,0')
-  assert.is(lines.length, 6)
-})
-
-test('the picture of a confusion matrix is blue on its diagonal, red beside it, and grey for absent classes', async () => {
-  const png = decode(await confusionPng(counts, scoresOf(counts, 4), names, 'a caption; of some length'))
-  const has = (wanted: (r: number, g: number, b: number) => boolean) => {
-    let pixels = 0
-    for (let i = 0; i < png.data.length; i += 3) {
-      if (wanted(png.data[i] ?? 0, png.data[i + 1] ?? 0, png.data[i + 2] ?? 0)) pixels++
-    }
-    return pixels
-  }
-  assert.is(png.channels, 3)
-  // Cells of 64 pixels: two on the diagonal, three beside it.
-  assert.ok(has((r, _, b) => b > r + 40) > 1.5 * 64 ** 2)
-  assert.ok(has((r, _, b) => r > b + 40) > 2.5 * 64 ** 2)
-  assert.ok(has((r, g, b) => r === 236 && g === 238 && b === 241) > 8 * 60 ** 2)
-  const many = Array.from({ length: 150 }, (_, k) => `class ${k}`)
-  const large = decode(await confusionPng(new Float64Array(150 * 150), scoresOf([], 150), many, ''))
-  assert.ok(large.width > 1800 && large.height > 1800)
-})
-
-test('masks keep their indices, take the colours of the classes, and shine through as overlays', async () => {
-  const palette = vocPalette(3)
-  const mask = { data: Uint8Array.of(0, 1, 1, 2, 1, 1), width: 3, height: 2 }
-  const grey = decode(await indexPng(mask))
-  assert.equal([grey.width, grey.height, grey.channels, grey.depth], [3, 2, 1, 8])
-  assert.equal([...grey.data], [0, 1, 1, 2, 1, 1])
-  assert.equal([...colored(mask, palette).data.subarray(0, 6)], [0, 0, 0, 128, 0, 0])
-  const image = { data: new Uint8Array(18).fill(100), width: 3, height: 2 }
-  const over = overlay(image, mask, palette).data
-  // Where classes meet the colour is opaque, inside it is half of the picture.
-  assert.equal([...over.subarray(0, 3)], [0, 0, 0])
-  assert.equal([...over.subarray(6, 9)], [114, 50, 50])
-  const legend = decode(await legendPng(['a', 'b', 'c'], palette))
-  const colors = new Set(
-    Array.from({ length: legend.data.length / 3 }, (_, i) => String(legend.data.slice(i * 3, i * 3 + 3))),
-  )
-  for (const color of palette) assert.ok(colors.has(String(color)))
-})
-
-test('output names differ and hold no folder', () => {
-  assert.equal(outputNames(['a/x.jpg', 'b/y.png']), ['x', 'y'])
-  assert.equal(outputNames(['a/x.jpg', 'a/x.png']), ['x.jpg', 'x.png'])
-  assert.equal(outputNames(['../a/x.jpg', 'b/x.jpg']), ['a_x.jpg', 'b_x.jpg'])
-  const hard = outputNames(['a/b_c.jpg', 'a_b/c.jpg', 'b/b_c.jpg', '../../etc/c.jpg'])
-  assert.is(new Set(hard).size, 4)
-  assert.not.ok(hard.some((name) => /[\\/]|^\./.test(name)))
 })
 
 test('the protocol says all that a score depends on', () => {
