@@ -11,7 +11,7 @@ import { concat } from '../../kernels/movement.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { softmaxMax } from '../../kernels/softmax.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { cut, type Picture } from '../data/pixels.js'
+import { cut, type Image } from '../data/pixels.js'
 import { UserError } from '../error.js'
 import { classLabels, classScores } from './inference.js'
 import { type Scores, scoresOf } from './metrics.js'
@@ -40,8 +40,8 @@ export interface EvaluationOptions {
 
 /** A labeled image; pixels row by row, the image in RGB. */
 export interface EvaluationImage {
-  readonly image: Readonly<Picture>
-  readonly label: Readonly<Picture>
+  readonly image: Readonly<Image>
+  readonly label: Readonly<Image>
 }
 
 /** What a model says of an image. */
@@ -159,7 +159,7 @@ export class Evaluator {
    * `center_crop`, of the crop.
    * @param size of the prediction where that is not the image's: scores are resized to it before classes are compared
    */
-  async predict(image: Readonly<Picture>, size?: { width: number; height: number }): Promise<Prediction> {
+  async predict(image: Readonly<Image>, size?: { width: number; height: number }): Promise<Prediction> {
     const seen = this.seen(image, 3)
     const sizes = sizesOf(seen, size)
     const program = await this.program(sizes)
@@ -185,14 +185,14 @@ export class Evaluator {
     return this.options.ignoreIndex ?? 255
   }
 
-  /** The part of a picture that is evaluated. */
-  private seen(picture: Readonly<Picture>, channels: number): Readonly<Picture> {
+  /** The part of an image that is evaluated. */
+  private seen(image: Readonly<Image>, channels: number): Readonly<Image> {
     const { mode, window } = this.options
-    if (mode !== 'center_crop' || window === undefined) return picture
-    const { width, height } = picture
+    if (mode !== 'center_crop' || window === undefined) return image
+    const { width, height } = image
     const start = (extent: number) => Math.max(0, Math.floor((extent - window) / 2))
     const [w, h] = [Math.min(width, window), Math.min(height, window)]
-    return cut(picture, channels, { x: start(width), y: start(height), w, h })
+    return cut(image, channels, { x: start(width), y: start(height), w, h })
   }
 
   private async settled(): Promise<void> {
@@ -259,7 +259,7 @@ export class Evaluator {
   }
 }
 
-const sizesOf = ({ width, height }: Readonly<Picture>, out = { width, height }): Sizes => ({
+const sizesOf = ({ width, height }: Readonly<Image>, out = { width, height }): Sizes => ({
   height,
   width,
   outHeight: out.height,

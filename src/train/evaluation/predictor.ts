@@ -1,7 +1,7 @@
 import type { Device } from '../../engine/device.js'
 import type { DeepLabV3PlusConfig } from '../../models/deeplabv3plus.js'
 import type { ModelConfig, SegmentationModel } from '../../models/segmentation.js'
-import { cut, type Picture } from '../data/pixels.js'
+import { cut, type Image } from '../data/pixels.js'
 import { resizeBilinear, resizeNearest } from '../data/resize.js'
 import { Evaluator } from './evaluator.js'
 import { type Tile, tilesOf } from './tiles.js'
@@ -72,7 +72,7 @@ export class Predictor {
    * image that is too large for that is tiled, with a quarter of overlap, of which each tile gives the half nearer to
    * it; a mask whose scores are too large for the adapter is resized itself (nearest).
    */
-  async predict(image: Picture): Promise<Picture> {
+  async predict(image: Image): Promise<Image> {
     const { width, height } = image
     const seen = this.resized(image)
     const tiles = tilesOf(seen.width, seen.height, this.maxPixels)
@@ -108,14 +108,14 @@ export class Predictor {
     return { width: scaled(width), height: scaled(height) }
   }
 
-  private resized(image: Picture): Picture {
+  private resized(image: Image): Image {
     const { width, height } = this.sizeOf(image.width, image.height)
     return width === image.width && height === image.height ? image : resizeBilinear(image, width, height)
   }
 }
 
 /** Puts the kept part of a tile's prediction into the mask. */
-function paste(mask: Picture, label: Uint32Array, { seen, kept }: Tile): void {
+function paste(mask: Image, label: Uint32Array, { seen, kept }: Tile): void {
   for (let y = kept.y; y < kept.y + kept.h; y++) {
     const from = (y - seen.y) * seen.w + kept.x - seen.x
     mask.data.set(label.subarray(from, from + kept.w), y * mask.width + kept.x)
