@@ -13,6 +13,7 @@ import { measureUnknown, useTuning } from '#dist/train/tuning/run-tuning.js'
 import { TuningCache } from '#dist/train/tuning/tuning-cache.js'
 import type { Case } from '../cases/case.js'
 import { benchCases } from '../cases/index.js'
+import { stepModels } from '../cases/steps.js'
 import { runBeside } from './beside.js'
 import { checkComparable, compare, type OldReport, readReport, seemsSlower } from './compare.js'
 import { type LoaderMeasurement, measureLoader, measureWait, type WaitMeasurement, withPhotographs } from './loader.js'
@@ -33,7 +34,7 @@ import {
   printStep,
 } from './print.js'
 import { measureResidual, type ResidualMeasurement } from './residual.js'
-import { measureStep, type StepMeasurement, stepModels } from './step.js'
+import { measureStep, type StepMeasurement } from './step.js'
 
 const steps: readonly string[] = ['supervised', 'unimatch', 'prevmatch']
 

@@ -10,7 +10,7 @@ import { type Config, parseConfig } from '#dist/train/config/load.js'
 import type { Sample } from '#dist/train/data/dataset.js'
 import { createLoader, type Loader } from '#dist/train/data/loader.js'
 import { unimatchLayout } from '#dist/train/methods/unimatch.js'
-import { createTrainer } from '#dist/train/trainer/trainer.js'
+import { createTrainer } from '#dist/train/trainer/create.js'
 import { Random } from '../cases/case.js'
 
 export interface LoaderMeasurement {

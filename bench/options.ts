@@ -1,7 +1,7 @@
 import type { Device } from '#dist/engine/device.js'
 import { writeAtomically } from '#dist/train/io/files.js'
 import type { Setting } from '../cases/case.js'
-import type { stepModels } from './step.js'
+import type { stepModels } from '../cases/steps.js'
 
 export interface Options {
   readonly crop?: number

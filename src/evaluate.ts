@@ -85,20 +85,20 @@ await runCommand(async () => {
   const { val_id_path: source, data_root: root, nclass, ignore_index: ignoreIndex, crop_size: window } = config
   if (!source) throw new UserError('no list of images to evaluate on: give --val-id-path')
   const samples = readList(source, root, 'required')
-  const trained = readModel(options.ckptPath, config)
-  const { classNames, palette } = trained
+  const loaded = readModel(options.ckptPath, config)
+  const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   const print = (line: string) => console.log(line)
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-  print(`checkpoint: ${options.ckptPath}${epochOf(trained)}`)
+  print(`checkpoint: ${options.ckptPath}${epochOf(loaded)}`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, print).read()))
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
   const half = usesHalf(config.amp, device, print)
-  const views = { ...evaluation, scales: options.scales ?? [1], amp: half }
-  const protocol = protocolOf(views)
+  const inference = { ...evaluation, scales: options.scales ?? [1], amp: half }
+  const protocol = protocolOf(inference)
   print(`${samples.length} images, ${nclass} classes; protocol: ${protocol}`)
 
-  const evaluator = new Evaluator(device, openModel(device, trained), views)
+  const evaluator = new Evaluator(device, openModel(device, loaded), inference)
   const saveMap = options.saveMap ?? (config.save_map || undefined)
   const maps = saveMap === true ? join(options.out, 'maps') : saveMap
   const names = outputNames(samples.map(({ name }) => name))

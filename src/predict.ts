@@ -92,17 +92,17 @@ async function* images(paths: readonly string[]): AsyncGenerator<Image | UserErr
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
   const paths = findImages(options.images)
-  const trained = readModel(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
-  const { classNames, palette } = trained
+  const loaded = readModel(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
+  const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
   const half = usesHalf(options.amp ?? false, device, console.log)
   const precision = half ? '; in half precision' : ''
-  console.log(`checkpoint: ${options.ckptPath}${epochOf(trained)}; ${classNames.length} classes${precision}`)
-  if (!trained.hasGeometry) console.log(`it does not say its ${showGeometry(trained)}; --config gives others`)
+  console.log(`checkpoint: ${options.ckptPath}${epochOf(loaded)}; ${classNames.length} classes${precision}`)
+  if (!loaded.hasGeometry) console.log(`it does not say its ${showGeometry(loaded)}; --config gives others`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, console.log).read()))
   const { imgSize: longSide, flip, scales: factors, out } = options
-  const predictor = new Predictor(device, openModel(device, trained), { longSide, flip, scales: factors, amp: half })
+  const predictor = new Predictor(device, openModel(device, loaded), { longSide, flip, scales: factors, amp: half })
   const names = outputNames(paths)
   const progress = new Progress('prediction', paths.length, process.stdout)
   const unreadable: string[] = []
@@ -117,8 +117,8 @@ await runCommand(async () => {
         continue
       }
       const { width, height } = image
-      const tiles = predictor.tiles(width, height)
-      if (tiles > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles} tiles`)
+      const { tiles } = await predictor.plan(image)
+      if (tiles.length > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles.length} tiles`)
       const mask = await predictor.predict(image)
       // One image is written while the next one is computed.
       await writing

@@ -12,7 +12,7 @@ import { type Config, loadConfig, withOverrides } from './train/config/load.js'
 import { Evaluator } from './train/evaluation/evaluator.js'
 import { duration } from './train/logging/log.js'
 import { usesHalf } from './train/trainer/amp.js'
-import { createTrainer } from './train/trainer/trainer.js'
+import { createTrainer } from './train/trainer/create.js'
 import { measureUnknown } from './train/tuning/run-tuning.js'
 import { TuningCache } from './train/tuning/tuning-cache.js'
 

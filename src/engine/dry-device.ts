@@ -1,5 +1,5 @@
 import type { AdapterSummary, AdapterTraits } from './adapter.js'
-import { Device } from './device.js'
+import { BindingLimitError, Device } from './device.js'
 import { kernelSelectionOf, setKernelSelection } from './kernel-selection.js'
 
 /** A buffer that a program would allocate. */
@@ -42,6 +42,8 @@ export function dryDevice(
   const nothing = () => undefined
   const { adapterInfo, features, limits } = real.gpu
   const createBuffer = ({ label = '', size: bytes }: GPUBufferDescriptor) => {
+    const { maxBufferSize } = real.gpu.limits
+    if (bytes > maxBufferSize) throw new BindingLimitError(label, bytes, maxBufferSize)
     const buffer = { label, bytes }
     buffers.add(buffer)
     held += bytes
@@ -82,6 +84,38 @@ export function dryDevice(
   const device = new Device(gpu as unknown as GPUDevice, real.adapter, undefined, shapes)
   setKernelSelection(device, kernelSelectionOf(real))
   return { device, use }
+}
+
+/** Whether what is planned stays within the limits of its adapter. */
+export async function canBind(planned: Promise<unknown>): Promise<boolean> {
+  try {
+    await planned
+    return true
+  } catch (error) {
+    if (error instanceof BindingLimitError) return false
+    throw error
+  }
+}
+
+/**
+ * The largest whole number from `low` to `high` that fits, where smaller ones do too; undefined where none does.
+ * @param guess where to look first: a good one saves most of the plans, another one costs two
+ */
+export async function largestFitting(
+  low: number,
+  high: number,
+  fits: (size: number) => Promise<boolean>,
+  guess: number,
+): Promise<number | undefined> {
+  let [known, above] = [low - 1, high + 1]
+  const probes = [guess, guess + 1]
+  while (above - known > 1) {
+    const probe = probes.shift() ?? Math.floor((known + above) / 2)
+    if (probe <= known || probe >= above) continue
+    if (await fits(probe)) known = probe
+    else above = probe
+  }
+  return known < low ? undefined : known
 }
 
 /** A device for models that are only traced: it has no limits, and nothing of an adapter is known. */

@@ -34,8 +34,8 @@ export type Command =
       readonly bytes: number
     }
 
-/** A value that takes over the buffer of another one. */
-export interface Takeover {
+/** A value that is computed in place: it takes over the buffer of another one. */
+export interface InPlaceAlias {
   readonly output: string
   readonly input: string
   /** Index of the command that first writes the output. */
@@ -43,10 +43,10 @@ export interface Takeover {
 }
 
 /** A flat list of commands over values, with nothing decided about memory. */
-export interface Listing {
+export interface CommandList {
   readonly commands: readonly Command[]
   readonly values: ReadonlyMap<string, Value>
-  readonly takeovers: readonly Takeover[]
+  readonly inPlace: readonly InPlaceAlias[]
   readonly inputs: ReadonlyMap<string, string>
   readonly variables: ReadonlyMap<Variable, string>
   readonly outputs: ReadonlyMap<string, string>
@@ -54,10 +54,10 @@ export interface Listing {
 }
 
 /** The commands of a trace: each node becomes the dispatches of the candidate that `select` takes. */
-export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel): Listing {
+export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel): CommandList {
   const commands: Command[] = []
   const values = new Map<string, Value>()
-  const takeovers: Takeover[] = []
+  const inPlace: InPlaceAlias[] = []
   const inputs = new Map<string, string>()
   const variables = new Map<Variable, string>()
   const define = (key: string, spec: Spec, label: string) =>
@@ -79,7 +79,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
       define(`${node.id}.t${i}`, spec, `${label} temporary`)
     for (const [output, input] of op.inplace?.(node.attrs as never) ?? []) {
       const source = node.inputs[input]
-      if (source) takeovers.push({ output: `${node.id}.${output}`, input: valueKey(source), at: commands.length })
+      if (source) inPlace.push({ output: `${node.id}.${output}`, input: valueKey(source), at: commands.length })
     }
     const keyOf = ({ role, index }: Operand): string => {
       if (role === 'output') return `${node.id}.${index}`
@@ -109,7 +109,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
   return {
     commands,
     values,
-    takeovers,
+    inPlace,
     inputs,
     variables,
     outputs: keys(trace.outputs),

@@ -1,49 +1,50 @@
-import type { Command, Listing, Takeover } from './lower.js'
-import { assignSlots, type Interval, livePeak, type Place } from './slots.js'
+import { assignBuffers, type BufferRange, type Interval, livePeak } from './buffers.js'
+import type { Command, CommandList, InPlaceAlias } from './lower.js'
 import type { Variable } from './store.js'
 
 /** Where a value lives. */
-export type Home =
-  | ({ readonly kind: 'slot' } & Place)
+export type Location =
+  | ({ readonly kind: 'buffer' } & BufferRange)
   | { readonly kind: 'input'; readonly name: string }
   | { readonly kind: 'variable'; readonly variable: Variable }
 
 /** A variable that takes a value when the run ends. */
-export interface Commit {
+export interface VariableWrite {
   readonly from: string
   readonly variable: Variable
 }
 
-/** Commands with every value given a home. */
+/** Commands with every value given a location. */
 export interface Plan {
   readonly commands: readonly Command[]
-  readonly commits: readonly Commit[]
-  readonly homes: ReadonlyMap<string, Home>
-  /** Where each output is found after the commits. */
-  readonly outputs: ReadonlyMap<string, Home>
+  /** Behind the commands, in this order. */
+  readonly variableWrites: readonly VariableWrite[]
+  readonly locations: ReadonlyMap<string, Location>
+  /** Where each output is found after the variables are written. */
+  readonly outputs: ReadonlyMap<string, Location>
   /**
-   * Bytes of each slot, a buffer in which values lie side by side and one after the other. WebGPU forbids reading and
-   * writing one buffer in the same dispatch, even at different places: such values have different slots.
+   * Bytes of each buffer, in which values lie side by side and one after the other. WebGPU forbids reading and writing
+   * one buffer in the same dispatch, even at different places: such values lie in different buffers.
    */
-  readonly slots: readonly number[]
-  /** Bytes of all values that live in slots, without sharing. */
+  readonly buffers: readonly number[]
+  /** Bytes of all values that live in these buffers, without sharing. */
   readonly unsharedBytes: number
   /** The most bytes of such values that live at the same time: no plan for these commands can do with less. */
   readonly liveBytes: number
 }
 
 /**
- * Gives every value a home: inputs and variables have buffers of their own; the rest share slots by their lifetimes.
- * Values that update another in place take over its home where that one is needed no more, and a copy is inserted
- * where it is.
+ * Gives every value a location: inputs and variables have buffers of their own; the rest share buffers by their
+ * lifetimes. Values that update another in place take over its location where that one is needed no more, and a copy is
+ * inserted where it is.
  *
- * @param share false: every value has a slot of its own
+ * @param share false: every value has a buffer of its own
  */
-export function plan(listing: Listing, share = true): Plan {
-  const { commands, aliases } = placeTakeovers(listing)
-  const homes = new Map<string, Home>()
-  for (const [name, key] of listing.inputs) homes.set(key, { kind: 'input', name })
-  for (const [variable, key] of listing.variables) homes.set(key, { kind: 'variable', variable })
+export function plan(list: CommandList, share = true): Plan {
+  const { commands, aliases } = resolveInPlace(list)
+  const locations = new Map<string, Location>()
+  for (const [name, key] of list.inputs) locations.set(key, { kind: 'input', name })
+  for (const [variable, key] of list.variables) locations.set(key, { kind: 'variable', variable })
 
   const root = (key: string): string => {
     let at = key
@@ -51,123 +52,123 @@ export function plan(listing: Listing, share = true): Plan {
     return at
   }
   // What the program delivers must survive until its end.
-  const delivered = [...listing.outputs.values(), ...listing.assigned.values()].map(root)
-  const bytesOf = (key: string) => listing.values.get(key)?.bytes ?? 0
-  const intervals = intervalsOf(commands, root, bytesOf, new Set(delivered)).filter(({ key }) => !homes.has(key))
-  const slots = assignSlots(intervals, share)
-  for (const key of listing.values.keys()) {
-    if (homes.has(key)) continue
+  const delivered = [...list.outputs.values(), ...list.assigned.values()].map(root)
+  const bytesOf = (key: string) => list.values.get(key)?.bytes ?? 0
+  const intervals = intervalsOf(commands, root, bytesOf, new Set(delivered)).filter(({ key }) => !locations.has(key))
+  const layout = assignBuffers(intervals, share)
+  for (const key of list.values.keys()) {
+    if (locations.has(key)) continue
     const base = root(key)
-    const home = homes.get(base)
-    const place = slots.places.get(base)
-    if (home) homes.set(key, home)
-    else if (place) homes.set(key, { kind: 'slot', ...place })
+    const location = locations.get(base)
+    const range = layout.ranges.get(base)
+    if (location) locations.set(key, location)
+    else if (range) locations.set(key, { kind: 'buffer', ...range })
   }
-  const commits = commitsOf(listing, homes)
-  const kept = keepOutputs(listing, homes, commits, slots.sizes.length)
+  const variableWrites = variableWritesOf(list, locations)
+  const kept = keepOutputs(list, locations, variableWrites, layout.sizes.length)
   return {
     commands: [...commands, ...kept.commands],
-    commits,
-    homes: new Map([...homes, ...kept.homes]),
+    variableWrites,
+    locations: new Map([...locations, ...kept.locations]),
     outputs: kept.outputs,
-    slots: [...slots.sizes, ...kept.commands.map(({ bytes }) => bytes)],
+    buffers: [...layout.sizes, ...kept.commands.map(({ bytes }) => bytes)],
     unsharedBytes: [...intervals, ...kept.commands].reduce((sum, { bytes }) => sum + bytes, 0),
     liveBytes: livePeak(intervals),
   }
 }
 
 /** Copies into the variables whose new value was computed elsewhere. */
-function commitsOf(listing: Listing, homes: ReadonlyMap<string, Home>): Commit[] {
-  const fromSlots: Commit[] = []
-  const fromVariables: Commit[] = []
+function variableWritesOf(list: CommandList, locations: ReadonlyMap<string, Location>): VariableWrite[] {
+  const fromBuffers: VariableWrite[] = []
+  const fromVariables: VariableWrite[] = []
   const sources = new Set<Variable>()
-  for (const [variable, from] of listing.assigned) {
-    const home = homes.get(from)
-    if (home?.kind !== 'variable') fromSlots.push({ from, variable })
-    else if (home.variable !== variable) {
+  for (const [variable, from] of list.assigned) {
+    const location = locations.get(from)
+    if (location?.kind !== 'variable') fromBuffers.push({ from, variable })
+    else if (location.variable !== variable) {
       fromVariables.push({ from, variable })
-      sources.add(home.variable)
+      sources.add(location.variable)
     }
   }
   // Variables are read before any is written; two that exchange their values would need a third buffer.
   for (const { variable } of fromVariables) {
     if (sources.has(variable)) throw new Error(`assign: '${variable.name}' is copied both from and to in one run`)
   }
-  return [...fromVariables, ...fromSlots]
+  return [...fromVariables, ...fromBuffers]
 }
 
-/** Copies the outputs that live in variables which a commit overwrites: an output is a value of the run. */
+/** Copies the outputs that live in variables which are written at the end: an output is a value of the run. */
 function keepOutputs(
-  listing: Listing,
-  homes: ReadonlyMap<string, Home>,
-  commits: readonly Commit[],
-  firstSlot: number,
-): { commands: CopyCommand[]; homes: Map<string, Home>; outputs: Map<string, Home> } {
-  const overwritten = new Set(commits.map(({ variable }) => variable))
+  list: CommandList,
+  locations: ReadonlyMap<string, Location>,
+  variableWrites: readonly VariableWrite[],
+  firstBuffer: number,
+): { commands: CopyCommand[]; locations: Map<string, Location>; outputs: Map<string, Location> } {
+  const overwritten = new Set(variableWrites.map(({ variable }) => variable))
   const commands: CopyCommand[] = []
-  const kept = new Map<string, Home>()
-  const outputs = new Map<string, Home>()
-  for (const [name, from] of listing.outputs) {
-    const home = homes.get(from)
-    if (!home) throw new Error(`output '${name}' has no home`)
+  const kept = new Map<string, Location>()
+  const outputs = new Map<string, Location>()
+  for (const [name, from] of list.outputs) {
+    const location = locations.get(from)
+    if (!location) throw new Error(`output '${name}' has no location`)
     const to = `${from} kept`
-    const isOverwritten = home.kind === 'variable' && overwritten.has(home.variable)
+    const isOverwritten = location.kind === 'variable' && overwritten.has(location.variable)
     if (isOverwritten && !kept.has(to)) {
-      const copy = copyCommand(listing, 'copy of an output', from, to)
-      kept.set(to, { kind: 'slot', slot: firstSlot + commands.length, offset: 0, bytes: copy.bytes })
+      const copy = copyCommand(list, 'copy of an output', from, to)
+      kept.set(to, { kind: 'buffer', buffer: firstBuffer + commands.length, offset: 0, bytes: copy.bytes })
       commands.push(copy)
     }
-    outputs.set(name, kept.get(to) ?? home)
+    outputs.set(name, kept.get(to) ?? location)
   }
-  return { commands, homes: kept, outputs }
+  return { commands, locations: kept, outputs }
 }
 
 type CopyCommand = Command & { kind: 'copy' }
 
-const copyCommand = (listing: Listing, label: string, from: string, to: string): CopyCommand => ({
+const copyCommand = (list: CommandList, label: string, from: string, to: string): CopyCommand => ({
   kind: 'copy',
   label,
   from,
   to,
-  bytes: listing.values.get(from)?.bytes ?? 0,
+  bytes: list.values.get(from)?.bytes ?? 0,
 })
 
-/** Decides which takeovers share a home with their input, and inserts copies before the others. */
-function placeTakeovers(listing: Listing): { commands: Command[]; aliases: Map<string, string> } {
+/** Decides which values computed in place share the location of their input, and inserts copies before the others. */
+function resolveInPlace(list: CommandList): { commands: Command[]; aliases: Map<string, string> } {
   const lastRead = new Map<string, number>()
-  for (const [i, command] of listing.commands.entries()) for (const key of readsOf(command)) lastRead.set(key, i)
-  const variableOf = new Map([...listing.variables].map(([variable, key]) => [key, variable]))
-  const finalOf = new Map([...listing.assigned].map(([variable, key]) => [key, variable]))
-  const pinned = new Set([...listing.outputs.values(), ...listing.inputs.values()])
-  const endOf = chainEnds(listing.takeovers)
+  for (const [i, command] of list.commands.entries()) for (const key of readsOf(command)) lastRead.set(key, i)
+  const variableOf = new Map([...list.variables].map(([variable, key]) => [key, variable]))
+  const finalOf = new Map([...list.assigned].map(([variable, key]) => [key, variable]))
+  const pinned = new Set([...list.outputs.values(), ...list.inputs.values()])
+  const endOf = chainEnds(list.inPlace)
   const aliases = new Map<string, string>()
-  const lastTakeover = new Map(listing.takeovers.map(({ input, at }) => [input, at]))
+  const lastAlias = new Map(list.inPlace.map(({ input, at }) => [input, at]))
   const startOf = (key: string): string => {
     const before = aliases.get(key)
     return before === undefined ? key : startOf(before)
   }
 
   const copiesAt = new Map<number, Command[]>()
-  for (const { output, input, at } of listing.takeovers) {
+  for (const { output, input, at } of list.inPlace) {
     const stillRead = (lastRead.get(input) ?? -1) >= at
     const variable = variableOf.get(startOf(input))
     // A variable's buffer may be overwritten only by what the variable will hold when the run ends.
     const foreign = variable !== undefined && finalOf.get(endOf(output)) !== variable
     const assignedElsewhere = finalOf.has(input)
-    if (stillRead || foreign || assignedElsewhere || pinned.has(input) || lastTakeover.get(input) !== at) {
-      const copy = copyCommand(listing, 'copy before update in place', input, output)
+    if (stillRead || foreign || assignedElsewhere || pinned.has(input) || lastAlias.get(input) !== at) {
+      const copy = copyCommand(list, 'copy before update in place', input, output)
       copiesAt.set(at, [...(copiesAt.get(at) ?? []), copy])
     } else {
       aliases.set(output, input)
     }
   }
-  const commands = listing.commands.flatMap((command, i) => [...(copiesAt.get(i) ?? []), command])
+  const commands = list.commands.flatMap((command, i) => [...(copiesAt.get(i) ?? []), command])
   return { commands, aliases }
 }
 
-/** Follows takeovers to the last value of a chain. */
-function chainEnds(takeovers: readonly Takeover[]): (key: string) => string {
-  const next = new Map(takeovers.map(({ output, input }) => [input, output]))
+/** Follows what is computed in place to the last value of a chain. */
+function chainEnds(inPlace: readonly InPlaceAlias[]): (key: string) => string {
+  const next = new Map(inPlace.map(({ output, input }) => [input, output]))
   return (key) => {
     let at = key
     for (let after = next.get(at); after !== undefined; after = next.get(at)) at = after
@@ -178,7 +179,7 @@ function chainEnds(takeovers: readonly Takeover[]): (key: string) => string {
 const readsOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.from] : command.reads)
 const writesOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.to] : command.writes)
 
-/** The lifetime of each value together with those that share its home. */
+/** The lifetime of each value together with those that share its location. */
 function intervalsOf(
   commands: readonly Command[],
   root: (key: string) => string,

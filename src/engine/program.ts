@@ -14,9 +14,10 @@ import { fusePointwise } from './passes/fuse-pointwise.js'
 import { recompute } from './passes/recompute.js'
 import { dropDead, shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
-import { type Home, type Plan, plan } from './plan.js'
+import { type Location, type Plan, plan } from './plan.js'
+import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
-import { type BufferPlace, replay, type Step, submit } from './replay.js'
+import { type BufferAddress, replay, type Step, submit } from './replay.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
 import { type Store, upload, type Variable, view } from './store.js'
 
@@ -80,11 +81,12 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const planned = plan(lower(trace, device.traits, select), options.share ?? optimize)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
-  const memory = describeMemory(trace, sum(planned.slots))
+  const memory = describeMemory(trace, sum(planned.buffers))
   const made: Program<I, O>[] = []
   try {
     return await device.guarded(`allocating ${memory} for ${label}`, () => {
-      const program = new Program<I, O>(device, label, inputs, specs, trace, planned, pipelines, options.arena)
+      const parts = { label, traced: full, trace, planned, pipelines }
+      const program = new Program<I, O>(device, inputs, specs, parts, options.arena)
       made.push(program)
       return program
     })
@@ -138,13 +140,18 @@ export interface RunOptions {
   readonly stores?: ReadonlyMap<Store, Store>
 }
 
+/** What `compile` made of a function. */
+interface ProgramParts extends PrintedProgram {
+  readonly pipelines: ReadonlyMap<Command, GPUComputePipeline>
+}
+
 /** A compiled function of tensors. Owns its buffers until `destroy`, save those of an arena. */
 export class Program<
   I extends Record<string, Spec> = Record<string, Spec>,
   O extends object = Record<string, unknown>,
 > {
   readonly memory: MemorySummary
-  private readonly slots: GPUBuffer[]
+  private readonly buffers: GPUBuffer[]
   private readonly inputBuffers = new Map<string, GPUBuffer>()
   private readonly uniforms: GPUBuffer
   private readonly uniformOffsets = new Map<Command, { offset: number; size: number }>()
@@ -153,30 +160,33 @@ export class Program<
   private lastStores: ReadonlyMap<Store, Store> = new Map()
   private rebound: { stores: ReadonlyMap<Store, Store>; steps: Step[] }[] = []
 
+  private readonly label: string
+  private readonly planned: Plan
+
   constructor(
     private readonly device: Device,
-    private readonly label: string,
     private readonly inputs: I,
     private readonly outputs: ReadonlyMap<string, Spec>,
-    private readonly trace: Trace,
-    private readonly planned: Plan,
-    private readonly pipelines: ReadonlyMap<Command, GPUComputePipeline>,
+    private readonly parts: ProgramParts,
     private readonly arena?: Arena,
   ) {
+    const { label, planned } = parts
+    this.label = label
+    this.planned = planned
     const names = Object.keys(inputs)
-    const sizes = [...planned.slots, ...Object.values(inputs).map(byteLength)]
+    const sizes = [...planned.buffers, ...Object.values(inputs).map(byteLength)]
     const labelOf = (i: number) => {
-      const name = names[i - planned.slots.length]
-      return name === undefined ? `${label} slot ${i}` : `${label} input ${name}`
+      const name = names[i - planned.buffers.length]
+      return name === undefined ? `${label} buffer ${i}` : `${label} input ${name}`
     }
     const buffers = arena ? arena.take(sizes) : sizes.map((bytes, i) => device.storage(labelOf(i), bytes))
-    this.slots = buffers.slice(0, planned.slots.length)
-    for (const [i, buffer] of buffers.slice(planned.slots.length).entries())
+    this.buffers = buffers.slice(0, planned.buffers.length)
+    for (const [i, buffer] of buffers.slice(planned.buffers.length).entries())
       this.inputBuffers.set(names[i] ?? '', buffer)
     this.uniforms = this.makeUniforms()
     this.steps = this.bind(new Map())
     const { unsharedBytes: unshared, liveBytes: live, commands } = planned
-    this.memory = { planned: sum(planned.slots), live, unshared, dispatches: commands.length }
+    this.memory = { planned: sum(planned.buffers), live, unshared, dispatches: commands.length }
   }
 
   /**
@@ -224,7 +234,7 @@ export class Program<
       if (!spec) throw new Error(`${this.label}: no output '${name}'`)
       return spec
     })
-    const ranges = specs.map((spec, i) => ({ ...this.outputPlace(names[i] ?? ''), bytes: byteLength(spec) }))
+    const ranges = specs.map((spec, i) => ({ ...this.outputAddress(names[i] ?? ''), bytes: byteLength(spec) }))
     const copies = await this.device.read(ranges)
     return specs.map((spec, i) => view(copies[i] ?? new ArrayBuffer(0), spec))
   }
@@ -240,12 +250,17 @@ export class Program<
 
   /** The nodes that run, after fusion: for tests and profiles. */
   get nodes(): Trace['nodes'] {
-    return this.trace.nodes
+    return this.parts.trace.nodes
   }
 
   /** Labels of the dispatches in their order. */
   get kernels(): string[] {
     return this.planned.commands.map((command) => (command.kind === 'dispatch' ? command.dispatch.label : 'copy'))
+  }
+
+  /** The trace, what became of it, the commands of a run and the memory, as lines for people. */
+  toString(): string {
+    return printProgram(this.parts)
   }
 
   /** What each step of a replay does. */
@@ -260,23 +275,23 @@ export class Program<
     const commands = this.planned.commands.map((command) =>
       command.kind === 'copy' ? copy(command.label, command.bytes) : command.info,
     )
-    const commits = this.planned.commits.map(({ variable }) =>
+    const writes = this.planned.variableWrites.map(({ variable }) =>
       copy('new value of a variable', byteLength(variable.spec)),
     )
-    return [...commands, ...commits]
+    return [...commands, ...writes]
   }
 
   destroy(): void {
-    const buffers = [...this.slots, ...this.inputBuffers.values()]
+    const buffers = [...this.buffers, ...this.inputBuffers.values()]
     if (this.arena) this.arena.give(buffers)
     else for (const buffer of buffers) buffer.destroy()
     this.uniforms.destroy()
   }
 
-  private outputPlace(name: string): BufferPlace {
-    const home = this.planned.outputs.get(name)
-    if (!home) throw new Error(`${this.label}: output '${name}' has no buffer`)
-    return this.placeOf(home, this.lastStores)
+  private outputAddress(name: string): BufferAddress {
+    const location = this.planned.outputs.get(name)
+    if (!location) throw new Error(`${this.label}: output '${name}' has no buffer`)
+    return this.addressOf(location, this.lastStores)
   }
 
   private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): Step[] {
@@ -296,11 +311,13 @@ export class Program<
   }
 
   /** Where a value begins, and its bytes where the buffer holds others too. */
-  private placeOf(home: Home, stores: ReadonlyMap<Store, Store>): BufferPlace & { readonly size?: number } {
-    if (home.kind === 'variable') return { buffer: this.variableBuffer(home.variable, stores), offset: 0 }
-    const buffer = home.kind === 'slot' ? this.slots[home.slot] : this.inputBuffers.get(home.name)
+  private addressOf(location: Location, stores: ReadonlyMap<Store, Store>): BufferAddress & { readonly size?: number } {
+    if (location.kind === 'variable') return { buffer: this.variableBuffer(location.variable, stores), offset: 0 }
+    const buffer = location.kind === 'buffer' ? this.buffers[location.buffer] : this.inputBuffers.get(location.name)
     if (!buffer) throw new Error(`${this.label}: a planned buffer is missing`)
-    return home.kind === 'slot' ? { buffer, offset: home.offset, size: home.bytes } : { buffer, offset: 0 }
+    return location.kind === 'buffer'
+      ? { buffer, offset: location.offset, size: location.bytes }
+      : { buffer, offset: 0 }
   }
 
   private variableBuffer(variable: Variable, stores: ReadonlyMap<Store, Store>): GPUBuffer {
@@ -330,18 +347,18 @@ export class Program<
   }
 
   private bind(stores: ReadonlyMap<Store, Store>): Step[] {
-    const placeOf = (key: string) => {
-      const home = this.planned.homes.get(key)
-      if (!home) throw new Error(`${this.label}: value ${key} has no home`)
-      return this.placeOf(home, stores)
+    const addressOf = (key: string) => {
+      const location = this.planned.locations.get(key)
+      if (!location) throw new Error(`${this.label}: value ${key} has no location`)
+      return this.addressOf(location, stores)
     }
     const steps = this.planned.commands.map((command): Step => {
       if (command.kind === 'copy') {
-        return { kind: 'copy', from: placeOf(command.from), to: placeOf(command.to), bytes: command.bytes }
+        return { kind: 'copy', from: addressOf(command.from), to: addressOf(command.to), bytes: command.bytes }
       }
-      const pipeline = this.pipelines.get(command)
+      const pipeline = this.parts.pipelines.get(command)
       if (!pipeline) throw new Error(`${this.label}: no pipeline for ${command.label}`)
-      const storage = [...command.reads, ...command.writes].map(placeOf)
+      const storage = [...command.reads, ...command.writes].map(addressOf)
       const uniform = this.uniformOffsets.get(command)
       const entries = storage.map((resource, i): GPUBindGroupEntry => ({ binding: i + 1, resource }))
       if (uniform) entries.unshift({ binding: 0, resource: { buffer: this.uniforms, ...uniform } })
@@ -349,9 +366,9 @@ export class Program<
       const bindGroup = this.device.gpu.createBindGroup({ label: command.label, layout, entries })
       return { kind: 'dispatch', pipeline, bindGroup, grid: command.dispatch.grid, label: command.label }
     })
-    for (const { from, variable } of this.planned.commits) {
+    for (const { from, variable } of this.planned.variableWrites) {
       const to = { buffer: this.variableBuffer(variable, stores), offset: 0 }
-      steps.push({ kind: 'copy', from: placeOf(from), to, bytes: byteLength(variable.spec) })
+      steps.push({ kind: 'copy', from: addressOf(from), to, bytes: byteLength(variable.spec) })
     }
     return steps
   }

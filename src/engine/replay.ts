@@ -1,7 +1,7 @@
 import type { KernelInfo } from './profile.js'
 
 /** Where in a buffer a value begins. */
-export interface BufferPlace {
+export interface BufferAddress {
   readonly buffer: GPUBuffer
   readonly offset: number
 }
@@ -15,7 +15,7 @@ export type Step =
       readonly grid: readonly [number, number, number]
       readonly label: string
     }
-  | { readonly kind: 'copy'; readonly from: BufferPlace; readonly to: BufferPlace; readonly bytes: number }
+  | { readonly kind: 'copy'; readonly from: BufferAddress; readonly to: BufferAddress; readonly bytes: number }
 
 /** Writes the device's time between its commands. */
 export interface TimestampWriter {

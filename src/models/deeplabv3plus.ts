@@ -60,12 +60,12 @@ const headKeys = {
 
 const usualHead = { dilations: [6, 12, 18], reduce_channels: 48, aspp_channels: 256, fuse_channels: 256 }
 
-const schema = z.union(
-  Object.entries(families).map(([name, { keys }]) => {
-    const family = name === defaultFamily ? z.literal(name).optional() : z.literal(name)
-    return z.strictObject({ family, ...keys, ...headKeys })
-  }),
-)
+const schemaOf = ([name, { keys }]: readonly [string, BackboneFamily]) => {
+  const family = name === defaultFamily ? z.literal(name).optional() : z.literal(name)
+  return z.strictObject({ family, ...keys, ...headKeys })
+}
+
+const schema = z.discriminatedUnion('family', Object.entries(families).map(schemaOf) as [ReturnType<typeof schemaOf>])
 
 const presets = Object.entries(families).flatMap(([name, family]) =>
   Object.entries(family.presets).map(([backbone, widths]) => {

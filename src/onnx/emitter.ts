@@ -62,8 +62,8 @@ export class Emitter {
     const { leaf, op, scope } = node
     if (leaf && 'variable' in leaf) return this.variable(leaf.variable)
     const emit = op && this.find(node)
-    if (!emit || index > 0) throw new Error(`${scope}: ${op?.name} has no counterpart in ONNX yet`)
-    return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${op.name}`))
+    if (!emit || index > 0) throw new Error(`${scope}: ${node.name} has no counterpart in ONNX yet`)
+    return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${node.name}`))
   }
 
   /** A name that no other node has. */

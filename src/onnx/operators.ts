@@ -36,7 +36,7 @@ const asMap = ([n = [1, 1], height = [1, 1], width = [1, 1], channels = [1, 1]]:
 
 const first = (emitter: Emitter, node: Twin<Node>): Value => {
   const [value] = emitter.inputs(node)
-  if (!value) throw new Error(`${node.a.op?.name} has no input`)
+  if (!value) throw new Error(`${node.a.name} has no input`)
   return value
 }
 

@@ -59,7 +59,8 @@ export function traceTwice(model: SegmentationModel, fixed?: readonly [number, n
   const nodes = new Map(twin.b.nodes.map((node) => [node.id, node]))
   const twinOf = (node: Node): Twin<Node> => {
     const other = nodes.get(node.id)
-    if (other?.op?.name === node.op?.name && other && other.scope === node.scope) return { a: node, b: other }
+    if (other && other.op === node.op && other.name === node.name && other.scope === node.scope)
+      return { a: node, b: other }
     throw new Error(`${node.scope}: the model does different things at different sizes: export it for one size`)
   }
   const uses = new Map<number, number>()

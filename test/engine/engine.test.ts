@@ -6,11 +6,11 @@ import type { Device } from '#dist/engine/device.js'
 import { applyOne, assign, Graph, read, scoped, traceOf, tracing } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
 import { type Candidate, input, output } from '#dist/engine/kernel.js'
-import { type Command, type Listing, lower } from '#dist/engine/lower.js'
+import { type Command, type CommandList, lower } from '#dist/engine/lower.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { dropDead } from '#dist/engine/passes/rewrite.js'
 import { updateEarly } from '#dist/engine/passes/update-early.js'
-import { type Home, type Plan, plan } from '#dist/engine/plan.js'
+import { type Location, type Plan, plan } from '#dist/engine/plan.js'
 import { compile } from '#dist/engine/program.js'
 import { specialize } from '#dist/engine/shader.js'
 import { elements, type Spec, spec } from '#dist/engine/shape.js'
@@ -103,9 +103,10 @@ interface Range {
   readonly bytes: number
 }
 
-const rangeOf = (home: Home): Range => {
-  if (home.kind === 'slot') return { buffer: `slot ${home.slot}`, offset: home.offset, bytes: home.bytes }
-  const buffer = home.kind === 'input' ? `input ${home.name}` : `variable ${home.variable.name}`
+const rangeOf = (location: Location): Range => {
+  if (location.kind === 'buffer')
+    return { buffer: `buffer ${location.buffer}`, offset: location.offset, bytes: location.bytes }
+  const buffer = location.kind === 'input' ? `input ${location.name}` : `variable ${location.variable.name}`
   return { buffer, offset: 0, bytes: Number.POSITIVE_INFINITY }
 }
 
@@ -117,11 +118,11 @@ const overlapping = (a: Range, b: Range): boolean =>
  * written to it. Throws where a command would find another value than the one it reads, or would bind a buffer in a way
  * that WebGPU forbids.
  */
-function simulate(listing: Listing, { commands, commits, homes, outputs }: Plan): void {
-  const homeOf = (key: string): Range => {
-    const home = homes.get(key)
-    if (!home) throw new Error(`${key} has no home`)
-    return rangeOf(home)
+function simulate(list: CommandList, { commands, variableWrites, locations, outputs }: Plan): void {
+  const locationOf = (key: string): Range => {
+    const location = locations.get(key)
+    if (!location) throw new Error(`${key} has no location`)
+    return rangeOf(location)
   }
   let content: { range: Range; key: string }[] = []
   const write = (range: Range, key: string) => {
@@ -131,54 +132,54 @@ function simulate(listing: Listing, { commands, commits, homes, outputs }: Plan)
     const found = content.filter((other) => overlapping(other.range, range)).map((other) => other.key)
     if (found.join() !== key) throw new Error(`${what}: ${range.buffer} at ${range.offset} holds ${found}, not ${key}`)
   }
-  for (const key of [...listing.inputs.values(), ...listing.variables.values()]) write(homeOf(key), key)
-  const takeovers = new Map(listing.takeovers.map(({ output, input }) => [output, input]))
+  for (const key of [...list.inputs.values(), ...list.variables.values()]) write(locationOf(key), key)
+  const inPlace = new Map(list.inPlace.map(({ output, input }) => [output, input]))
   const written = new Set<string>()
   for (const command of commands) {
     const what = command.label
     if (command.kind === 'copy') {
-      expectAt(homeOf(command.from), command.from, what)
-      assert.is.not(homeOf(command.from).buffer, homeOf(command.to).buffer)
-      write(homeOf(command.to), command.from)
+      expectAt(locationOf(command.from), command.from, what)
+      assert.is.not(locationOf(command.from).buffer, locationOf(command.to).buffer)
+      write(locationOf(command.to), command.from)
       continue
     }
-    for (const key of command.reads) expectAt(homeOf(key), key, what)
+    for (const key of command.reads) expectAt(locationOf(key), key, what)
     for (const key of command.writes) {
-      const before = takeovers.get(key)
-      if (before !== undefined && !written.has(key)) expectAt(homeOf(key), before, `${what} in place`)
+      const before = inPlace.get(key)
+      if (before !== undefined && !written.has(key)) expectAt(locationOf(key), before, `${what} in place`)
     }
-    const bound = command.writes.map(homeOf)
-    const read = new Set(command.reads.map((key) => homeOf(key).buffer))
+    const bound = command.writes.map(locationOf)
+    const read = new Set(command.reads.map((key) => locationOf(key).buffer))
     assert.not.ok(
       bound.some((range, i) => read.has(range.buffer) || bound.slice(i + 1).some((b) => overlapping(range, b))),
     )
     for (const key of command.writes) {
-      write(homeOf(key), key)
+      write(locationOf(key), key)
       written.add(key)
     }
   }
   const atVariable = ({ name }: Variable): Range => ({ buffer: `variable ${name}`, offset: 0, bytes: 4 })
-  for (const { from, variable } of commits) {
-    expectAt(homeOf(from), from, `commit of ${variable.name}`)
+  for (const { from, variable } of variableWrites) {
+    expectAt(locationOf(from), from, `write of ${variable.name}`)
     write(atVariable(variable), from)
   }
-  for (const [variable, before] of listing.variables) {
-    expectAt(atVariable(variable), listing.assigned.get(variable) ?? before, 'at the end')
+  for (const [variable, before] of list.variables) {
+    expectAt(atVariable(variable), list.assigned.get(variable) ?? before, 'at the end')
   }
-  for (const [variable, key] of listing.assigned) expectAt(atVariable(variable), key, 'at the end')
-  for (const [name, key] of listing.outputs) {
-    const home = outputs.get(name)
-    if (!home) throw new Error(`output ${name} has no home`)
-    expectAt(rangeOf(home), key, `output ${name}`)
+  for (const [variable, key] of list.assigned) expectAt(atVariable(variable), key, 'at the end')
+  for (const [name, key] of list.outputs) {
+    const location = outputs.get(name)
+    if (!location) throw new Error(`output ${name} has no location`)
+    expectAt(rangeOf(location), key, `output ${name}`)
   }
 }
 
-/** The listing with values of many sizes; what takes over a buffer has the size of what was there. */
-function withRandomSizes(listing: Listing, random: Random): Listing {
-  const sizes = new Map([...listing.values.keys()].map((key) => [key, 100 * (1 + random.integer(20))]))
-  for (const { output, input } of listing.takeovers) sizes.set(output, sizes.get(input) ?? 0)
-  const values = [...listing.values].map(([key, value]) => [key, { ...value, bytes: sizes.get(key) ?? 0 }] as const)
-  return { ...listing, values: new Map(values) }
+/** The list with values of many sizes; what takes over a buffer has the size of what was there. */
+function withRandomSizes(list: CommandList, random: Random): CommandList {
+  const sizes = new Map([...list.values.keys()].map((key) => [key, 100 * (1 + random.integer(20))]))
+  for (const { output, input } of list.inPlace) sizes.set(output, sizes.get(input) ?? 0)
+  const values = [...list.values].map(([key, value]) => [key, { ...value, bytes: sizes.get(key) ?? 0 }] as const)
+  return { ...list, values: new Map(values) }
 }
 
 function trace(names: readonly string[], body: (inputs: Tensor[]) => Record<string, Tensor>, shape: Spec = spec([4])) {
@@ -199,26 +200,28 @@ deviceTest('no plan lets a value be overwritten while it is needed', async (devi
     const random = new Random(`plan ${seed}`)
     const traced = trace(['x', 'y'], (inputs) => randomProgram(random, variables, inputs))
     const ordered = seed % 2 === 0 ? traced : updateEarly(traced)
-    const listing = withRandomSizes(
+    const list = withRandomSizes(
       lower(ordered, device.traits, (_, candidates) => candidates[0]),
       random,
     )
     for (const share of [true, false]) {
       let planned: Plan
       try {
-        planned = plan(listing, share)
+        planned = plan(list, share)
       } catch (error) {
         // Variables that exchange their values are refused, not computed wrongly.
         assert.match(String(error), /copied both from and to/)
         refused++
         continue
       }
-      simulate(listing, planned)
+      simulate(list, planned)
       const isCopy = (command: Command) => command.kind === 'copy'
       copies += planned.commands.filter(isCopy).length
-      aliased += listing.takeovers.length - planned.commands.filter(isCopy).length
-      if (share && planned.slots.reduce((total, bytes) => total + bytes, 0) < planned.unsharedBytes) shared++
-      sideBySide += [...planned.homes.values()].filter((home) => home.kind === 'slot' && home.offset > 0).length
+      aliased += list.inPlace.length - planned.commands.filter(isCopy).length
+      if (share && planned.buffers.reduce((total, bytes) => total + bytes, 0) < planned.unsharedBytes) shared++
+      sideBySide += [...planned.locations.values()].filter(
+        (location) => location.kind === 'buffer' && location.offset > 0,
+      ).length
     }
   }
   // The programs must have exercised what is checked.

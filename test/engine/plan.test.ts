@@ -1,10 +1,10 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { assignBuffers, type Interval, livePeak } from '#dist/engine/buffers.js'
 import { OutOfMemoryError } from '#dist/engine/device.js'
-import { assignSlots, type Interval, livePeak } from '#dist/engine/slots.js'
 import { UserError } from '#dist/train/error.js'
-import { stepModels, stepTrainer } from '../../bench/step.js'
 import { Random } from '../../cases/case.js'
+import { stepModels, stepTrainer } from '../../cases/steps.js'
 import { nullDevice } from '../support/null-device.js'
 
 function randomIntervals(random: Random, count: number): Interval[] {
@@ -23,23 +23,23 @@ function randomIntervals(random: Random, count: number): Interval[] {
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0)
 
-test('values that live at the same time do not overlap, and lie in different slots where they must', () => {
+test('values that live at the same time do not overlap, and lie in different buffers where they must', () => {
   let [beside, kept] = [0, 0]
   for (let seed = 0; seed < 50; seed++) {
     const values = randomIntervals(new Random(`slots ${seed}`), 40)
-    const { sizes, places } = assignSlots(values, true)
-    const placeOf = (key: string) => places.get(key) ?? { slot: -1, offset: 0, bytes: 0 }
+    const { sizes, ranges } = assignBuffers(values, true)
+    const rangeOf = (key: string) => ranges.get(key) ?? { buffer: -1, offset: 0, bytes: 0 }
     for (const [i, a] of values.entries()) {
-      const at = placeOf(a.key)
+      const at = rangeOf(a.key)
       assert.is(at.bytes, a.bytes)
       assert.is(at.offset % 256, 0)
-      assert.ok(at.offset + at.bytes <= (sizes[at.slot] ?? 0), `${a.key} reaches beyond its slot`)
+      assert.ok(at.offset + at.bytes <= (sizes[at.buffer] ?? 0), `${a.key} reaches beyond its buffer`)
       for (const b of values.slice(i + 1)) {
-        const other = placeOf(b.key)
-        if (a.first > b.last || b.first > a.last || at.slot !== other.slot) continue
+        const other = rangeOf(b.key)
+        if (a.first > b.last || b.first > a.last || at.buffer !== other.buffer) continue
         const disjoint = at.offset + at.bytes <= other.offset || other.offset + other.bytes <= at.offset
-        assert.ok(disjoint, `seed ${seed}: ${a.key} and ${b.key} overlap in slot ${at.slot}`)
-        assert.not.ok(a.apart.has(b.key), `seed ${seed}: ${a.key} and ${b.key} share slot ${at.slot}`)
+        assert.ok(disjoint, `seed ${seed}: ${a.key} and ${b.key} overlap in buffer ${at.buffer}`)
+        assert.not.ok(a.apart.has(b.key), `seed ${seed}: ${a.key} and ${b.key} share buffer ${at.buffer}`)
         beside++
       }
       kept += a.apart.size
@@ -50,7 +50,7 @@ test('values that live at the same time do not overlap, and lie in different slo
     )
     assert.is(livePeak(values), Math.max(...live))
     assert.ok(sum(sizes) >= livePeak(values))
-    assert.is(sum(assignSlots(values, false).sizes), sum(values.map(({ bytes }) => bytes)))
+    assert.is(sum(assignBuffers(values, false).sizes), sum(values.map(({ bytes }) => bytes)))
   }
   assert.ok(beside > 100 && kept > 100, `${beside} pairs side by side, ${kept} kept apart`)
 })

@@ -11,7 +11,8 @@ import { type Batch, type BatchLayout, channelsOf } from '#dist/train/data/batch
 import { UserError } from '#dist/train/error.js'
 import { type FileTensor, toFloat32, writeSafetensors } from '#dist/train/io/safetensors.js'
 import type { Draws } from '#dist/train/methods/method.js'
-import { createTrainer, type StepResult, type Trainer, type TrainerSettings } from '#dist/train/trainer/trainer.js'
+import { createTrainer } from '#dist/train/trainer/create.js'
+import type { StepResult, Trainer, TrainerSettings } from '#dist/train/trainer/trainer.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
 import { type CaseResult, differenceOf, largestDifference } from './report.js'
 

@@ -1,11 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Graph, tracing } from '#dist/engine/graph.js'
 import { open } from '#dist/engine/node.js'
+import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import type { DeepLabV3PlusConfig } from '#dist/models/deeplabv3plus.js'
 import { architectureOf, chooseModel, createModel } from '#dist/models/index.js'
-import { countBatches, parametersOf } from '#dist/models/segmentation.js'
+import { countBatches, logits, parametersOf, stageOf } from '#dist/models/segmentation.js'
 import {
   fromTorchLayout,
   loadStateDict,
@@ -65,6 +67,56 @@ test('model settings prevail over those of the backbone', () => {
     dilations: [12, 24, 36],
     blocks: [1, 1, 1, 1],
   })
+})
+
+test('a backbone that there is not, and sections that do not fit, are named', () => {
+  assert.throws(
+    () => chooseModel({ backbone: 'resnet18', nclass: 3 }),
+    /no backbone 'resnet18': choose one of resnet50/,
+  )
+  const short = { blocks: [1, 2, 3] }
+  assert.throws(
+    () => chooseModel({ nclass: 3, model: short }),
+    /^the section 'model' does not fit deeplabv3plus .*blocks/,
+  )
+  assert.throws(() => chooseModel({ nclass: 3, model: { heads: 8 } }), /heads/)
+  assert.throws(() => architectureOf('unet'), /no architecture 'unet': choose one of deeplabv3plus/)
+})
+
+test('a model says what optimizer, dropout, recomputation and decoder need to know of it', () => {
+  const store = new Store(device, 'described')
+  const model = createModel(store, small)
+  const [backbone, head] = model.groups
+  assert.equal([backbone?.name, head?.name], ['backbone', 'head'])
+  assert.ok(backbone?.parameters.every(({ name }) => /^backbone\..*(weight|bias)$/.test(name)))
+  assert.ok(head?.parameters.every(({ name }) => /^(head|reduce|fuse|classifier)\..*(weight|bias)$/.test(name)))
+  assert.equal(
+    parametersOf(model),
+    model.groups.flatMap(({ parameters }) => parameters),
+  )
+  const statistics = store.all().filter(({ name }) => /running_(mean|var)$/.test(name))
+  assert.is(parametersOf(model).length + statistics.length, store.all().length)
+  assert.equal(Object.keys(model.stages), architectureOf('deeplabv3plus').stages)
+  assert.throws(() => stageOf(model, ['layer5']), /no stage 'layer5': choose among stem, layer1/)
+  assert.is(stageOf(model, ['decoder', 'layer1'])('backbone.layer1.0.conv1'), 'layer1')
+  assert.is(stageOf(model, ['decoder', 'layer1'])('backbone.layer10'), undefined)
+  for (const [height, width] of [
+    [1, 2],
+    [33, 62],
+    [64, 127],
+  ] as const) {
+    const graph = new Graph()
+    const x = graph.input('image', spec([2, height, width, model.inputChannels]))
+    tracing(graph, () => {
+      const features = model.features(x, { training: false })
+      const shapes = model.dropoutLevels.map(({ level, channels }) => [features[level]?.shape.at(-1), channels])
+      assert.ok(shapes.length === 2 && shapes.every(([actual, said]) => actual === said))
+      const size = [model.logitSize(height), model.logitSize(width)]
+      assert.equal(model.decode(features, { training: false }).shape, [2, ...size, 3])
+      assert.equal(logits(model, x, { training: false }).shape, [2, height, width, 3])
+    })
+  }
+  store.destroy()
 })
 
 test('initial weights have the distributions of PyTorch, and depend on the seed alone', async () => {

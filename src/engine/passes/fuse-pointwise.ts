@@ -15,12 +15,12 @@ const maxFormulaSize = 64
  */
 export function fusePointwise(trace: Trace, maxInputs: number): Trace {
   const kept = new Set(results(trace).map(valueKey))
-  const listing = new Listing(trace.nodes)
+  const list = new NodeList(trace.nodes)
 
   /** Merges a producer into the readers that gain by it. Returns whether there was one. */
   const spread = (producer: Node): boolean => {
     const key = `${producer.id}.0`
-    const readers = listing.readersOf(key)
+    const readers = list.readersOf(key)
     const merges = readers.flatMap((reader) => {
       const merged = merge(reader, producer, maxInputs)
       return merged ? [{ merged, gain: bytesLoaded(reader) - bytesLoaded(merged) }] : []
@@ -28,26 +28,26 @@ export function fusePointwise(trace: Trace, maxInputs: number): Trace {
     const storing = bytesLoaded(producer) + producer.outputs.reduce((sum, output) => sum + byteLength(output), 0)
     const gainOfAll = merges.reduce((sum, { gain }) => sum + gain, storing)
     if (merges.length === readers.length && !kept.has(key) && gainOfAll > 0) {
-      for (const { merged } of merges) listing.replace(merged)
-      listing.remove(producer)
+      for (const { merged } of merges) list.replace(merged)
+      list.remove(producer)
       return true
     }
     const gaining = merges.filter(({ gain }) => gain > 0)
-    for (const { merged } of gaining) listing.replace(merged)
+    for (const { merged } of gaining) list.replace(merged)
     return gaining.length > 0
   }
 
   // From the last node to the first, so that the readers of a value are settled before it; then again, since a producer
   // that took over its own producers may now fit where it did not.
   for (let changed = true; changed; ) {
-    const before = listing.all().reverse()
+    const before = list.all().reverse()
     changed = before.filter((node) => mayMerge(node) && spread(node)).length > 0
   }
-  return relink({ ...trace, nodes: listing.all() })
+  return relink({ ...trace, nodes: list.all() })
 }
 
 /** Nodes in their order, and who reads their values. */
-class Listing {
+class NodeList {
   private readonly nodes: Map<number, Node>
   private readonly readers = new Map<string, Set<number>>()
 

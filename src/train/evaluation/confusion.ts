@@ -47,7 +47,7 @@ const shade = (percent: number, diagonal: boolean): Rgb =>
 const luma = ([r, g, b]: Rgb) => 0.3 * r + 0.59 * g + 0.11 * b
 
 /**
- * A picture of a confusion matrix [K, K]: what share of the pixels of each class (row) was taken for which (column),
+ * An image of a confusion matrix [K, K]: what share of the pixels of each class (row) was taken for which (column),
  * the right ones in blue, the wrong ones in red, and beside it the IoU of each class.
  *
  * @param caption a line below the title

@@ -1,5 +1,6 @@
 import { Arena } from '../../engine/arena.js'
 import { BindingLimitError, type Device } from '../../engine/device.js'
+import { canBind, dryDevice } from '../../engine/dry-device.js'
 import { assign, read } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
 import { compile, type Program } from '../../engine/program.js'
@@ -62,6 +63,12 @@ const programsKept = 64
 
 /** Counts on the device have 32 bits. */
 const maxCountedPixels = 2 ** 32 - 1
+
+/** Width and height in pixels. */
+export interface ImageSize {
+  readonly width: number
+  readonly height: number
+}
 
 interface Sizes {
   readonly height: number
@@ -159,7 +166,7 @@ export class Evaluator {
    * `center_crop`, of the crop.
    * @param size of the prediction where that is not the image's: scores are resized to it before classes are compared
    */
-  async predict(image: Readonly<Image>, size?: { width: number; height: number }): Promise<Prediction> {
+  async predict(image: Readonly<Image>, size?: ImageSize): Promise<Prediction> {
     const seen = this.seen(image, 3)
     const sizes = sizesOf(seen, size)
     const program = await this.program(sizes)
@@ -167,6 +174,21 @@ export class Evaluator {
     const ignored = new Uint8Array(sizes.outWidth * sizes.outHeight).fill(this.ignoreIndex)
     program.run({ image: seen.data, target: ignored })
     return this.fetch(program, sizes)
+  }
+
+  /**
+   * Makes the program for images of a size ahead.
+   * @param out size of the prediction where that is not the image's
+   * @returns whether the adapter can bind what it needs
+   */
+  prepare(size: ImageSize, out?: ImageSize): Promise<boolean> {
+    return canBind(this.madeProgram(sizesOf(size, out)))
+  }
+
+  /** Whether the adapter can bind what images of a size need, by planning on a device that allocates nothing. */
+  fits(size: ImageSize): Promise<boolean> {
+    const { device } = dryDevice(this.device)
+    return canBind(new Evaluator(device, this.model, this.options).compile(sizesOf(size)))
   }
 
   /** Frees programs and buffers; they are made again when needed. */
@@ -213,6 +235,18 @@ export class Evaluator {
   }
 
   private async program(sizes: Sizes): Promise<Program> {
+    try {
+      return await this.madeProgram(sizes)
+    } catch (error) {
+      if (!(error instanceof BindingLimitError)) throw error
+      throw new UserError(
+        `an image of ${sizes.width}x${sizes.height} pixels is too large for this adapter in mode ` +
+          `${this.options.mode}: choose sliding_window with smaller windows, or fewer scales`,
+      )
+    }
+  }
+
+  private async madeProgram(sizes: Sizes): Promise<Program> {
     const key = Object.values(sizes).join()
     const known = this.programs.get(key)
     if (known) {
@@ -221,13 +255,7 @@ export class Evaluator {
       this.programs.set(key, known)
       return known
     }
-    const program = await this.compile(sizes).catch((error: unknown) => {
-      if (!(error instanceof BindingLimitError)) throw error
-      throw new UserError(
-        `an image of ${sizes.width}x${sizes.height} pixels is too large for this adapter in mode ` +
-          `${this.options.mode}: choose sliding_window with smaller windows, or fewer scales`,
-      )
-    })
+    const program = await this.compile(sizes)
     this.programs.set(key, program)
     for (const [other, old] of this.programs) {
       const tooMany = this.programs.size > programsKept
@@ -244,10 +272,10 @@ export class Evaluator {
     const window = mode === 'sliding_window' ? (this.options.window ?? Math.max(height, width)) : undefined
     const body = ({ image, target }: Record<keyof typeof inputs, Tensor>): Record<string, Tensor> => {
       const x = normalizeImage(image)
-      const views = { window, flip, scales }
-      const bands = this.options.scores ? classScores(this.model, x, [outHeight, outWidth], views) : undefined
+      const inference = { window, flip, scales }
+      const bands = this.options.scores ? classScores(this.model, x, [outHeight, outWidth], inference) : undefined
       const labels =
-        bands?.map((band) => softmaxMax(band).label) ?? classLabels(this.model, x, [outHeight, outWidth], views)
+        bands?.map((band) => softmaxMax(band).label) ?? classLabels(this.model, x, [outHeight, outWidth], inference)
       const label = concat(labels, 1)
       const { ignoreIndex } = this
       assign(this.counts, confusionMatrix(read(this.counts), label, target, { ignoreIndex }))
@@ -259,7 +287,7 @@ export class Evaluator {
   }
 }
 
-const sizesOf = ({ width, height }: Readonly<Image>, out = { width, height }): Sizes => ({
+const sizesOf = ({ width, height }: ImageSize, out: ImageSize = { width, height }): Sizes => ({
   height,
   width,
   outHeight: out.height,

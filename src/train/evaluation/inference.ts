@@ -9,8 +9,8 @@ import { logits, lowLogits, type SegmentationModel } from '../../models/segmenta
 
 type Size = readonly [height: number, width: number]
 
-/** In what form a model gets to see an image. */
-export interface ViewOptions {
+/** In what form a model gets an image. */
+export interface InferenceOptions {
   /** Side of the windows that slide over the image in steps of two thirds of it; without it, the whole image. */
   readonly window?: number | undefined
   /** Also the mirrored image. */
@@ -21,22 +21,22 @@ export interface ViewOptions {
 
 const evaluation = { training: false }
 
-/** One view, of the image as it is. */
-const isPlain = ({ scales = [1], flip = false }: ViewOptions): boolean =>
+/** One pass, over the image as it is. */
+const isPlain = ({ scales = [1], flip = false }: InferenceOptions): boolean =>
   scales.length === 1 && scales[0] === 1 && !flip
 
 const sizeOf = ({ shape }: Tensor): Size => [shape[1] ?? 0, shape[2] ?? 0]
 
 /**
  * Class scores of a normalised image [1, h, w, 3] at `size` = [H, W], in horizontal bands [1, ·, W, nclass] whose
- * heights add up to H: logits for one view of the whole image, summed probabilities for one view by windows, and for
- * several views the mean of their probabilities.
+ * heights add up to H: logits for one pass over the whole image, summed probabilities for one by windows, and for
+ * several passes the mean of their probabilities.
  *
- * A view is the image resized (bilinear, aligned corners) by one of the scales, mirrored or not. Its logits are resized
+ * A pass takes the image resized (bilinear, aligned corners) by one of the scales, mirrored or not. Its logits are resized
  * to `size`, then comes softmax, then it is mirrored back: the order of mmsegmentation's test-time augmentation. By
- * windows, a view's probabilities are the mean over the windows that cover a pixel, resized to `size`.
+ * windows, a pass's probabilities are the mean over the windows that cover a pixel, resized to `size`.
  */
-export function classScores(model: SegmentationModel, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
+export function classScores(model: SegmentationModel, x: Tensor, size: Size, options: InferenceOptions): Tensor[] {
   const { window, scales = [1] } = options
   const mirrored = options.flip ? [false, true] : [false]
   const [height, width] = sizeOf(x)
@@ -46,7 +46,7 @@ export function classScores(model: SegmentationModel, x: Tensor, size: Size, opt
   if (plain && window !== undefined && height === size[0] && width === size[1]) {
     return slidingScores(model, x, window, 'sum')
   }
-  const views = scales.flatMap((factor) => {
+  const passes = scales.flatMap((factor) => {
     const resized = resizeBilinear(x, scaledSize([height, width], factor))
     return mirrored.map((mirror) =>
       scoped(`scale ${factor}${mirror ? ' mirrored' : ''}`, () => {
@@ -59,14 +59,14 @@ export function classScores(model: SegmentationModel, x: Tensor, size: Size, opt
       }),
     )
   })
-  return [scale(views.reduce(add), 1 / views.length)]
+  return [scale(passes.reduce(add), 1 / passes.length)]
 }
 
 /**
  * The class of the highest score per pixel: u32 [1, ·, W] in the bands of `classScores`, whose result is used where
  * scores are not simply resized logits.
  */
-export function classLabels(model: SegmentationModel, x: Tensor, size: Size, options: ViewOptions): Tensor[] {
+export function classLabels(model: SegmentationModel, x: Tensor, size: Size, options: InferenceOptions): Tensor[] {
   const [height, width] = sizeOf(x)
   if (isPlain(options) && options.window === undefined) {
     const sameSize = height === size[0] && width === size[1]
@@ -141,7 +141,7 @@ function slidingScores(model: SegmentationModel, x: Tensor, side: number, total:
   })
 }
 
-/** The stretches between neighbouring edges. */
+/** The chunks between neighbouring edges. */
 function intervals(edges: readonly number[]): [number, number][] {
   const sorted = [...new Set(edges)].sort((a, b) => a - b)
   return sorted.slice(1).map((end, i) => [sorted[i] ?? 0, end])

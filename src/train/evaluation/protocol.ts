@@ -15,8 +15,8 @@ export function protocolOf({
   const windows = `windows of ${window} in steps of ${windowStep(window)}, cut at the border, probabilities added`
   const seen = { original: whole, center_crop: crop, sliding_window: windows }[mode]
   const plain = scales.length === 1 && scales[0] === 1 && !flip
-  const views = plain
+  const passes = plain
     ? ''
     : `; mean of the probabilities at scale ${scales.join(', ')}${flip ? ', each also mirrored' : ''}`
-  return `${seen}${views}; label ${ignoreIndex} ignored${amp ? '; in half precision' : ''}`
+  return `${seen}${passes}; label ${ignoreIndex} ignored${amp ? '; in half precision' : ''}`
 }

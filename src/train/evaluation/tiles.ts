@@ -10,8 +10,8 @@ export interface Tile {
 /** Share of a tile's side that it has in common with its neighbour, at least. */
 const overlap = 0.25
 
-/** Starts of stretches of length `tile` that cover `extent` evenly, and the places where one takes over from the next. */
-function stretches(extent: number, tile: number): { start: number; from: number; to: number }[] {
+/** Starts of chunks of length `tile` that cover `extent` evenly, and the places where one takes over from the next. */
+function chunks(extent: number, tile: number): { start: number; from: number; to: number }[] {
   const step = Math.max(1, Math.floor(tile * (1 - overlap)))
   const count = extent <= tile ? 1 : Math.ceil((extent - tile) / step) + 1
   const start = (i: number) => (count === 1 ? 0 : Math.round((i * (extent - tile)) / (count - 1)))
@@ -40,8 +40,8 @@ export function tilesOf(width: number, height: number, maxPixels: number): Tile[
       w = Math.min(width, Math.max(1, Math.floor(maxPixels / h)))
     }
   }
-  return stretches(height, h).flatMap((row) =>
-    stretches(width, w).map((column) => ({
+  return chunks(height, h).flatMap((row) =>
+    chunks(width, w).map((column) => ({
       seen: { x: column.start, y: row.start, w, h },
       kept: { x: column.from, y: row.from, w: column.to - column.from, h: row.to - row.from },
     })),

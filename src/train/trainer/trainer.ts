@@ -26,7 +26,6 @@ import { get } from '../methods/method.js'
 import { PURPOSE, Random } from '../random.js'
 import { LossScale } from './loss-scale.js'
 import { learningRateAt } from './lr-schedule.js'
-import { explainFit } from './memory-advice.js'
 import { createMomentum, globalNorm, type Optimized, updateParameters } from './optimizer.js'
 
 /** What a trainer takes from the configuration, under the names it has there; and the keys of its method. */
@@ -187,8 +186,7 @@ export class Trainer {
       return new Trainer(settings, options, layout, run, trained, ...stores, arena, { specs, body }, program, others)
     } catch (error) {
       arena.destroy()
-      const checkpointed = (settings.activation_checkpointing ?? []).length > 0
-      throw explainFit(error, first, { batch: labeled, crop: Math.max(height, width), checkpointed })
+      throw error
     }
   }
 
@@ -392,15 +390,3 @@ async function compileOthers(device: Device, run: MethodRun, shared: CompileOpti
   })
   return programs
 }
-
-/**
- * Compiles the training step of a method.
- * @param model the method's first model, whose weights are trained in place
- * @throws Error that names the operator or the kernel that cannot run
- */
-export const createTrainer = (
-  device: Device,
-  model: SegmentationModel,
-  settings: TrainerSettings,
-  options: TrainerOptions,
-): Promise<Trainer> => Trainer.create(device, model, settings, options)

@@ -171,6 +171,10 @@ test('the model of a checkpoint is told by its shapes and its metadata', async (
   }
   // What the metadata claim of widths is of no account.
   assert.equal(of({ model: JSON.stringify({ ...small, nclass: 2 ** 40 }) }), { config: small, hasGeometry: true })
+  assert.match(
+    messageOf(() => of({ architecture: '"unet"' })),
+    /its architecture is none of those that there are: deeplabv3plus/,
+  )
   const path = fileOf([...state].filter(([name]) => !name.startsWith('head.')))
   assert.match(
     messageOf(() => checkpointModel(readCheckpoint(path), path)),

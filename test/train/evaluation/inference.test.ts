@@ -11,9 +11,10 @@ import { cut, type Image, normalize } from '#dist/train/data/pixels.js'
 import { resizeBilinear } from '#dist/train/data/resize.js'
 import { UserError } from '#dist/train/error.js'
 import { type EvaluationOptions, Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
-import { Predictor, pixelLimit } from '#dist/train/evaluation/predictor.js'
+import { Predictor } from '#dist/train/evaluation/predictor.js'
 import { tilesOf } from '#dist/train/evaluation/tiles.js'
 import { Random } from '#dist/train/random.js'
+import { nullDevice } from '../../support/null-device.js'
 import { smallModel } from '../../support/small-model.js'
 
 const device = await open()
@@ -277,7 +278,7 @@ test('a large image is put together from tiles, and --img-size resizes the image
   const image = imageOf(new Random(10), 50, 37)
   const tiled = new Predictor(device, model, { maxPixels: 600 })
   const mask = await tiled.predict(image)
-  assert.ok(tiled.tiles(50, 37) > 4)
+  assert.ok((await tiled.plan(image)).tiles.length > 4)
   for (const { seen, kept } of tilesOf(50, 37, 600)) {
     const { label } = await alone(cut(image, 3, seen))
     for (let y = kept.y; y < kept.y + kept.h; y++) {
@@ -299,13 +300,30 @@ test('a large image is put together from tiles, and --img-size resizes the image
   }
 })
 
-test('an image of the largest size for this adapter fits, and twice the size does not', () => {
-  const { maxStorageBufferBindingSize: limit } = device.gpu.limits
-  const wide = { ...config, stem: [64, 64, 128], nclass: 200 } as const
-  const pixels = pixelLimit(device, wide)
-  assert.ok(pixels * 4 * 200 <= limit)
-  assert.ok(pixels * 4 * 200 * 2 > limit || pixels >= 2 ** 22)
-  assert.is(pixelLimit(device, wide, [1, 2]), Math.floor(Math.min((0.95 * limit) / 800, 2 ** 22) / 4))
+test('tiles are as large as the adapter can hold, whichever image came before', async () => {
+  const device = nullDevice({ bindingLimit: 2 ** 18 })
+  const model = createModel(new Store(device, 'model'), { architecture: 'deeplabv3plus', config })
+  const predictor = new Predictor(device, model)
+  const planned = new Evaluator(device, model, { mode: 'original' })
+  assert.equal((await predictor.plan({ width: 60, height: 40 })).tiles.length, 1)
+  for (const size of [
+    { width: 600, height: 400 },
+    { width: 150, height: 3000 },
+  ]) {
+    const { tiles, resizesScores } = await predictor.plan(size)
+    assert.ok(tiles.length > 1 && !resizesScores)
+    const { w = 0, h = 0 } = tiles[0]?.seen ?? {}
+    assert.ok(await planned.prepare({ width: w, height: h }))
+    const [larger] = tilesOf(size.width, size.height, w * h * 2 ** (1 / 4))
+    assert.ok(larger && larger.seen.w * larger.seen.h > w * h * 1.1)
+    assert.not(await planned.prepare({ width: larger.seen.w, height: larger.seen.h }))
+    assert.equal((await new Predictor(device, model).plan(size)).tiles, tiles)
+  }
+  const scaled = await new Predictor(device, model, { scales: [1, 2] }).plan({ width: 600, height: 400 })
+  assert.ok(scaled.tiles.length > 3 * (await predictor.plan({ width: 600, height: 400 })).tiles.length)
+  // The model sees few pixels, but the classes of all are too many for a buffer.
+  const shrinking = await new Predictor(device, model, { longSide: 50 }).plan({ width: 400, height: 400 })
+  assert.equal([shrinking.tiles.length, shrinking.resizesScores, shrinking.seen.width], [1, false, 50])
 })
 
 test('an image that is too large for the adapter is refused with a remedy', async () => {

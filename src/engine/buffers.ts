@@ -8,20 +8,21 @@ export interface Interval {
   readonly apart: ReadonlySet<string>
 }
 
-/** A range of a slot. */
-export interface Place {
-  readonly slot: number
+/** A range of a buffer, which is named by its number. */
+export interface BufferRange {
+  readonly buffer: number
   readonly offset: number
   readonly bytes: number
 }
 
-export interface Slots {
-  /** Bytes of each slot. */
+/** Buffers, and where in them the values lie. */
+export interface BufferLayout {
+  /** Bytes of each buffer. */
   readonly sizes: readonly number[]
-  readonly places: ReadonlyMap<string, Place>
+  readonly ranges: ReadonlyMap<string, BufferRange>
 }
 
-interface Slot {
+interface FilledBuffer {
   bytes: number
   /** The values in it by their offsets. */
   readonly values: { readonly value: Interval; readonly offset: number }[]
@@ -35,58 +36,58 @@ const align = (bytes: number): number => Math.ceil(bytes / alignment) * alignmen
  * Packs values into buffers by their lifetimes. The largest goes first, each to where the buffers grow least and then
  * the gap is tightest; no buffer grows beyond the largest value, since adapters limit them.
  *
- * @param share false: every value has a slot of its own
+ * @param share false: every value has a buffer of its own
  */
-export function assignSlots(values: readonly Interval[], share: boolean): Slots {
-  const slots: Slot[] = []
-  const places = new Map<string, Place>()
+export function assignBuffers(values: readonly Interval[], share: boolean): BufferLayout {
+  const buffers: FilledBuffer[] = []
+  const ranges = new Map<string, BufferRange>()
   const order = [...values].sort((a, b) => b.bytes - a.bytes || a.first - b.first)
   const limit = order[0]?.bytes ?? 0
   for (const value of order) {
-    let best = { slot: slots.length, offset: 0, growth: value.bytes, gap: 0 }
-    for (const [slot, candidate] of share ? slots.entries() : []) {
+    let best = { buffer: buffers.length, offset: 0, growth: value.bytes, gap: 0 }
+    for (const [buffer, candidate] of share ? buffers.entries() : []) {
       const fit = tightest(candidate, value, limit)
       if (fit && (fit.growth < best.growth || (fit.growth === best.growth && fit.gap < best.gap)))
-        best = { slot, ...fit }
+        best = { buffer, ...fit }
     }
-    const { slot, offset } = best
-    const target = slots[slot] ?? { bytes: 0, values: [] }
-    slots[slot] = target
-    place(target, value, offset)
-    places.set(value.key, { slot, offset, bytes: value.bytes })
+    const { buffer, offset } = best
+    const target = buffers[buffer] ?? { bytes: 0, values: [] }
+    buffers[buffer] = target
+    insert(target, value, offset)
+    ranges.set(value.key, { buffer, offset, bytes: value.bytes })
   }
-  return { sizes: slots.map(({ bytes }) => bytes), places }
+  return { sizes: buffers.map(({ bytes }) => bytes), ranges }
 }
 
 interface Fit {
   readonly offset: number
-  /** Bytes by which the slot must grow. */
+  /** Bytes by which the buffer must grow. */
   readonly growth: number
   /** Bytes between the neighbours. */
   readonly gap: number
 }
 
-/** Where in a slot a value fits best; undefined where it fits nowhere. */
-function tightest(slot: Slot, value: Interval, limit: number): Fit | undefined {
+/** Where in a buffer a value fits best; undefined where it fits nowhere. */
+function tightest(buffer: FilledBuffer, value: Interval, limit: number): Fit | undefined {
   let best: Fit | undefined
   let offset = 0
-  for (const { value: other, offset: start } of slot.values) {
+  for (const { value: other, offset: start } of buffer.values) {
     if (other.last < value.first || value.last < other.first) continue
     if (value.apart.has(other.key)) return undefined
     const gap = start - offset
     if (gap >= value.bytes && gap < (best?.gap ?? Number.POSITIVE_INFINITY)) best = { offset, growth: 0, gap }
     offset = Math.max(offset, align(start + other.bytes))
   }
-  const growth = Math.max(0, offset + value.bytes - slot.bytes)
-  const gap = Math.max(value.bytes, slot.bytes - offset)
-  if (best ? growth > 0 || best.gap <= gap : slot.bytes + growth > limit) return best
+  const growth = Math.max(0, offset + value.bytes - buffer.bytes)
+  const gap = Math.max(value.bytes, buffer.bytes - offset)
+  if (best ? growth > 0 || best.gap <= gap : buffer.bytes + growth > limit) return best
   return { offset, growth, gap }
 }
 
-function place(slot: Slot, value: Interval, offset: number): void {
-  slot.bytes = Math.max(slot.bytes, offset + value.bytes)
-  const next = slot.values.findIndex((other) => other.offset > offset)
-  slot.values.splice(next < 0 ? slot.values.length : next, 0, { value, offset })
+function insert(buffer: FilledBuffer, value: Interval, offset: number): void {
+  buffer.bytes = Math.max(buffer.bytes, offset + value.bytes)
+  const next = buffer.values.findIndex((other) => other.offset > offset)
+  buffer.values.splice(next < 0 ? buffer.values.length : next, 0, { value, offset })
 }
 
 /** The largest sum of the values that live at the same time: no plan can do with less. */

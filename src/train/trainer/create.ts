@@ -1,0 +1,46 @@
+import type { Device } from '../../engine/device.js'
+import { dryDevice } from '../../engine/dry-device.js'
+import { setKernelSelection } from '../../engine/kernel-selection.js'
+import { Store } from '../../engine/store.js'
+import { createModel } from '../../models/index.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
+import { explainFit, type StepSize } from './memory-advice.js'
+import { Trainer, type TrainerOptions, type TrainerSettings } from './trainer.js'
+
+/**
+ * Compiles the training step of a method.
+ * @param model the method's first model, whose weights are trained in place
+ * @throws Error that names the operator or the kernel that cannot run
+ */
+export async function createTrainer(
+  device: Device,
+  model: SegmentationModel,
+  settings: TrainerSettings,
+  options: TrainerOptions,
+): Promise<Trainer> {
+  try {
+    return await Trainer.create(device, model, settings, options)
+  } catch (error) {
+    const { labeled: batch, height, width } = options
+    const checkpointed = (settings.activation_checkpointing ?? []).length > 0
+    const plan = (size: StepSize) => planStep(device, model, settings, options, size)
+    throw await explainFit(error, model, { batch, crop: Math.max(height, width), checkpointed, plan })
+  }
+}
+
+/** Plans the step of a model like this one at another size, on a device that allocates nothing. */
+async function planStep(
+  real: Device,
+  model: SegmentationModel,
+  settings: TrainerSettings,
+  { pretrain, onProgress, ...options }: TrainerOptions,
+  { batch, crop }: StepSize,
+): Promise<void> {
+  const { device } = dryDevice(real)
+  // Kernels are not measured for a step that does not run.
+  setKernelSelection(device, undefined)
+  const unlabeled = Math.ceil((options.unlabeled * batch) / options.labeled)
+  const sizes = { labeled: batch, unlabeled, height: crop, width: crop }
+  const like = createModel(new Store(device, model.store.label), model)
+  await Trainer.create(device, like, settings, { ...options, ...sizes })
+}
