@@ -10,6 +10,7 @@ import type { Config } from '../config/load.js'
 import { evaluationSamples } from '../data/dataset.js'
 import type { Image } from '../data/pixels.js'
 import { Evaluator } from '../evaluation/evaluator.js'
+import { writeAtomically } from '../io/files.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
 import { createTrainer } from '../trainer/create.js'
@@ -24,6 +25,8 @@ export interface DryRunOptions {
   /** false: earlier measurements of kernels are not looked at. */
   readonly tune?: boolean | undefined
   readonly traceNan?: boolean
+  /** A file for the programs of a step as text. */
+  readonly printProgram?: string | undefined
   readonly print: (line: string) => void
 }
 
@@ -38,7 +41,10 @@ const largestShown = 12
  * @returns whether it fits, as far as the adapter tells
  * @throws UserError where a list or an image cannot be used, or a tensor is larger than the adapter binds, with what fits
  */
-export async function dryRun(real: Device, { config: given, tune, traceNan = false, print }: DryRunOptions) {
+export async function dryRun(
+  real: Device,
+  { config: given, tune, traceNan = false, printProgram, print }: DryRunOptions,
+) {
   const config = { ...given, amp: usesHalf(given.amp, real, print) }
   const lists = readLists(config, true)
   await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
@@ -48,6 +54,10 @@ export async function dryRun(real: Device, { config: given, tune, traceNan = fal
   useTuning(real, new Tuning(tune === false ? [] : new TuningCache(real.adapter, print).read()))
   const step = await planRun(real, config, image, traceNan)
   for (const line of describe(step, config, image)) print(line)
+  if (printProgram !== undefined) {
+    writeAtomically(printProgram, [new TextEncoder().encode(step.trainer.programs)])
+    print(`programs of a step: ${printProgram}`)
+  }
   const { maxStorageBufferBindingSize: binding, maxBufferSize } = real.gpu.limits
   const largest = Math.max(0, ...[...step.use.buffers].map(({ bytes }) => bytes))
   print(
