@@ -8,7 +8,7 @@ import { chooseModel, createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import { evaluationSamples } from '../data/dataset.js'
-import type { Picture } from '../data/pixels.js'
+import type { Image } from '../data/pixels.js'
 import { Evaluator } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
 import { PURPOSE, Random } from '../random.js'
@@ -82,8 +82,8 @@ export async function dryRun(
 }
 
 /** The largest validation image, as far as they are looked at: evaluation takes memory by its size. */
-async function largestImage({ validation }: Lists, config: Config): Promise<Picture> {
-  let largest: Picture | undefined
+async function largestImage({ validation }: Lists, config: Config): Promise<Image> {
+  let largest: Image | undefined
   for await (const { image } of evaluationSamples(evenlySpaced(validation, mostImages), config)) {
     if (!largest || image.width * image.height > largest.width * largest.height) largest = image
   }
@@ -98,7 +98,7 @@ interface PlannedRun {
 }
 
 /** Does on a dry device what a training allocates: model, step, previous models, evaluation. */
-async function planRun(real: Device, config: Config, image: Picture, keepBefore: boolean): Promise<PlannedRun> {
+async function planRun(real: Device, config: Config, image: Image, keepBefore: boolean): Promise<PlannedRun> {
   const { device, use } = dryDevice(real)
   const store = new Store(device, 'model')
   const model = createModel(store, chooseModel(config), new Random(config.seed, 0, PURPOSE.initialization))
@@ -116,7 +116,7 @@ async function planRun(real: Device, config: Config, image: Picture, keepBefore:
   return { use, buffers: [...use.buffers], trainer }
 }
 
-function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width, height }: Picture): string[] {
+function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width, height }: Image): string[] {
   const rows: string[] = []
   const sum = (wanted: (label: string) => boolean) => {
     const found = buffers.filter(({ label }) => wanted(label))
@@ -184,7 +184,7 @@ async function remedy(
   real: Device,
   config: Config,
   stages: readonly string[],
-  image: Picture,
+  image: Image,
   keepBefore: boolean,
   free: number,
 ): Promise<string> {
