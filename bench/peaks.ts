@@ -1,7 +1,7 @@
 import type { Device } from '#dist/engine/device.js'
 import { applyOne, read } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
-import { input, output } from '#dist/engine/kernel.js'
+import { inputBuffer, outputBuffer } from '#dist/engine/kernel.js'
 import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { compile } from '#dist/engine/program.js'
 import { byteLength, elements, spec } from '#dist/engine/shape.js'
@@ -31,7 +31,14 @@ function kernelOf(name: string, shape: readonly number[], source: string, groups
       {
         name,
         dispatches: [
-          { label: name, source, reads: [input(0)], writes: [output(0)], uniforms: [], grid: [...groups, 1] },
+          {
+            label: name,
+            source,
+            reads: [inputBuffer(0)],
+            writes: [outputBuffer(0)],
+            uniforms: [],
+            grid: [...groups, 1],
+          },
         ],
       },
     ],

@@ -1,5 +1,5 @@
-import { cutmix, normalizeImage } from '#dist/kernels/augment.js'
 import { nonFiniteCounts } from '#dist/kernels/finite.js'
+import { cutmix, normalizeImage } from '#dist/kernels/images.js'
 import { sgd } from '#dist/kernels/update.js'
 import {
   body,

@@ -68,7 +68,7 @@ async function selfTest(device: Device, units: boolean): Promise<string> {
   }
   let kernel = ''
   const selectKernel: SelectKernel = (node, candidates) => {
-    const chosen = candidates.find(({ name }) => units && name.startsWith('matrix ')) ?? candidates[0]
+    const chosen = candidates.find(({ usesMatrixUnits }) => units && usesMatrixUnits) ?? candidates[0]
     if (node.op === op) kernel = chosen?.name ?? ''
     return chosen
   }

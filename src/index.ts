@@ -14,10 +14,10 @@ export type { Tensor } from './engine/ir.js'
 export { type CompileOptions, compile, type MemorySummary, type Program, type RunOptions } from './engine/program.js'
 export { type Data, type DType, type Shape, type Spec, spec } from './engine/shape.js'
 export { Store, type Variable } from './engine/store.js'
-export { cutmix, normalizeImage } from './kernels/augment.js'
 export { grad } from './kernels/autograd.js'
 export { type BatchNormTensors, batchNormEvaluation, batchNormTraining } from './kernels/batchnorm.js'
 export { type Conv2dOptions, conv2d } from './kernels/conv2d.js'
+export { cutmix, normalizeImage } from './kernels/images.js'
 export {
   type ConfidenceMode,
   type ConfidenceOptions,

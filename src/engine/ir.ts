@@ -120,7 +120,7 @@ export interface ConcatAccess<A> {
 }
 
 /** One of several calls that a batch does in a dispatch, by its places among the batch's inputs. */
-export interface BatchPart<A> {
+export interface BatchedCall<A> {
   readonly attrs: A
   readonly inputs: readonly number[]
   readonly outputs: number
@@ -129,8 +129,8 @@ export interface BatchPart<A> {
 /** How an operator does several independent calls in one dispatch. */
 export interface BatchAccess<A> {
   fits(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): boolean
-  /** The operator of the whole batch, whose outputs are those of the parts in their order. */
-  join(parts: readonly BatchPart<A>[]): { op: Op; attrs: unknown }
+  /** The operator of the whole batch, whose outputs are those of the calls in their order. */
+  join(parts: readonly BatchedCall<A>[]): { op: Op; attrs: unknown }
 }
 
 /**

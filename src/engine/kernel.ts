@@ -6,9 +6,9 @@ export interface Operand {
   readonly role: 'input' | 'output' | 'temporary'
   readonly index: number
 }
-export const input = (index: number): Operand => ({ role: 'input', index })
-export const output = (index: number): Operand => ({ role: 'output', index })
-export const temporary = (index: number): Operand => ({ role: 'temporary', index })
+export const inputBuffer = (index: number): Operand => ({ role: 'input', index })
+export const outputBuffer = (index: number): Operand => ({ role: 'output', index })
+export const temporaryBuffer = (index: number): Operand => ({ role: 'temporary', index })
 
 /**
  * One dispatch. Its shader binds at group 0: the uniforms at 0 (absent when there are none), then `reads`
@@ -28,6 +28,8 @@ export interface Dispatch {
 /** One way to compute an operator: dispatches in order, and the temporary tensors they share. */
 export interface Candidate {
   readonly name: string
+  /** Whether it multiplies on the adapter's matrix units. */
+  readonly usesMatrixUnits?: boolean | undefined
   readonly temporaries?: readonly Spec[]
   readonly dispatches: readonly Dispatch[]
 }

@@ -32,7 +32,7 @@ export class NoAdapterError extends Error {}
 const toggles = [
   // Dawn hides subgroup matrices, and half precision on NVIDIA, behind these.
   'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia',
-  // It rounds time stamps to 0.1 ms, lest web pages learn from them.
+  // It rounds time stamps to 0.1 ms, so that web pages learn nothing from them.
   'disable-dawn-features=timestamp_quantization',
 ]
 

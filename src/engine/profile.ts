@@ -61,8 +61,8 @@ export interface Occupancy {
   readonly submit: number
 }
 
-/** A part of the device's time. */
-export interface Part {
+/** A share of the device's time. */
+export interface TimeShare {
   readonly name: string
   /** Per step. */
   readonly calls: number
@@ -72,7 +72,7 @@ export interface Part {
 }
 
 /** Kernels that are alike but for their layer. */
-export interface KernelPart extends Part {
+export interface KernelShare extends TimeShare {
   readonly op: string
   readonly kernel: string
   readonly shapes: string
@@ -82,13 +82,13 @@ export interface KernelPart extends Part {
 }
 
 /** Every list by time, the longest first. */
-export interface Summary {
+export interface KernelSummary {
   /** Milliseconds of all kernels, per step. */
   readonly milliseconds: number
-  readonly operators: readonly Part[]
+  readonly operators: readonly TimeShare[]
   /** Every layer and every part of the model that contains it, by path. */
-  readonly layers: readonly Part[]
-  readonly kernels: readonly KernelPart[]
+  readonly layers: readonly TimeShare[]
+  readonly kernels: readonly KernelShare[]
 }
 
 const sumOf = <T>(items: readonly T[], value: (item: T) => number): number =>
@@ -120,10 +120,10 @@ const pathsOf = (layer: string): string[] => {
  * @param steps over which they are averaged
  * @param stampCost nanoseconds that each kernel took longer for being timed
  */
-export function summarize(kernels: readonly KernelTime[], steps: number, stampCost: number): Summary {
+export function summarizeKernels(kernels: readonly KernelTime[], steps: number, stampCost: number): KernelSummary {
   const timeOf = (list: readonly KernelTime[]) => sumOf(list, ({ start, end }) => Math.max(0, end - start - stampCost))
   const total = timeOf(kernels)
-  const group = (keysOf: (kernel: KernelTime) => readonly string[]): (Part & { members: KernelTime[] })[] => {
+  const group = (keysOf: (kernel: KernelTime) => readonly string[]): (TimeShare & { members: KernelTime[] })[] => {
     const groups = new Map<string, KernelTime[]>()
     for (const kernel of kernels) {
       for (const key of keysOf(kernel)) {
@@ -139,7 +139,7 @@ export function summarize(kernels: readonly KernelTime[], steps: number, stampCo
     })
     return parts.sort((a, b) => b.milliseconds - a.milliseconds)
   }
-  const plain = ({ members: _, ...part }: Part & { members: KernelTime[] }): Part => part
+  const plain = ({ members: _, ...part }: TimeShare & { members: KernelTime[] }): TimeShare => part
   return {
     milliseconds: total / 1e6 / steps,
     operators: group(({ op }) => [op]).map(plain),
@@ -160,7 +160,7 @@ const percent = (share: number): string => `${(100 * share).toFixed(1)} %`
 const short = (text: string, width: number): string =>
   text.length > width ? `${text.slice(0, width - 1)}…` : text.padEnd(width)
 
-const cells = ({ milliseconds, share, calls }: Part): string =>
+const cells = ({ milliseconds, share, calls }: TimeShare): string =>
   `${number(milliseconds).padStart(9)} ${percent(share).padStart(7)} ${calls.toFixed(calls % 1 ? 1 : 0).padStart(6)}`
 const heading = '       ms   share  calls'
 
@@ -168,9 +168,9 @@ const heading = '       ms   share  calls'
 const leastShare = { operator: 0.005, layer: 0.01 }
 
 /** Layers as a tree: parts below the whole that contains them, each level by time. */
-function tree(layers: readonly Part[]): string[] {
+function tree(layers: readonly TimeShare[]): string[] {
   const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf('.')))
-  const inside = (parent: string): Part[] => layers.filter(({ name }) => parentOf(name) === parent)
+  const inside = (parent: string): TimeShare[] => layers.filter(({ name }) => parentOf(name) === parent)
   const rows = (parent: string, depth: number): string[] =>
     inside(parent).flatMap((part) => {
       if (part.share < leastShare.layer) return []
@@ -193,7 +193,7 @@ export function profileTable(profile: Profile, rows = 25): string[] {
   const { wall, busy, waiting, data, encode, submit } = occupancy(profile.ordinary)
   const steps = profile.detailed.length
   const kernels = profile.detailed.flatMap(({ runs }) => runs.flatMap((run) => run.kernels))
-  const summary = summarize(kernels, Math.max(1, steps), profile.stampCost)
+  const summary = summarizeKernels(kernels, Math.max(1, steps), profile.stampCost)
   const all = (part: number): string => `${number(part)} ms (${percent(wall > 0 ? part / wall : 0)})`
   return [
     `an ordinary step (median of ${profile.ordinary.length}): ${number(wall)} ms`,

@@ -1,7 +1,15 @@
 import * as e from '../engine/expr.js'
 import { apply } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { type Candidate, ceilDiv, floatBits, input, type KernelContext, output, temporary } from '../engine/kernel.js'
+import {
+  type Candidate,
+  ceilDiv,
+  floatBits,
+  inputBuffer,
+  type KernelContext,
+  outputBuffer,
+  temporaryBuffer,
+} from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { mul, pointwise, sub, sumAllTo } from './pointwise.js'
 import { packed, packTypes, rowWorkgroup, shader } from './shaders.js'
@@ -68,8 +76,8 @@ function wholeStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
       {
         label: 'batchNorm statistics',
         source: shader('batchnorm_statistics', { constants, aliases: typesOf(pack, inputs[0]) }),
-        reads: [input(0)],
-        writes: [output(0), output(1), output(2), output(3)],
+        reads: [inputBuffer(0)],
+        writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
         uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
         grid: [ceilDiv(packs, constants.WIDTH), 1, 1],
       },
@@ -91,8 +99,8 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
       {
         label: 'batchNorm statistics',
         source: shader('batchnorm_partial', { constants, aliases: typesOf(pack, inputs[0]) }),
-        reads: [input(0)],
-        writes: [temporary(0)],
+        reads: [inputBuffer(0)],
+        writes: [temporaryBuffer(0)],
         uniforms: [rows, packs, parts, perPart],
         grid: [ceilDiv(packs, WIDTH), ceilDiv(parts, HEIGHT), 1],
       },
@@ -103,8 +111,8 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
           aliases: typesOf(pack),
           hooks: { moments_of: momentsOfPart },
         }),
-        reads: [temporary(0)],
-        writes: [output(0), output(1), output(2), output(3)],
+        reads: [temporaryBuffer(0)],
+        writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
         uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
         grid: [ceilDiv(packs, WIDTH), 1, 1],
       },

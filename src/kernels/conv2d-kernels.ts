@@ -5,10 +5,10 @@ import {
   ceilDiv,
   type Dispatch,
   flatGrid,
-  input,
+  inputBuffer,
   type Operand,
-  output,
-  temporary,
+  outputBuffer,
+  temporaryBuffer,
 } from '../engine/kernel.js'
 import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
@@ -87,7 +87,7 @@ export function convCandidates(
       aliases: { A: types[0], B: types[1], U: storedType(tensors.result) },
     })
     const uniforms = shapeUniforms(g, read, written, [g.groups])
-    const operands = { reads: [input(0), input(1)], writes: [output(0)] }
+    const operands = { reads: [inputBuffer(0), inputBuffer(1)], writes: [outputBuffer(0)] }
     return [{ name: 'direct', dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, phases] }] }]
   }
   const product: Product = {
@@ -114,20 +114,29 @@ export function convCandidates(
 }
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
-function withTransposedWeights({ name, dispatches }: Candidate, g: ConvGeometry, weights: Spec): Candidate {
+function withTransposedWeights(
+  { name, usesMatrixUnits, dispatches }: Candidate,
+  g: ConvGeometry,
+  weights: Spec,
+): Candidate {
   const [rows, columns, taps] = [g.xChannels, g.yChannels, g.kh * g.kw]
   const perThread = 16
   const transpose: Dispatch = {
     label: 'transpose',
     source: shader('transpose', { constants: { PER_THREAD: perThread }, aliases: { T: storedType(weights) } }),
-    reads: [input(1)],
-    writes: [temporary(0)],
+    reads: [inputBuffer(1)],
+    writes: [temporaryBuffer(0)],
     uniforms: [rows, columns],
     grid: [ceilDiv(rows, 64), ceilDiv(columns, perThread), taps],
   }
-  const exchanged = (read: Operand) => (read.role === 'input' && read.index === 1 ? temporary(0) : read)
+  const exchanged = (read: Operand) => (read.role === 'input' && read.index === 1 ? temporaryBuffer(0) : read)
   const products = dispatches.map((dispatch) => ({ ...dispatch, reads: dispatch.reads.map(exchanged) }))
-  return { name, temporaries: [spec([taps, columns, rows], weights.dtype)], dispatches: [transpose, ...products] }
+  return {
+    name,
+    usesMatrixUnits,
+    temporaries: [spec([taps, columns, rows], weights.dtype)],
+    dispatches: [transpose, ...products],
+  }
 }
 
 /** Kernels of a convolution's weight gradient: x and dy to dw. */
@@ -189,29 +198,34 @@ interface Target {
 
 /** A product, or its slices, each of which is written apart, and then their sum in order. */
 function sliceSums(
-  tiling: Pick<Tiling, 'name' | 'shader' | 'changes' | 'slices'>,
+  tiling: Pick<Tiling, 'name' | 'usesMatrixUnits' | 'shader' | 'changes' | 'slices'>,
   dispatch: Pick<Dispatch, 'label' | 'uniforms' | 'grid'>,
   { extents, type: U, epilogue }: Target,
 ): Candidate {
-  const { name, slices } = tiling
-  const factors = [input(0), input(1)]
-  const operands = epilogue?.operands.map((_, k) => input(k + 2)) ?? []
+  const { name, usesMatrixUnits, slices } = tiling
+  const factors = [inputBuffer(0), inputBuffer(1)]
+  const operands = epilogue?.operands.map((_, k) => inputBuffer(k + 2)) ?? []
   const stored = (first: number): Specialization =>
     together({ aliases: { U } }, epilogue ? storeThrough(epilogue.expr, epilogue.operands, epilogue.result, first) : {})
   const product = (changes: Specialization) => shader(tiling.shader, together(tiling.changes, changes))
   if (slices === 1) {
-    const whole = { ...dispatch, source: product(stored(3)), reads: [...factors, ...operands], writes: [output(0)] }
-    return { name, dispatches: [whole] }
+    const whole = {
+      ...dispatch,
+      source: product(stored(3)),
+      reads: [...factors, ...operands],
+      writes: [outputBuffer(0)],
+    }
+    return { name, usesMatrixUnits, dispatches: [whole] }
   }
   const size = extents.reduce((a, b) => a * b)
   const sum: Dispatch = {
     label: `${dispatch.label} sum`,
     source: shader('sum_slices', stored(2)),
-    reads: [temporary(0), ...operands],
-    writes: [output(0)],
+    reads: [temporaryBuffer(0), ...operands],
+    writes: [outputBuffer(0)],
     uniforms: [...extents, slices],
     grid: flatGrid(ceilDiv(size, 64)),
   }
-  const parts = { ...dispatch, source: product({}), reads: factors, writes: [temporary(0)] }
-  return { name, temporaries: [spec([slices, size])], dispatches: [parts, sum] }
+  const parts = { ...dispatch, source: product({}), reads: factors, writes: [temporaryBuffer(0)] }
+  return { name, usesMatrixUnits, temporaries: [spec([slices, size])], dispatches: [parts, sum] }
 }

@@ -95,7 +95,8 @@ function tilingsOf(shape: MatrixShape, lanes: number, product: Product, own: Mat
     const matrices = { WM: rows / SY / M, WN: columns / SX / N }
     const changes = { constants: { ...constants, ...matrices }, ...groupLoads(product, own.buffers) }
     const name = `matrix ${M}x${N}x${K}, ${rows}x${columns} by ${SY * SX}`
-    return sliced(product, { name, shader: own.shader, changes, rows, columns, filling: group }, adapter)
+    const tiling = { name, usesMatrixUnits: true, shader: own.shader, changes, rows, columns, filling: group }
+    return sliced(product, tiling, adapter)
   })
 }
 

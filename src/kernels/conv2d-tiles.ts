@@ -34,6 +34,7 @@ export interface Tiling {
   readonly slices: number
   /** Whether the kernel wants the weights of an input gradient with their last two axes exchanged. */
   readonly transposed?: boolean
+  readonly usesMatrixUnits?: boolean
 }
 
 type Unsliced = Omit<Tiling, 'slices'>

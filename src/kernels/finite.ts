@@ -1,7 +1,7 @@
 import { constant } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { type Candidate, ceilDiv, input, type KernelContext, output } from '../engine/kernel.js'
+import { type Candidate, ceilDiv, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
 import { elements, isFloat } from '../engine/shape.js'
 import { pointwise } from './pointwise.js'
@@ -86,10 +86,10 @@ ${counting.join('\n')}
 }
 `)
   const uniforms = [groups * threads, ...sizes.flatMap((size, i) => [size, attrs.counters[i] ?? 0])]
-  const reads = sizes.map((_, i) => input(i + 1))
+  const reads = sizes.map((_, i) => inputBuffer(i + 1))
   const grid = [groups, 1, 1] as const
   return {
     name: 'count',
-    dispatches: [{ label: 'countNonFinite', source, reads, writes: [output(0)], uniforms, grid }],
+    dispatches: [{ label: 'countNonFinite', source, reads, writes: [outputBuffer(0)], uniforms, grid }],
   }
 }

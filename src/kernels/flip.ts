@@ -1,6 +1,6 @@
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { ceilDiv, flatGrid, input, output } from '../engine/kernel.js'
+import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, spec } from '../engine/shape.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
@@ -16,7 +16,7 @@ const flipOp = defineOp<undefined>('flip', {
     const count = elements(x.shape)
     const grid = flatGrid(ceilDiv(count, 64))
     const uniforms = [count, x.shape[2] ?? 1, x.shape[3] ?? 1, grid[0]]
-    const operands = { reads: [input(0)], writes: [output(0)] }
+    const operands = { reads: [inputBuffer(0)], writes: [outputBuffer(0)] }
     const source = shader('flip', { aliases: { T: storedType(x), U: storedType(y) } })
     return [{ name: 'elements', dispatches: [{ label: 'flip', source, ...operands, uniforms, grid }] }]
   },

@@ -1,7 +1,7 @@
 import * as e from '../engine/expr.js'
 import { apply, applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { ceilDiv, flatGrid, input, type KernelContext, output } from '../engine/kernel.js'
+import { ceilDiv, flatGrid, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, type Spec, sameShape, spec } from '../engine/shape.js'
 import { atLeast, div, mul, pointwise, sum, sumAllTo } from './pointwise.js'
 import { kthSmallest } from './select.js'
@@ -30,8 +30,8 @@ function rowKernel(
   const grid = flatGrid(ceilDiv(rows, 64))
   const aliases = { T: storedType(logits), ...types }
   const source = shader(name, { aliases, hooks: { load_target: loadTarget(target.dtype) } })
-  const reads = inputs.map((_, i) => input(i))
-  const writes = outputs.map((_, i) => output(i))
+  const reads = inputs.map((_, i) => inputBuffer(i))
+  const writes = outputs.map((_, i) => outputBuffer(i))
   const uniforms = [rows, channels, attrs.ignoreIndex, grid[0]]
   return [{ name: 'rows', dispatches: [{ label, source, reads, writes, uniforms, grid }] }]
 }

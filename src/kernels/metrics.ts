@@ -1,6 +1,6 @@
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { ceilDiv, flatGrid, input, output } from '../engine/kernel.js'
+import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, sameShape, spec } from '../engine/shape.js'
 import { loadTarget, shader } from './shaders.js'
 
@@ -21,9 +21,9 @@ const confusionOp = defineOp<ConfusionAttrs>('confusionMatrix', {
     const count = elements(predicted.shape)
     const grid = flatGrid(ceilDiv(count, 64))
     const source = shader('confusion_matrix', { hooks: { load_target: loadTarget(target.dtype) } })
-    const reads = [input(1), input(2)]
+    const reads = [inputBuffer(1), inputBuffer(2)]
     const uniforms = [count, counts.shape[0] ?? 0, attrs.ignoreIndex, grid[0]]
-    const dispatch = { label: 'confusionMatrix', source, reads, writes: [output(0)], uniforms, grid }
+    const dispatch = { label: 'confusionMatrix', source, reads, writes: [outputBuffer(0)], uniforms, grid }
     return [{ name: 'atomics', dispatches: [dispatch] }]
   },
 })

@@ -1,6 +1,6 @@
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { ceilDiv, type Dispatch, flatGrid, input, type Operand, output } from '../engine/kernel.js'
+import { ceilDiv, type Dispatch, flatGrid, inputBuffer, type Operand, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, type Shape, type Spec, sameShape, spec } from '../engine/shape.js'
 import { copyPart } from './pointwise.js'
 import { shader } from './shaders.js'
@@ -39,7 +39,7 @@ function copyRows(label: string, [x, y]: readonly [Spec, Spec], reads: Operand[]
     aliases: { T: storedType(x), U: storedType(y) },
   })
   const uniforms = [count, copy.chunk, ...copy.from, ...copy.x, ...copy.y, grid[0]]
-  return { label, source, reads, writes: [output(0)], uniforms, grid }
+  return { label, source, reads, writes: [outputBuffer(0)], uniforms, grid }
 }
 
 const concatOp = defineOp<AxisAttrs>('concat', {
@@ -68,7 +68,7 @@ const concatOp = defineOp<AxisAttrs>('concat', {
       const rows = elements(x.shape) / Math.max(1, chunk)
       const copy: RowCopy = { rows, chunk, from: [0, chunk], x: [chunk, 0], y: [pitch(y.shape, axis), offset] }
       offset += chunk
-      return copyRows('concat', [x, y], [input(i)], copy)
+      return copyRows('concat', [x, y], [inputBuffer(i)], copy)
     })
     return [{ name: 'copy', dispatches }]
   },
@@ -110,7 +110,7 @@ const sliceOp = defineOp<RangeAttrs>('slice', {
     const rows = elements(y.shape) / chunk
     const offset = start * pitch(x.shape, axis + 1)
     const copy: RowCopy = { rows, chunk, from: [0, chunk], x: [pitch(x.shape, axis), offset], y: [chunk, 0] }
-    return [{ name: 'copy', dispatches: [copyRows('slice', [x, y], [input(0)], copy)] }]
+    return [{ name: 'copy', dispatches: [copyRows('slice', [x, y], [inputBuffer(0)], copy)] }]
   },
 })
 
@@ -128,7 +128,7 @@ const padOp = defineOp<RangeAttrs>('pad', {
     const low = start * pitch(y.shape, axis + 1)
     const inner = pitch(x.shape, axis)
     const copy: RowCopy = { rows, chunk, from: [low, low + inner], x: [inner, 0], y: [chunk, 0] }
-    return [{ name: 'copy', dispatches: [copyRows('pad', [x, y], [input(0)], copy)] }]
+    return [{ name: 'copy', dispatches: [copyRows('pad', [x, y], [inputBuffer(0)], copy)] }]
   },
 })
 

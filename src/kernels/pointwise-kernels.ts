@@ -1,14 +1,14 @@
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
-import type { BatchPart, Part, Tensor, VjpContext } from '../engine/ir.js'
+import type { BatchedCall, Part, Tensor, VjpContext } from '../engine/ir.js'
 import {
   type Candidate,
   ceilDiv,
   type Dispatch,
   flatGrid,
-  input,
+  inputBuffer,
   type KernelContext,
-  output,
+  outputBuffer,
 } from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
 import { type DType, elements, type Shape, type Spec, spec } from '../engine/shape.js'
@@ -43,7 +43,7 @@ function bindingsOf(
   pack: 1 | 4,
 ) {
   const places = new Map(inplace.map(([out, index]) => [index, out]))
-  const reads = inputs.flatMap((_, index) => (places.has(index) ? [] : [input(index)]))
+  const reads = inputs.flatMap((_, index) => (places.has(index) ? [] : [inputBuffer(index)]))
   const declarations = [
     ...reads.map(({ index }, i) => {
       const type = storedPack(inputs[index] ?? spec([]), views[index] ?? 'full', pack)
@@ -55,7 +55,7 @@ function bindingsOf(
     }),
   ]
   const nameOf = (index: number) => (places.has(index) ? `y${places.get(index)}` : `x${index}`)
-  return { reads, writes: outputs.map((_, i) => output(i)), declarations: declarations.join('\n'), nameOf }
+  return { reads, writes: outputs.map((_, i) => outputBuffer(i)), declarations: declarations.join('\n'), nameOf }
 }
 
 /** Operands and formulas of a call, with the WGSL names of what it loads and stores. */
@@ -107,7 +107,7 @@ function packsPerThread(count: number, software: boolean): number {
  * Calls whose operands are all full or scalars: elements are walked as one row. Each call has workgroups of its own,
  * up to its `end`.
  */
-export function flatKernel(context: KernelContext<unknown>, parts: readonly BatchPart<PointwiseAttrs>[]): Candidate {
+export function flatKernel(context: KernelContext<unknown>, parts: readonly BatchedCall<PointwiseAttrs>[]): Candidate {
   const { inputs, outputs, adapter } = context
   const counts = parts.map(({ attrs: { space } }) => elements(space))
   const pack = counts.every((count) => count % 4 === 0) ? 4 : 1
@@ -164,7 +164,7 @@ ${branches.join('\n')}
 }
 
 /** Pairs of output and input of a batch whose buffers are one. */
-export function inplaceOfBatch(parts: readonly BatchPart<PointwiseAttrs>[]): [number, number][] {
+export function inplaceOfBatch(parts: readonly BatchedCall<PointwiseAttrs>[]): [number, number][] {
   let first = 0
   return parts.flatMap(({ attrs, inputs, outputs }) => {
     first += outputs

@@ -2,7 +2,7 @@
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
 import { apply, applyOne } from '../engine/graph.js'
-import { type BatchPart, defineOp, type Op, type Part, type Tensor, type VjpContext } from '../engine/ir.js'
+import { type BatchedCall, defineOp, type Op, type Part, type Tensor, type VjpContext } from '../engine/ir.js'
 import type { Cast } from '../engine/passes/autocast.js'
 import {
   broadcastShapes,
@@ -49,7 +49,7 @@ const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
 })
 
 /** Several pointwise calls, none of which broadcasts more than scalars, in one dispatch. */
-const batchOp = defineOp<readonly BatchPart<PointwiseAttrs>[]>('pointwiseBatch', {
+const batchOp = defineOp<readonly BatchedCall<PointwiseAttrs>[]>('pointwiseBatch', {
   shape: (_, parts) => parts.flatMap(({ attrs: { space, dtypes } }) => dtypes.map((dtype) => spec(space, dtype))),
   inplace: (parts) => new Map(inplaceOfBatch(parts)),
   kernel: (context) => [flatKernel(context, context.attrs)],

@@ -1,6 +1,6 @@
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { ceilDiv, type Dispatch, flatGrid, input, output } from '../engine/kernel.js'
+import { ceilDiv, type Dispatch, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { type DType, type Spec, spec } from '../engine/shape.js'
 import { scale, sumTo } from './pointwise.js'
 import { packed, packTypes, shader, stretchesOf } from './shaders.js'
@@ -71,7 +71,7 @@ const maxPoolOp = defineOp<PoolAttrs>('maxPool2d', {
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([]), tap = spec([])], attrs, adapter }) => {
     const [, height = 0, width = 0] = y.shape
     const dispatch = poolDispatch('maxpool', [x, y, tap], [height, width], attrs, adapter.software)
-    const operands = { label: 'maxPool2d', reads: [input(0)], writes: [output(0), output(1)] }
+    const operands = { label: 'maxPool2d', reads: [inputBuffer(0)], writes: [outputBuffer(0), outputBuffer(1)] }
     return [{ name: 'rows', dispatches: [{ ...operands, ...dispatch }] }]
   },
 })
@@ -89,7 +89,7 @@ const maxPoolGradOp = defineOp<PoolGradAttrs>('maxPool2dGrad', {
       attrs,
       adapter.software,
     )
-    const operands = { label: 'maxPool2dGrad', reads: [input(0), input(1)], writes: [output(0)] }
+    const operands = { label: 'maxPool2dGrad', reads: [inputBuffer(0), inputBuffer(1)], writes: [outputBuffer(0)] }
     return [{ name: 'blocks', dispatches: [{ ...operands, ...dispatch }] }]
   },
 })

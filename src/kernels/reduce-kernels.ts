@@ -5,10 +5,10 @@ import {
   ceilDiv,
   type Dispatch,
   flatGrid,
-  input,
+  inputBuffer,
   type KernelContext,
-  output,
-  temporary,
+  outputBuffer,
+  temporaryBuffer,
 } from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
 import { elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
@@ -84,13 +84,13 @@ export function sumKernel({ inputs, attrs, adapter }: KernelContext<SumAttrs>): 
   const terms: Terms = { operands, exprs: attrs.exprs, ...extentsOf(attrs.space) }
   const walk = walkOf(geometry, terms, adapter.software)
   const parts = partsOfSum(geometry, walk, inputs.length, adapter.software)
-  const reads = inputs.map((_, i) => input(i))
-  const outputs = attrs.exprs.map((_, k) => output(k))
+  const reads = inputs.map((_, i) => inputBuffer(i))
+  const outputs = attrs.exprs.map((_, k) => outputBuffer(k))
   const first = sumDispatch('sum', geometry, terms, walk, parts)
   if (parts === 1) return { name: 'sum', dispatches: [{ ...first, reads, writes: outputs }] }
   const { outer, inner } = geometry
   const partial = spec([outer, parts, inner])
-  const partials = attrs.exprs.map((_, k) => temporary(k))
+  const partials = attrs.exprs.map((_, k) => temporaryBuffer(k))
   const overParts = geometryOf(partial.shape, [outer, 1, inner])
   const joined: Terms = {
     operands: attrs.exprs.map(() => ({ spec: partial, view: 'full' })),

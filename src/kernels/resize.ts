@@ -5,11 +5,11 @@ import {
   type Dispatch,
   flatGrid,
   floatBits,
-  input,
+  inputBuffer,
   type KernelContext,
   type Operand,
-  output,
-  temporary,
+  outputBuffer,
+  temporaryBuffer,
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { packed, packTypes, shader, stretchesOf } from './shaders.js'
@@ -35,7 +35,7 @@ function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
   const scales = [scaleOf(xHeight, yHeight), scaleOf(xWidth, yWidth), stepOf(xWidth, yWidth)].map(floatBits)
   const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, stretches, each, ...scales, grid[0]]
   const source = shader('resize', { aliases: packTypes(pack, x, y) })
-  return { label: 'resizeBilinear', source, reads: [input(0)], writes: [output(0)], uniforms, grid }
+  return { label: 'resizeBilinear', source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms, grid }
 }
 
 /** The gradient along one axis: dy [lines, from, inner] → dx [lines, to, inner]. */
@@ -97,8 +97,8 @@ const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
         name: 'axes',
         temporaries: [between],
         dispatches: [
-          gradDispatch(along, [input(0), temporary(0)], [dy, between], adapter.software),
-          gradDispatch(across, [temporary(0), output(0)], [between, dx], adapter.software),
+          gradDispatch(along, [inputBuffer(0), temporaryBuffer(0)], [dy, between], adapter.software),
+          gradDispatch(across, [temporaryBuffer(0), outputBuffer(0)], [between, dx], adapter.software),
         ],
       },
     ]

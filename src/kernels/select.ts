@@ -1,6 +1,6 @@
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { ceilDiv, type Dispatch, input, output, temporary } from '../engine/kernel.js'
+import { ceilDiv, type Dispatch, inputBuffer, outputBuffer, temporaryBuffer } from '../engine/kernel.js'
 import { elements, spec } from '../engine/shape.js'
 import { shader } from './shaders.js'
 
@@ -23,7 +23,7 @@ const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
       label: 'kthSmallest clear',
       source: shader('clear'),
       reads: [],
-      writes: [temporary(0)],
+      writes: [temporaryBuffer(0)],
       uniforms: [4 * 256],
       grid: [16, 1, 1],
     }
@@ -31,8 +31,8 @@ const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
       (pass): Dispatch => ({
         label: 'kthSmallest',
         source: shader('kth_smallest', { constants: { PASS: pass } }),
-        reads: [input(0)],
-        writes: [temporary(0)],
+        reads: [inputBuffer(0)],
+        writes: [temporaryBuffer(0)],
         uniforms,
         grid: [groups, 1, 1],
       }),
@@ -40,8 +40,8 @@ const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
     const finish: Dispatch = {
       label: 'kthSmallest finish',
       source: shader('kth_smallest_finish'),
-      reads: [temporary(0)],
-      writes: [output(0)],
+      reads: [temporaryBuffer(0)],
+      writes: [outputBuffer(0)],
       uniforms,
       grid: [1, 1, 1],
     }

@@ -1,6 +1,6 @@
 import { apply, applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { type Candidate, ceilDiv, flatGrid, floatBits, input, output } from '../engine/kernel.js'
+import { type Candidate, ceilDiv, flatGrid, floatBits, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { mul, sub, sumTo } from './pointwise.js'
 import { resized, scaleOf, stepOf } from './resize.js'
@@ -11,12 +11,19 @@ function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): 
   const channels = x.shape.at(-1) ?? 1
   const rows = elements(x.shape) / channels
   const grid = flatGrid(ceilDiv(rows, 64))
-  const writes = Array.from({ length: outputs }, (_, i) => output(i))
+  const writes = Array.from({ length: outputs }, (_, i) => outputBuffer(i))
   const uniforms = [rows, channels, grid[0]]
   return {
     name: 'rows',
     dispatches: [
-      { label, source: shader(name, { aliases: { T: storedType(x) } }), reads: [input(0)], writes, uniforms, grid },
+      {
+        label,
+        source: shader(name, { aliases: { T: storedType(x) } }),
+        reads: [inputBuffer(0)],
+        writes,
+        uniforms,
+        grid,
+      },
     ],
   }
 }
@@ -74,7 +81,12 @@ const resizedSoftmaxMaxOp = defineOp<ResizedAttrs>('resizedSoftmaxMax', {
     const uniforms = [threads, channels, xHeight, xWidth, yHeight, yWidth, ...factors, grid[0]]
     const constants = { SLOTS: Math.max(1, Math.min(8, Math.ceil(step))) }
     const source = shader('resized_softmax_max', { constants, aliases: { T: storedType(x) } })
-    const dispatch = { label: 'resizedSoftmaxMax', source, reads: [input(0)], writes: [output(0), output(1)] }
+    const dispatch = {
+      label: 'resizedSoftmaxMax',
+      source,
+      reads: [inputBuffer(0)],
+      writes: [outputBuffer(0), outputBuffer(1)],
+    }
     return [{ name: 'columns', dispatches: [{ ...dispatch, uniforms, grid }] }]
   },
 })

@@ -11,7 +11,7 @@ import { callOf, fastest, type Measurement, type TimedCandidate, Tuning, timed }
 import { KernelError } from '#dist/engine/device.js'
 import { applyOne } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
-import { type Candidate, input, output } from '#dist/engine/kernel.js'
+import { type Candidate, inputBuffer, outputBuffer } from '#dist/engine/kernel.js'
 import { setKernelSelection } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
@@ -92,7 +92,9 @@ test('a call is named by classes of shapes', () => {
 
 const kernel = (name: string, source: string): Candidate => ({
   name,
-  dispatches: [{ label: name, source, reads: [input(0)], writes: [output(0)], uniforms: [], grid: [64, 1, 1] }],
+  dispatches: [
+    { label: name, source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms: [], grid: [64, 1, 1] },
+  ],
 })
 const measurement = (call: string, choice: string, sources: readonly string[] = ['a', 'b']): Measurement => ({
   call,

@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert'
 import type { Device } from '#dist/engine/device.js'
 import { applyOne, assign, Graph, read, scoped, traceOf, tracing } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
-import { type Candidate, input, output } from '#dist/engine/kernel.js'
+import { type Candidate, inputBuffer, outputBuffer } from '#dist/engine/kernel.js'
 import { type Command, type CommandList, lower } from '#dist/engine/lower.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { dropDead } from '#dist/engine/passes/rewrite.js'
@@ -653,7 +653,9 @@ const custom = (name: string, source: string) => (x: Tensor) =>
       kernel: (): Candidate[] => [
         {
           name,
-          dispatches: [{ label: name, source, reads: [input(0)], writes: [output(0)], uniforms: [], grid: [1, 1, 1] }],
+          dispatches: [
+            { label: name, source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms: [], grid: [1, 1, 1] },
+          ],
         },
       ],
     }),

@@ -14,7 +14,7 @@ import {
   type Profile,
   profileTable,
   type RunTimes,
-  summarize,
+  summarizeKernels,
 } from '#dist/engine/profile.js'
 import { compile } from '#dist/engine/program.js'
 import { recorderOf } from '#dist/engine/replay.js'
@@ -69,7 +69,7 @@ const profile: Profile = {
 }
 
 test('kernels are summed by operator, by layer with all that contains it, and by likeness', () => {
-  const summary = summarize(kernels, 2, 0)
+  const summary = summarizeKernels(kernels, 2, 0)
   assert.is(summary.milliseconds, 10)
   assert.equal(
     summary.operators.map(({ name, calls, milliseconds, share }) => [name, calls, milliseconds, share]),
@@ -99,7 +99,7 @@ test('kernels are summed by operator, by layer with all that contains it, and by
 })
 
 test('what a time stamp adds to a kernel is taken off, and no more', () => {
-  const { milliseconds, operators } = summarize(kernels, 1, 1.5e6)
+  const { milliseconds, operators } = summarizeKernels(kernels, 1, 1.5e6)
   assert.equal(
     operators.map((part) => part.milliseconds),
     [3.5 + 1.5 + 2.5 + 2.5, 0.5, 0],

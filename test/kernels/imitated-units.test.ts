@@ -25,7 +25,7 @@ const EACH = M * N / MIN_LANES;
 var<private> sums: array<f32, WM * WN * EACH>;
 var<private> lane: u32;
 var<private> width: u32;
-// Bounds that the compiler does not know, lest it unroll loops.
+// Bounds that the compiler does not know, so that it does not unroll loops.
 var<private> count: u32;
 var<private> terms: u32;
 fn place(p: Factor, row: u32, column: u32) -> u32 {
@@ -112,7 +112,7 @@ for (const { shape, lanes, all } of adapters) {
       for (let k = 0; k < kernels; k++) {
         const selectKernel: SelectKernel = (node, own) => {
           if (!/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
-          const candidates = candidatesOf(node, traits).filter(({ name }) => name.startsWith('matrix '))
+          const candidates = candidatesOf(node, traits).filter(({ usesMatrixUnits }) => usesMatrixUnits)
           const chosen = candidates[Math.min(k, candidates.length - 1)]
           if (!chosen) throw new Error(`${node.name} has no kernel for these units`)
           if (all) kernels = Math.max(kernels, candidates.length)

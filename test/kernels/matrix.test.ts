@@ -58,7 +58,7 @@ function matrixKernel(k: number): { selectKernel: SelectKernel; count: () => num
   let count = 0
   const selectKernel: SelectKernel = (node, own) => {
     if (!device || !/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
-    const candidates = candidatesOf(node, device.traits).filter(({ name }) => name.startsWith('matrix '))
+    const candidates = candidatesOf(node, device.traits).filter(({ usesMatrixUnits }) => usesMatrixUnits)
     const chosen = candidates[Math.min(k, candidates.length - 1)]
     if (!chosen) throw new Error(`${node.name} has no kernel for matrix units`)
     count = Math.max(count, candidates.length)
@@ -133,14 +133,14 @@ for (const { shape, lanes } of others) {
       const forward = convCandidates('forward', g, { factors: [map, w], result: map }, traits)
       // One that needs no units, behind all others.
       assert.is(
-        forward.findIndex(({ name }) => !name.startsWith('matrix ')),
+        forward.findIndex(({ usesMatrixUnits }) => !usesMatrixUnits),
         forward.length - 1,
       )
       const candidates = [
         ...forward,
         ...convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits),
         ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits),
-      ].filter(({ name }) => name.startsWith('matrix '))
+      ].filter(({ usesMatrixUnits }) => usesMatrixUnits)
       assert.ok(candidates.length >= 3)
       for (const { name, dispatches } of candidates) {
         const [product] = dispatches

@@ -1,5 +1,5 @@
 import { assign, read } from '#dist/engine/graph.js'
-import { normalizeImage } from '#dist/kernels/augment.js'
+import { normalizeImage } from '#dist/kernels/images.js'
 import { add, mul, scale, sum } from '#dist/kernels/pointwise.js'
 import { logits, lowLogits } from '#dist/models/segmentation.js'
 import { supervisedLoss } from '#dist/train/methods/losses.js'

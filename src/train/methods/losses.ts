@@ -1,5 +1,5 @@
 import type { Tensor } from '../../engine/ir.js'
-import { cutmix } from '../../kernels/augment.js'
+import { cutmix } from '../../kernels/images.js'
 import {
   confidenceWeightedLoss,
   confidentRatio,

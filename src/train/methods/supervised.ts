@@ -1,5 +1,5 @@
 import { scoped } from '../../engine/graph.js'
-import { normalizeImage } from '../../kernels/augment.js'
+import { normalizeImage } from '../../kernels/images.js'
 import { logits } from '../../models/segmentation.js'
 import type { StreamSpec } from '../data/batch.js'
 import { PURPOSE } from '../random.js'

@@ -1,7 +1,7 @@
 import { scoped } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
 import { type Spec, spec } from '../../engine/shape.js'
-import { cutmix, normalizeImage } from '../../kernels/augment.js'
+import { cutmix, normalizeImage } from '../../kernels/images.js'
 import { concat, slice } from '../../kernels/movement.js'
 import { add, scale } from '../../kernels/pointwise.js'
 import { lowLogits, type SegmentationModel, upsample, withPerturbed } from '../../models/segmentation.js'

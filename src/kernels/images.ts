@@ -1,6 +1,6 @@
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { ceilDiv, flatGrid, input, output } from '../engine/kernel.js'
+import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, spec } from '../engine/shape.js'
 import { where } from './pointwise.js'
 import { shader } from './shaders.js'
@@ -31,8 +31,8 @@ const normalizeImageOp = defineOp<undefined>('normalizeImage', {
     const dispatch = {
       label: 'normalizeImage',
       source,
-      reads: [input(0)],
-      writes: [output(0)],
+      reads: [inputBuffer(0)],
+      writes: [outputBuffer(0)],
       uniforms: [count, grid[0]],
       grid,
     }
