@@ -76,7 +76,7 @@ const command = createCommand(
   .addOption(noAmp)
   .addOption(noTuneOption())
 
-/** Pictures that are compressed at a time. */
+/** Images that are compressed at a time. */
 const writesAtOnce = 4
 
 await runCommand(async () => {

@@ -17,7 +17,7 @@ import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/
 import { loadConfig } from './train/config/load.js'
 import { readImage } from './train/data/dataset.js'
 import { findImages } from './train/data/find-images.js'
-import type { Picture } from './train/data/pixels.js'
+import type { Image } from './train/data/pixels.js'
 import { legendSvg } from './train/drawing/legend.js'
 import { colored, indexPng, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
@@ -70,12 +70,12 @@ const command = createCommand(
   .addOption(amp)
   .addOption(noTuneOption())
 
-/** A picture that is read ahead, or why it cannot be. */
-type Read = Promise<Picture | UserError>
+/** An image that is read ahead, or why it cannot be. */
+type Read = Promise<Image | UserError>
 
 const readAhead = 4
 
-async function* pictures(paths: readonly string[]): AsyncGenerator<Picture | UserError> {
+async function* images(paths: readonly string[]): AsyncGenerator<Image | UserError> {
   const ahead: Read[] = []
   const read = (path: string): Read =>
     readImage(path).catch((error: unknown) => {
@@ -84,8 +84,8 @@ async function* pictures(paths: readonly string[]): AsyncGenerator<Picture | Use
     })
   for (let next = 0, i = 0; i < paths.length; i++) {
     for (; next < paths.length && next < i + readAhead; next++) ahead.push(read(paths[next] ?? ''))
-    const picture = await ahead.shift()
-    if (picture) yield picture
+    const image = await ahead.shift()
+    if (image) yield image
   }
 }
 
@@ -109,20 +109,20 @@ await runCommand(async () => {
   let writing: Promise<unknown> = Promise.resolve()
   let at = 0
   try {
-    for await (const picture of pictures(paths)) {
+    for await (const image of images(paths)) {
       const name = `${names[at++]}.png`
-      if (picture instanceof UserError) {
-        unreadable.push(picture.message)
-        progress.line(`left out: ${picture.message}`)
+      if (image instanceof UserError) {
+        unreadable.push(image.message)
+        progress.line(`left out: ${image.message}`)
         continue
       }
-      const { width, height } = picture
-      const { tiles } = await predictor.plan(picture)
+      const { width, height } = image
+      const { tiles } = await predictor.plan(image)
       if (tiles.length > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles.length} tiles`)
-      const mask = await predictor.predict(picture)
-      // One picture is written while the next one is computed.
+      const mask = await predictor.predict(image)
+      // One image is written while the next one is computed.
       await writing
-      writing = write(out, name, picture, mask)
+      writing = write(out, name, image, mask)
       writing.catch(() => {})
       progress.tick()
     }
@@ -140,14 +140,14 @@ await runCommand(async () => {
   }
   if (unreadable.length > 0) {
     const [first = ''] = unreadable
-    throw new UserError(`${unreadable.length} of ${paths.length} pictures could not be read, such as: ${first}`)
+    throw new UserError(`${unreadable.length} of ${paths.length} images could not be read, such as: ${first}`)
   }
 
-  async function write(folder: string, name: string, picture: Picture, mask: Picture): Promise<void> {
+  async function write(folder: string, name: string, image: Image, mask: Image): Promise<void> {
     const files = await Promise.all([
       indexPng(mask).then((bytes) => ['masks', bytes] as const),
       rgbPng(colored(mask, palette)).then((bytes) => ['colors', bytes] as const),
-      rgbPng(overlay(picture, mask, palette)).then((bytes) => ['overlays', bytes] as const),
+      rgbPng(overlay(image, mask, palette)).then((bytes) => ['overlays', bytes] as const),
     ])
     for (const [kind, bytes] of files) writeOutput(join(folder, kind), name, bytes)
   }

@@ -36,6 +36,7 @@ interface Options extends ConfigOptions {
   tune?: boolean
   traceNan?: true
   dryRun?: true
+  printProgram?: string
 }
 
 const [amp, noAmp] = ampOptions()
@@ -79,6 +80,10 @@ const command = createCommand(
       'nothing is trained or written',
   )
   .option(
+    '--print-program <file>',
+    'with --dry-run: write the programs of a step there as text: operators, shapes, layers, dispatches and memory',
+  )
+  .option(
     '--trace-nan',
     'where a loss, a gradient or a weight becomes NaN or infinite, find the first operator and layer that gave it ' +
       '(takes the memory of weights and momentum buffers once more, and a copy of them at each step)',
@@ -100,13 +105,16 @@ await runCommand(async () => {
   const config = loadConfig(options.config, overridesOf(options))
   const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps, traceNan = false } = options
   if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
+  if (options.printProgram !== undefined && !options.dryRun) throw new UserError('--print-program needs --dry-run')
   const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
   const display = createDisplay(process.stdout)
   const print = (line: string) => display.line(line)
   if (options.dryRun) {
     const device = await open({ gpu: options.gpu })
     print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-    if (!(await dryRun(device, { config, tune, traceNan, print }))) process.exitCode = exitCodes.userError[0]
+    const { printProgram } = options
+    if (!(await dryRun(device, { config, tune, traceNan, printProgram, print })))
+      process.exitCode = exitCodes.userError[0]
     return
   }
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)

@@ -51,11 +51,11 @@ const count = z.int().min(1)
 const rate = count.max(1000)
 
 const headKeys = {
-  dilations: z.tuple([rate, rate, rate]),
-  reduce_channels: count,
-  aspp_channels: count,
-  fuse_channels: count,
-  nclass: count,
+  dilations: z.tuple([rate, rate, rate]).describe('In place of the key of the same name above.'),
+  reduce_channels: count.describe('Channels to which the finest features are reduced.'),
+  aspp_channels: count.describe('Channels of each branch of the ASPP, and of its result.'),
+  fuse_channels: count.describe('Channels of the two convolutions of the decoder.'),
+  nclass: count.describe('The same as the key `nclass`.'),
 }
 
 const usualHead = { dilations: [6, 12, 18], reduce_channels: 48, aspp_channels: 256, fuse_channels: 256 }

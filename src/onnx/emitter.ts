@@ -1,5 +1,5 @@
 import { type Node, type Tensor, valueKey } from '../engine/ir.js'
-import { elements, sameShape } from '../engine/shape.js'
+import { sameShape } from '../engine/shape.js'
 import type { Variable } from '../engine/store.js'
 import type { StateTensor } from '../models/weights.js'
 import type { GraphBuilder } from '../train/io/protobuf.js'
@@ -25,6 +25,12 @@ export type FindEmit = (node: Node) => Emit | undefined
 /** Axes of a map [N, H, W, C] in the order [N, C, H, W]. */
 const channelsFirstAxes = [0, 3, 1, 2]
 
+/** Extents of a map [N, H, W, C] as they are in the graph. */
+export const asMap = (extents: readonly Extent[]): Omit<Value, 'name'> => ({
+  extents: channelsFirstAxes.map((axis): Extent => extents[axis] ?? [1, 1]),
+  channelsFirst: true,
+})
+
 /** The place of a trace's axis in the graph. */
 export const axisIn = ({ channelsFirst }: Value, axis: number): number =>
   channelsFirst ? channelsFirstAxes.indexOf(axis) : axis
@@ -41,12 +47,7 @@ export class Emitter {
     private readonly state: ReadonlyMap<string, StateTensor>,
     private readonly find: FindEmit,
   ) {
-    const [n = [0, 0], height = [0, 0], width = [0, 0], channels = [0, 0]] = extentsOf(trace.image)
-    this.values.set(valueKey(trace.image.a), {
-      name: 'image',
-      extents: [n, channels, height, width],
-      channelsFirst: true,
-    })
+    this.values.set(valueKey(trace.image.a), { name: 'image', ...asMap(extentsOf(trace.image)) })
   }
 
   /** The value of a tensor, whose nodes are written where they are not yet. */
@@ -62,7 +63,9 @@ export class Emitter {
     const { leaf, op, scope } = node
     if (leaf && 'variable' in leaf) return this.variable(leaf.variable)
     const emit = op && this.find(node)
-    if (!emit || index > 0) throw new Error(`${scope}: ${node.name} has no counterpart in ONNX yet`)
+    if (!emit || index > 0 || node.outputs[0]?.dtype !== 'f32') {
+      throw new Error(`${scope}: ${node.name} has no counterpart in ONNX yet`)
+    }
     return emit(this, this.trace.twinOf(node), this.unique(`${scope}/${node.name}`))
   }
 
@@ -206,6 +209,3 @@ function longestRun(wanted: readonly Extent[], sources: readonly Value[]) {
   }
   return best
 }
-
-/** Elements of a value at the first size. */
-export const countOf = ({ extents }: Value): number => elements(extents.map(([extent]) => extent))

@@ -1,7 +1,7 @@
 import type { Expr, FunctionName } from '../engine/expr.js'
 import type { Node } from '../engine/ir.js'
 import { evaluationFormula } from '../kernels/batchnorm.js'
-import type { Emit, Emitter, Value } from './emitter.js'
+import { asMap, type Emit, type Emitter, type Value } from './emitter.js'
 import { type Extent, inputsOf, sameExtent, type Twin } from './twin.js'
 
 /** Functions of formulas whose counterparts take and give floats. */
@@ -69,7 +69,7 @@ function emitSteps(emitter: Emitter, node: Twin<Node>, name: string): Value {
   const operands = emitter.inputs(node)
   const channelsFirst = operands.some((operand) => operand.channelsFirst)
   const space = formulas.a.space.map((extent, axis): Extent => [extent, formulas.b?.space[axis] ?? 0])
-  const extents = channelsFirst ? [0, 3, 1, 2].map((axis): Extent => space[axis] ?? [1, 1]) : space
+  const extents = channelsFirst ? asMap(space).extents : space
   const aligned = operands.map((operand) => (channelsFirst ? alignedWithMap(emitter, operand) : operand))
   const result = { extents: broadcast(aligned, extents.length), channelsFirst }
   const writer = new FormulaWriter(emitter, name, aligned)

@@ -4,7 +4,7 @@ import type { MatmulAttrs } from '../kernels/matmul.js'
 import type { AxisAttrs, RangeAttrs } from '../kernels/movement.js'
 import type { PoolAttrs } from '../kernels/pool.js'
 import type { SumAttrs } from '../kernels/reduce-kernels.js'
-import { axisIn, type Emit, type Emitter, type FindEmit, type Value } from './emitter.js'
+import { asMap, axisIn, type Emit, type Emitter, type FindEmit, type Value } from './emitter.js'
 import { emitFormula, formulaOf } from './formulas.js'
 import { type Extent, inputsOf, type Twin } from './twin.js'
 
@@ -28,11 +28,6 @@ export const findEmit: FindEmit = (node) => {
 /** Extents of a call's first output, in the order of the trace. */
 const resultOf = ({ a, b }: Twin<Node>): Extent[] =>
   (a.outputs[0]?.shape ?? []).map((extent, axis): Extent => [extent, b.outputs[0]?.shape[axis] ?? 0])
-
-const asMap = ([n = [1, 1], height = [1, 1], width = [1, 1], channels = [1, 1]]: readonly Extent[]) => ({
-  extents: [n, channels, height, width],
-  channelsFirst: true,
-})
 
 const first = (emitter: Emitter, node: Twin<Node>): Value => {
   const [value] = emitter.inputs(node)

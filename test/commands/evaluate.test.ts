@@ -181,7 +181,7 @@ test('predict takes a checkpoint without names and colours', () => {
   assert.ok(existsSync(join(folder, 'bare', 'legend.svg')))
 })
 
-test('predict goes on after pictures that cannot be read, names them, and exits with 1', () => {
+test('predict goes on after images that cannot be read, names them, and exits with 1', () => {
   const mixed = join(folder, 'mixed')
   cpSync(join(data, 'images'), mixed, { recursive: true })
   const files = readdirSync(mixed).sort()
@@ -190,7 +190,7 @@ test('predict goes on after pictures that cannot be read, names them, and exits 
   const { code, stdout, errors } = predict('some', '--images', mixed)
   assert.is(code, 1)
   assert.is(errors.length, 1, errors.join('\n'))
-  assert.match(errors[0] ?? '', /2 of 12 pictures could not be read, such as: cannot read the image .*00001\.png/)
+  assert.match(errors[0] ?? '', /2 of 12 images could not be read, such as: cannot read the image .*00001\.png/)
   assert.match(stdout, `left out: cannot read the image ${join(mixed, 'aaa.jpg')}`)
   assert.is(readdirSync(join(folder, 'some', 'masks')).length, 10)
 })
@@ -204,7 +204,7 @@ test('predict names what it cannot use, before anything is written', () => {
   refuses(predict('b', '--images', image, '--img-size', '0'), /whole number from 16 to 16384/, 'b')
   const broken = join(folder, 'broken.png')
   writeFileSync(broken, 'no picture')
-  refuses(predict('b', '--images', broken), /1 of 1 pictures could not be read/, 'b')
+  refuses(predict('b', '--images', broken), /1 of 1 images could not be read/, 'b')
 })
 
 test('help shows examples', () => {

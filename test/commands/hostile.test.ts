@@ -176,7 +176,7 @@ test('labels are read alike with every filter', async () => {
   }
 })
 
-test('pictures that are no photographs, whatever their names say', async () => {
+test('images that are no photographs, whatever their names say', async () => {
   const raw = sharp(new Uint8Array(48), { raw: { width: 4, height: 4, channels: 3 } })
   await raw.toFile(at('x.v'))
   writeFileSync(at('x.pgm'), 'P2 1 1 1 1')

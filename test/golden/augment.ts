@@ -14,7 +14,7 @@ import {
   toLuma,
 } from '#dist/train/data/color.js'
 import { toClasses } from '#dist/train/data/labels.js'
-import { type Box, cropWindow, cut, normalize, type Picture, place } from '#dist/train/data/pixels.js'
+import { type Box, cropWindow, cut, type Image, normalize, place } from '#dist/train/data/pixels.js'
 import { resizeBilinear, resizeNearest } from '#dist/train/data/resize.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { augmented, labeledFields, unlabeledFields } from '../support/augmented.js'
@@ -90,14 +90,14 @@ function weakDraws(p: Params): augment.WeakDraws {
   return { longSide: p.long_side, cropX: p.crop_x, cropY: p.crop_y, flip: p.flip }
 }
 
-function padCrop(picture: Picture, channels: number, p: Params, fill: number): Uint8Array {
+function padCrop(picture: Image, channels: number, p: Params, fill: number): Uint8Array {
   const out = new Uint8Array(p.size * p.size * channels)
   const window = cropWindow(picture.width, picture.height, p.size, p.x, p.y)
   place(cut(picture, channels, window), channels, p.size, fill, false, out)
   return out
 }
 
-function flipped({ data, width, height }: Picture, channels: number): Uint8Array {
+function flipped({ data, width, height }: Image, channels: number): Uint8Array {
   const out = new Uint8Array(data.length)
   // `place` makes squares: row by row, a picture is a stack of 1 x width strips.
   const strip = new Uint8Array(width * width * channels)
@@ -122,12 +122,12 @@ function toPlanes(values: Float32Array): Float32Array {
 }
 
 /** Labels in which 0 is "ignore", as the data sets' reader turns them into classes. */
-function withoutZero({ data, width, height }: Picture): Uint8Array {
+function withoutZero({ data, width, height }: Image): Uint8Array {
   const rules = { nclass: 255, ignoreIndex: 255, reduceZero: true }
   return toClasses({ width, height, values: data, colored: false }, rules, 'golden').label.data
 }
 
-function runCase(op: string, p: Params, input: (name: string) => Picture): Outputs {
+function runCase(op: string, p: Params, input: (name: string) => Image): Outputs {
   const image = () => input('img')
   const data = () => input('img').data
   switch (op) {
@@ -236,7 +236,7 @@ export function checkAugment(folder: string): CaseResult[] {
   }
   const results: CaseResult[] = []
   for (const golden_case of golden.cases) {
-    const input = (name: string): Picture => {
+    const input = (name: string): Image => {
       const { shape, data } = tensor(golden_case.in[name] ?? name)
       const [height = 0, width = 0] = shape
       return { data: data as Uint8Array, width, height }

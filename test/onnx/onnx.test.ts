@@ -11,7 +11,7 @@ import { Store } from '#dist/engine/store.js'
 import { flip } from '#dist/kernels/flip.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { concat, slice } from '#dist/kernels/movement.js'
-import { add, div, mul, pointwise, scale, sub, sumTo } from '#dist/kernels/pointwise.js'
+import { add, div, mul, pointwise, scale, sub, sumTo, toU32 } from '#dist/kernels/pointwise.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
 import { softmax } from '#dist/kernels/softmax.js'
 import type { DeepLabV3PlusConfig } from '#dist/models/deeplabv3plus.js'
@@ -206,6 +206,7 @@ test('an operator without counterpart, and what depends on the size in another w
     assert.throws(() => exportOnnx(model, weightsFor(stateShapes(model)), options), pattern)
   }
   refuses(flip, /^backbone\.block: flip has no counterpart in ONNX yet$/)
+  refuses((x) => scale(toU32(x), 1), /^backbone\.block: toU32 has no counterpart in ONNX yet$/)
   const byHeight = (x: Tensor) => scale(x, 1 / (x.shape[1] ?? 1))
   refuses(byHeight, /^backbone\.block\/scale: its constants follow from the size of the image/)
   const cropped = (x: Tensor) => slice(x, 1, 0, (x.shape[1] ?? 0) - 1)

@@ -1,11 +1,11 @@
 import { augment, type SampleDraws } from '#dist/train/data/augment.js'
 import { bytesOf, type FieldSpec } from '#dist/train/data/batch.js'
-import type { Picture } from '#dist/train/data/pixels.js'
+import type { Image } from '#dist/train/data/pixels.js'
 
 /** The fields of one image as the loader fills them, [S, S, 3] or [S, S] each. */
 export function augmented(
-  image: Picture,
-  label: Picture | null,
+  image: Image,
+  label: Image | null,
   size: number,
   fields: Readonly<Record<string, FieldSpec>>,
   draws: SampleDraws,

@@ -5,105 +5,187 @@ import { methodKeys, methods } from '../methods/index.js'
 
 const count = z.int().min(1)
 const fraction = z.number().min(0).max(1)
-
-const criterion = z.strictObject({
-  name: z.enum(['CELoss', 'OHEM']).default('CELoss'),
-  kwargs: z
-    .strictObject({
-      ignore_index: z.int().min(0).max(255).optional(),
-      /** OHEM: pixels whose true class has at least this probability are easy. */
-      thresh: fraction.optional(),
-      /** OHEM: at least so many pixels of a batch are kept. */
-      min_kept: z.int().min(0).optional(),
-    })
-    .prefault({}),
-})
-
 const byte = z.int().min(0).max(255)
 
 /** `[r, g, b]` or `"#rrggbb"`. */
 const color = z.preprocess(
   (value): unknown => (typeof value === 'string' && hexColor.test(value) ? parseColor(value.slice(1)) : value),
-  z.tuple([byte, byte, byte], { error: 'expected a colour: [r, g, b] of 0 to 255, or "#rrggbb"' }).readonly(),
+  z
+    .tuple([byte, byte, byte], { error: 'expected a colour: [r, g, b] of 0 to 255, or "#rrggbb"' })
+    .readonly()
+    .meta({ title: '`[r, g, b]` or `"#rrggbb"`' }),
 )
 
-/** Images and labels in two folders, paired by their names without ending. */
 const folders = z.strictObject({
-  /** Relative to `data_root`, like `labels`. */
-  images: z.string().min(1),
-  labels: z.string().min(1).optional(),
-  /** What the names of the images, and of the labels, have behind the part that both share. */
-  image_suffix: z.string().default(''),
-  label_suffix: z.string().default(''),
+  images: z.string().min(1).describe('Folder of the images, relative to `data_root`.'),
+  labels: z.string().min(1).optional().describe('Folder of the labels, likewise; a label has the name of its image.'),
+  image_suffix: z.string().default('').describe('What names of images have behind the part that both share.'),
+  label_suffix: z.string().default('').describe('What names of labels have behind that part, such as `_mask`.'),
 })
 
-const source = z.union([z.string().min(1), folders], {
-  error: 'expected the path of a list, or folders {images, labels}',
+const source = z
+  .union([z.string().min(1), folders], { error: 'expected the path of a list, or folders {images, labels}' })
+  .optional()
+
+const dataKeys = {
+  dataset: z
+    .string()
+    .min(1)
+    .default('custom')
+    .describe('Name of the data set: `pascal`, `cityscapes`, `coco` and `ade20k` bring names and colours of classes.'),
+  data_root: z.string().min(1).default('.').describe('Folder that the paths in lists are relative to.'),
+  labeled_id_path: source.describe('Labeled images: a list file, relative to the working folder, or folders.'),
+  unlabeled_id_path: source.describe('Unlabeled images, likewise; labels are not read.'),
+  val_id_path: source.describe('Labeled images for the evaluation after each epoch, likewise.'),
+  workers: z
+    .int()
+    .min(1)
+    .max(64)
+    .optional()
+    .describe('Threads that load images. Default: all cores but one, at most eight.'),
+  max_unreadable: z
+    .int()
+    .min(0)
+    .default(10)
+    .describe('So many images may become unreadable during a training; another is read in place of each.'),
+}
+
+const classKeys = {
+  nclass: z.int().min(2).max(255).optional().describe('Number of classes. Default: as many as there are names.'),
+  class_names: z
+    .array(z.string().min(1))
+    .optional()
+    .describe('Names of the classes. Default: those of the data set where it is known, else the indices.'),
+  classes: z.array(z.string().min(1)).optional().describe('The same as `class_names`.'),
+  palette: z
+    .array(color)
+    .optional()
+    .describe('A colour for each class: to show it, and to read labels that are RGB images.'),
+  label_map: z
+    .record(z.string(), byte)
+    .optional()
+    .describe("Class, or `ignore_index`, of each value that label files hold; a colour is written `'#rrggbb'`."),
+  reduce_zero_label: z
+    .boolean()
+    .optional()
+    .describe(
+      'Label files hold 0 for "ignore" and 1 to nclass for the classes. Default: for `ade20k` without a `label_map`.',
+    ),
+  ignore_index: byte.optional().describe('Label of pixels that count nowhere. Default: 255.'),
+}
+
+const criterion = z.strictObject({
+  name: z
+    .enum(['CELoss', 'OHEM'])
+    .default('CELoss')
+    .describe('Loss of labeled images: cross-entropy, over all pixels or over the hard ones alone (OHEM).'),
+  kwargs: z
+    .strictObject({
+      ignore_index: byte.optional().describe('The same as the key `ignore_index`.'),
+      thresh: fraction
+        .optional()
+        .describe('OHEM: pixels whose true class has at least this probability are easy. OHEM needs it.'),
+      min_kept: z.int().min(0).optional().describe('OHEM: at least so many pixels of a batch count. OHEM needs it.'),
+    })
+    .prefault({})
+    .describe('Settings of the loss.'),
+})
+
+const trainingKeys = {
+  crop_size: z.int().min(8).max(4096).describe('Side of the square training crops, in pixels.'),
+  batch_size: z.int().min(1).max(1024).describe('Labeled images in a step; as many unlabeled ones come on top.'),
+  epochs: count.describe(
+    'Passes over the unlabeled images, while labeled ones are repeated; without unlabeled images, over the labeled ones.',
+  ),
+  lr: z.number().gt(0).describe('Learning rate at the start; it falls to 0 as a polynomial of power 0.9.'),
+  lr_multi: z
+    .number()
+    .gt(0)
+    .default(10)
+    .describe('Learning rate of everything but the backbone, as a multiple of `lr`.'),
+  criterion: criterion.prefault({}).describe('Loss of labeled images.'),
+  seed: z.int().min(0).default(0).describe('Seed of everything random.'),
+  amp: z
+    .literal([true, false, 'auto'])
+    .default(false)
+    .describe(
+      'Half precision: f16 for activations, their gradients and the working copy of the weights, with a dynamic loss ' +
+        'scale. `auto`: on GPUs that have it. An adapter without it computes in f32.',
+    ),
+  activation_checkpointing: z
+    .array(z.enum(stages))
+    .default([])
+    .describe(
+      'Stages whose activations are computed again in the backward pass: less memory, more time, the same results.',
+    ),
+}
+
+const methodSettings = () => ({
+  method: z
+    .enum(methods().map(({ name }) => name))
+    .default('prevmatch')
+    .describe('How unlabeled images are learned from; `supervised` leaves them out.'),
+  conf_thresh: fraction.default(0.95).describe('Pseudo-labels need at least this confidence.'),
+  // Their schemas check them; their types are the methods' own.
+  ...(methodKeys() as Record<never, never>),
+})
+
+const networkKeys = {
+  backbone: z.enum(backbones).default('resnet50').describe('Network that computes the features.'),
+  pretrained: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Weights to start from, safetensors or `.pth`. Default: random ones.'),
+  replace_stride_with_dilation: z
+    .tuple([z.boolean(), z.boolean(), z.boolean()])
+    .default([false, false, true])
+    .describe('Whether layer2, layer3 and layer4 dilate their convolutions instead of halving the size.'),
+  dilations: z
+    .tuple([count, count, count])
+    .default([6, 12, 18])
+    .describe('Dilations of the three 3x3 branches of the ASPP.'),
+  model: z
+    .preprocess((value) => (typeof value === 'string' && architectures.has(value) ? {} : value), modelKeys)
+    .prefault({})
+    .describe(
+      'Widths and depths, in place of those of the backbone. The reference configurations name the architecture here.',
+    ),
+}
+
+const evaluationKeys = {
+  eval_mode: z
+    .enum(['original', 'sliding_window'])
+    .optional()
+    .describe(
+      'How images are evaluated: whole, or in windows of `crop_size`. Default: `sliding_window` for `cityscapes`, else ' +
+        '`original`.',
+    ),
+  save_map: z.boolean().default(false).describe('Whether `evaluate` writes its predictions.'),
+  log_interval: count
+    .optional()
+    .describe('Iterations between two lines of the log. Default: about eight lines per epoch.'),
+  multi_grid: z.literal(false).optional().describe("Of UniMatch's configurations; only false is available."),
+}
+
+/** The keys by what they concern, in the order of their documentation. */
+export const keysBySubject = () => ({
+  'Data set': dataKeys,
+  'Classes and labels': classKeys,
+  Training: trainingKeys,
+  Method: methodSettings(),
+  Network: networkKeys,
+  'Evaluation and log': evaluationKeys,
 })
 
 const build = () =>
   z.strictObject({
-    dataset: z.string().min(1).default('custom'),
-    /** By default as many as there are names of classes. */
-    nclass: z.int().min(2).max(255).optional(),
-    /** Side of the square training crops, in pixels. */
-    crop_size: z.int().min(8).max(4096),
-    /** Folder that the paths in the lists are relative to. */
-    data_root: z.string().min(1).default('.'),
-    epochs: count,
-    /** Labeled pictures per step; as many unlabeled ones come on top. */
-    batch_size: z.int().min(1).max(1024),
-    lr: z.number().gt(0),
-    /** Learning rate of everything but the backbone, as a multiple of `lr`. */
-    lr_multi: z.number().gt(0).default(10),
-    criterion: criterion.prefault({}),
-    /** Pseudo-labels need at least this confidence. */
-    conf_thresh: fraction.default(0.95),
-    /**
-     * Half precision: f16 for activations, their gradients and the working copy of the weights, with a dynamic loss scale.
-     * `auto`: on GPUs that have it. An adapter without it computes in f32.
-     */
-    amp: z.literal([true, false, 'auto']).default(false),
-    /** Stages whose activations are computed again in the backward pass: less memory, more time, the same results. */
-    activation_checkpointing: z.array(z.enum(stages)).default([]),
-    // Their schemas check them; their types are the methods' own.
-    ...(methodKeys() as Record<never, never>),
-    /** Widths and depths, in place of those of the backbone. The reference configurations name the architecture here. */
-    model: z
-      .preprocess((value) => (typeof value === 'string' && architectures.has(value) ? {} : value), modelKeys)
-      .prefault({}),
-    backbone: z.enum(backbones).default('resnet50'),
-    replace_stride_with_dilation: z.tuple([z.boolean(), z.boolean(), z.boolean()]).default([false, false, true]),
-    dilations: z.tuple([count, count, count]).default([6, 12, 18]),
-    pretrained: z.string().min(1).optional(),
-    method: z.enum(methods().map(({ name }) => name)).default('prevmatch'),
-    seed: z.int().min(0).default(0),
-    /** Threads that load pictures; by default one core is left free, and at most eight are used. */
-    workers: z.int().min(1).max(64).optional(),
-    /** So many images may become unreadable during a training; each is left out, and another read in its place. */
-    max_unreadable: z.int().min(0).default(10),
-    /** Each a list file, relative to the working folder, or folders below `data_root`. */
-    labeled_id_path: source.optional(),
-    unlabeled_id_path: source.optional(),
-    val_id_path: source.optional(),
-    /** Label of pixels that count nowhere. */
-    ignore_index: byte.optional(),
-    /** By default the names of the data set where it is known, else the indices. */
-    class_names: z.array(z.string().min(1)).optional(),
-    /** The same as `class_names`. */
-    classes: z.array(z.string().min(1)).optional(),
-    /** A colour for each class: to show it, and to read labels that are RGB pictures. */
-    palette: z.array(color).optional(),
-    /** Class, or `ignore_index`, of each value that label files hold; a colour is written '#rrggbb'. */
-    label_map: z.record(z.string(), byte).optional(),
-    /** Label files hold 0 for "ignore" and 1 to nclass for the classes. Default: for `ade20k` without a `label_map`. */
-    reduce_zero_label: z.boolean().optional(),
-    /** Of UniMatch's configurations; only false is available. */
-    multi_grid: z.literal(false).optional(),
-    eval_mode: z.enum(['original', 'sliding_window']).optional(),
-    save_map: z.boolean().default(false),
-    /** Iterations between two lines of the log; by default about eight lines per epoch. */
-    log_interval: count.optional(),
+    ...dataKeys,
+    ...classKeys,
+    ...trainingKeys,
+    ...methodSettings(),
+    ...networkKeys,
+    ...evaluationKeys,
   })
 
 type Schema = ReturnType<typeof build>

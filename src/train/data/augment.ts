@@ -2,10 +2,10 @@ import type { Random } from '../random.js'
 import type { Batch, FieldSpec } from './batch.js'
 import { gaussianBlur } from './blur.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, grayscale } from './color.js'
-import { type Box, cropWindow, type Picture as Image, place } from './pixels.js'
+import { type Box, cropWindow, type Image, place } from './pixels.js'
 import { resizeBilinear, resizeNearest } from './resize.js'
 
-/** Label of the padding of labeled pictures, unless the configuration has another `ignore_index`. */
+/** Label of the padding of labeled images, unless the configuration has another `ignore_index`. */
 export const IGNORE = 255
 
 /** Draws of the geometry: the weak augmentation. */

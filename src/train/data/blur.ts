@@ -32,7 +32,7 @@ function boxBlur(from: Uint8Array, to: Uint8Array, length: number, radius: numbe
   }
 }
 
-/** Gaussian blur of an RGB picture of the given width: three box passes along the rows, then along the columns. */
+/** Gaussian blur of an RGB image of the given width: three box passes along the rows, then along the columns. */
 export function gaussianBlur(pixels: Uint8Array, width: number, sigma: number): void {
   const height = pixels.length / (3 * width)
   const exact = boxRadius(sigma, 3)

@@ -39,12 +39,12 @@ function blendAll(pixels: Uint8Array, base: number, factor: number): void {
   for (let i = 0; i < pixels.length; i++) pixels[i] = table[pixels[i] as number] as number
 }
 
-/** 0 gives black, 1 the same picture. */
+/** 0 gives black, 1 the same image. */
 export function adjustBrightness(pixels: Uint8Array, factor: number): void {
   blendAll(pixels, 0, fround(factor))
 }
 
-/** 0 gives the mean luma everywhere, 1 the same picture. */
+/** 0 gives the mean luma everywhere, 1 the same image. */
 export function adjustContrast(pixels: Uint8Array, factor: number): void {
   let sum = 0
   for (let at = 0; at < pixels.length; at += 3) {
@@ -53,7 +53,7 @@ export function adjustContrast(pixels: Uint8Array, factor: number): void {
   blendAll(pixels, Math.trunc(sum / (pixels.length / 3) + 0.5), fround(factor))
 }
 
-/** 0 gives the luma, 1 the same picture. */
+/** 0 gives the luma, 1 the same image. */
 export function adjustSaturation(pixels: Uint8Array, factor: number): void {
   const factor32 = fround(factor)
   for (let at = 0; at < pixels.length; at += 3) {

@@ -5,7 +5,7 @@ import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
 import { isInside, pairFolders } from './folders.js'
 import { type LabelRules, labelRules, MAX_PIXELS, readLabel } from './labels.js'
-import type { Picture } from './pixels.js'
+import type { Image } from './pixels.js'
 import type { Folders, LabelSettings } from './settings.js'
 
 /** An image and its label. */
@@ -147,7 +147,7 @@ function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sampl
  * @returns data [H, W, 3]
  * @throws UserError naming the file if it cannot be read, is damaged or larger than `MAX_PIXELS`
  */
-export async function readImage(path: string): Promise<Picture> {
+export async function readImage(path: string): Promise<Image> {
   try {
     if (!(await stat(path)).isFile()) throw new Error('it is not a file')
     const { data, info } = await sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true })
@@ -170,7 +170,7 @@ export async function readImage(path: string): Promise<Picture> {
  * Reads an image and its label.
  * @throws UserError also if their sizes differ
  */
-export async function readPair(sample: Sample, rules: LabelRules): Promise<{ image: Picture; label: Picture }> {
+export async function readPair(sample: Sample, rules: LabelRules): Promise<{ image: Image; label: Image }> {
   if (sample.label === null) throw new UserError(`${sample.image} has no label: add it to the list`)
   const [image, label] = await Promise.all([readImage(sample.image), readLabel(sample.label, rules)])
   if (image.width !== label.width || image.height !== label.height) {
@@ -187,8 +187,8 @@ export async function readPair(sample: Sample, rules: LabelRules): Promise<{ ima
 }
 
 export interface EvaluationSample {
-  image: Picture
-  label: Picture
+  image: Image
+  label: Image
   name: string
 }
 
@@ -204,7 +204,7 @@ export async function* evaluationSamples(
   onUnreadable?: (sample: Sample, error: UserError) => void,
 ): AsyncGenerator<EvaluationSample, void, undefined> {
   const rules = labelRules(config)
-  const ahead: Promise<{ image: Picture; label: Picture }>[] = []
+  const ahead: Promise<{ image: Image; label: Image }>[] = []
   for (let next = 0, i = 0; i < list.length; i++) {
     for (; next < list.length && next <= i + prefetch; next++) {
       const pair = readPair(list[next] as Sample, rules)
@@ -213,9 +213,9 @@ export async function* evaluationSamples(
       ahead.push(pair)
     }
     const sample = list[i] as Sample
-    let pair: { image: Picture; label: Picture }
+    let pair: { image: Image; label: Image }
     try {
-      pair = await (ahead.shift() as Promise<{ image: Picture; label: Picture }>)
+      pair = await (ahead.shift() as Promise<{ image: Image; label: Image }>)
     } catch (error) {
       if (!onUnreadable || !(error instanceof UserError)) throw error
       onUnreadable(sample, error)

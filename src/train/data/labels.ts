@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { UserError } from '../error.js'
 import { decodePng, type PngPixels } from '../io/png.js'
-import type { Picture } from './pixels.js'
+import type { Image } from './pixels.js'
 import type { LabelSettings } from './settings.js'
 
 /** How the values of label files become classes. */
@@ -12,7 +12,7 @@ export interface LabelRules {
   reduceZero: boolean
   /** Class of each value; others are refused. Without it the values are the classes. */
   values?: ReadonlyMap<number, number>
-  /** Class of each colour 0xRRGGBB; others are refused. Without it pictures in colours are. */
+  /** Class of each colour 0xRRGGBB; others are refused. Without it images in colours are. */
   colors?: ReadonlyMap<number, number>
 }
 
@@ -50,7 +50,7 @@ export interface WrongValue {
   readonly first: number
 }
 
-/** Pictures larger than this are refused before they are decoded. */
+/** Images larger than this are refused before they are decoded. */
 export const MAX_PIXELS = 2 ** 26
 const MAX_LABEL_BYTES = 2 ** 28
 
@@ -100,11 +100,7 @@ function classOf(value: number, rules: LabelRules): number {
  * @returns data [H, W]: 0 to nclass - 1, or ignoreIndex, also for the wrong values, which come in the order of rows
  * @throws UserError where the label has colours and the rules have none
  */
-export function toClasses(
-  stored: StoredLabel,
-  rules: LabelRules,
-  path: string,
-): { label: Picture; wrong: WrongValue[] } {
+export function toClasses(stored: StoredLabel, rules: LabelRules, path: string): { label: Image; wrong: WrongValue[] } {
   const { width, height, values, colored } = stored
   if (colored && !rules.colors) {
     throw new UserError(
@@ -162,7 +158,7 @@ export function explainWrong(value: number, colored: boolean, rules: LabelRules)
  * @returns data [H, W]: 0 to nclass - 1, or ignoreIndex
  * @throws UserError naming the file, and for an impossible value also the value and its first position
  */
-export async function readLabel(path: string, rules: LabelRules): Promise<Picture> {
+export async function readLabel(path: string, rules: LabelRules): Promise<Image> {
   const stored = await readStoredLabel(path)
   const { label, wrong } = toClasses(stored, rules, path)
   const [first] = wrong

@@ -5,7 +5,7 @@ import { augment, drawSample } from './augment.js'
 import { type Batch, type BatchLayout, batchViews, bytesOf, type StreamSpec } from './batch.js'
 import { readImage, readPair } from './dataset.js'
 import type { LabelRules } from './labels.js'
-import type { Picture } from './pixels.js'
+import type { Image } from './pixels.js'
 
 /** What a worker receives when it starts. */
 export interface WorkerSettings {
@@ -18,19 +18,19 @@ export interface WorkerSettings {
   seed: number
 }
 
-/** A decoded picture in shared memory, with its label where it has one. */
+/** A decoded image in shared memory, with its label where it has one. */
 export interface Decoded {
-  image: Picture
-  label: Picture | null
+  image: Image
+  label: Image | null
 }
 
-/** One picture to be augmented into its place in a batch. */
+/** One image to be augmented into its place in a batch. */
 export interface Task {
   /** Which stream of the layout it belongs to. */
   stream: number
   /** Place in the batch. */
   position: number
-  /** Place in the list that the order of the epoch gives: names the random stream, whichever picture is read. */
+  /** Place in the list that the order of the epoch gives: names the random stream, whichever image is read. */
   sample: number
   image: string
   label: string | null
@@ -47,7 +47,7 @@ export interface Job {
   /** For each task the number of the thread that took it; 0 before. */
   takers: Int32Array
   tasks: Task[]
-  /** Whether decoded pictures are sent back for the cache. */
+  /** Whether decoded images are sent back for the cache. */
   keep: boolean
 }
 
@@ -66,10 +66,10 @@ const settings = workerData as WorkerSettings
 const port = parentPort
 if (!port) throw new Error('loader-worker runs in a worker thread only')
 
-function toShared(picture: Picture): Picture {
-  const data = new Uint8Array(new SharedArrayBuffer(picture.data.length))
-  data.set(picture.data)
-  return { ...picture, data }
+function toShared(image: Image): Image {
+  const data = new Uint8Array(new SharedArrayBuffer(image.data.length))
+  data.set(image.data)
+  return { ...image, data }
 }
 
 const nothing = new Uint8Array()

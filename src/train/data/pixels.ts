@@ -1,5 +1,5 @@
-/** An RGB picture, `data` is [H, W, 3]; or a label map, `data` is [H, W]. */
-export interface Picture {
+/** An RGB image, `data` is [H, W, 3]; or a label map, `data` is [H, W]. */
+export interface Image {
   data: Uint8Array
   width: number
   height: number
@@ -13,35 +13,35 @@ export interface Box {
   h: number
 }
 
-/** Part of the size x size crop at (x, y) that lies inside a picture of the given size; the rest is padding. */
+/** Part of the size x size crop at (x, y) that lies inside an image of the given size; the rest is padding. */
 export function cropWindow(width: number, height: number, size: number, x: number, y: number): Box {
   return { x, y, w: Math.min(size, width - x), h: Math.min(size, height - y) }
 }
 
-/** The rectangle `window` of a picture with `channels` bytes per pixel. */
-export function cut(picture: Picture, channels: number, window: Box): Picture {
+/** The rectangle `window` of an image with `channels` bytes per pixel. */
+export function cut(image: Image, channels: number, window: Box): Image {
   const { x, y, w, h } = window
   const data = new Uint8Array(w * h * channels)
   for (let row = 0; row < h; row++) {
-    const from = ((y + row) * picture.width + x) * channels
-    data.set(picture.data.subarray(from, from + w * channels), row * w * channels)
+    const from = ((y + row) * image.width + x) * channels
+    data.set(image.data.subarray(from, from + w * channels), row * w * channels)
   }
   return { data, width: w, height: h }
 }
 
 /**
- * Writes a picture of at most size x size into the upper left of `out` ([size, size, channels]), `fill` right of it and
+ * Writes an image of at most size x size into the upper left of `out` ([size, size, channels]), `fill` right of it and
  * below, then mirrors the whole left to right if `flip` is set.
  */
 export function place(
-  picture: Picture,
+  image: Image,
   channels: number,
   size: number,
   fill: number,
   flip: boolean,
   out: Uint8Array,
 ): void {
-  const { data, width, height } = picture
+  const { data, width, height } = image
   if (width < size || height < size) out.fill(fill)
   for (let row = 0; row < height; row++) {
     const from = row * width * channels

@@ -1,4 +1,4 @@
-import type { Box, Picture } from './pixels.js'
+import type { Box, Image } from './pixels.js'
 
 // The bytes are those that Pillow 9 gives, whose integer arithmetic this is.
 
@@ -44,10 +44,10 @@ function triangleTaps(inSize: number, outSize: number, from: number, length: num
 }
 
 /**
- * Bilinear resize of an RGB picture to width x height, antialiased when shrinking.
+ * Bilinear resize of an RGB image to width x height, antialiased when shrinking.
  * With `window`, only that part of the result is computed and returned.
  */
-export function resizeBilinear(image: Picture, width: number, height: number, window?: Box): Picture {
+export function resizeBilinear(image: Image, width: number, height: number, window?: Box): Image {
   const { x, y, w, h } = window ?? { x: 0, y: 0, w: width, h: height }
   const across = triangleTaps(image.width, width, x, w)
   const down = triangleTaps(image.height, height, y, h)
@@ -107,7 +107,7 @@ function nearestIndices(inSize: number, outSize: number, end: number): Int32Arra
 }
 
 /** Nearest-neighbour resize of a label map; `window` as in `resizeBilinear`. */
-export function resizeNearest(label: Picture, width: number, height: number, window?: Box): Picture {
+export function resizeNearest(label: Image, width: number, height: number, window?: Box): Image {
   const { x, y, w, h } = window ?? { x: 0, y: 0, w: width, h: height }
   const columns = nearestIndices(label.width, width, x + w)
   const rows = nearestIndices(label.height, height, y + h)

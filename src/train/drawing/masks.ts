@@ -1,22 +1,22 @@
 import { basename, dirname, extname, join } from 'node:path'
 import type { Rgb } from '../data/classes.js'
-import type { Picture } from '../data/pixels.js'
+import type { Image } from '../data/pixels.js'
 import { encodePng } from '../io/png.js'
 
 /** Shown for a value that is no class. */
 const unknown: Rgb = [150, 150, 158]
 
 /** A grey 8-bit PNG of class indices. */
-export const indexPng = (mask: Picture): Promise<Buffer> => encodePng(mask, 1)
+export const indexPng = (mask: Image): Promise<Buffer> => encodePng(mask, 1)
 
 /** An RGB PNG. */
-export const rgbPng = (image: Picture): Promise<Buffer> => encodePng(image, 3)
+export const rgbPng = (image: Image): Promise<Buffer> => encodePng(image, 3)
 
 /**
  * A mask [H, W] of class indices in the colours of the classes, [H, W, 3].
  * @param other the colour of values that are no class
  */
-export function colored({ data, width, height }: Picture, palette: readonly Rgb[], other: Rgb = unknown): Picture {
+export function colored({ data, width, height }: Image, palette: readonly Rgb[], other: Rgb = unknown): Image {
   const out = new Uint8Array(data.length * 3)
   for (const [i, label] of data.entries()) out.set(palette[label] ?? other, i * 3)
   return { data: out, width, height }
@@ -26,7 +26,7 @@ export function colored({ data, width, height }: Picture, palette: readonly Rgb[
 const opacity = 0.5
 
 /** An image [H, W, 3] with its mask [H, W] over it; where two classes meet, the colour is opaque. */
-export function overlay(image: Picture, mask: Picture, palette: readonly Rgb[]): Picture {
+export function overlay(image: Image, mask: Image, palette: readonly Rgb[]): Image {
   const { width, height } = image
   const data = new Uint8Array(image.data.length)
   for (const [i, label] of mask.data.entries()) {

@@ -12,7 +12,7 @@ import { concat } from '../../kernels/movement.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { softmaxMax } from '../../kernels/softmax.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { cut, type Picture } from '../data/pixels.js'
+import { cut, type Image } from '../data/pixels.js'
 import { UserError } from '../error.js'
 import { classLabels, classScores } from './inference.js'
 import { type Scores, scoresOf } from './metrics.js'
@@ -41,8 +41,8 @@ export interface EvaluationOptions {
 
 /** A labeled image; pixels row by row, the image in RGB. */
 export interface EvaluationImage {
-  readonly image: Readonly<Picture>
-  readonly label: Readonly<Picture>
+  readonly image: Readonly<Image>
+  readonly label: Readonly<Image>
 }
 
 /** What a model says of an image. */
@@ -166,7 +166,7 @@ export class Evaluator {
    * `center_crop`, of the crop.
    * @param size of the prediction where that is not the image's: scores are resized to it before classes are compared
    */
-  async predict(image: Readonly<Picture>, size?: ImageSize): Promise<Prediction> {
+  async predict(image: Readonly<Image>, size?: ImageSize): Promise<Prediction> {
     const seen = this.seen(image, 3)
     const sizes = sizesOf(seen, size)
     const program = await this.program(sizes)
@@ -208,7 +208,7 @@ export class Evaluator {
   }
 
   /** The part of an image that is evaluated. */
-  private seen(image: Readonly<Picture>, channels: number): Readonly<Picture> {
+  private seen(image: Readonly<Image>, channels: number): Readonly<Image> {
     const { mode, window } = this.options
     if (mode !== 'center_crop' || window === undefined) return image
     const { width, height } = image

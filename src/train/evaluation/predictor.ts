@@ -1,7 +1,7 @@
 import type { Device } from '../../engine/device.js'
 import { largestFitting } from '../../engine/dry-device.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { cut, type Picture } from '../data/pixels.js'
+import { cut, type Image } from '../data/pixels.js'
 import { resizeBilinear, resizeNearest } from '../data/resize.js'
 import { Evaluator, type ImageSize } from './evaluator.js'
 import { type Tile, tilesOf } from './tiles.js'
@@ -57,7 +57,7 @@ export class Predictor {
    * image that is too large for that is tiled, with a quarter of overlap, of which each tile gives the half nearer to
    * it; where scores cannot be resized, the mask itself is (nearest).
    */
-  async predict(image: Picture): Promise<Picture> {
+  async predict(image: Image): Promise<Image> {
     const { width, height } = image
     const { seen: size, tiles, resizesScores } = await this.plan(image)
     const isSame = size.width === width && size.height === height
@@ -121,7 +121,7 @@ export class Predictor {
 }
 
 /** Puts the kept part of a tile's prediction into the mask. */
-function paste(mask: Picture, label: Uint32Array, { seen, kept }: Tile): void {
+function paste(mask: Image, label: Uint32Array, { seen, kept }: Tile): void {
   for (let y = kept.y; y < kept.y + kept.h; y++) {
     const from = (y - seen.y) * seen.w + kept.x - seen.x
     mask.data.set(label.subarray(from, from + kept.w), y * mask.width + kept.x)

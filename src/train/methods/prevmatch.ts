@@ -25,16 +25,22 @@ import { consistencyMetrics, FeatureDropout, unimatchLayout, unimatchMetrics, un
 const keys = {
   prev: z
     .strictObject({
-      /** Previous models kept; the oldest leaves first. */
-      list_max_len: z.int().min(1).default(8),
-      /** At most so many of them are drawn for a step. */
-      model_num: z.int().min(1).default(3),
-      random_select: z.boolean().default(true),
-      conf_thresh: z.number().min(0).max(1).default(0.9),
-      /** No model is kept before this epoch. */
-      base_only_epoch: z.int().min(0).default(0),
+      list_max_len: z.int().min(1).default(8).describe('Previous models kept; the oldest leaves first.'),
+      model_num: z.int().min(1).default(3).describe('At most so many of them are drawn for a step.'),
+      random_select: z
+        .boolean()
+        .default(true)
+        .describe('Whether the number of models drawn is random from 1 to `model_num`, or always `model_num`.'),
+      conf_thresh: z
+        .number()
+        .min(0)
+        .max(1)
+        .default(0.9)
+        .describe('Pseudo-labels of previous models need at least this confidence.'),
+      base_only_epoch: z.int().min(0).default(0).describe('No model is kept before this epoch.'),
     })
-    .prefault({}),
+    .prefault({})
+    .describe('Previous models of PrevMatch.'),
 }
 
 export type PreviousSettings = z.infer<typeof keys.prev>

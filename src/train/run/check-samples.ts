@@ -2,7 +2,7 @@ import type { Config } from '../config/load.js'
 import { readImage, readPair, type Sample } from '../data/dataset.js'
 import { labelRules } from '../data/labels.js'
 
-/** Reading more pictures than these before the first step would keep the user waiting. */
+/** Reading more images than these before the first step would keep the user waiting. */
 const mostPairs = 400
 const mostUnlabeled = 100
 

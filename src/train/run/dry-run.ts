@@ -8,8 +8,9 @@ import { chooseModel, createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import { evaluationSamples } from '../data/dataset.js'
-import type { Picture } from '../data/pixels.js'
+import type { Image } from '../data/pixels.js'
 import { Evaluator } from '../evaluation/evaluator.js'
+import { writeAtomically } from '../io/files.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
 import { createTrainer } from '../trainer/create.js'
@@ -24,6 +25,8 @@ export interface DryRunOptions {
   /** false: earlier measurements of kernels are not looked at. */
   readonly tune?: boolean | undefined
   readonly traceNan?: boolean
+  /** A file for the programs of a step as text. */
+  readonly printProgram?: string | undefined
   readonly print: (line: string) => void
 }
 
@@ -38,7 +41,10 @@ const largestShown = 12
  * @returns whether it fits, as far as the adapter tells
  * @throws UserError where a list or an image cannot be used, or a tensor is larger than the adapter binds, with what fits
  */
-export async function dryRun(real: Device, { config: given, tune, traceNan = false, print }: DryRunOptions) {
+export async function dryRun(
+  real: Device,
+  { config: given, tune, traceNan = false, printProgram, print }: DryRunOptions,
+) {
   const config = { ...given, amp: usesHalf(given.amp, real, print) }
   const lists = readLists(config, true)
   await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
@@ -47,6 +53,10 @@ export async function dryRun(real: Device, { config: given, tune, traceNan = fal
   const image = await largestImage(lists, config)
   useTuning(real, new Tuning(tune === false ? [] : new TuningCache(real.adapter, print).read()))
   const step = await planRun(real, config, image, traceNan)
+  if (printProgram !== undefined) {
+    writeAtomically(printProgram, [new TextEncoder().encode(step.trainer.programs)])
+    print(`programs of a step: ${printProgram}`)
+  }
   for (const line of describe(step, config, image)) print(line)
   const { maxStorageBufferBindingSize: binding, maxBufferSize } = real.gpu.limits
   const largest = Math.max(0, ...[...step.use.buffers].map(({ bytes }) => bytes))
@@ -72,8 +82,8 @@ export async function dryRun(real: Device, { config: given, tune, traceNan = fal
 }
 
 /** The largest validation image, as far as they are looked at: evaluation takes memory by its size. */
-async function largestImage({ validation }: Lists, config: Config): Promise<Picture> {
-  let largest: Picture | undefined
+async function largestImage({ validation }: Lists, config: Config): Promise<Image> {
+  let largest: Image | undefined
   for await (const { image } of evaluationSamples(evenlySpaced(validation, mostImages), config)) {
     if (!largest || image.width * image.height > largest.width * largest.height) largest = image
   }
@@ -88,7 +98,7 @@ interface PlannedRun {
 }
 
 /** Does on a dry device what a training allocates: model, step, previous models, evaluation. */
-async function planRun(real: Device, config: Config, image: Picture, keepBefore: boolean): Promise<PlannedRun> {
+async function planRun(real: Device, config: Config, image: Image, keepBefore: boolean): Promise<PlannedRun> {
   const { device, use } = dryDevice(real)
   const store = new Store(device, 'model')
   const model = createModel(store, chooseModel(config), new Random(config.seed, 0, PURPOSE.initialization))
@@ -106,7 +116,7 @@ async function planRun(real: Device, config: Config, image: Picture, keepBefore:
   return { use, buffers: [...use.buffers], trainer }
 }
 
-function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width, height }: Picture): string[] {
+function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width, height }: Image): string[] {
   const rows: string[] = []
   const sum = (wanted: (label: string) => boolean) => {
     const found = buffers.filter(({ label }) => wanted(label))
@@ -174,7 +184,7 @@ async function remedy(
   real: Device,
   config: Config,
   stages: readonly string[],
-  image: Picture,
+  image: Image,
   keepBefore: boolean,
   free: number,
 ): Promise<string> {

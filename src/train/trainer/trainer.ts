@@ -245,6 +245,11 @@ export class Trainer {
     return this.program.nodes
   }
 
+  /** The programs of a step as text. */
+  get programs(): string {
+    return [this.program, ...this.others].join('\n')
+  }
+
   /** Memory of the step's program in bytes; see `MemorySummary`. */
   get memory(): Program['memory'] {
     return this.program.memory

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert'
 import * as augment from '#dist/train/data/augment.js'
 import { gaussianBlur } from '#dist/train/data/blur.js'
 import { adjustContrast, adjustHue, adjustSaturation } from '#dist/train/data/color.js'
-import { cut, type Picture } from '#dist/train/data/pixels.js'
+import { cut, type Image } from '#dist/train/data/pixels.js'
 import { resizeBilinear, resizeNearest } from '#dist/train/data/resize.js'
 import { Random } from '#dist/train/random.js'
 import { checkAugment } from '../../golden/augment.js'
@@ -20,13 +20,13 @@ const goldenTest = skipUnless(existsSync(join(golden, 'augment.json')), '../shar
 const none = new Uint8Array()
 
 /** 5 x 4 pixels with slopes and jumps. */
-const picture: Picture = { data: new Uint8Array(60), width: 5, height: 4 }
+const picture: Image = { data: new Uint8Array(60), width: 5, height: 4 }
 for (let i = 0; i < 60; i++) {
   const x = Math.floor(i / 3) % 5
   const y = Math.floor(i / 15)
   picture.data[i] = 37 * (5 * y + x) + 11 * (i % 3) * (x + 1) + 3 * y * y
 }
-const red: Picture = { ...picture, data: picture.data.filter((_, i) => i % 3 === 0) }
+const red: Image = { ...picture, data: picture.data.filter((_, i) => i % 3 === 0) }
 
 /** The first `count` bytes after an operation in place. */
 function after(change: (data: Uint8Array) => void, count = 15): number[] {

@@ -7,7 +7,7 @@ import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import { logits } from '#dist/models/segmentation.js'
-import { cut, normalize, type Picture } from '#dist/train/data/pixels.js'
+import { cut, type Image, normalize } from '#dist/train/data/pixels.js'
 import { resizeBilinear } from '#dist/train/data/resize.js'
 import { UserError } from '#dist/train/error.js'
 import { type EvaluationOptions, Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
@@ -23,11 +23,11 @@ const config = { ...smallModel, nclass }
 const model = createModel(new Store(device, 'model'), { architecture: 'deeplabv3plus', config }, new Random(1))
 test.after(() => device.destroy())
 
-function imageOf(random: Random, width: number, height: number): Picture {
+function imageOf(random: Random, width: number, height: number): Image {
   return { data: Uint8Array.from({ length: width * height * 3 }, () => random.integer(0, 256)), width, height }
 }
 
-function labelOf(random: Random, width: number, height: number): Picture {
+function labelOf(random: Random, width: number, height: number): Image {
   const value = () => (random.integer(0, 10) === 0 ? 255 : random.integer(0, nclass))
   return { data: Uint8Array.from({ length: width * height }, value), width, height }
 }
@@ -37,7 +37,7 @@ function evaluator(options: Partial<EvaluationOptions> = {}): Evaluator {
 }
 
 /** Predicts with an evaluator that sees no other image. */
-async function alone(image: Picture, options: Partial<EvaluationOptions> = {}) {
+async function alone(image: Image, options: Partial<EvaluationOptions> = {}) {
   const single = evaluator(options)
   const result = await single.predict(image)
   single.destroy()
@@ -218,7 +218,7 @@ test('mirrored and scaled views are resized, softmaxed, mirrored back and averag
 test('by windows, a mirrored view is the mean over the windows of the mirrored image', async () => {
   const image = imageOf(new Random(8), 31, 23)
   const sliding = { mode: 'sliding_window', window: 12 } as const
-  const sums = async (picture: Picture): Promise<Values> => {
+  const sums = async (picture: Image): Promise<Values> => {
     const { data, ...rest } = valuesOf((await alone(picture, sliding)).scores, 31, 23, nclass)
     // The probabilities of each window add up to 1, so their sum counts the windows.
     const windows = (i: number) => data.subarray(i - (i % nclass), i - (i % nclass) + nclass).reduce((a, b) => a + b)

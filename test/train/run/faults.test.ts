@@ -144,8 +144,14 @@ for (const method of ['supervised', 'prevmatch']) {
 
 test('--dry-run tells what a run takes of the device, and writes nothing', () => {
   const larger = ['--set', 'crop_size=129', '--max-iters', '3']
-  const { code, stdout, errors } = trainInto('dry', '--dry-run', ...larger)
+  const text = join(folder, 'program.txt')
+  const { code, stdout, errors } = trainInto('dry', '--dry-run', '--print-program', text, ...larger)
   assert.is(code, 0, errors.join('\n'))
+  const programs = readFileSync(text, 'utf8')
+  assert.match(programs, /^program prevmatch step\n.*conv2d.*\n# memory\n.*\nprogram previous models\n.*\n# memory\n/s)
+  const alone = trainInto('dry', '--print-program', text)
+  assert.is(alone.code, 1)
+  assert.is(onlyLine(alone.errors), 'error: --print-program needs --dry-run')
   assert.not(existsSync(join(folder, 'dry')))
   const planned = Number(/^planned: \d+ kernels; \d+ dispatches .* at most ([\d.]+) MiB/m.exec(stdout)?.[1])
   assert.match(
