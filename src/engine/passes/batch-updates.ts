@@ -1,6 +1,6 @@
 import { type Node, Tensor, type Trace, valueKey } from '../ir.js'
-import { byteLength } from '../shape.js'
 import { type Moved, moveHandles } from './rewrite.js'
+import { byteLength } from '../shape.js'
 
 /** Larger updates gain nothing from company, and waiting for it would keep their gradients. */
 const maxBytes = 2 ** 18
