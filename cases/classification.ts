@@ -1,5 +1,11 @@
 import { type Data, spec } from '#dist/engine/shape.js'
-import { confidenceWeightedLoss, confidentRatio, crossEntropy, crossEntropyMean, ohemCrossEntropy } from '#dist/kernels/loss.js'
+import {
+  confidenceWeightedLoss,
+  confidentRatio,
+  crossEntropy,
+  crossEntropyMean,
+  ohemCrossEntropy,
+} from '#dist/kernels/loss.js'
 import { confusionMatrix } from '#dist/kernels/metrics.js'
 import { resizedSoftmaxMax, softmax, softmaxMax } from '#dist/kernels/softmax.js'
 import {

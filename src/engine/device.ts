@@ -1,4 +1,11 @@
-import { type AdapterSummary, type AdapterTraits, type MatrixShape, matrixShapesOf, traitsOf, usefulFeatures } from './adapter.js'
+import {
+  type AdapterSummary,
+  type AdapterTraits,
+  type MatrixShape,
+  matrixShapesOf,
+  traitsOf,
+  usefulFeatures,
+} from './adapter.js'
 
 /** Waits for a promise of the device's; where a pending promise keeps a core busy, this is the place to sleep. */
 export type Wait = <T>(promise: Promise<T>) => Promise<T>

@@ -1,6 +1,14 @@
 import type { Device } from './device.js'
 import type { KernelInfo, RunTimes } from './profile.js'
-import { type Run, type RunRecorder, replay, replayTimed, type Step, setRecorder, type TimestampWriter } from './replay.js'
+import {
+  type Run,
+  type RunRecorder,
+  replay,
+  replayTimed,
+  type Step,
+  setRecorder,
+  type TimestampWriter,
+} from './replay.js'
 
 /** WebGPU's limit for one query set. */
 const setSize = 4096

@@ -1,7 +1,15 @@
 import * as e from '../engine/expr.js'
 import { apply } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { type Candidate, ceilDiv, floatBits, inputBuffer, type KernelContext, outputBuffer, temporaryBuffer } from '../engine/kernel.js'
+import {
+  type Candidate,
+  ceilDiv,
+  floatBits,
+  inputBuffer,
+  type KernelContext,
+  outputBuffer,
+  temporaryBuffer,
+} from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { mul, pointwise, sub, sumAllTo } from './pointwise.js'
 import { packed, packTypes, rowWorkgroup, shader } from './shaders.js'

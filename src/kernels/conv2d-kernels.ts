@@ -1,6 +1,15 @@
 import type { AdapterTraits } from '../engine/adapter.js'
 import type { Expr } from '../engine/expr.js'
-import { type Candidate, ceilDiv, type Dispatch, flatGrid, inputBuffer, type Operand, outputBuffer, temporaryBuffer } from '../engine/kernel.js'
+import {
+  type Candidate,
+  ceilDiv,
+  type Dispatch,
+  flatGrid,
+  inputBuffer,
+  type Operand,
+  outputBuffer,
+  temporaryBuffer,
+} from '../engine/kernel.js'
 import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'

@@ -1,11 +1,19 @@
 import type { Expr } from '../engine/expr.js'
+import * as e from '../engine/expr.js'
 import type { BatchedCall, Part, Tensor, VjpContext } from '../engine/ir.js'
-import { type Candidate, ceilDiv, type Dispatch, flatGrid, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
+import {
+  type Candidate,
+  ceilDiv,
+  type Dispatch,
+  flatGrid,
+  inputBuffer,
+  type KernelContext,
+  outputBuffer,
+} from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
 import { type DType, elements, type Shape, type Spec, spec } from '../engine/shape.js'
 import { packed, rowWorkgroup } from './shaders.js'
 import { extentsOf, loadPack, partsOf, storedPack, storedType, type View } from './views.js'
-import * as e from '../engine/expr.js'
 
 export interface PointwiseAttrs {
   readonly label: string

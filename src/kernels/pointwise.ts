@@ -1,13 +1,23 @@
 // Pointwise operators and sums: each is the derivative of the other's broadcasting.
 import type { Expr } from '../engine/expr.js'
+import * as e from '../engine/expr.js'
 import { apply, applyOne } from '../engine/graph.js'
 import { type BatchedCall, defineOp, type Op, type Part, type Tensor, type VjpContext } from '../engine/ir.js'
 import type { Cast } from '../engine/passes/autocast.js'
-import { broadcastShapes, type DType, elements, isFloat, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
+import {
+  broadcastShapes,
+  type DType,
+  elements,
+  isFloat,
+  type Shape,
+  type Spec,
+  sameShape,
+  showShape,
+  spec,
+} from '../engine/shape.js'
 import { flatKernel, inplaceOf, inplaceOfBatch, isFlat, type PointwiseAttrs, rowKernel } from './pointwise-kernels.js'
 import { type SumAttrs, sumKernel } from './reduce-kernels.js'
 import { viewIn } from './views.js'
-import * as e from '../engine/expr.js'
 
 /** Every operator that computes each output element from the input elements at its place. */
 const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {

@@ -1,10 +1,19 @@
 import type { Expr } from '../engine/expr.js'
-import { type Candidate, ceilDiv, type Dispatch, flatGrid, inputBuffer, type KernelContext, outputBuffer, temporaryBuffer } from '../engine/kernel.js'
+import * as e from '../engine/expr.js'
+import {
+  type Candidate,
+  ceilDiv,
+  type Dispatch,
+  flatGrid,
+  inputBuffer,
+  type KernelContext,
+  outputBuffer,
+  temporaryBuffer,
+} from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
 import { elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
 import { packed, rowWorkgroup } from './shaders.js'
 import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
-import * as e from '../engine/expr.js'
 
 export interface SumAttrs {
   /** What is summed, per element of `space`: one result each. */

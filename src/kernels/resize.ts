@@ -1,6 +1,16 @@
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { ceilDiv, type Dispatch, flatGrid, floatBits, inputBuffer, type KernelContext, type Operand, outputBuffer, temporaryBuffer } from '../engine/kernel.js'
+import {
+  ceilDiv,
+  type Dispatch,
+  flatGrid,
+  floatBits,
+  inputBuffer,
+  type KernelContext,
+  type Operand,
+  outputBuffer,
+  temporaryBuffer,
+} from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { packed, packTypes, shader, stretchesOf } from './shaders.js'
 

@@ -2,8 +2,8 @@ import { ceilDiv } from '../engine/kernel.js'
 import { type Specialization, specialize } from '../engine/shader.js'
 import type { Spec } from '../engine/shape.js'
 import { valueText } from '../engine/value-text.js'
-import { packType } from './views.js'
 import { shaderSources } from './shaders.generated.js'
+import { packType } from './views.js'
 
 export type ShaderName = keyof typeof shaderSources
 

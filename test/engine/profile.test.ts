@@ -7,7 +7,15 @@ import * as assert from 'uvu/assert'
 import { Device } from '#dist/engine/device.js'
 import { assign, read, scoped } from '#dist/engine/graph.js'
 import { findAdapters, open } from '#dist/engine/node.js'
-import { chromeTrace, type KernelTime, occupancy, type Profile, profileTable, type RunTimes, summarizeKernels } from '#dist/engine/profile.js'
+import {
+  chromeTrace,
+  type KernelTime,
+  occupancy,
+  type Profile,
+  profileTable,
+  type RunTimes,
+  summarizeKernels,
+} from '#dist/engine/profile.js'
 import { compile } from '#dist/engine/program.js'
 import { recorderOf } from '#dist/engine/replay.js'
 import { spec } from '#dist/engine/shape.js'

@@ -1,6 +1,6 @@
 import { type Node, type Op, results, Tensor, type Trace, valueKey } from '../ir.js'
-import { relink } from './rewrite.js'
 import { type DType, elements, isFloat, type Spec } from '../shape.js'
+import { relink } from './rewrite.js'
 
 /** The call that stores a value as another type. */
 export type Cast = (

@@ -1,6 +1,6 @@
 import { type Node, type Part, results, Tensor, type Trace, valueKey } from '../ir.js'
-import { moveHandles } from './rewrite.js'
 import { sameShape } from '../shape.js'
+import { moveHandles } from './rewrite.js'
 
 /**
  * Lets the producers of a concatenation's inputs write into its result, each its part, one after the other in place.

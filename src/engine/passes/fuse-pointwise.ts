@@ -1,7 +1,7 @@
 import { type Expr, exprSize, input, substitute } from '../expr.js'
 import { type Node, results, Tensor, type Trace, valueKey } from '../ir.js'
-import { relink } from './rewrite.js'
 import { byteLength, elements, isFloat, sameShape } from '../shape.js'
+import { relink } from './rewrite.js'
 
 /** Beyond this a kernel gains nothing from more arithmetic, and compilers slow down. */
 const maxFormulaSize = 64

@@ -1,6 +1,12 @@
 import type { Tensor } from '../../engine/ir.js'
 import { cutmix } from '../../kernels/images.js'
-import { confidenceWeightedLoss, confidentRatio, crossEntropy, crossEntropyMean, ohemCrossEntropy } from '../../kernels/loss.js'
+import {
+  confidenceWeightedLoss,
+  confidentRatio,
+  crossEntropy,
+  crossEntropyMean,
+  ohemCrossEntropy,
+} from '../../kernels/loss.js'
 import { add, scale } from '../../kernels/pointwise.js'
 import { resizedSoftmaxMax } from '../../kernels/softmax.js'
 
