@@ -179,8 +179,8 @@ export class Trainer {
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
       const label = `${method.name} step`
-      const checkpoint = stageOf(first, settings.activation_checkpointing ?? [])
-      const program = await compile(device, specs, body, { label, checkpoint, ...shared })
+      const recompute = stageOf(first, settings.activation_checkpointing ?? [])
+      const program = await compile(device, specs, body, { label, recompute, ...shared })
       const others = await compileOthers(device, run, shared)
       const stores = [lossScale, batch, workspace] as const
       return new Trainer(settings, options, layout, run, trained, ...stores, arena, { specs, body }, program, others)
