@@ -53,9 +53,10 @@ export async function runCommand(main: () => Promise<void>): Promise<void> {
   process.exit()
 }
 
-/** Where nobody reads what is printed, such as after Ctrl-C in `train | tee log`, the work still has to end well. */
+/** Where nobody reads what is printed, such as after Ctrl-C in `train | tee log` or in a terminal that was closed, the work
+ * still has to end well. */
 function onPrintError(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error
+  if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error
 }
 
 /** Waits until everything printed has left: a reader of a pipe may be slow. */

@@ -1,7 +1,6 @@
 import { chromeTrace, profileTable } from '../../engine/profile.js'
 import { type PreparedFile, prepareCheckpoint } from '../checkpoint/write.js'
 import type { Config } from '../config/load.js'
-import { UserError } from '../error.js'
 import type { Scores } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
 import { duration, lossParts, maskRatios, showLosses } from '../logging/log.js'
@@ -21,12 +20,15 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   let scores: Scores | undefined
   /** The best model, until it is written. */
   let best: PreparedFile | undefined
+  let skipped = run.options.skipIterations ?? 0
   while (trainer.iteration < lastIteration && !signal?.aborted) {
     const { epoch } = trainer
     const first = trainer.iteration - epoch * loader.iterationsPerEpoch
     const events = first === 0 ? trainer.beginEpoch(state.newBest) : []
     for (const { name, fields, line } of events) logger.event(name, fields, line)
-    await runEpoch(run, epoch, first, begin)
+    trainer.iteration += skipped
+    await runEpoch(run, epoch, first + skipped, begin)
+    skipped = 0
     if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
     const missing = new Set<string>()
     const [decisive, ...others] = await evaluateAll(run, missing)
@@ -61,7 +63,6 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   }
   const interrupted = signal?.aborted === true && trainer.iteration < lastIteration
   if (interrupted) best = await save(run, best)
-  else if (!scores) throw new UserError(`all ${lastIteration} iterations are done: there is nothing to resume`)
   const missing = run.failures.paths.length > 0 ? `${run.failures.summary}; ${run.files.lastGood}` : undefined
   const { bestMiou } = state
   return { iterations: trainer.iteration, scores, bestMiou, seconds: seconds(), interrupted, unsaved: missing }

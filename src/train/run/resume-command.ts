@@ -7,6 +7,7 @@ const dropped: ReadonlyMap<string, boolean> = new Map([
   ['--overwrite', false],
   ['--profile', true],
   ['--profile-steps', true],
+  ['--skip-iterations', true],
 ])
 
 /** How a run was started. */
@@ -28,14 +29,16 @@ export function resumeCommand({ command, args }: Start, checkpoint: string): str
 /**
  * The error of a run that cannot go on, with the command that resumes it, or that finds the operator which gave NaN.
  * @param start of the run
+ * @param lr its learning rate
  * @param traced whether the operator was looked for
  */
-export function withCommand({ ending, checkpoint, message }: RunError, start: Start, traced: boolean) {
+export function withCommand({ ending, checkpoint, message }: RunError, start: Start, lr: number, traced: boolean) {
   const told = (more: string) => new RunError(ending, `${message}; ${more}`, { checkpoint })
   const goesOn = checkpoint === undefined ? undefined : resumeCommand(start, checkpoint)
   if (ending !== 'nonFinite') return told(`to ${goesOn ? 'resume' : 'begin again'}: ${goesOn ?? restartCommand(start)}`)
-  // Going on would repeat the very same steps.
-  const remedy = 'a new run with a lower lr may stay finite'
+  // Resuming as it was would repeat the very same steps.
+  const again = `${goesOn ?? restartCommand(start)} --set lr=${lr / 2}`
+  const remedy = `a lower lr may stay finite: ${again}`
   return told(traced ? remedy : `${remedy}; to find the operator: ${goesOn ?? restartCommand(start)} --trace-nan`)
 }
 
