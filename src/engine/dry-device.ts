@@ -42,8 +42,7 @@ export function dryDevice(
   const nothing = () => undefined
   const { adapterInfo, features, limits } = real.gpu
   const createBuffer = ({ label = '', size: bytes }: GPUBufferDescriptor) => {
-    const { maxBufferSize } = real.gpu.limits
-    if (bytes > maxBufferSize) throw new BindingLimitError(label, bytes, maxBufferSize)
+    if (bytes > limits.maxBufferSize) throw new BindingLimitError(label, bytes, limits.maxBufferSize)
     const buffer = { label, bytes }
     buffers.add(buffer)
     held += bytes
