@@ -30,8 +30,8 @@ export interface CompileOptions {
   readonly selectKernel?: SelectKernel
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
-  /** The checkpointed stage that a scope belongs to, if any: see `recompute`. */
-  readonly checkpoint?: (scope: string) => string | undefined
+  /** The stage that a scope belongs to, if any, whose activations the backward pass computes again; see `recompute`. */
+  readonly recompute?: (scope: string) => string | undefined
   /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
   readonly autocast?: Cast | undefined
   /** A last pass over the trace, before kernels are chosen. */
@@ -74,7 +74,7 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const raw = options.autocast ? autocast(full, options.autocast) : full
-  const passed = optimize ? optimized(raw, device, options.checkpoint) : raw
+  const passed = optimize ? optimized(raw, device, options.recompute) : raw
   const trace = options.pass?.(passed) ?? passed
   checkBindings(trace, label, device.gpu.limits.maxStorageBufferBindingSize)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
@@ -98,12 +98,12 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, value) => total + value, 0)
 
-function optimized(trace: Trace, device: Device, checkpoint: CompileOptions['checkpoint']): Trace {
+function optimized(trace: Trace, device: Device, stageOf: CompileOptions['recompute']): Trace {
   const { maxStorageBuffers } = device.traits
   const pointwise = fusePointwise(dropDead(shareEqual(trace)), maxStorageBuffers)
   const fused = fuseEpilogues(pointwise, maxStorageBuffers)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
-  const placed = concatInPlace(checkpoint ? recompute(fused, checkpoint) : fused)
+  const placed = concatInPlace(stageOf ? recompute(fused, stageOf) : fused)
   return batchUpdates(updateEarly(placed), maxStorageBuffers)
 }
 

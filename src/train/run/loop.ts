@@ -85,6 +85,8 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
   const { metrics } = trainer
   let waitedSince = performance.now()
+  /** Batches without a labeled pixel since the last line of the log. */
+  let withoutLabels = 0
   const batches = watchdog.each(
     () => loader.waitingFor(),
     () => `the device to finish iteration ${trainer.iteration + 1}`,
@@ -96,6 +98,11 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
     const result = await profiled(run, waitedSince, () => trainer.step(batch))
     const broken = nonFiniteIn(result)
     if (broken !== undefined) throw await explainNonFinite(trainer, broken, run.options.traceNan)
+    if (result.withoutLabels) {
+      withoutLabels++
+      const what = 'no labeled pixel in the batch, so that its labeled loss is 0'
+      logger.once('without labels', `iteration ${trainer.iteration}: ${what} (counted in log.jsonl as without_labels)`)
+    }
     const done = performance.now()
     const times = { data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 }
     means.add({ ...result.metrics, ...times })
@@ -127,7 +134,9 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
       const line =
         `epoch ${epoch + 1}/${config.epochs} ${inEpoch}/${iterationsPerEpoch}  ${showLosses(mean, metrics)}  ` +
         `lr ${learningRate.toExponential(2)}  ${showScale(result)}${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${eta}`
-      const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result) }
+      const labels = withoutLabels > 0 ? { without_labels: withoutLabels } : {}
+      withoutLabels = 0
+      const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result), ...labels }
       logger.event('train', fields, logger.live ? undefined : line)
     }
     if (trainer.iteration >= lastIteration || signal?.aborted) break

@@ -66,6 +66,8 @@ export interface StepResult {
   readonly skipped_steps?: number
   /** Learning rates of the backbone and of everything else. */
   readonly lr_used: readonly [number, number]
+  /** Whether the batch had no labeled pixel that counts: its labeled loss is 0. */
+  readonly withoutLabels: boolean
   /** Weights and statistics that hold NaN or an infinity after the step: so did their gradients, or what was summed up. */
   readonly nonFinite: readonly string[]
 }
@@ -179,8 +181,8 @@ export class Trainer {
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
       const label = `${method.name} step`
-      const checkpoint = stageOf(first, settings.activation_checkpointing ?? [])
-      const program = await compile(device, specs, body, { label, checkpoint, ...shared })
+      const recompute = stageOf(first, settings.activation_checkpointing ?? [])
+      const program = await compile(device, specs, body, { label, recompute, ...shared })
       const others = await compileOthers(device, run, shared)
       const stores = [lossScale, batch, workspace] as const
       return new Trainer(settings, options, layout, run, trained, ...stores, arena, { specs, body }, program, others)
@@ -300,8 +302,16 @@ export class Trainer {
       },
       ...Object.fromEntries(scalars.slice(metrics.length)),
       lr_used: [backbone, head],
+      withoutLabels: this.hasNoLabels(batch),
       nonFinite: names.filter((_, i) => counts[i] !== 0),
     }
+  }
+
+  private hasNoLabels(batch: Batch): boolean {
+    const fields = this.layout.flatMap(({ fields }) => Object.entries(fields))
+    const labels = fields.flatMap(([name, { view }]) => (view === 'label' ? [batch[name] ?? new Uint8Array()] : []))
+    const { ignore_index: ignore } = this.settings
+    return labels.every((map) => map.every((label) => label === ignore))
   }
 
   /**

@@ -7,7 +7,7 @@ import { matmulFamily } from '../../../cases/matmul.js'
 import { concat, flip, slice } from '../../../cases/movement.js'
 import { binary, broadcastTo } from '../../../cases/pointwise.js'
 import { sum, sumTo } from '../../../cases/reduce.js'
-import { outputExtent } from '../../../cases/reference.js'
+import { outputExtent } from '../../../cases/reference/index.js'
 import { viewed, views } from './broadcasts.js'
 import { named, type Property } from './property.js'
 

@@ -140,7 +140,13 @@ halfTest('predictions in half precision are those of float32', async () => {
 })
 
 test('a loss scale that shrinks without end ends the run', () => {
-  const step = { metrics: { total_loss: 1, loss_x: 1 }, lr_used: [0, 0], nonFinite: [], skipped_steps: 31 } as const
+  const step = {
+    metrics: { total_loss: 1, loss_x: 1 },
+    lr_used: [0, 0],
+    withoutLabels: false,
+    nonFinite: [],
+    skipped_steps: 31,
+  } as const
   assert.is(nonFiniteIn({ ...step, loss_scale: 2 ** -14 }), undefined)
   assert.match(nonFiniteIn({ ...step, loss_scale: 2 ** -15 }) ?? '', /31 steps were skipped: lower lr, or set amp to f/)
 })

@@ -1,0 +1,109 @@
+// Runs the cases of the folders beside this file; README.md there describes them.
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { parse } from 'yaml'
+import { z } from 'zod'
+import { tinyData } from '../support/tiny-run.js'
+
+const texts = z.array(z.string()).default([])
+const caseSchema = z.strictObject({
+  about: z.string(),
+  needs: z.array(z.enum(['scenes', 'checkpoint'])).default([]),
+  files: z.record(z.string(), z.string()).default({}),
+  steps: z
+    .array(
+      z.strictObject({
+        run: z.string(),
+        exit: z.int().default(0),
+        prints: texts,
+        never: texts,
+        files: texts,
+        absent: texts,
+      }),
+    )
+    .min(1),
+})
+type Case = z.infer<typeof caseSchema>
+type Step = Case['steps'][number]
+
+const root = resolve('.')
+const reports = join(root, 'test/reports')
+const scratch = mkdtempSync(join(tmpdir(), 'atrous-reports-'))
+const bin = join(scratch, 'bin')
+mkdirSync(bin)
+writeFileSync(join(bin, 'atrous'), `#!/bin/sh\nexec "${process.execPath}" "${join(root, 'dist/atrous.js')}" "$@"\n`)
+chmodSync(join(bin, 'atrous'), 0o755)
+const scenes = await tinyData('reports')
+test.after(() => {
+  scenes.remove()
+  rmSync(scratch, { recursive: true })
+})
+
+let trained: string | undefined
+/** A checkpoint of the small network, trained once for all cases. */
+function checkpoint(): string {
+  if (trained === undefined) {
+    const { code, errors } = scenes.trainInto('checkpoint', '--max-iters', '1')
+    assert.is(code, 0, errors.join('\n'))
+    trained = join(scenes.folder, 'checkpoint', 'best.safetensors')
+  }
+  return trained
+}
+
+/** A folder with everything that a case starts from. */
+function prepare(name: string, { needs, files }: Case): string {
+  const folder = join(scratch, name)
+  cpSync(join(reports, name), folder, { recursive: true })
+  if (needs.includes('scenes')) {
+    cpSync(scenes.data, join(folder, 'data'), { recursive: true })
+    const config = readFileSync(scenes.config, 'utf8').replaceAll(scenes.data, 'data')
+    writeFileSync(join(folder, 'tiny.yaml'), config)
+  }
+  if (needs.includes('checkpoint')) cpSync(checkpoint(), join(folder, 'tiny.safetensors'))
+  for (const [file, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(folder, file)), { recursive: true })
+    writeFileSync(join(folder, file), text)
+  }
+  return folder
+}
+
+function check(folder: string, { run, exit, prints, never, files, absent }: Step): void {
+  const env = { ...process.env, PATH: `${bin}:${process.env.PATH}` }
+  const { status, signal, stdout, stderr } = spawnSync('bash', ['-o', 'pipefail', '-c', run], {
+    ...{ cwd: folder, env, encoding: 'utf8', maxBuffer: 2 ** 26 },
+  })
+  const errors = stderr.split('\n').filter((line) => line !== '' && !line.startsWith('Warning: '))
+  const all = `${stdout}\n${errors.join('\n')}`
+  assert.is(status ?? signal, exit, `${run}\n${all}`)
+  assert.not.match(all, /^ +at .*(:\d+:\d+|node:internal)/m, `${run}: a stack`)
+  if (exit === 1 && errors.length > 0) assert.match(errors.join('\n'), /^error: [^\n]*$/, `${run}: one line of error`)
+  for (const pattern of prints) assert.match(all, new RegExp(pattern, 'm'), run)
+  for (const pattern of never) assert.not.match(all, new RegExp(pattern, 'm'), run)
+  for (const file of files) assert.ok(existsSync(join(folder, file)), `${run}: ${file} is missing`)
+  for (const file of absent) assert.not.ok(existsSync(join(folder, file)), `${run}: ${file} is there`)
+}
+
+const names = readdirSync(reports, { withFileTypes: true }).filter((entry) => entry.isDirectory())
+for (const { name } of names) {
+  const found = caseSchema.parse(parse(readFileSync(join(reports, name, 'case.yaml'), 'utf8')))
+  test(`${name}: ${found.about}`, () => {
+    const folder = prepare(name, found)
+    for (const step of found.steps) check(folder, step)
+  })
+}
+
+test.run()
