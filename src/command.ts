@@ -1,7 +1,9 @@
 import { basename, dirname, relative } from 'node:path'
 import { Command } from 'commander'
 import { NoAdapterError } from './engine/node.js'
+import { errorOutput } from './error-output.js'
 import { endingOf, exitCodes } from './train/run/exit-codes.js'
+import { quoted } from './train/run/resume-command.js'
 
 /**
  * What a user types before the options of a command: as this process was started, so that the line works again in the
@@ -11,7 +13,7 @@ export function startOf(name: string, script = process.argv[1] ?? '', folder = p
   const file = basename(script)
   if (file === 'atrous') return basename(dirname(script)) === '.bin' ? `npx atrous ${name}` : `atrous ${name}`
   const near = relative(folder, script)
-  const path = near.startsWith('..') ? script : near
+  const path = quoted(near.startsWith('..') ? script : near)
   return file === 'atrous.js' ? `node ${path} ${name}` : `node ${path}`
 }
 
@@ -31,12 +33,12 @@ export function createCommand(name: string, description: string, { examples, not
   return new Command(start)
     .description(description)
     .addHelpText('after', `\n${after.join('\n\n')}`)
-    .configureOutput({ outputError: (text, write) => write(`${text.trim().replaceAll('\n', ' ')}\n`) })
+    .configureOutput(errorOutput)
 }
 
 /**
- * Runs a command. What the user can act on gives one line, a fault of the program the error with its stack for a report;
- * the exit code is that of `exitCodes`.
+ * Runs a command. What the user can act on gives one line, a fault of the program the error with its stack for a
+ * report; the exit code is that of `exitCodes`.
  */
 export async function runCommand(main: () => Promise<void>): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', onPrintError)

@@ -1,3 +1,5 @@
+// The declarations name these types, in whatever program they are used.
+/// <reference types="@webgpu/types" preserve="true" />
 import { tmpdir } from 'node:os'
 import { type AdapterSummary, summarizeAdapter } from './adapter.js'
 import { type Device, openDevice, type Wait } from './device.js'

@@ -130,6 +130,7 @@ test('a command is named as it was started', () => {
   assert.is(at('dist', 'atrous.js'), `node ${join('dist', 'atrous.js')} train`)
   assert.is(at('node_modules', '.bin', 'atrous'), 'npx atrous train')
   assert.is(at('bin', 'atrous'), 'atrous train')
+  assert.is(at('my folder', 'train.js'), `node '${join('my folder', 'train.js')}'`)
   assert.is(at('..', 'other', 'dist', 'train.js'), `node ${join(here, '..', 'other', 'dist', 'train.js')}`)
 })
 

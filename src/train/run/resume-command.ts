@@ -45,8 +45,11 @@ export function withCommand({ ending, checkpoint, message }: RunError, start: St
 const restartCommand = ({ command, args }: Start): string =>
   commandOf(command, [...args.filter((arg) => arg !== '--overwrite'), '--overwrite'])
 
+/** An argument as a shell takes it. */
+export const quoted = (arg: string): string =>
+  /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`
+
 /** A command line that a shell takes apart as it was. */
 function commandOf(command: string, args: readonly string[]): string {
-  const quoted = (arg: string) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`)
   return [command, ...args.map(quoted)].join(' ')
 }
