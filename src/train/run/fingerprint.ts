@@ -51,6 +51,10 @@ export function changedSettings(before: Fingerprint, now: Fingerprint): ChangedS
   }
 }
 
+/** Whether an epoch may have another number of iterations with such changes. */
+export const changesEpochs = (keys: readonly string[]): boolean =>
+  keys.some((key) => key === 'batch_size' || /^list of (un)?labeled images$/.test(key))
+
 /** `lr 0.001 instead of 0.01`; lists are hashes, which say nothing to people. */
 export function showChange(key: string, before: Fingerprint, now: Fingerprint): string {
   if (key.startsWith('list of ')) return `another ${key}`

@@ -10,7 +10,7 @@ import type { MeansState } from '../logging/log.js'
 import type { SnapshotList } from '../methods/snapshots.js'
 import { isLossScale, type LossScaleState } from '../trainer/loss-scale.js'
 import type { Trainer } from '../trainer/trainer.js'
-import { changedSettings, type Fingerprint, showChange } from './fingerprint.js'
+import { changedSettings, changesEpochs, type Fingerprint, showChange } from './fingerprint.js'
 
 /** Where a run stands between two steps, besides its tensors. */
 export interface RunState {
@@ -223,12 +223,9 @@ function putAside(path: string): void {
 /** The iteration at which a run goes on: with other lists or batches, the same part of its epochs is done. */
 function placeOf({ iteration, iterationsPerEpoch: before }: Saved, trainer: Trainer, path: string): number {
   const now = trainer.options.iterationsPerEpoch
-  if (before === now) return iteration
   if (before !== undefined) return Math.floor((iteration / before) * now)
-  // Earlier versions did not say it; their checkpoints of finished epochs fit whole epochs.
-  if (iteration % now === 0) return iteration
   throw new UserError(
-    `${path} does not say how long its epochs were, and ${iteration} iterations are no whole epochs of ${now}: ` +
+    `${path} is of an earlier version, which did not say how long its epochs were: ` +
       'resume with the lists and the batch_size that it began with',
   )
 }
@@ -244,7 +241,7 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Rest
         'resume with the same, or start a new run',
     )
   }
-  const iteration = placeOf(saved, trainer, path)
+  const iteration = changesEpochs(allowed) ? placeOf(saved, trainer, path) : saved.iteration
   loadTraining(checkpoint, trainer.model, trainer.savedStores, path)
   const { device } = trainer.model.store
   for (const name of saved.previous) {
