@@ -3,7 +3,7 @@ import { Arena } from './arena.js'
 import { BindingLimitError, type Device, KernelError } from './device.js'
 import { read, tracedGraph } from './graph.js'
 import type { Node, Trace } from './ir.js'
-import type { Candidate } from './kernel.js'
+import type { Candidate, Dispatch } from './kernel.js'
 import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import { compile, layoutOf, type Program } from './program.js'
 import { type Data, elements, type Shape, type Spec, sameShape } from './shape.js'
@@ -140,11 +140,17 @@ export async function measureKernels(
   device: Device,
   nodes: readonly SelectableNode[],
   onMeasured: (measurement: Measurement, done: number, total: number) => void | Promise<void>,
+  onCompiled: (done: number, total: number) => void = () => {},
 ): Promise<void> {
   const dispatches = nodes.flatMap(({ candidates }) => candidates.flatMap((candidate) => candidate.dispatches))
-  const pipelines = dispatches.map((dispatch) => device.pipeline(dispatch.label, dispatch.source, layoutOf(dispatch)))
+  let compiled = 0
+  const compilePipeline = async (dispatch: Dispatch): Promise<void> => {
+    await device.pipeline(dispatch.label, dispatch.source, layoutOf(dispatch))
+    onCompiled(++compiled, dispatches.length)
+  }
+  onCompiled(0, dispatches.length)
   // All at once, since they compile in parallel. What fails here fails again, and is reported, where it is measured.
-  await device.wait(Promise.allSettled(pipelines))
+  await device.wait(Promise.allSettled(dispatches.map(compilePipeline)))
   for (const [i, { node, candidates }] of nodes.entries()) {
     const milliseconds = await timesOf(device, { node, candidates })
     const kernels = candidates.map(kernelOf)
