@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { existsSync, statSync } from 'node:fs'
-import { extname } from 'node:path'
+import { dirname, extname } from 'node:path'
 import { createCommand, runCommand } from './command.js'
 import { tracingDevice } from './engine/dry-device.js'
 import { Store } from './engine/store.js'
@@ -20,7 +20,7 @@ import { metadataOf } from './train/checkpoint/write.js'
 import { loadConfig } from './train/config/load.js'
 import { paletteOf } from './train/data/classes.js'
 import { UserError } from './train/error.js'
-import { writeAtomically } from './train/io/files.js'
+import { makeFolder, writeAtomically } from './train/io/files.js'
 import { writeSafetensors } from './train/io/safetensors.js'
 
 interface Options {
@@ -92,6 +92,7 @@ function toSafetensors(checkpoint: Checkpoint, input: string, output: string, op
   const named = kept.map(([name, tensor]) => [momentumPrefix + name, tensor] as const)
   // Without a configuration any tensors will do, such as those of a backbone.
   const description = options.config ? describe(checkpoint, input, options).metadata : {}
+  makeFolder(dirname(output))
   writeSafetensors(output, [...tensors, ...named], { ...metadata, ...description })
 }
 
@@ -111,6 +112,7 @@ function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: 
   }
   const bytes = parts.reduce((sum, { length }) => sum + length, 0)
   if (bytes >= 2 ** 31) throw new UserError(`${output} would have ${bytes} bytes: an ONNX file ends at 2 GiB`)
+  makeFolder(dirname(output))
   writeAtomically(output, parts)
 }
 

@@ -11,7 +11,7 @@ const dropped: ReadonlyMap<string, boolean> = new Map([
 
 /** How a run was started. */
 export interface Start {
-  /** What stands before the options, such as `node dist/train.js`. */
+  /** What stands before the options, quoted for a shell, such as `node dist/train.js`. */
   readonly command: string
   readonly args: readonly string[]
 }
@@ -42,8 +42,8 @@ export function withCommand({ ending, checkpoint, message }: RunError, start: St
 const restartCommand = ({ command, args }: Start): string =>
   commandOf(command, [...args.filter((arg) => arg !== '--overwrite'), '--overwrite'])
 
-/** A command line that a shell takes apart as it was. */
-function commandOf(command: string, args: readonly string[]): string {
-  const quoted = (arg: string) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`)
-  return [command, ...args.map(quoted)].join(' ')
-}
+/** An argument as a POSIX shell takes it for itself: blanks, quotes and patterns are no longer special. */
+export const quotedArgument = (arg: string): string =>
+  /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`
+
+const commandOf = (command: string, args: readonly string[]): string => [command, ...args.map(quotedArgument)].join(' ')
