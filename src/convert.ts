@@ -6,6 +6,7 @@ import { tracingDevice } from './engine/dry-device.js'
 import { Store } from './engine/store.js'
 import { architectureOf, chooseModel, createModel, type ModelSpec } from './models/index.js'
 import { differingKeys } from './models/infer.js'
+import { checkStateDict } from './models/weights.js'
 import { exportOnnx } from './onnx/export.js'
 import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
 import { showGeometry } from './train/checkpoint/load-model.js'
@@ -103,10 +104,12 @@ function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: 
   const { model: spec, metadata: description } = describe(checkpoint, input, options)
   const kept = Object.entries(checkpoint.metadata).filter(([key]) => useful.includes(key))
   const metadata = { ...Object.fromEntries(kept), ...description }
+  const model = createModel(new Store(tracingDevice(), 'model'), spec)
+  const state = stateOfFile(checkpoint.tensors)
   let parts: readonly Uint8Array[]
   try {
-    const store = new Store(tracingDevice(), 'model')
-    parts = exportOnnx(createModel(store, spec), stateOfFile(checkpoint.tensors), { size: options.size, metadata })
+    checkStateDict(model, state, '', checkpoint.names.nameInFile)
+    parts = exportOnnx(model, state, { size: options.size, metadata })
   } catch (error) {
     throw new UserError(`${input} cannot become ONNX: ${error instanceof Error ? error.message : error}`)
   }
@@ -133,6 +136,7 @@ await runCommand(async () => {
     throw new UserError(`${output} is there already: choose another name, or replace it with --overwrite`)
   }
   const checkpoint = readCheckpoint(input)
+  if (checkpoint.note) console.log(checkpoint.note)
   writers[extension](checkpoint, input, output, options)
   const { size } = statSync(output)
   const parts = [`${checkpoint.tensors.size} tensors`]

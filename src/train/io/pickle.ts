@@ -211,7 +211,7 @@ class Unpickler {
 
   global(module: unknown, name: unknown): void {
     if (typeof module !== 'string' || typeof name !== 'string' || module.length + name.length > MAX_NAME) {
-      return this.fail('its pickle names what is no name')
+      this.fail('its pickle names what is no name')
     }
     const full = `${module}.${name}`
     const known = this.world.globals.get(full) ?? this.foreign.get(full) ?? new Foreign(full)
@@ -224,7 +224,8 @@ class Unpickler {
     const target = this.pop()
     if (target instanceof Foreign) {
       if (!isClass(target.name) && !harmless.test(target.name)) this.fail(notRead(target.name))
-      return this.push(target)
+      this.push(target)
+      return
     }
     if (!(target instanceof Callable) || !Array.isArray(args)) this.fail('its pickle calls what is no function')
     // What a call copies may be recalled and copied again by the next one.

@@ -172,7 +172,7 @@ interface Opened {
 function openZip(file: BinaryFile, fail: Fail): Opened {
   const members = readZipDirectory(file, fail)
   const pickle = [...members.values()].find(({ name }) => /^[^/]*\/data\.pkl$/.test(name))
-  if (!pickle) return fail('it is a zip archive without data.pkl: not written by torch.save')
+  if (!pickle) return fail(explainZip([...members.keys()]))
   const folder = pickle.name.slice(0, -'data.pkl'.length)
   if (members.has(`${folder}constants.pkl`)) {
     return fail('it is a TorchScript program: save the state_dict of the model instead')
@@ -187,12 +187,21 @@ function openZip(file: BinaryFile, fail: Fail): Opened {
   const read = (storage: Storage) => {
     const member = members.get(`${folder}data/${storage.key}`)
     if (!member) return fail(`the data of its storage ${quoted(storage.key)} are missing`)
-    if (member.size !== storage.bytes) {
+    if (member.size !== storage.bytes && !member.compressed) {
       return fail(`its storage ${quoted(storage.key)} should have ${storage.bytes} bytes, but has ${member.size}`)
     }
     return readZipEntry(file, member, fail)
   }
   return { root, read }
+}
+
+/** What a zip archive is that torch.save did not write. */
+function explainZip(names: readonly string[]): string {
+  const packed = names.find((name) => /\.(pth|pt|ckpt|safetensors)$/i.test(name))
+  if (packed !== undefined) return `it is a zip archive: unpack ${quoted(packed)} from it`
+  const numpy = names.some((name) => name.endsWith('.npy')) ? ' of NumPy arrays' : ''
+  const first = names.length > 0 ? `, with ${quoted(names[0] ?? '')}` : ''
+  return `it is a zip archive${numpy} without data.pkl${first}: not written by torch.save`
 }
 
 /** Four pickles (magic number, protocol, system, object), a fifth with the keys of the storages, and their data. */
@@ -270,7 +279,17 @@ const holdsTensors = (value: unknown): value is Map<string, unknown> =>
   isNamed(value) && [...value.values()].some((item) => item instanceof StoredTensor)
 
 /** Where programs keep the weights of their model, the usual places first. */
-const stateKeys = ['model', 'state_dict', 'model_state_dict', 'model_state', 'net', 'network', 'module', 'weights', 'params']
+const stateKeys = [
+  'model',
+  'state_dict',
+  'model_state_dict',
+  'model_state',
+  'net',
+  'network',
+  'module',
+  'weights',
+  'params',
+]
 /** Keys whose tensors are no weights. */
 const otherKeys = /optim|sched|scaler|callback|loop|hyper|rng|random|args|config|meta/i
 const MAX_DEPTH = 3
