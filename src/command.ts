@@ -1,21 +1,40 @@
-import { basename, dirname, relative } from 'node:path'
+import { basename, delimiter, dirname, join, relative, resolve, sep } from 'node:path'
 import { Command } from 'commander'
 import { NoAdapterError } from './engine/node.js'
 import { errorOutput } from './error-output.js'
 import { endingOf, exitCodes } from './train/run/exit-codes.js'
-import { quoted } from './train/run/resume-command.js'
+import { quotedArgument } from './train/run/resume-command.js'
 
 /**
  * What a user types before the options of a command: as this process was started, so that the line works again in the
  * same folder.
  */
-export function startOf(name: string, script = process.argv[1] ?? '', folder = process.cwd()): string {
-  const file = basename(script)
-  if (file === 'atrous') return basename(dirname(script)) === '.bin' ? `npx atrous ${name}` : `atrous ${name}`
-  const near = relative(folder, script)
-  const path = quoted(near.startsWith('..') ? script : near)
-  return file === 'atrous.js' ? `node ${path} ${name}` : `node ${path}`
+export function startOf(
+  name: string,
+  script = process.argv[1] ?? '',
+  folder = process.cwd(),
+  searched = process.env.PATH ?? '',
+): string {
+  const near = isWithin(folder, script) ? relative(folder, script) : script
+  const path = quotedArgument(near)
+  const program = near.includes(sep) ? path : `.${sep}${path}`
+  switch (basename(script)) {
+    case 'atrous': {
+      const bin = dirname(script)
+      // While npx runs a command, its folder is on the search path; behind it no longer.
+      if (bin.endsWith(join('node_modules', '.bin'))) {
+        return isWithin(dirname(dirname(bin)), folder) ? `npx atrous ${name}` : `${program} ${name}`
+      }
+      return searched.split(delimiter).some((at) => resolve(at) === bin) ? `atrous ${name}` : `${program} ${name}`
+    }
+    case 'atrous.js':
+      return `node ${path} ${name}`
+    default:
+      return `node ${path}`
+  }
 }
+
+const isWithin = (folder: string, path: string): boolean => path === folder || path.startsWith(folder + sep)
 
 export interface Help {
   /** Options of a call each. */

@@ -51,7 +51,8 @@ async function dawn(): Promise<GPU> {
   return instance
 }
 
-const remedy = 'run `npm run setup` to install a driver, and `node dist/doctor.js` to look at what there is'
+const remedy =
+  'install a Vulkan driver, as `npm run setup` does in the repository; the command `doctor` shows what there is'
 
 /** The adapters of this machine that WebGPU can use, the preferred one first. */
 export async function findAdapters(): Promise<{ adapter: GPUAdapter; summary: AdapterSummary }[]> {

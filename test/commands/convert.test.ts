@@ -50,7 +50,15 @@ test('what cannot be written, or makes no sense, is refused', () => {
   refuses(/--set changes a configuration: give --config/, pth, at('x.onnx'), '--set', 'nclass=3')
   refuses(/does not hold a whole DeepLabV3\+/, pth, at('x.onnx'))
   refuses(/cannot open .*none\.pth/, 'none.pth', at('x.safetensors'))
-  refuses(/cannot write .*missing/, pth, at('missing/x.safetensors'))
+  refuses(/cannot open .*none\.pth/, 'none.pth', at('missing/x.safetensors'))
+  writeFileSync(at('file'), '')
+  refuses(/cannot write .*file/, pth, at('file/x.safetensors'))
+})
+
+test('the folder of the result is made where it is missing', () => {
+  const output = at('new/folder/x.safetensors')
+  assert.is(convert(join(fixtures, 'training.pth'), output).code, 0)
+  assert.is(readSafetensors(output).tensors.size, 13)
 })
 
 test('hostile files give one line and exit code 1', () => {

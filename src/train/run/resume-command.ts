@@ -12,7 +12,7 @@ const dropped: ReadonlyMap<string, boolean> = new Map([
 
 /** How a run was started. */
 export interface Start {
-  /** What stands before the options, such as `node dist/train.js`. */
+  /** What stands before the options, quoted for a shell, such as `node dist/train.js`. */
   readonly command: string
   readonly args: readonly string[]
 }
@@ -45,11 +45,8 @@ export function withCommand({ ending, checkpoint, message }: RunError, start: St
 const restartCommand = ({ command, args }: Start): string =>
   commandOf(command, [...args.filter((arg) => arg !== '--overwrite'), '--overwrite'])
 
-/** An argument as a shell takes it. */
-export const quoted = (arg: string): string =>
+/** An argument as a POSIX shell takes it for itself: blanks, quotes and patterns are no longer special. */
+export const quotedArgument = (arg: string): string =>
   /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`
 
-/** A command line that a shell takes apart as it was. */
-function commandOf(command: string, args: readonly string[]): string {
-  return [command, ...args.map(quoted)].join(' ')
-}
+const commandOf = (command: string, args: readonly string[]): string => [command, ...args.map(quotedArgument)].join(' ')

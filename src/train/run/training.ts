@@ -6,7 +6,7 @@ import { Store } from '../../engine/store.js'
 import { chooseModel, createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
 import { loadBackbone } from '../checkpoint/read.js'
-import type { Config } from '../config/load.js'
+import { type Config, withAbsolutePaths } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import { createLoader } from '../data/loader.js'
 import { UserError } from '../error.js'
@@ -27,6 +27,7 @@ import { withCheckpoint } from './exit-codes.js'
 import { type Fingerprint, fingerprintOf } from './fingerprint.js'
 import { type Lists, readLists } from './lists.js'
 import { runEpochs } from './loop.js'
+import { quotedArgument } from './resume-command.js'
 import type { TrainingOptions, TrainingResult } from './run.js'
 import { RunLock } from './run-lock.js'
 import { clearRun, clearUnfinished, initialState, RunFiles, restoreRun } from './run-state.js'
@@ -78,7 +79,7 @@ async function trainLocked(
   if (!resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
     throw new UserError(
       `${folder} holds a run already: choose another --save-path, replace it with --overwrite, ` +
-        `or continue it with --resume ${join(folder, 'latest.safetensors')}`,
+        `or continue it with --resume ${quotedArgument(join(folder, 'latest.safetensors'))}`,
     )
   }
   const profiler = options.profile && createProfiler(device, options.profile)
@@ -233,7 +234,10 @@ function describe(
   )
 }
 
-/** Writes config.yaml, everything that the run depends on, where it is missing, or `anew`. */
+/**
+ * Writes config.yaml, everything that the run depends on, where it is missing, or `anew`; `--config` takes it from any
+ * folder.
+ */
 function writeConfig(
   folder: string,
   config: Config,
@@ -249,7 +253,10 @@ function writeConfig(
       return [name, { images: list.length, sha256: fingerprint[`list of ${name} images`] }]
     }),
   )
-  const settings = { ...config, run: { versions: versions(), adapter: { ...device.adapter }, lists: counts } }
+  const settings = {
+    ...withAbsolutePaths(config),
+    run: { versions: versions(), adapter: { ...device.adapter }, lists: counts },
+  }
   writeAtomically(path, [Buffer.from(stringify(settings))])
 }
 
