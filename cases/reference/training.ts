@@ -28,14 +28,14 @@ export const nonFiniteCounts = (tensors: readonly Values[]): Values =>
 export function sgd(
   {
     parameter,
-    velocity,
+    momentumBuffer,
     gradient,
     learningRate,
-  }: Record<'parameter' | 'velocity' | 'gradient' | 'learningRate', Values>,
+  }: Record<'parameter' | 'momentumBuffer' | 'gradient' | 'learningRate', Values>,
   { momentum = 0.9, weightDecay = 1e-4 } = {},
-): { parameter: Values; velocity: Values } {
-  const next = elementwise((p, v, g) => momentum * v + (g + weightDecay * p), parameter, velocity, gradient)
-  return { velocity: next, parameter: elementwise((p, v, lr) => p - lr * v, parameter, next, learningRate) }
+): { parameter: Values; momentumBuffer: Values } {
+  const next = elementwise((p, v, g) => momentum * v + (g + weightDecay * p), parameter, momentumBuffer, gradient)
+  return { momentumBuffer: next, parameter: elementwise((p, v, lr) => p - lr * v, parameter, next, learningRate) }
 }
 
 /** `counts` [K, K] (rows are targets) plus one for each pixel whose target is not ignored. */

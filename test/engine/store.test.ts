@@ -39,9 +39,12 @@ deviceTest('an update in place of a variable needs no copy, unless the old value
   const momentum = store.declare('momentum', spec([3]))
   const inputs = { gradient: spec([3]), learningRate: spec([]) }
   const step = (t: { gradient: Tensor; learningRate: Tensor }) => {
-    const next = sgd({ ...t, parameter: read(weight), velocity: read(momentum) }, { momentum: 0.5, weightDecay: 0 })
+    const next = sgd(
+      { ...t, parameter: read(weight), momentumBuffer: read(momentum) },
+      { momentum: 0.5, weightDecay: 0 },
+    )
     assign(weight, next.parameter)
-    assign(momentum, next.velocity)
+    assign(momentum, next.momentumBuffer)
   }
   const lean = await compile(device, inputs, (t) => {
     step(t)

@@ -35,10 +35,10 @@ export function randomProgram(
         .map((s) => add(any(), s)),
     () => {
       const parameter = any()
-      const velocity = any()
-      if (parameter.node === velocity.node) return []
-      const updated = sgd({ parameter, velocity, gradient: any(), learningRate: fill([], 0.1) })
-      return [updated.parameter, updated.velocity]
+      const momentumBuffer = any()
+      if (parameter.node === momentumBuffer.node) return []
+      const updated = sgd({ parameter, momentumBuffer, gradient: any(), learningRate: fill([], 0.1) })
+      return [updated.parameter, updated.momentumBuffer]
     },
     () =>
       variables.slice(0, 1).flatMap(() => {

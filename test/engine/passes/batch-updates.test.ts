@@ -20,16 +20,21 @@ deviceTest(
     for (const optimize of [true, false]) {
       const store = new Store(device, 'parameters')
       const parameters = sizes.map((size, i) => store.declare(`p${i}`, spec([size]), ramp(size, i)))
-      const velocities = sizes.map((size, i) => store.declare(`v${i}`, spec([size]), ramp(size, -i)))
+      const momentumBuffers = sizes.map((size, i) => store.declare(`v${i}`, spec([size]), ramp(size, -i)))
       const inputs = { rate: spec([]), ...Object.fromEntries(sizes.map((size, i) => [`g${i}`, spec([size])])) }
       const body = (tensors: Record<string, Tensor>) => {
         const rate = tensors.rate as Tensor
         for (const [i, variable] of [...parameters, ...parameters.slice(0, 2)].entries()) {
-          const velocity = velocities[i % sizes.length] as Variable
+          const momentumBuffer = momentumBuffers[i % sizes.length] as Variable
           const gradient = scale(tensors[`g${i % sizes.length}`] as Tensor, 2)
-          const next = sgd({ parameter: read(variable), velocity: read(velocity), gradient, learningRate: rate })
+          const next = sgd({
+            parameter: read(variable),
+            momentumBuffer: read(momentumBuffer),
+            gradient,
+            learningRate: rate,
+          })
           assign(variable, next.parameter)
-          assign(velocity, next.velocity)
+          assign(momentumBuffer, next.momentumBuffer)
         }
         return {}
       }

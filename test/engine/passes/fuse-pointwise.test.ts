@@ -71,26 +71,26 @@ deviceTest('an absorbed operand of an update in place leaves the other operands 
   // More than one workgroup, so that one which starts late finds what the others have written.
   const count = 50000
   const shape = spec([count])
-  for (const which of [['parameter'], ['velocity'], ['gradient'], ['parameter', 'velocity']] as const) {
+  for (const which of [['parameter'], ['momentumBuffer'], ['gradient'], ['parameter', 'momentumBuffer']] as const) {
     const program = await compile(
       device,
-      { parameter: shape, velocity: shape, gradient: shape, learningRate: spec([]) },
+      { parameter: shape, momentumBuffer: shape, gradient: shape, learningRate: spec([]) },
       (t) => {
         const scaled = Object.fromEntries(which.map((name) => [name, scale(t[name], 2)]))
         return { ...sgd({ ...t, ...scaled }, { momentum: 0.5, weightDecay: 0 }) }
       },
     )
-    const data = { parameter: 100, velocity: 10, gradient: 1 }
+    const data = { parameter: 100, momentumBuffer: 10, gradient: 1 }
     program.run({
       parameter: new Float32Array(count).fill(data.parameter),
-      velocity: new Float32Array(count).fill(data.velocity),
+      momentumBuffer: new Float32Array(count).fill(data.momentumBuffer),
       gradient: new Float32Array(count).fill(data.gradient),
       learningRate: Float32Array.of(1),
     })
     const scaled = { ...data, ...Object.fromEntries(which.map((name) => [name, data[name] * 2])) }
-    const velocity = 0.5 * scaled.velocity + scaled.gradient
-    assert.equal([...new Set(await program.read('velocity'))], [velocity], which.join())
-    assert.equal([...new Set(await program.read('parameter'))], [scaled.parameter - velocity], which.join())
+    const momentumBuffer = 0.5 * scaled.momentumBuffer + scaled.gradient
+    assert.equal([...new Set(await program.read('momentumBuffer'))], [momentumBuffer], which.join())
+    assert.equal([...new Set(await program.read('parameter'))], [scaled.parameter - momentumBuffer], which.join())
   }
 })
 

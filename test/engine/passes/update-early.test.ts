@@ -18,16 +18,21 @@ deviceTest('an update runs as soon as its gradient is there, and gradients then 
   const size = 2 ** 17
   const store = new Store(device, 'chain')
   const weights = Array.from({ length: layers }, (_, i) => store.declare(`w${i}`, spec([size]), ramp(size)))
-  const velocities = weights.map(({ name }) => store.declare(`v${name}`, spec([size])))
+  const momentumBuffers = weights.map(({ name }) => store.declare(`v${name}`, spec([size])))
   const program = await compile(device, { x: spec([size]), rate: spec([]) }, ({ x, rate }) => {
     const loss = sum(weights.reduce((y, w) => relu(mul(y, read(w))), x))
     const gradients = grad(loss, weights.map(read))
     for (const [i, gradient] of gradients.entries()) {
-      const [parameter, velocity] = [weights[i], velocities[i]]
-      if (!parameter || !velocity) throw new Error('unreachable: as many gradients as weights')
-      const next = sgd({ parameter: read(parameter), velocity: read(velocity), gradient, learningRate: rate })
+      const [parameter, momentumBuffer] = [weights[i], momentumBuffers[i]]
+      if (!parameter || !momentumBuffer) throw new Error('unreachable: as many gradients as weights')
+      const next = sgd({
+        parameter: read(parameter),
+        momentumBuffer: read(momentumBuffer),
+        gradient,
+        learningRate: rate,
+      })
       assign(parameter, next.parameter)
-      assign(velocity, next.velocity)
+      assign(momentumBuffer, next.momentumBuffer)
     }
     return { loss }
   })

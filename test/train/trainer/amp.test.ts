@@ -73,11 +73,11 @@ async function scaledSteps(state: LossScaleState, gradients: readonly number[]) 
   }
   const rate = store.declare('rate', spec([]), Float32Array.of(0.5))
   const program = await compile(device, { x: spec([2]) }, body)
-  const rows: { weight: number[]; velocity: number[]; state: LossScaleState }[] = []
+  const rows: { weight: number[]; momentumBuffer: number[]; state: LossScaleState }[] = []
   for (const gradient of gradients) {
     program.run({ x: Float32Array.of(0, gradient) })
-    const [weight, velocity] = [await store.read('weight'), await momentum.read('weight')]
-    rows.push({ weight: [...weight], velocity: [...velocity], state: await lossScale.state() })
+    const [weight, momentumBuffer] = [await store.read('weight'), await momentum.read('weight')]
+    rows.push({ weight: [...weight], momentumBuffer: [...momentumBuffer], state: await lossScale.state() })
   }
   program.destroy()
   for (const each of [store, momentum]) each.destroy()
@@ -91,13 +91,13 @@ test('a step without finite gradients changes nothing but the scale', async () =
   const [good, overflow, nan, after] = await scaledSteps(start, [0.25, 2 ** 115, Number.NaN, 0.25])
   assert.equal(good?.state, { scale: 2 ** 16, goodSteps: 8, skippedSteps: 2 })
   const decay = Math.fround(1e-4)
-  assert.ok(Math.abs((good?.velocity[1] ?? 0) - (0.25 + 2 * decay)) < 1e-6)
+  assert.ok(Math.abs((good?.momentumBuffer[1] ?? 0) - (0.25 + 2 * decay)) < 1e-6)
   assert.ok(Math.abs((good?.weight[1] ?? 0) - (2 - 0.5 * (0.25 + 2 * decay))) < 1e-6)
   assert.equal(overflow?.state, { scale: 2 ** 15, goodSteps: 0, skippedSteps: 3 })
   assert.equal(nan?.state, { scale: 2 ** 14, goodSteps: 0, skippedSteps: 4 })
   for (const skipped of [overflow, nan]) {
     assert.equal(skipped?.weight, good?.weight)
-    assert.equal(skipped?.velocity, good?.velocity)
+    assert.equal(skipped?.momentumBuffer, good?.momentumBuffer)
   }
   assert.equal(after?.state, { scale: 2 ** 14, goodSteps: 1, skippedSteps: 4 })
   assert.ok((after?.weight[1] ?? 0) < (good?.weight[1] ?? 0))
