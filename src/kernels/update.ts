@@ -25,15 +25,15 @@ export function sgd(
   { parameter, momentumBuffer, gradient, learningRate, scaling }: SgdTensors,
   { momentum = 0.9, weightDecay = 1e-4 }: { momentum?: number; weightDecay?: number } = {},
 ): { parameter: Tensor; momentumBuffer: Tensor } {
-  const [oldParameter, oldVelocity, scaled, rate, scale, skip] = [0, 1, 2, 3, 4, 5].map(e.input) as Six<e.Expr>
+  const [oldParameter, oldBuffer, scaled, rate, scale, skip] = [0, 1, 2, 3, 4, 5].map(e.input) as Six<e.Expr>
   const decayed = e.mul(e.constant(weightDecay), oldParameter)
-  const newVelocity = e.add(
-    e.mul(e.constant(momentum), oldVelocity),
+  const newBuffer = e.add(
+    e.mul(e.constant(momentum), oldBuffer),
     e.add(scaling ? e.div(scaled, scale) : scaled, decayed),
   )
-  const newParameter = e.sub(oldParameter, e.mul(rate, newVelocity))
+  const newParameter = e.sub(oldParameter, e.mul(rate, newBuffer))
   const unlessSkipped = (old: e.Expr, value: e.Expr) => (scaling ? e.where(skip, old, value) : value)
-  const formulas = [unlessSkipped(oldParameter, newParameter), unlessSkipped(oldVelocity, newVelocity)]
+  const formulas = [unlessSkipped(oldParameter, newParameter), unlessSkipped(oldBuffer, newBuffer)]
   const scalars = scaling ? [learningRate, scaling.scale, scaling.skip] : [learningRate]
   const inputs = [parameter, momentumBuffer, gradient, ...scalars]
   const inplace = [
