@@ -3,6 +3,7 @@
 import { tmpdir } from 'node:os'
 import { type AdapterSummary, summarizeAdapter } from './adapter.js'
 import { type Device, openDevice, type Wait } from './device.js'
+import type { GPUAdapter } from './webgpu-types.js'
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4))
 

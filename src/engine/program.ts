@@ -20,6 +20,7 @@ import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
 import { type Store, typedArray, upload, type Variable } from './store.js'
+import type { GPUBuffer, GPUComputePipeline } from './webgpu-types.js'
 
 export interface CompileOptions {
   /** Name of the program in errors and profiles. */

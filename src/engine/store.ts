@@ -1,5 +1,6 @@
 import type { Device } from './device.js'
 import { byteLength, type Data, type DataOf, elements, type Spec, showSpec, zeros } from './shape.js'
+import type { GPUBuffer } from './webgpu-types.js'
 
 /** A named tensor that outlives a run: a parameter, a momentum, a running statistic. */
 export class Variable {

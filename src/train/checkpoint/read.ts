@@ -9,7 +9,7 @@ import { differingKeys } from '../../models/infer.js'
 import type { Architecture, SegmentationModel } from '../../models/segmentation.js'
 import { checkStateDict, loadStateDict, type StateTensor } from '../../models/weights.js'
 import { DamagedFileError, UserError } from '../error.js'
-import { otherKind, START_BYTES } from '../io/file-kinds.js'
+import { isSafetensors, otherKind, START_BYTES } from '../io/file-kinds.js'
 import { BinaryFile } from '../io/files.js'
 import { quoted } from '../io/pickle.js'
 import { isPth, readPth } from '../io/pth.js'
@@ -53,7 +53,7 @@ export function readCheckpoint(path: string): Checkpoint {
   const start = BinaryFile.with(path, fail, (file) => file.read(0, Math.min(START_BYTES, file.size)))
   const other = otherKind(start)
   if (other !== undefined) throw new DamagedFileError(`${path} holds no weights: it is ${other}`)
-  const pickled = isPth(start) || /\.(pth|pt)$/i.test(path)
+  const pickled = !isSafetensors(start) && (isPth(start) || /\.(pth|pt|ckpt)$/i.test(path))
   const checkpoint = pickled ? fromPth(path) : fromSafetensors(path)
   const { nameInFile } = checkpoint.names
   for (const [key, tensor] of [...checkpoint.tensors, ...checkpoint.momentumBuffers, ...checkpoint.further]) {

@@ -19,6 +19,10 @@ const isOnnx = (_text: string, bytes: Uint8Array): boolean => {
   return first === 0x08 && version > 0 && version < 64 && [0x12, 0x1a, 0x22, 0x28, 0x32, 0x3a, 0x42].includes(second)
 }
 
+/** A safetensors file: a header of less than 4 GiB, of which the first 8 bytes are the length: they may look like anything. */
+export const isSafetensors = (bytes: Uint8Array): boolean =>
+  bytes[8] === 0x7b && bytes.subarray(4, 8).every((byte) => byte === 0)
+
 /** Kinds of files that are given where weights are expected. The text has a character for each byte. */
 const kinds: readonly Kind[] = [
   ['a pointer of Git LFS in place of the file: run git lfs pull', begins('version https://git-lfs.')],
@@ -44,6 +48,7 @@ const kinds: readonly Kind[] = [
  */
 export function otherKind(start: Uint8Array): string | undefined {
   if (start.length === 0) return 'empty'
+  if (isSafetensors(start)) return undefined
   const text = Buffer.from(start.buffer, start.byteOffset, start.length).toString('latin1')
   return kinds.find(([, test]) => test(text, start))?.[0]
 }

@@ -177,7 +177,8 @@ function openZip(file: BinaryFile, fail: Fail): Opened {
   if (members.has(`${folder}constants.pkl`)) {
     return fail('it is a TorchScript program: save the state_dict of the model instead')
   }
-  if (pickle.size > MAX_PICKLE) return fail(`its pickle has ${pickle.size} bytes (the limit is ${MAX_PICKLE})`)
+  if (pickle.size > MAX_PICKLE && !pickle.compressed)
+    return fail(`its pickle has ${pickle.size} bytes (the limit is ${MAX_PICKLE})`)
   const order = members.get(`${folder}byteorder`)
   if (order && order.size < 16 && new TextDecoder().decode(readZipEntry(file, order, fail)) !== 'little') {
     return fail('it holds big-endian numbers')
