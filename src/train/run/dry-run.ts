@@ -17,7 +17,7 @@ import { createTrainer } from '../trainer/create.js'
 import type { Trainer } from '../trainer/trainer.js'
 import { useTuning } from '../tuning/run-tuning.js'
 import { TuningCache } from '../tuning/tuning-cache.js'
-import { checkSamples, evenlySpaced } from './check-samples.js'
+import { checkSamples, evenlySpaced, nothingToScore } from './check-samples.js'
 import { type Lists, readLists } from './lists.js'
 
 export interface DryRunOptions {
@@ -47,7 +47,9 @@ export async function dryRun(
 ) {
   const config = { ...given, amp: usesHalf(given.amp, real, print) }
   const lists = readLists(config, true)
-  await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
+  const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
+  const note = nothingToScore(lists.validation, labels, config)
+  if (note !== undefined) print(note)
   const { labeled, unlabeled, validation } = lists
   print(`data: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images`)
   const image = await largestImage(lists, config)

@@ -23,6 +23,8 @@ export interface RunState {
   bestMiou: number
   /** Whether the last validation was a new best: the next epoch then keeps the model. */
   newBest: boolean
+  /** The validation behind the last step is still to come. */
+  validationDue?: boolean
 }
 
 export const initialState = (): RunState => ({ iteration: 0, miou: 0, bestMiou: 0, newBest: false })
@@ -130,7 +132,7 @@ export class RunFiles {
 
   /**
    * Writes the snapshots that have no file yet, then `latest.safetensors`, and drops snapshots that neither it nor the one
-   * before it needs.
+   * before it needs. Where the file holds the same iteration already, the one before it stays as it is.
    */
   async save(
     trainer: Trainer,
@@ -150,15 +152,19 @@ export class RunFiles {
     }
     const lossScale = await trainer.lossScale?.state()
     const methodState = trainer.run.state?.()
+    const { validationDue, ...where } = state
     const info = {
-      ...state,
+      ...where,
+      ...(validationDue ? { validationDue } : {}),
       ...rest,
       previous,
       ...(lossScale ? { lossScale } : {}),
       ...(methodState === undefined ? {} : { methodState }),
     }
     const file = await prepareCheckpoint(trainer.model, info, trainer.savedStores)
-    if (!failures.attempt(latest, () => file.write(latest, { backup: backupOf(latest) }))) return
+    const isAgain = this.iteration === state.iteration
+    const backup = isAgain ? undefined : backupOf(latest)
+    if (!failures.attempt(latest, () => file.write(latest, { backup })) || isAgain) return
     const { needed } = this
     this.needed = previous
     this.iteration = state.iteration

@@ -22,7 +22,7 @@ import { createTrainer } from '../trainer/create.js'
 import type { Trainer } from '../trainer/trainer.js'
 import { RunTuning } from '../tuning/run-tuning.js'
 import { versions } from '../versions.js'
-import { checkSamples } from './check-samples.js'
+import { checkSamples, nothingToScore } from './check-samples.js'
 import { withCheckpoint } from './exit-codes.js'
 import { type Lists, readLists } from './lists.js'
 import { runEpochs } from './loop.js'
@@ -93,7 +93,9 @@ async function trainLocked(
   if (!resume) {
     const reading = new Set<string>()
     const checked = checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config, reading)
-    await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
+    const labels = await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
+    const note = nothingToScore(lists.validation, labels, config)
+    if (note !== undefined) print(note)
   }
   const amp = usesHalf(config.amp, device, print)
 
@@ -145,8 +147,8 @@ async function trainLocked(
   try {
     const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
     const saved = resume ? restoreRun(resume, trainer, fingerprint, print) : undefined
-    const { iteration, miou, bestMiou, newBest } = saved ?? initialState()
-    const state = { iteration, miou, bestMiou, newBest }
+    const { iteration, miou, bestMiou, newBest, validationDue = false } = saved ?? initialState()
+    const state = { iteration, miou, bestMiou, newBest, validationDue }
     const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
     if (profiler && profiler.length > lastIteration - iteration) {
       throw new UserError(
