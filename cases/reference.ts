@@ -564,6 +564,22 @@ export function sgd(
 }
 
 /** `counts` [K, K] (rows are targets) plus one for each pixel whose target is not ignored. */
+export function addWindows(sums: Values, maps: Values, places: Values): Values {
+  const [height = 0, width = 0, channels = 0] = sums.shape
+  const [, mapHeight = 0, mapWidth = 0] = maps.shape
+  const result = values(sums.shape, sums.data)
+  for (let i = 0; i < maps.data.length; i++) {
+    const pixel = Math.floor(i / channels)
+    const map = Math.floor(pixel / (mapHeight * mapWidth))
+    const row = (get(places, 2 * map) | 0) + (Math.floor(pixel / mapWidth) % mapHeight)
+    const column = (get(places, 2 * map + 1) | 0) + (pixel % mapWidth)
+    if (row < 0 || row >= height || column < 0 || column >= width) continue
+    const cell = (row * width + column) * channels + (i % channels)
+    result.data[cell] = get(result, cell) + get(maps, i)
+  }
+  return result
+}
+
 export function confusionMatrix(counts: Values, predicted: Values, target: Values, ignoreIndex = 255): Values {
   const [classes = 0] = counts.shape
   const result = values(counts.shape, counts.data)
