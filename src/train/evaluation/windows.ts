@@ -20,10 +20,20 @@ import type { Programs } from './programs.js'
 /** Windows of a batch have so many pixels together, unless one alone has more. */
 const batchPixels = 2 ** 18
 const maxBatch = 64
-/** Added probabilities take so many bytes at most; more columns of an image are computed one chunk after the other. */
-const maxSumBytes = 2 ** 28
 /** Chunks of columns are multiples of so many, so that images of similar widths share programs. */
 const columnUnit = 64
+
+export interface WindowOptions {
+  /** Of the windows, in pixels. */
+  readonly side: number
+  /** Compute in half precision. */
+  readonly amp: boolean
+  /**
+   * Added probabilities take so many bytes at most, by default 2^28: more columns of an image are computed in chunks, and
+   * windows at their borders twice.
+   */
+  readonly maxSumBytes?: number
+}
 
 /** What becomes of finished rows of added probabilities [1, h, W, nclass]: the outputs of the program that delivers them. */
 export type Finish = (scores: Tensor, target: Tensor) => Record<string, Tensor>
@@ -59,7 +69,7 @@ export class SlidingWindows {
     private readonly device: Device,
     private readonly model: SegmentationModel,
     private readonly programs: Programs,
-    private readonly options: { readonly side: number; readonly amp: boolean },
+    private readonly options: WindowOptions,
     private readonly finish: Finish,
   ) {}
 
@@ -96,7 +106,7 @@ export class SlidingWindows {
 
   /** Where the probabilities of an image are added. */
   private sumsFor({ width, height }: Readonly<Image>): Sums {
-    const { side } = this.options
+    const { side, maxSumBytes = 2 ** 28 } = this.options
     // With a row below the finished ones, from where zeros move up.
     const rows = Math.max(windowStep(side) + 1, Math.min(side, height))
     const perColumn = rows * this.model.config.nclass * 4

@@ -62,7 +62,7 @@ async function validate(
   const missing = new Set<string>()
   const [decisive, ...others] = await evaluateAll(run, missing)
   if (!decisive) throw new Error('a method deploys at least one model')
-  const { scores } = decisive
+  const { scores, tiledImages: tiled } = decisive
   const { miou, iou, accuracy, share, miouPresent, pixelAccuracy } = scores
   // Nothing is worse than 0, and a run has a best model from its first validation on.
   const isBest = miou > state.bestMiou || state.bestMiou === 0
@@ -71,13 +71,25 @@ async function validate(
   state.miou = miou
   state.iteration = trainer.iteration
   const star = isBest ? ' (best so far)' : `; best ${state.bestMiou.toFixed(2)}`
+  const inTiles = tiled === 0 ? '' : `; ${tiled} images in tiles`
   const without = missing.size === 0 ? '' : `; ${missing.size} of ${run.validation.length} images left out`
   const beside = others.map(({ name, scores }) => `; ${name} ${scores.miou.toFixed(2)}`).join('')
-  const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}${beside}${without}  [${showClasses(iou, config)}]`
+  const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}${beside}${inTiles}${without}  [${showClasses(iou, config)}]`
   const unreadable = missing.size === 0 ? {} : { unreadable: [...missing] }
   const besides =
     others.length === 0 ? {} : { others: Object.fromEntries(others.map(({ name, scores }) => [name, scores.miou])) }
-  const details = { iou, accuracy, share, miouPresent, pixelAccuracy, best: state.bestMiou, ...besides, ...unreadable }
+  const inTilesToo = tiled === 0 ? {} : { tiled }
+  const details = {
+    iou,
+    accuracy,
+    share,
+    miouPresent,
+    pixelAccuracy,
+    best: state.bestMiou,
+    ...besides,
+    ...inTilesToo,
+    ...unreadable,
+  }
   logger.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
   const { model } = firstOf(run.evaluators)
   return {
