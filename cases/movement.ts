@@ -1,6 +1,7 @@
 import { flip as flipKernel } from '#dist/kernels/flip.js'
 import * as kernels from '#dist/kernels/movement.js'
-import { body, type Family, family, mapSizes, normal, type Source } from './case.js'
+import { addWindows } from '#dist/kernels/windows.js'
+import { body, type Family, family, integers, mapSizes, normal, type Random, type Source } from './case.js'
 import * as reference from './reference/index.js'
 
 type Shape = readonly number[]
@@ -50,6 +51,43 @@ export const concat = family(
       pyramid: { shapes: Array(5).fill([batch, s16, s16, 256]), axis: 3 },
     }
   },
+)
+
+interface WindowsCase {
+  readonly sums: Shape
+  readonly maps: Shape
+  /** Places are drawn between this, and this beyond the extent. */
+  readonly outside: number
+}
+
+const windows = family(
+  'addWindows',
+  ({ sums, maps, outside }: WindowsCase) => {
+    const [height = 0, width = 0] = sums
+    const place = (random: Random) => random.integer(Math.max(height, width) + 2 * outside) - outside
+    return body({
+      inputs: {
+        sums: normal(sums),
+        maps: normal(maps),
+        places: integers([maps[0] ?? 0, 2], 'u32', (random) => place(random) >>> 0),
+      },
+      run: (t) => ({ out: addWindows(t.sums, t.maps, t.places) }),
+      reference: (v) => ({ out: reference.addWindows(v.sums, v.maps, v.places) }),
+      passing: [],
+      state: { out: 'sums' },
+      full: ['sums'],
+      terms: maps[0] ?? 1,
+    })
+  },
+  {
+    'one map': { sums: [5, 7, 3], maps: [1, 3, 2, 3], outside: 0 },
+    overlapping: { sums: [9, 7, 5], maps: [8, 5, 4, 5], outside: 0 },
+    'partly outside': { sums: [7, 9, 2], maps: [16, 4, 5, 2], outside: 5 },
+    'larger than the sums': { sums: [2, 3, 1], maps: [4, 9, 9, 1], outside: 7 },
+  },
+  ({ crop, batch }) => ({
+    probabilities: { sums: [crop, 3 * crop, 21], maps: [batch, crop, crop, 21], outside: 0 },
+  }),
 )
 
 export const slice = family(
@@ -108,4 +146,4 @@ export const flip = family(
   },
 )
 
-export const movementFamilies: Family[] = [concat, slice, split, flip]
+export const movementFamilies: Family[] = [concat, slice, split, flip, windows]

@@ -96,8 +96,7 @@ await runCommand(async () => {
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
   const half = usesHalf(config.amp, device, print)
   const inference = { ...evaluation, scales: options.scales ?? [1], amp: half }
-  const protocol = protocolOf(inference)
-  print(`${samples.length} images, ${nclass} classes; protocol: ${protocol}`)
+  print(`${samples.length} images, ${nclass} classes; protocol: ${protocolOf(inference)}`)
 
   const evaluator = new Evaluator(device, openModel(device, loaded), inference)
   const saveMap = options.saveMap ?? (config.save_map || undefined)
@@ -128,6 +127,7 @@ await runCommand(async () => {
   }
   const counts = await evaluator.confusion()
   const scores = scoresOf(counts, nclass)
+  const protocol = protocolOf(inference, evaluator.tiledImages)
   progress.finish()
   evaluator.destroy()
   device.destroy()

@@ -38,3 +38,20 @@ export function slice(x: Values, axis: number, start: number, size: number): Val
   }
   return values(x.shape.with(axis, size), parts)
 }
+
+/** `sums` [H, W, C] plus each map of `maps` [N, h, w, C] from its place on, [N, 2] of a row and a column; cut at the border. */
+export function addWindows(sums: Values, maps: Values, places: Values): Values {
+  const [height = 0, width = 0, channels = 0] = sums.shape
+  const [, mapHeight = 0, mapWidth = 0] = maps.shape
+  const result = values(sums.shape, sums.data)
+  for (let i = 0; i < maps.data.length; i++) {
+    const pixel = Math.floor(i / channels)
+    const map = Math.floor(pixel / (mapHeight * mapWidth))
+    const row = (get(places, 2 * map) | 0) + (Math.floor(pixel / mapWidth) % mapHeight)
+    const column = (get(places, 2 * map + 1) | 0) + (pixel % mapWidth)
+    if (row < 0 || row >= height || column < 0 || column >= width) continue
+    const cell = (row * width + column) * channels + (i % channels)
+    result.data[cell] = get(result, cell) + get(maps, i)
+  }
+  return result
+}

@@ -132,6 +132,10 @@ const padOp = defineOp<RangeAttrs>('pad', {
   },
 })
 
+/** Zeros before and behind a tensor along an axis, which gets extent `size`; its elements begin at `start`. */
+export const pad = (x: Tensor, axis: number, start: number, size: number): Tensor =>
+  applyOne(padOp, [x], { axis, start, size })
+
 /** Splits a tensor into equal parts along an axis. Throws where the extent is no multiple of `parts`. */
 export function split(x: Tensor, axis: number, parts: number): Tensor[] {
   const size = (x.shape[axis] ?? 0) / parts

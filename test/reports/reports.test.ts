@@ -17,6 +17,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parse } from 'yaml'
 import { z } from 'zod'
+import { indexPng, rgbPng } from '#dist/train/drawing/masks.js'
+import { Random } from '#dist/train/random.js'
 import { tinyData } from '../support/tiny-run.js'
 
 const texts = z.array(z.string()).default([])
@@ -24,6 +26,7 @@ const caseSchema = z.strictObject({
   about: z.string(),
   needs: z.array(z.enum(['scenes', 'checkpoint'])).default([]),
   files: z.record(z.string(), z.string()).default({}),
+  images: z.record(z.string(), z.tuple([z.int(), z.int(), z.union([z.literal('noise'), z.int()])])).default({}),
   steps: z
     .array(
       z.strictObject({
@@ -69,8 +72,19 @@ function checkpoint(): string {
   return trained
 }
 
+/** Writes a PNG: RGB noise, or a label of one value. */
+async function paint(path: string, [width, height, content]: Case['images'][string]): Promise<void> {
+  mkdirSync(dirname(path), { recursive: true })
+  const noise = () => {
+    const random = new Random(width, height)
+    return { data: Uint8Array.from({ length: width * height * 3 }, () => random.integer(0, 256)), width, height }
+  }
+  const label = () => ({ data: new Uint8Array(width * height).fill(Number(content)), width, height })
+  writeFileSync(path, await (content === 'noise' ? rgbPng(noise()) : indexPng(label())))
+}
+
 /** A folder with everything that a case starts from. */
-function prepare(name: string, { needs, files }: Case): string {
+async function prepare(name: string, { needs, files, images }: Case): Promise<string> {
   const folder = join(scratch, name)
   cpSync(join(reports, name), folder, { recursive: true })
   if (needs.includes('scenes')) {
@@ -83,6 +97,7 @@ function prepare(name: string, { needs, files }: Case): string {
     mkdirSync(dirname(join(folder, file)), { recursive: true })
     writeFileSync(join(folder, file), text)
   }
+  for (const [file, image] of Object.entries(images)) await paint(join(folder, file), image)
   return folder
 }
 
@@ -105,8 +120,8 @@ function check(folder: string, { run, exit, prints, never, files, absent }: Step
 const names = readdirSync(reports, { withFileTypes: true }).filter((entry) => entry.isDirectory())
 for (const { name } of names) {
   const found = caseSchema.parse(parse(readFileSync(join(reports, name, 'case.yaml'), 'utf8')))
-  test(`${name}: ${found.about}`, () => {
-    const folder = prepare(name, found)
+  test(`${name}: ${found.about}`, async () => {
+    const folder = await prepare(name, found)
     for (const step of found.steps) check(folder, step)
   })
 }

@@ -1,6 +1,6 @@
-import { Arena } from '../../engine/arena.js'
+import type { Arena } from '../../engine/arena.js'
 import { BindingLimitError, type Device } from '../../engine/device.js'
-import { canBind, dryDevice } from '../../engine/dry-device.js'
+import { canBind, dryDevice, largestFitting } from '../../engine/dry-device.js'
 import { assign, read } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
 import { compile, type Program } from '../../engine/program.js'
@@ -8,14 +8,16 @@ import { spec } from '../../engine/shape.js'
 import { Store, type Variable } from '../../engine/store.js'
 import { normalizeImage } from '../../kernels/images.js'
 import { confusionMatrix } from '../../kernels/metrics.js'
-import { concat } from '../../kernels/movement.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { softmaxMax } from '../../kernels/softmax.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { cut, type Image } from '../data/pixels.js'
+import { type Box, cut, type Image } from '../data/pixels.js'
 import { UserError } from '../error.js'
-import { classLabels, classScores } from './inference.js'
+import { classLabels, classScores, type InferenceOptions, isPlain, windowsOf } from './inference.js'
 import { type Scores, scoresOf } from './metrics.js'
+import { Programs } from './programs.js'
+import { type Tile, tilesOf } from './tiles.js'
+import { SlidingWindows } from './windows.js'
 
 export { type Scores, scoresOf } from './metrics.js'
 
@@ -35,6 +37,8 @@ export interface EvaluationOptions {
   readonly flip?: boolean
   /** Average the class probabilities over these sizes of the image, as multiples of its own; see `classScores`. */
   readonly scales?: readonly number[]
+  /** Larger images are computed in tiles whatever the adapter can hold, by default those of 2^22 pixels at the largest scale. */
+  readonly maxPixels?: number | undefined
   /** Also make the scores of the classes available, [H, W, nclass]: logits, added or mean probabilities. */
   readonly scores?: boolean
 }
@@ -55,11 +59,8 @@ export interface Prediction {
   readonly scores?: Float32Array
 }
 
-/**
- * Programs for images of so many sizes are kept. They share their buffers, so what one holds is its trace and bind
- * groups: with ResNet-101, 64 of them take 167 MiB of host memory.
- */
-const programsKept = 64
+/** A prediction that is being put together. */
+type Unfinished = { -readonly [Key in keyof Prediction]: Prediction[Key] }
 
 /** Counts on the device have 32 bits. */
 const maxCountedPixels = 2 ** 32 - 1
@@ -78,23 +79,36 @@ interface Sizes {
   readonly outWidth: number
 }
 
+/** Larger images are tiled on any adapter: at this size a ResNet-101 has 1.5 GB of intermediates. */
+const maxPixelsAtOnce = 2 ** 22
+/** Where windows slide over mirrored or resized images, one program computes all of a tile: so many at most. */
+const maxWindowsAtOnce = 256
+
+/** The steps in which tiles get smaller, by an eighth of a power of two in pixels, down to a few pixels. */
+const tileSteps = 8 * 18
+const pixelsAt = (maxPixels: number, step: number): number => Math.max(1, Math.floor(maxPixels * 2 ** (-step / 8)))
+
 /**
  * Predicts and scores with a model in evaluation mode.
  *
  * Every image is computed at its own size, without padding: there is a program for each size, so results do not depend
  * on which other images are in the list. Programs share pipelines (shapes are uniforms) and, in an arena, buffers; what
- * a new size costs is the host's tracing and binding, which runs while the device works on the image before.
+ * a new size costs is the host's tracing and binding, which runs while the device works on the image before. An image
+ * that is too large to be computed at once is computed in tiles of one size; see `plan`.
  */
 export class Evaluator {
-  private readonly programs = new Map<string, Program>()
+  private readonly programs: Programs
   private readonly workspace: Store
-  private readonly arena: Arena
   private readonly counts: Variable
+  private readonly windows: SlidingWindows | undefined
+  private readonly maxPixels: number
+  private readonly plans = new Map<string, Promise<readonly Tile[]>>()
+  /** The step at which tiles of another image fitted last. */
+  private lastStep = 0
   /** Counts taken from the device before they could overflow. */
   private earlier: Float64Array
   private countedPixels = 0
-  /** Settles when the device is done with the image before. */
-  private running: Promise<undefined> | undefined
+  private tiled = 0
 
   constructor(
     private readonly device: Device,
@@ -102,10 +116,19 @@ export class Evaluator {
     private readonly options: EvaluationOptions,
   ) {
     const { nclass } = model.config
+    const { mode, window: side, amp = false, scales = [1] } = options
     this.workspace = new Store(device, 'evaluation')
-    this.arena = new Arena(device, 'evaluation buffer')
+    this.programs = new Programs(device)
     this.counts = this.workspace.declare('counts', spec([nclass, nclass], 'u32'))
     this.earlier = new Float64Array(nclass * nclass)
+    this.maxPixels = options.maxPixels ?? Math.floor(maxPixelsAtOnce / Math.max(1, ...scales) ** 2)
+    if (mode === 'sliding_window' && side !== undefined && isPlain(options)) {
+      this.windows = new SlidingWindows(device, model, this.programs, { side, amp }, (scores, target) => {
+        const { label } = softmaxMax(scores)
+        this.count(label, target)
+        return options.scores ? { label, scores } : { label }
+      })
+    }
   }
 
   /** Scores of the model's present weights on labeled images. `onImage` is called after each. */
@@ -125,7 +148,13 @@ export class Evaluator {
   /** Forgets the images that were counted. */
   reset(): void {
     this.earlier.fill(0)
+    this.tiled = 0
     this.clearDevice()
+  }
+
+  /** How many of the images counted so far were computed in tiles. */
+  get tiledImages(): number {
+    return this.tiled
   }
 
   /**
@@ -134,24 +163,20 @@ export class Evaluator {
    */
   async add({ image, label }: EvaluationImage, predict = false): Promise<Prediction | undefined> {
     const [seen, target] = [this.seen(image, 3), this.seen(label, 1)]
-    const sizes = sizesOf(seen)
-    const program = await this.program(sizes)
-    // Images are queued only as fast as they are done.
-    await this.settled()
     const pixels = seen.width * seen.height
     if (this.countedPixels + pixels > maxCountedPixels) {
       this.earlier = await this.confusion()
       this.clearDevice()
     }
     this.countedPixels += pixels
-    program.run({ image: seen.data, target: target.data })
-    this.running = this.device.gpu.queue.onSubmittedWorkDone()
-    return predict ? this.fetch(program, sizes) : undefined
+    const result = predict ? this.unfinished(seen) : undefined
+    if ((await this.compute(seen, target, result)) > 1) this.tiled++
+    return result
   }
 
   /** The images counted so far: [nclass, nclass], a row for each true class. */
   async confusion(): Promise<Float64Array> {
-    await this.settled()
+    await this.programs.settled()
     const counts = await this.workspace.read('counts')
     return this.earlier.map((before, i) => before + (counts[i] ?? 0))
   }
@@ -164,16 +189,22 @@ export class Evaluator {
   /**
    * Most probable class per pixel of an image [H, W, 3], and the scores where they were asked for; in mode
    * `center_crop`, of the crop.
-   * @param size of the prediction where that is not the image's: scores are resized to it before classes are compared
+   * @param size of the prediction where that is not the image's: scores are resized to it before classes are compared,
+   * and the image is not tiled
    */
   async predict(image: Readonly<Image>, size?: ImageSize): Promise<Prediction> {
     const seen = this.seen(image, 3)
-    const sizes = sizesOf(seen, size)
-    const program = await this.program(sizes)
-    await this.settled()
-    const ignored = new Uint8Array(sizes.outWidth * sizes.outHeight).fill(this.ignoreIndex)
-    program.run({ image: seen.data, target: ignored })
-    return this.fetch(program, sizes)
+    const out = size ?? { width: seen.width, height: seen.height }
+    const result = this.unfinished(out)
+    const ignored = { ...out, data: new Uint8Array(out.width * out.height).fill(this.ignoreIndex) }
+    if (out.width === seen.width && out.height === seen.height) await this.compute(seen, ignored, result)
+    else {
+      const whole = { x: 0, y: 0, w: out.width, h: out.height }
+      const program = await this.program(sizesOf(seen, size))
+      await this.programs.run(program, { image: seen.data, target: ignored.data })
+      await this.take(program, whole, whole, result)
+    }
+    return result
   }
 
   /**
@@ -185,17 +216,27 @@ export class Evaluator {
     return canBind(this.madeProgram(sizesOf(size, out)))
   }
 
+  /**
+   * The parts in which an image of a size is computed: one where it is small enough, and in one pass by windows, else tiles
+   * of one size that overlap by a quarter. Depends on nothing but the size, the model, the options and the adapter.
+   */
+  plan({ width, height }: ImageSize): Promise<readonly Tile[]> {
+    const key = `${width}x${height}`
+    const plan = this.plans.get(key) ?? this.makePlan({ width, height })
+    this.plans.set(key, plan)
+    return plan
+  }
+
   /** Whether the adapter can bind what images of a size need, by planning on a device that allocates nothing. */
   fits(size: ImageSize): Promise<boolean> {
     const { device } = dryDevice(this.device)
-    return canBind(new Evaluator(device, this.model, this.options).compile(sizesOf(size)))
+    return new Evaluator(device, this.model, this.options).prepare(size)
   }
 
   /** Frees programs and buffers; they are made again when needed. */
   release(): void {
-    for (const program of this.programs.values()) program.destroy()
-    this.programs.clear()
-    this.arena.destroy()
+    this.programs.release()
+    this.windows?.destroy()
   }
 
   destroy(): void {
@@ -217,21 +258,68 @@ export class Evaluator {
     return cut(image, channels, { x: start(width), y: start(height), w, h })
   }
 
-  private async settled(): Promise<void> {
-    const { running } = this
-    this.running = undefined
-    if (running) await this.device.wait(running)
-  }
-
   private clearDevice(): void {
     this.workspace.write('counts', new Uint32Array(this.earlier.length))
     this.countedPixels = 0
   }
 
-  private async fetch(program: Program, { outWidth: width, outHeight: height }: Sizes): Promise<Prediction> {
-    const label = await program.read('label', 'u32')
-    const result = { width, height, label }
-    return this.options.scores ? { ...result, scores: await program.read('scores') } : result
+  private async makePlan({ width, height }: ImageSize): Promise<readonly Tile[]> {
+    const at = (step: number) => tilesOf(width, height, pixelsAt(this.maxPixels, step))
+    const isSmall = (size: ImageSize) => windowsOf([size.height, size.width], this.passes) <= maxWindowsAtOnce
+    const whole = at(0)
+    // The program is the one that computes it.
+    const isWhole = whole.length === 1 && isSmall({ width, height })
+    if (this.windows || (isWhole && (await this.prepare({ width, height })))) {
+      return tilesOf(width, height, width * height)
+    }
+    const fits = async (negative: number): Promise<boolean> => {
+      const [tile] = at(-negative)
+      const size = { width: tile?.seen.w ?? 0, height: tile?.seen.h ?? 0 }
+      return isSmall(size) && this.fits(size)
+    }
+    // Steps count down the size, so that larger numbers are larger tiles.
+    const step = -((await largestFitting(-tileSteps, 0, fits, -this.lastStep)) ?? -tileSteps)
+    this.lastStep = step
+    return at(step)
+  }
+
+  /** Computes an image in its parts, and counts it. Returns the number of parts. */
+  private async compute(image: Readonly<Image>, target: Readonly<Image>, result?: Unfinished): Promise<number> {
+    if (this.windows) {
+      const take = (program: Program, outputs: Box, kept: Box) =>
+        result ? this.take(program, outputs, kept, result) : Promise.resolve()
+      await this.windows.run(image, target, this.ignoreIndex, take)
+      return 1
+    }
+    const tiles = await this.plan(image)
+    const isWhole = tiles.length === 1
+    for (const { seen, kept } of tiles) {
+      const program = await this.program(sizesOf({ width: seen.w, height: seen.h }))
+      await this.programs.run(program, {
+        image: isWhole ? image.data : cut(image, 3, seen).data,
+        target: isWhole ? target.data : keptOnly(target, seen, kept, this.ignoreIndex),
+      })
+      if (result) await this.take(program, seen, kept, result)
+    }
+    return tiles.length
+  }
+
+  private unfinished({ width, height }: ImageSize): Unfinished {
+    const pixels = width * height
+    const result = { width, height, label: new Uint32Array(pixels) }
+    return this.options.scores ? { ...result, scores: new Float32Array(pixels * this.model.config.nclass) } : result
+  }
+
+  /**
+   * Takes what was computed into a prediction.
+   * @param outputs where the outputs of the program lie in it
+   * @param kept what of them is taken
+   */
+  private async take(program: Program, outputs: Box, kept: Box, result: Unfinished): Promise<void> {
+    paste(await program.read('label', 'u32'), 1, outputs, kept, result.label, result.width)
+    if (!result.scores) return
+    const { nclass } = this.model.config
+    paste(await program.read('scores'), nclass, outputs, kept, result.scores, result.width)
   }
 
   private async program(sizes: Sizes): Promise<Program> {
@@ -239,51 +327,38 @@ export class Evaluator {
       return await this.madeProgram(sizes)
     } catch (error) {
       if (!(error instanceof BindingLimitError)) throw error
-      throw new UserError(
-        `an image of ${sizes.width}x${sizes.height} pixels is too large for this adapter in mode ` +
-          `${this.options.mode}: choose sliding_window with smaller windows, or fewer scales`,
-      )
+      throw new UserError(`${error.message}: not even ${sizes.width}x${sizes.height} pixels at a time can be computed`)
     }
   }
 
-  private async madeProgram(sizes: Sizes): Promise<Program> {
-    const key = Object.values(sizes).join()
-    const known = this.programs.get(key)
-    if (known) {
-      // A map keeps the order of insertion: the latest used is the last.
-      this.programs.delete(key)
-      this.programs.set(key, known)
-      return known
-    }
-    const program = await this.compile(sizes)
-    this.programs.set(key, program)
-    for (const [other, old] of this.programs) {
-      const tooMany = this.programs.size > programsKept
-      if (other === key || !(tooMany || this.arena.hasOutgrown)) break
-      old.destroy()
-      this.programs.delete(other)
-    }
-    return program
+  private madeProgram(sizes: Sizes): Promise<Program> {
+    return this.programs.get(Object.values(sizes).join(), (arena) => this.compile(sizes, arena))
   }
 
-  private compile({ height, width, outHeight, outWidth }: Sizes): Promise<Program> {
+  /** In what form the model gets an image. */
+  private get passes(): InferenceOptions {
+    const { flip, scales, mode, window } = this.options
+    return { flip, scales, window: mode === 'sliding_window' ? window : undefined }
+  }
+
+  private count(label: Tensor, target: Tensor): void {
+    const { ignoreIndex } = this
+    assign(this.counts, confusionMatrix(read(this.counts), label, target, { ignoreIndex }))
+  }
+
+  private compile({ height, width, outHeight, outWidth }: Sizes, arena: Arena): Promise<Program> {
     const inputs = { image: spec([1, height, width, 3], 'u8'), target: spec([1, outHeight, outWidth], 'u8') }
-    const { flip, scales, mode } = this.options
-    const window = mode === 'sliding_window' ? (this.options.window ?? Math.max(height, width)) : undefined
     const body = ({ image, target }: Record<keyof typeof inputs, Tensor>): Record<string, Tensor> => {
       const x = normalizeImage(image)
-      const inference = { window, flip, scales }
-      const bands = this.options.scores ? classScores(this.model, x, [outHeight, outWidth], inference) : undefined
-      const labels =
-        bands?.map((band) => softmaxMax(band).label) ?? classLabels(this.model, x, [outHeight, outWidth], inference)
-      const label = concat(labels, 1)
-      const { ignoreIndex } = this
-      assign(this.counts, confusionMatrix(read(this.counts), label, target, { ignoreIndex }))
-      return bands ? { label, scores: concat(bands, 1) } : { label }
+      const size = [outHeight, outWidth] as const
+      const scores = this.options.scores ? classScores(this.model, x, size, this.passes) : undefined
+      const label = scores ? softmaxMax(scores).label : classLabels(this.model, x, size, this.passes)
+      this.count(label, target)
+      return scores ? { label, scores } : { label }
     }
     const autocast = this.options.amp ? castCall : undefined
     const label = `evaluation at ${width}x${height}`
-    return compile(this.device, inputs, body, { label, autocast, arena: this.arena })
+    return compile(this.device, inputs, body, { label, autocast, arena })
   }
 }
 
@@ -293,3 +368,29 @@ const sizesOf = ({ width, height }: ImageSize, out: ImageSize = { width, height 
   outHeight: out.height,
   outWidth: out.width,
 })
+
+/** The labels of a tile, of which only those that are kept count. */
+function keptOnly(target: Readonly<Image>, seen: Box, kept: Box, ignored: number): Uint8Array {
+  const out = new Uint8Array(seen.w * seen.h).fill(ignored)
+  const part = cut(target, 1, kept)
+  for (let row = 0; row < kept.h; row++) {
+    const to = (kept.y - seen.y + row) * seen.w + kept.x - seen.x
+    out.set(part.data.subarray(row * kept.w, (row + 1) * kept.w), to)
+  }
+  return out
+}
+
+/** Copies the kept part of values [·, ·, channels] that lie at `from` of a map into the map, `width` pixels wide. */
+function paste<A extends Uint32Array | Float32Array>(
+  values: A,
+  channels: number,
+  from: Box,
+  kept: Box,
+  map: A,
+  width: number,
+): void {
+  for (let y = kept.y; y < kept.y + kept.h; y++) {
+    const start = ((y - from.y) * from.w + kept.x - from.x) * channels
+    map.set(values.subarray(start, start + kept.w * channels), (y * width + kept.x) * channels)
+  }
+}

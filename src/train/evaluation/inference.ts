@@ -22,30 +22,25 @@ export interface InferenceOptions {
 const evaluation = { training: false }
 
 /** One pass, over the image as it is. */
-const isPlain = ({ scales = [1], flip = false }: InferenceOptions): boolean =>
+export const isPlain = ({ scales = [1], flip = false }: InferenceOptions): boolean =>
   scales.length === 1 && scales[0] === 1 && !flip
 
 const sizeOf = ({ shape }: Tensor): Size => [shape[1] ?? 0, shape[2] ?? 0]
 
 /**
- * Class scores of a normalised image [1, h, w, 3] at `size` = [H, W], in horizontal bands [1, ·, W, nclass] whose
- * heights add up to H: logits for one pass over the whole image, summed probabilities for one by windows, and for
- * several passes the mean of their probabilities.
+ * Class scores [1, H, W, nclass] of a normalised image [1, h, w, 3] at `size` = [H, W]: logits for one pass over the
+ * whole image, else the mean of the probabilities of the passes. One pass by windows is the business of
+ * `SlidingWindows`.
  *
  * A pass takes the image resized (bilinear, aligned corners) by one of the scales, mirrored or not. Its logits are resized
  * to `size`, then comes softmax, then it is mirrored back: the order of mmsegmentation's test-time augmentation. By
  * windows, a pass's probabilities are the mean over the windows that cover a pixel, resized to `size`.
  */
-export function classScores(model: SegmentationModel, x: Tensor, size: Size, options: InferenceOptions): Tensor[] {
+export function classScores(model: SegmentationModel, x: Tensor, size: Size, options: InferenceOptions): Tensor {
   const { window, scales = [1] } = options
   const mirrored = options.flip ? [false, true] : [false]
   const [height, width] = sizeOf(x)
-  const plain = isPlain(options)
-  if (plain && window === undefined) return [resizeBilinear(logits(model, x, evaluation), size)]
-  // In bands, since the scores of a whole photograph may be too large for one buffer.
-  if (plain && window !== undefined && height === size[0] && width === size[1]) {
-    return slidingScores(model, x, window, 'sum')
-  }
+  if (isPlain(options) && window === undefined) return resizeBilinear(logits(model, x, evaluation), size)
   const passes = scales.flatMap((factor) => {
     const resized = resizeBilinear(x, scaledSize([height, width], factor))
     return mirrored.map((mirror) =>
@@ -54,26 +49,34 @@ export function classScores(model: SegmentationModel, x: Tensor, size: Size, opt
         const probabilities =
           window === undefined
             ? softmax(resizeBilinear(logits(model, seen, evaluation), size))
-            : resizeBilinear(concat(slidingScores(model, seen, window, 'mean'), 1), size)
+            : resizeBilinear(windowScores(model, seen, window), size)
         return mirror ? flip(probabilities) : probabilities
       }),
     )
   })
-  return [scale(passes.reduce(add), 1 / passes.length)]
+  return scale(passes.reduce(add), 1 / passes.length)
 }
 
 /**
- * The class of the highest score per pixel: u32 [1, ·, W] in the bands of `classScores`, whose result is used where
- * scores are not simply resized logits.
+ * The class of the highest score per pixel, u32 [1, H, W]: that of `classScores`, whose result is used where scores are
+ * not simply resized logits.
  */
-export function classLabels(model: SegmentationModel, x: Tensor, size: Size, options: InferenceOptions): Tensor[] {
+export function classLabels(model: SegmentationModel, x: Tensor, size: Size, options: InferenceOptions): Tensor {
   const [height, width] = sizeOf(x)
   if (isPlain(options) && options.window === undefined) {
     const sameSize = height === size[0] && width === size[1]
     const scores = sameSize ? lowLogits(model, x, evaluation) : logits(model, x, evaluation)
-    return [resizedSoftmaxMax(scores, size).label]
+    return resizedSoftmaxMax(scores, size).label
   }
-  return classScores(model, x, size, options).map((band) => softmaxMax(band).label)
+  return softmaxMax(classScores(model, x, size, options)).label
+}
+
+/** Windows of all passes over an image of a size. */
+export function windowsOf([height, width]: Size, { window, scales = [1], flip = false }: InferenceOptions): number {
+  if (window === undefined) return 0
+  const along = (extent: number) => Math.ceil(extent / windowStep(window))
+  const each = scales.map((factor) => scaledSize([height, width], factor)).map(([h, w]) => along(h) * along(w))
+  return each.reduce((sum, count) => sum + count, 0) * (flip ? 2 : 1)
 }
 
 /** Scales as a text such as `0.75,1,1.25`; undefined where it is none. */
@@ -89,7 +92,7 @@ export const scaledSize = ([height, width]: Size, factor: number): Size => [
 ]
 
 /** Starts of the windows along one side: 0, then steps of two thirds of a window. */
-function starts(extent: number, window: number): number[] {
+export function windowStarts(extent: number, window: number): number[] {
   const step = windowStep(window)
   return Array.from({ length: Math.ceil(extent / step) }, (_, i) => i * step)
 }
@@ -105,13 +108,13 @@ interface Window {
 }
 
 /**
- * Class probabilities by windows that are cut at the border, added in row-major order of the windows, or their mean:
- * horizontal bands [1, h, W, nclass] whose heights add up to H.
+ * Class probabilities [1, H, W, nclass] by windows that are cut at the border: the mean over those that cover a pixel,
+ * added in row-major order of the windows.
  */
-function slidingScores(model: SegmentationModel, x: Tensor, side: number, total: 'sum' | 'mean'): Tensor[] {
+function windowScores(model: SegmentationModel, x: Tensor, side: number): Tensor {
   const [height, width] = sizeOf(x)
-  const windows: Window[] = starts(height, side).flatMap((top) =>
-    starts(width, side).map((left) => {
+  const windows: Window[] = windowStarts(height, side).flatMap((top) =>
+    windowStarts(width, side).map((left) => {
       return { top, left, bottom: Math.min(height, top + side), right: Math.min(width, left + side) }
     }),
   )
@@ -129,16 +132,17 @@ function slidingScores(model: SegmentationModel, x: Tensor, side: number, total:
   // Between two neighbouring edges of windows every pixel lies in the same windows.
   const rows = intervals(windows.flatMap(({ top, bottom }) => [top, bottom]))
   const columns = intervals(windows.flatMap(({ left, right }) => [left, right]))
-  return rows.map(([top, bottom]) => {
+  const bands = rows.map(([top, bottom]) => {
     const cells = columns.map(([left, right]) => {
       const covering = windows.filter((w) => w.top <= top && bottom <= w.bottom && w.left <= left && right <= w.right)
       const sum = covering
         .map((w) => slice(slice(probabilities(w), 1, top - w.top, bottom - top), 2, left - w.left, right - left))
         .reduce(add)
-      return total === 'sum' || covering.length === 1 ? sum : scale(sum, 1 / covering.length)
+      return covering.length === 1 ? sum : scale(sum, 1 / covering.length)
     })
     return concat(cells, 2)
   })
+  return concat(bands, 1)
 }
 
 /** The chunks between neighbouring edges. */

@@ -1,10 +1,9 @@
 import type { Device } from '../../engine/device.js'
-import { largestFitting } from '../../engine/dry-device.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { cut, type Image } from '../data/pixels.js'
+import type { Image } from '../data/pixels.js'
 import { resizeBilinear, resizeNearest } from '../data/resize.js'
 import { Evaluator, type ImageSize } from './evaluator.js'
-import { type Tile, tilesOf } from './tiles.js'
+import type { Tile } from './tiles.js'
 
 export interface PredictorOptions {
   /** Long side that images are shrunk or enlarged to before the model sees them. */
@@ -13,16 +12,8 @@ export interface PredictorOptions {
   readonly flip?: boolean | undefined
   readonly scales?: readonly number[] | undefined
   readonly amp?: boolean | undefined
-  /** Larger images are tiled whatever the adapter can hold, by default those of 2^22 pixels at the largest scale. */
   readonly maxPixels?: number | undefined
 }
-
-/** Larger images are tiled on any adapter: at this size a ResNet-101 has 1.5 GB of intermediates. */
-const maxPixelsAtOnce = 2 ** 22
-
-/** The steps in which tiles get smaller, by an eighth of a power of two in pixels, down to a few pixels. */
-const tileSteps = 8 * 18
-const pixelsAt = (maxPixels: number, step: number): number => Math.max(1, Math.floor(maxPixels * 2 ** (-step / 8)))
 
 /** How an image is computed. */
 export interface PredictionPlan {
@@ -37,19 +28,15 @@ export interface PredictionPlan {
 /** Class masks of images of any size. */
 export class Predictor {
   private readonly evaluator: Evaluator
-  private readonly maxPixels: number
   private readonly plans = new Map<string, Promise<PredictionPlan>>()
-  /** The step at which tiles of another image fitted last. */
-  private lastStep = 0
 
   constructor(
     device: Device,
     model: SegmentationModel,
     private readonly options: PredictorOptions = {},
   ) {
-    const { flip = false, scales = [1], amp = false } = options
-    this.evaluator = new Evaluator(device, model, { mode: 'original', flip, scales, amp })
-    this.maxPixels = options.maxPixels ?? Math.floor(maxPixelsAtOnce / Math.max(1, ...scales) ** 2)
+    const { flip = false, scales = [1], amp = false, maxPixels } = options
+    this.evaluator = new Evaluator(device, model, { mode: 'original', flip, scales, amp, maxPixels })
   }
 
   /**
@@ -59,19 +46,13 @@ export class Predictor {
    */
   async predict(image: Image): Promise<Image> {
     const { width, height } = image
-    const { seen: size, tiles, resizesScores } = await this.plan(image)
+    const { seen: size, resizesScores } = await this.plan(image)
     const isSame = size.width === width && size.height === height
     const seen = isSame ? image : resizeBilinear(image, size.width, size.height)
-    if (resizesScores) {
-      const { label } = await this.evaluator.predict(seen, { width, height })
-      return { data: Uint8Array.from(label), width, height }
-    }
-    const mask = { data: new Uint8Array(size.width * size.height), ...size }
-    for (const tile of tiles) {
-      const { label } = await this.evaluator.predict(tiles.length === 1 ? seen : cut(seen, 3, tile.seen))
-      paste(mask, label, tile)
-    }
-    return isSame ? mask : resizeNearest(mask, width, height)
+    const out = resizesScores ? { width, height } : size
+    const { label } = await this.evaluator.predict(seen, out)
+    const mask = { data: Uint8Array.from(label), ...out }
+    return isSame || resizesScores ? mask : resizeNearest(mask, width, height)
   }
 
   /** How an image of a size is computed: depends on nothing but the size, the model and the adapter. */
@@ -88,26 +69,10 @@ export class Predictor {
 
   private async makePlan(size: ImageSize): Promise<PredictionPlan> {
     const seen = this.seenSize(size)
-    const [first, ...others] = tilesOf(seen.width, seen.height, this.maxPixels)
-    // The programs are those that predict.
-    if (first && others.length === 0) {
-      if (await this.evaluator.prepare(seen, size)) return { seen, tiles: [first], resizesScores: true }
-      if (await this.evaluator.prepare(seen)) return { seen, tiles: [first], resizesScores: false }
-    }
-    return { seen, tiles: await this.tilesThatFit(seen), resizesScores: false }
-  }
-
-  /** The largest tiles of an image that the adapter can hold. */
-  private async tilesThatFit({ width, height }: ImageSize): Promise<Tile[]> {
-    const at = (step: number) => tilesOf(width, height, pixelsAt(this.maxPixels, step))
-    const fits = async (negative: number): Promise<boolean> => {
-      const [tile] = at(-negative)
-      return tile !== undefined && this.evaluator.fits({ width: tile.seen.w, height: tile.seen.h })
-    }
-    // Steps count down the size, so that larger numbers are larger tiles.
-    const step = -((await largestFitting(-tileSteps, 0, fits, -this.lastStep)) ?? -tileSteps)
-    this.lastStep = step
-    return at(step)
+    const tiles = await this.evaluator.plan(seen)
+    // The program is the one that predicts.
+    const resizesScores = tiles.length === 1 && (await this.evaluator.prepare(seen, size))
+    return { seen, tiles, resizesScores }
   }
 
   /** The size at which the model sees an image. */
@@ -117,13 +82,5 @@ export class Predictor {
     const factor = longSide / Math.max(width, height)
     const scaled = (extent: number) => Math.max(1, Math.round(extent * factor))
     return { width: scaled(width), height: scaled(height) }
-  }
-}
-
-/** Puts the kept part of a tile's prediction into the mask. */
-function paste(mask: Image, label: Uint32Array, { seen, kept }: Tile): void {
-  for (let y = kept.y; y < kept.y + kept.h; y++) {
-    const from = (y - seen.y) * seen.w + kept.x - seen.x
-    mask.data.set(label.subarray(from, from + kept.w), y * mask.width + kept.x)
   }
 }

@@ -1,15 +1,14 @@
 import type { EvaluationOptions } from './evaluator.js'
 import { windowStep } from './inference.js'
 
-/** In words, how a score comes about: what has to be the same for two scores to be compared. */
-export function protocolOf({
-  mode,
-  window = 0,
-  flip,
-  scales = [1],
-  ignoreIndex = 255,
-  amp,
-}: EvaluationOptions): string {
+/**
+ * In words, how a score comes about: what has to be the same for two scores to be compared.
+ * @param tiled how many of the images were too large to be computed at once
+ */
+export function protocolOf(
+  { mode, window = 0, flip, scales = [1], ignoreIndex = 255, amp }: EvaluationOptions,
+  tiled = 0,
+): string {
   const whole = 'whole images at their own size'
   const crop = `the ${window}x${window} pixels in the middle of each image, or less where it is smaller`
   const windows = `windows of ${window} in steps of ${windowStep(window)}, cut at the border, probabilities added`
@@ -18,5 +17,6 @@ export function protocolOf({
   const passes = plain
     ? ''
     : `; mean of the probabilities at scale ${scales.join(', ')}${flip ? ', each also mirrored' : ''}`
-  return `${seen}${passes}; label ${ignoreIndex} ignored${amp ? '; in half precision' : ''}`
+  const tiles = tiled === 0 ? '' : `; ${tiled} too large for that, in tiles that overlap by a quarter`
+  return `${seen}${tiles}${passes}; label ${ignoreIndex} ignored${amp ? '; in half precision' : ''}`
 }

@@ -18,7 +18,7 @@ import { createTrainer } from '../trainer/create.js'
 import type { Trainer } from '../trainer/trainer.js'
 import { useTuning } from '../tuning/run-tuning.js'
 import { TuningCache } from '../tuning/tuning-cache.js'
-import { checkSamples, evenlySpaced } from './check-samples.js'
+import { checkSamples, evenlySpaced, nothingToScore } from './check-samples.js'
 import { type Lists, readLists } from './lists.js'
 
 export interface DryRunOptions {
@@ -49,7 +49,9 @@ export async function dryRun(
   const config = { ...given, amp: usesHalf(given.amp, real, print) }
   if (config.pretrained !== undefined) print(checkPretrained(config, config.pretrained))
   const lists = readLists(config, true)
-  await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
+  const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
+  const note = nothingToScore(lists.validation, labels, config)
+  if (note !== undefined) print(note)
   const { labeled, unlabeled, validation } = lists
   print(`data: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images`)
   const image = await largestImage(lists, config)
@@ -103,6 +105,8 @@ interface PlannedRun {
   readonly use: DryUse
   readonly buffers: readonly DryBuffer[]
   readonly trainer: Trainer
+  /** In which the image is evaluated. */
+  readonly tiles: number
 }
 
 /** Does on a dry device what a training allocates: model, step, previous models, evaluation. */
@@ -118,13 +122,16 @@ async function planRun(real: Device, config: Config, image: Image, keepBefore: b
   const { snapshots } = trainer.run
   for (let i = 0; i < (snapshots?.most ?? 0); i++) snapshots?.push(store, String(i))
   const { eval_mode: mode, ignore_index: ignoreIndex } = config
+  let tiles = 1
   for (const { model: deployed } of trainer.run.deployed) {
-    await new Evaluator(device, deployed, { mode, window: config.crop_size, ignoreIndex, amp }).predict(image)
+    const evaluator = new Evaluator(device, deployed, { mode, window: config.crop_size, ignoreIndex, amp })
+    tiles = (await evaluator.plan(image)).length
+    await evaluator.predict(image)
   }
-  return { use, buffers: [...use.buffers], trainer }
+  return { use, buffers: [...use.buffers], trainer, tiles }
 }
 
-function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width, height }: Image): string[] {
+function describe({ use, buffers, trainer, tiles }: PlannedRun, config: Config, { width, height }: Image): string[] {
   const rows: string[] = []
   const sum = (wanted: (label: string) => boolean) => {
     const found = buffers.filter(({ label }) => wanted(label))
@@ -172,7 +179,7 @@ function describe({ use, buffers, trainer }: PlannedRun, config: Config, { width
       sum((label) => /^(training buffer|workspace|batch)/.test(label)),
     ),
     row(
-      `evaluation of an image of ${width}x${height}, the largest looked at`,
+      `evaluation of an image of ${width}x${height}, the largest looked at${tiles > 1 ? `, in ${tiles} tiles` : ''}`,
       sum((label) => /^evaluation( buffer|\/)/.test(label)),
     ),
   ]

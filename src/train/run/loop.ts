@@ -8,65 +8,99 @@ import { trainingLine } from '../logging/terminal.js'
 import type { StepResult } from '../trainer/trainer.js'
 import { explainNonFinite, nonFiniteIn } from './non-finite.js'
 import type { Run, TrainingResult } from './run.js'
+import type { RunState } from './run-state.js'
 import { namesOf, save } from './save.js'
 import { evaluateAll, firstOf, samplesOf } from './validate.js'
 
 /** Trains to the end of a run, or until it is interrupted, with an evaluation and checkpoints after every epoch. */
 export async function runEpochs(run: Run): Promise<TrainingResult> {
   const { trainer, logger, state, lastIteration, loader } = run
-  const { config, signal } = run.options
+  const { signal } = run.options
   const begin = performance.now()
   const seconds = () => (performance.now() - begin) / 1000
   let scores: Scores | undefined
   /** The best model, until it is written. */
   let best: PreparedFile | undefined
   let skipped = run.options.skipIterations ?? 0
-  while (trainer.iteration < lastIteration && !signal?.aborted) {
-    const { epoch } = trainer
-    const first = trainer.iteration - epoch * loader.iterationsPerEpoch
-    const events = first === 0 ? trainer.beginEpoch(state.newBest) : []
-    for (const { name, fields, line } of events) logger.event(name, fields, line)
-    trainer.iteration += skipped
-    await runEpoch(run, epoch, first + skipped, begin)
-    skipped = 0
-    if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
-    const missing = new Set<string>()
-    const [decisive, ...others] = await evaluateAll(run, missing)
-    if (!decisive) throw new Error('a method deploys at least one model')
-    scores = decisive.scores
-    const { miou, iou, accuracy, share, miouPresent, pixelAccuracy } = scores
-    state.newBest = miou > state.bestMiou
-    state.bestMiou = Math.max(state.bestMiou, miou)
-    state.miou = miou
-    state.iteration = trainer.iteration
-    const star = state.newBest ? ' (best so far)' : `; best ${state.bestMiou.toFixed(2)}`
-    const without = missing.size === 0 ? '' : `; ${missing.size} of ${run.validation.length} images left out`
-    const beside = others.map(({ name, scores }) => `; ${name} ${scores.miou.toFixed(2)}`).join('')
-    const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}${beside}${without}  [${showClasses(iou, config)}]`
-    const unreadable = missing.size === 0 ? {} : { unreadable: [...missing] }
-    const besides =
-      others.length === 0 ? {} : { others: Object.fromEntries(others.map(({ name, scores }) => [name, scores.miou])) }
-    const details = {
-      iou,
-      accuracy,
-      share,
-      miouPresent,
-      pixelAccuracy,
-      best: state.bestMiou,
-      ...besides,
-      ...unreadable,
+  while ((trainer.iteration < lastIteration || state.validationDue) && !signal?.aborted) {
+    if (!state.validationDue) {
+      const { epoch } = trainer
+      const first = trainer.iteration - epoch * loader.iterationsPerEpoch
+      const events = first === 0 ? trainer.beginEpoch(state.newBest) : []
+      for (const { name, fields, line } of events) logger.event(name, fields, line)
+      trainer.iteration += skipped
+      await runEpoch(run, epoch, first + skipped, begin)
+      skipped = 0
+      if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
+      state.validationDue = true
+      // Whatever happens in the validation, the weights of the epoch are kept.
+      best = await run.watchdog.during(savingWatched, save(run, best))
     }
-    logger.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
-    if (state.newBest) best = await prepareCheckpoint(firstOf(run.evaluators).model, { ...state, ...namesOf(config) })
+    const validated = await validate(run, seconds)
+    scores = validated.scores
+    best = validated.best ?? best
+    state.validationDue = false
     const samples = await samplesOf(run)
-    best = await run.watchdog.during(() => 'the weights for a checkpoint from the device', save(run, best, samples))
+    best = await run.watchdog.during(savingWatched, save(run, best, samples))
   }
-  const interrupted = signal?.aborted === true && trainer.iteration < lastIteration
+  const interrupted = signal?.aborted === true && (trainer.iteration < lastIteration || state.validationDue === true)
   if (interrupted) best = await save(run, best)
   const missing = run.failures.paths.length > 0 ? `${run.failures.summary}; ${run.files.lastGood}` : undefined
   const { bestMiou } = state
   return { iterations: trainer.iteration, scores, bestMiou, seconds: seconds(), interrupted, unsaved: missing }
 }
+
+const savingWatched = (): string => 'the weights for a checkpoint from the device'
+
+/** The validation behind an epoch, or behind what of it there is; the best model, if it is that of now. */
+async function validate(
+  run: Run,
+  seconds: () => number,
+): Promise<{ readonly scores: Scores; readonly best: PreparedFile | undefined }> {
+  const { trainer, logger, state, loader } = run
+  const { config } = run.options
+  const epoch = Math.ceil(trainer.iteration / loader.iterationsPerEpoch) - 1
+  const missing = new Set<string>()
+  const [decisive, ...others] = await evaluateAll(run, missing)
+  if (!decisive) throw new Error('a method deploys at least one model')
+  const { scores, tiledImages: tiled } = decisive
+  const { miou, iou, accuracy, share, miouPresent, pixelAccuracy } = scores
+  // Nothing is worse than 0, and a run has a best model from its first validation on.
+  const isBest = miou > state.bestMiou || state.bestMiou === 0
+  state.newBest = miou > state.bestMiou
+  state.bestMiou = Math.max(state.bestMiou, miou)
+  state.miou = miou
+  state.iteration = trainer.iteration
+  const star = isBest ? ' (best so far)' : `; best ${state.bestMiou.toFixed(2)}`
+  const inTiles = tiled === 0 ? '' : `; ${tiled} images in tiles`
+  const without = missing.size === 0 ? '' : `; ${missing.size} of ${run.validation.length} images left out`
+  const beside = others.map(({ name, scores }) => `; ${name} ${scores.miou.toFixed(2)}`).join('')
+  const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}${beside}${inTiles}${without}  [${showClasses(iou, config)}]`
+  const unreadable = missing.size === 0 ? {} : { unreadable: [...missing] }
+  const besides =
+    others.length === 0 ? {} : { others: Object.fromEntries(others.map(({ name, scores }) => [name, scores.miou])) }
+  const inTilesToo = tiled === 0 ? {} : { tiled }
+  const details = {
+    iou,
+    accuracy,
+    share,
+    miouPresent,
+    pixelAccuracy,
+    best: state.bestMiou,
+    ...besides,
+    ...inTilesToo,
+    ...unreadable,
+  }
+  logger.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
+  const { model } = firstOf(run.evaluators)
+  return {
+    scores,
+    best: isBest ? await prepareCheckpoint(model, { ...fileState(state), ...namesOf(config) }) : undefined,
+  }
+}
+
+/** What a best model says of where the run stood. */
+const fileState = ({ validationDue: _, ...where }: RunState) => where
 
 const showClasses = (iou: readonly number[], { class_names: names }: Config): string =>
   iou.map((value, k) => `${names?.[k] ?? k} ${value.toFixed(1)}`).join(', ')

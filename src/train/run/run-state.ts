@@ -21,6 +21,8 @@ export interface RunState {
   bestMiou: number
   /** Whether the last validation was a new best: the next epoch then keeps the model. */
   newBest: boolean
+  /** The validation behind the last step is still to come. */
+  validationDue?: boolean
 }
 
 export const initialState = (): RunState => ({ iteration: 0, miou: 0, bestMiou: 0, newBest: false })
@@ -108,7 +110,7 @@ export class RunFiles {
 
   /**
    * Writes the snapshots that have no file yet, then `latest.safetensors`, and drops snapshots that neither it nor the one
-   * before it needs.
+   * before it needs. Where the file holds the same iteration already, the one before it stays as it is.
    */
   async save(
     trainer: Trainer,
@@ -128,8 +130,10 @@ export class RunFiles {
     }
     const lossScale = await trainer.lossScale?.state()
     const methodState = trainer.run.state?.()
+    const { validationDue, ...where } = state
     const info = {
-      ...state,
+      ...where,
+      ...(validationDue ? { validationDue } : {}),
       ...rest,
       iterationsPerEpoch: trainer.options.iterationsPerEpoch,
       previous,
@@ -137,7 +141,9 @@ export class RunFiles {
       ...(methodState === undefined ? {} : { methodState }),
     }
     const file = await prepareCheckpoint(trainer.model, info, trainer.savedStores)
-    if (!failures.attempt(latest, () => file.write(latest, { backup: backupOf(latest) }))) return
+    const isAgain = this.iteration === state.iteration
+    const backup = isAgain ? undefined : backupOf(latest)
+    if (!failures.attempt(latest, () => file.write(latest, { backup })) || isAgain) return
     const { needed } = this
     this.needed = previous
     this.iteration = state.iteration

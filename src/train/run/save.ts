@@ -41,6 +41,7 @@ export async function save(
     if (best && failures.attempt(path, () => best.write(path, { backup: backupOf(path) }))) unwritten = undefined
     await files.save(trainer, state, { means: means.state, logBytes, fingerprint, ...namesOf(config) }, failures)
   }
-  failures.reportAgain(files.lastGood)
+  // Once an epoch is enough, when its validation is done.
+  if (!state.validationDue) failures.reportAgain(files.lastGood)
   return unwritten
 }

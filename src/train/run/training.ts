@@ -22,7 +22,7 @@ import { createTrainer } from '../trainer/create.js'
 import type { Trainer } from '../trainer/trainer.js'
 import { RunTuning } from '../tuning/run-tuning.js'
 import { versions } from '../versions.js'
-import { checkSamples } from './check-samples.js'
+import { checkSamples, nothingToScore } from './check-samples.js'
 import { withCheckpoint } from './exit-codes.js'
 import { type Fingerprint, fingerprintOf } from './fingerprint.js'
 import { type Lists, readLists } from './lists.js'
@@ -87,7 +87,9 @@ async function trainLocked(
   if (!resume) {
     const reading = new Set<string>()
     const checked = checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config, reading)
-    await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
+    const labels = await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
+    const note = nothingToScore(lists.validation, labels, config)
+    if (note !== undefined) print(note)
   }
   const amp = usesHalf(config.amp, device, print)
 
@@ -140,9 +142,9 @@ async function trainLocked(
     const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
     const { saved, changes = [] } = resume ? restoreRun(resume, trainer, fingerprint, print) : {}
     checkSkipped(trainer, options.skipIterations ?? 0, print)
-    const { miou, bestMiou, newBest } = saved ?? initialState()
+    const { miou, bestMiou, newBest, validationDue = false } = saved ?? initialState()
     const { iteration } = trainer
-    const state = { iteration, miou, bestMiou, newBest }
+    const state = { iteration, miou, bestMiou, newBest, validationDue }
     const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
     if (profiler && profiler.length > lastIteration - iteration) {
       throw new UserError(

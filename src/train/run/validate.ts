@@ -41,7 +41,8 @@ export async function evaluateAll(run: Run, missing: Set<string>): Promise<Score
   for (const { name, evaluator } of run.evaluators) {
     // Each of them leaves out the same images, and says so once.
     const list = run.validation.filter((sample) => !missing.has(sample.name))
-    scored.push({ name, scores: await evaluator.evaluate(readable(run, list, missing)) })
+    const scores = await evaluator.evaluate(readable(run, list, missing))
+    scored.push({ name, scores, tiledImages: evaluator.tiledImages })
   }
   return scored
 }
@@ -49,6 +50,8 @@ export async function evaluateAll(run: Run, missing: Set<string>): Promise<Score
 interface ScoredModel {
   readonly name: string
   readonly scores: Scores
+  /** How many images were too large to be computed at once. */
+  readonly tiledImages: number
 }
 
 const reportSamples = 4

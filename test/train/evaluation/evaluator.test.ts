@@ -1,9 +1,12 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { dryDevice } from '#dist/engine/dry-device.js'
 import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import { type EvaluationImage, Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
+import { Programs } from '#dist/train/evaluation/programs.js'
+import { SlidingWindows } from '#dist/train/evaluation/windows.js'
 import { Random } from '#dist/train/random.js'
 import { smallModel } from '../../support/small-model.js'
 
@@ -79,6 +82,54 @@ test('windows that overlap and are cut at the border add up', async () => {
   })
   assert.equal([...label], best)
   sliding.destroy()
+  whole.destroy()
+})
+
+test('memory and programs do not grow with the number of windows', async () => {
+  const options = { mode: 'sliding_window', window: 3 } as const
+  // Windows begin at every second pixel.
+  const imageOfWindows = (columns: number, rows: number) => imageOf(new Random(4), 2 * columns, 2 * rows)
+  const planned = async (image: Image) => {
+    const { device: dry, use } = dryDevice(device)
+    const evaluator = new Evaluator(dry, model, options)
+    await evaluator.predict(image)
+    evaluator.destroy()
+    return use.peak
+  }
+  assert.is(await planned(imageOfWindows(10, 10_000)), await planned(imageOfWindows(10, 10)))
+  assert.is(await planned(imageOfWindows(320, 313)), await planned(imageOfWindows(320, 5)))
+
+  const evaluator = new Evaluator(device, model, options)
+  await evaluator.predict(imageOfWindows(320, 2))
+  const before = process.memoryUsage.rss()
+  await evaluator.predict(imageOfWindows(320, 313))
+  const grown = (process.memoryUsage.rss() - before) / 2 ** 20
+  assert.ok(grown < 100, `${grown} MiB more`)
+  evaluator.destroy()
+})
+
+test('an image whose sums do not fit is computed in chunks of columns, with the same bits', async () => {
+  const [width, height, side] = [150, 40, 12]
+  const image = imageOf(new Random(5), width, height)
+  const whole = new Evaluator(device, model, { mode: 'sliding_window', window: side, scores: true })
+  const { scores } = await whole.predict(image)
+  const programs = new Programs(device)
+  // Seven columns of the twelve rows that a row of windows covers.
+  const options = { side, amp: false, maxSumBytes: 7 * side * nclass * 4 }
+  const windows = new SlidingWindows(device, model, programs, options, (sums) => ({ sums }))
+  const target = { width, height, data: new Uint8Array(width * height) }
+  const actual = new Float32Array(width * height * nclass)
+  await windows.run(image, target, 255, async (program, outputs, kept) => {
+    const values = await program.read('sums')
+    assert.ok(kept.w <= 7)
+    for (let y = 0; y < kept.h; y++) {
+      const from = y * outputs.w * nclass
+      actual.set(values.subarray(from, from + kept.w * nclass), ((kept.y + y) * width + kept.x) * nclass)
+    }
+  })
+  assert.equal(actual, scores)
+  windows.destroy()
+  programs.release()
   whole.destroy()
 })
 

@@ -326,20 +326,65 @@ test('tiles are as large as the adapter can hold, whichever image came before', 
   assert.equal([shrinking.tiles.length, shrinking.resizesScores, shrinking.seen.width], [1, false, 50])
 })
 
-test('an image that is too large for the adapter is refused with a remedy', async () => {
-  const whole = evaluator()
+test('an image that is too large for the adapter is evaluated in the tiles that predict it, with the same result', async () => {
   const side = Math.ceil(Math.sqrt(device.gpu.limits.maxStorageBufferBindingSize / (4 * nclass))) + 1
-  const image = { data: new Uint8Array(side * side * 3), width: side, height: side }
+  const image = imageOf(new Random(11), 60, 41)
+  const label = labelOf(new Random(12), 60, 41)
+  const whole = evaluator()
+  assert.ok((await whole.plan({ width: side, height: side })).length > 1)
+  const options = { scores: false, maxPixels: 700 }
+  for (const mode of ['original', 'center_crop'] as const) {
+    const tiled = evaluator({ ...options, mode, window: 48 })
+    const seen = mode === 'original' ? image : cut(image, 3, { x: 6, y: 0, w: 48, h: 41 })
+    const target = mode === 'original' ? label : cut(label, 1, { x: 6, y: 0, w: 48, h: 41 })
+    const predictor = new Predictor(device, model, { maxPixels: 700 })
+    const { data } = await predictor.predict(seen)
+    const counts = new Float64Array(nclass * nclass)
+    for (const [i, wanted] of target.data.entries()) {
+      const place = wanted * nclass + (data[i] ?? 0)
+      if (wanted !== 255) counts[place] = (counts[place] ?? 0) + 1
+    }
+    tiled.reset()
+    const prediction = await tiled.add({ image, label }, true)
+    assert.equal([...(prediction?.label ?? [])], [...data])
+    assert.equal(await tiled.confusion(), counts)
+    assert.is(tiled.tiledImages, 1)
+    await tiled.evaluate([{ image, label }])
+    assert.equal(await tiled.confusion(), counts)
+    tiled.destroy()
+    predictor.destroy()
+  }
+  whole.destroy()
+})
+
+test('windows over mirrored images are so few that one program computes them: more are tiled', async () => {
+  const sliding = evaluator({ mode: 'sliding_window', window: 3, flip: true, scores: false })
+  const image = imageOf(new Random(13), 40, 30)
+  const tiles = await sliding.plan(image)
+  assert.ok(tiles.length > 1)
+  const { label } = await sliding.predict(image)
+  const [tile] = tiles
+  if (!tile) throw new Error('no tile')
+  const { seen, kept } = tile
+
+  const first = await sliding.predict(cut(image, 3, seen))
+  for (let x = kept.x; x < kept.x + kept.w; x++) assert.is(label[x], first.label[x - seen.x])
+  sliding.destroy()
+})
+
+test('windows that the adapter does not bind are refused with what it does', async () => {
+  const small = nullDevice({ bindingLimit: 40_000 })
+  const sliding = new Evaluator(small, model, { mode: 'sliding_window', window: 200 })
   try {
-    await whole.predict(image)
+    await sliding.predict(imageOf(new Random(14), 300, 300))
     assert.unreachable()
   } catch (error) {
     assert.instance(error, UserError)
-    assert.match(String(error), new RegExp(`${side}x${side} pixels.*sliding_window`))
+    const [, most] = /windows \(crop_size\) of at most (\d+) pixels, or the mode original/.exec(String(error)) ?? []
+    assert.ok(Number(most) > 20, String(error))
+    const fitting = new Evaluator(small, model, { mode: 'sliding_window', window: Number(most) })
+    await fitting.predict(imageOf(new Random(14), 300, 300))
   }
-  const small = imageOf(new Random(11), 20, 10)
-  assert.equal((await whole.predict(small)).scores, (await alone(small)).scores)
-  whole.destroy()
 })
 
 test.run()

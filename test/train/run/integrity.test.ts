@@ -216,7 +216,7 @@ test('a full disk: the training continues, the last good checkpoint stays, and t
   assert.is(told.length, 2, told.join('\n'))
   assert.match(
     told[0] ?? '',
-    /ENOSPC: no space left on device.*: the training continues .* checkpoint is .* of iteration 3$/,
+    /ENOSPC: no space left on device.*: the training continues .* checkpoint is .* of iteration 6$/,
   )
   assert.ok(lines.includes(`everything is saved in ${at('full-once')} again`))
   assertSame('full-once')
@@ -228,9 +228,9 @@ test('a disk that stays full: the run ends with an exit code of its own, and can
   const [last = ''] = child.output().trim().split('\n').slice(-1)
   assert.match(
     last,
-    /^error: done after iteration 12, but cannot write .*latest\.safetensors.* of iteration 6; to resume: /,
+    /^error: done after iteration 12, but cannot write .*latest\.safetensors.* of iteration 9; to resume: /,
   )
-  assert.is(JSON.parse(readSafetensors(checkpoint('full')).metadata.iteration ?? ''), 6)
+  assert.is(JSON.parse(readSafetensors(checkpoint('full')).metadata.iteration ?? ''), 9)
   resume('full')
   assertSame('full')
 })

@@ -2,6 +2,7 @@ import { cpSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { start } from '../../support/child.js'
 import { assertSameRun, previousOf } from '../../support/same-run.js'
 import { tinyData } from '../../support/tiny-run.js'
@@ -50,6 +51,27 @@ test('a run killed in the middle of an epoch goes on with the same bits', async 
   assert.ok(logOf('killed').length > logOf('whole').length / 2)
   resume('killed')
   assertSame('killed')
+})
+
+test('a run killed in its validation has the epoch, and goes on with the same bits', async () => {
+  // The third image of the second of four validations of three images each.
+  const child = start('train.js', trainArgs('validating', ...long), ['kill-validating.js?at=6'])
+  await child.ended
+  const { metadata } = readSafetensors(join(folder, 'validating', 'latest.safetensors'))
+  assert.equal([metadata.iteration, metadata.validationDue], ['6', 'true'])
+  resume('validating')
+  assertSame('validating')
+  // The one before is that of an epoch before, whether the run was killed or not.
+  const before = (name: string) => readSafetensors(join(folder, name, 'latest.bak.safetensors')).metadata.iteration
+  assert.equal([before('validating'), before('whole')], ['9', '9'])
+})
+
+test('a validation that fails leaves the weights of its epoch', async () => {
+  const child = start('train.js', trainArgs('failing', ...long), ['kill-validating.js?at=1&then=memory'])
+  assert.is(await child.ended, 4, child.output())
+  assert.match(child.output(), /error: out of GPU memory.*the last good checkpoint is .* of iteration 3; to resume: /)
+  resume('failing')
+  assertSame('failing')
 })
 
 for (const [signal, expected] of [
