@@ -3,10 +3,12 @@ import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
+import { cmykToRgb } from './color.js'
 import { isInside, pairFolders } from './folders.js'
-import { type LabelRules, labelRules, MAX_PIXELS, readLabel } from './labels.js'
+import { type LabelRules, labelRules } from './label-rules.js'
+import { MAX_PIXELS, readLabel } from './labels.js'
 import type { Image } from './pixels.js'
-import type { Folders, LabelSettings } from './settings.js'
+import type { ExifOrientation, Folders, LabelSettings } from './settings.js'
 
 /** An image and its label. */
 export interface Sample {
@@ -143,20 +145,24 @@ function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sampl
 }
 
 /**
- * Decodes a photograph to RGB, pixels as stored (no EXIF rotation, no colour profile, alpha dropped).
+ * Decodes a photograph to RGB: no colour profile, alpha dropped, CMYK by its plain formula.
+ * @param orientation whether it is turned as its EXIF orientation says
  * @returns data [H, W, 3]
  * @throws UserError naming the file if it cannot be read, is damaged or larger than `MAX_PIXELS`
  */
-export async function readImage(path: string): Promise<Image> {
+export async function readImage(path: string, orientation: ExifOrientation = 'apply'): Promise<Image> {
   try {
     if (!(await stat(path)).isFile()) throw new Error('it is not a file')
-    const { data, info } = await sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true })
-      .removeAlpha()
-      .toColourspace('srgb')
-      .raw()
-      .toBuffer({ resolveWithObject: true })
-    if (info.channels !== 3) throw new Error(`it has ${info.channels} channels instead of 3`)
-    return { data, width: info.width, height: info.height }
+    const autoOrient = orientation === 'apply'
+    const file = sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true, autoOrient })
+    const { space } = await file.metadata()
+    const pixels = file.removeAlpha()
+    if (space === 'cmyk') pixels.pipelineColourspace('cmyk').toColourspace('cmyk')
+    else pixels.toColourspace('srgb')
+    const { data, info } = await pixels.raw().toBuffer({ resolveWithObject: true })
+    const { width, height, channels } = info
+    if (channels !== (space === 'cmyk' ? 4 : 3)) throw new Error(`it has ${channels} channels instead of 3`)
+    return { data: space === 'cmyk' ? cmykToRgb(data) : data, width, height }
   } catch (error) {
     const why = firstLine(error)
     const unreadable = why.includes('unsupported image format') ? explainUnreadable([path]) : undefined
@@ -166,23 +172,62 @@ export async function readImage(path: string): Promise<Image> {
   }
 }
 
+/** The EXIF orientation of an image, 1 to 8: 1 where it says none, and where it cannot be read. */
+export async function exifOrientation(path: string): Promise<number> {
+  const { orientation = 1 } = await sharp(path)
+    .metadata()
+    .catch(() => ({ orientation: 1 }))
+  return orientation
+}
+
+/** Width and height in pixels. */
+interface Sides {
+  readonly width: number
+  readonly height: number
+}
+
+const equalSides = (a: Sides, b: Sides): boolean => a.width === b.width && a.height === b.height
+
+/** The image in the direction that its label has: its pixels as stored, where only so it has the label's sides. */
+export async function inLabelDirection(
+  image: Image,
+  label: Sides,
+  path: string,
+  orientation: ExifOrientation = 'apply',
+): Promise<Image> {
+  const isTurned = image.width === label.height && image.height === label.width
+  if (orientation === 'stored' || equalSides(image, label) || !isTurned) return image
+  const stored = await readImage(path, 'stored')
+  return equalSides(stored, label) ? stored : image
+}
+
+/** What is wrong with the sides of an image and its label, with a remedy; nothing where they are equal. */
+export function sidesFault(
+  { image: path, label: labelPath }: Sample,
+  image: Sides,
+  label: Sides,
+  orientation: ExifOrientation = 'apply',
+): string | undefined {
+  if (equalSides(image, label)) return undefined
+  const isTurned = image.width === label.height && image.height === label.width
+  const other = orientation === 'stored' ? ', or set exif_orientation: apply' : ', which no EXIF orientation does'
+  return (
+    `${path} has ${image.width}x${image.height} pixels, but its label ${labelPath} has ` +
+    `${label.width}x${label.height}: ${isTurned ? `turn one of them${other}` : 'give both the same size'}`
+  )
+}
+
 /**
  * Reads an image and its label.
  * @throws UserError also if their sizes differ
  */
 export async function readPair(sample: Sample, rules: LabelRules): Promise<{ image: Image; label: Image }> {
   if (sample.label === null) throw new UserError(`${sample.image} has no label: add it to the list`)
-  const [image, label] = await Promise.all([readImage(sample.image), readLabel(sample.label, rules)])
-  if (image.width !== label.width || image.height !== label.height) {
-    const turned = image.width === label.height && image.height === label.width
-    const remedy = turned
-      ? 'turn the stored pixels of one of them (EXIF rotation is not applied)'
-      : 'give both the same size'
-    throw new UserError(
-      `${sample.image} has ${image.width}x${image.height} pixels, but its label ${sample.label} has ` +
-        `${label.width}x${label.height}: ${remedy}`,
-    )
-  }
+  const { orientation } = rules
+  const [decoded, label] = await Promise.all([readImage(sample.image, orientation), readLabel(sample.label, rules)])
+  const image = await inLabelDirection(decoded, label, sample.image, orientation)
+  const fault = sidesFault(sample, image, label, orientation)
+  if (fault !== undefined) throw new UserError(fault)
   return { image, label }
 }
 

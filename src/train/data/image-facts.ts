@@ -1,0 +1,159 @@
+// What the pixels of an image and its label tell of their use for training, at a glance: on a grid of some thousand points.
+
+import type { Image } from './pixels.js'
+
+/** What was seen of an image. */
+export interface ImageFacts {
+  /** Luma, 0 to 255, below which 1 % and 99 % of the image lie. */
+  readonly dark: number
+  readonly bright: number
+  /**
+   * For each of `directions` that keeps the label's sides: how much stronger the image's edges are at the borders within
+   * the label than elsewhere, 1 where they have nothing to do with one another. Empty where there are no borders or edges.
+   */
+  readonly edges: readonly number[]
+}
+
+/** Moves a point of a grid of so many columns and rows. */
+type Move = (x: number, y: number, columns: number, rows: number) => readonly [x: number, y: number]
+
+interface Direction {
+  readonly name: string
+  /** Whether columns and rows change places. */
+  readonly turns: boolean
+  readonly move: Move
+}
+
+/** Ways to lay a label over its image; the first one is as it is. */
+export const directions: readonly [Direction, ...Direction[]] = [
+  { name: 'as it is', turns: false, move: (x, y) => [x, y] },
+  { name: 'mirrored left to right', turns: false, move: (x, y, columns) => [columns - 1 - x, y] },
+  { name: 'mirrored upside down', turns: false, move: (x, y, _, rows) => [x, rows - 1 - y] },
+  { name: 'turned by 180°', turns: false, move: (x, y, columns, rows) => [columns - 1 - x, rows - 1 - y] },
+  { name: 'turned by 90° to the right', turns: true, move: (x, y, _, rows) => [rows - 1 - y, x] },
+  { name: 'turned by 90° to the left', turns: true, move: (x, y, columns) => [y, columns - 1 - x] },
+  { name: 'with rows and columns exchanged', turns: true, move: (x, y) => [y, x] },
+  {
+    name: 'with rows and columns exchanged and turned by 180°',
+    turns: true,
+    move: (x, y, columns, rows) => [rows - 1 - y, columns - 1 - x],
+  },
+]
+
+/** Points along the longer side of the grid. */
+const gridSide = 160
+/** Fewer points of borders than these show nothing. */
+const leastBorder = 40
+/** An image whose neighbouring points differ less than this, in levels of 255, has no edges. */
+const leastGradient = 0.5
+
+/** One value a point. */
+interface Grid {
+  readonly columns: number
+  readonly rows: number
+  /** [rows, columns] */
+  readonly values: Float32Array
+}
+
+/** Where the intervals of a side begin that its points stand for, and where the last one ends. */
+function startsOf(extent: number, points: number): Uint32Array {
+  return Uint32Array.from({ length: points + 1 }, (_, i) => Math.floor((i * extent) / points))
+}
+
+/** The mean luma of each point's part of an image. */
+function lumaOf({ data, width, height }: Image): Grid {
+  const scale = Math.min(1, gridSide / Math.max(width, height))
+  const columns = Math.max(1, Math.round(width * scale))
+  const rows = Math.max(1, Math.round(height * scale))
+  const [xs, ys] = [startsOf(width, columns), startsOf(height, rows)]
+  const values = new Float32Array(columns * rows)
+  for (let row = 0; row < rows; row++) {
+    const [top, bottom] = [ys[row] as number, ys[row + 1] as number]
+    for (let column = 0; column < columns; column++) {
+      const [left, right] = [xs[column] as number, xs[column + 1] as number]
+      let sum = 0
+      for (let y = top; y < bottom; y++) {
+        for (let at = 3 * (y * width + left), end = at + 3 * (right - left); at < end; at += 3) {
+          sum += 77 * (data[at] as number) + 150 * (data[at + 1] as number) + 29 * (data[at + 2] as number)
+        }
+      }
+      values[row * columns + column] = sum / (256 * (right - left) * (bottom - top))
+    }
+  }
+  return { columns, rows, values }
+}
+
+/** The level below which a share of the values lies. */
+function levelAt({ values }: Grid, share: number): number {
+  const counts = new Uint32Array(256)
+  for (const value of values) {
+    const level = Math.floor(value)
+    counts[level] = (counts[level] as number) + 1
+  }
+  let below = 0
+  return counts.findIndex((count) => {
+    below += count
+    return below >= share * values.length
+  })
+}
+
+const mean = (values: Float32Array): number => values.reduce((sum, value) => sum + value, 0) / values.length
+
+/** Size of the gradient at each point, at most four times its mean, so that a few strong edges do not decide. */
+function gradientOf({ columns, rows, values }: Grid): Float32Array {
+  const sizes = new Float32Array(values.length)
+  for (let y = 0, at = 0; y < rows; y++) {
+    const [up, down] = [y > 0 ? columns : 0, y < rows - 1 ? columns : 0]
+    for (let x = 0; x < columns; x++, at++) {
+      const across = (values[x < columns - 1 ? at + 1 : at] as number) - (values[x > 0 ? at - 1 : at] as number)
+      const along = (values[at + down] as number) - (values[at - up] as number)
+      sizes[at] = Math.sqrt(across * across + along * along)
+    }
+  }
+  const most = 4 * mean(sizes)
+  return sizes.map((size) => Math.min(size, most))
+}
+
+/** The points at which a label differs from the point to the left or above. */
+function borderOf({ data, width, height }: Image, { columns, rows }: Grid): [x: number, y: number][] {
+  const middles = (extent: number, points: number) =>
+    Uint32Array.from({ length: points }, (_, i) => Math.floor(((i + 0.5) * extent) / points))
+  const [xs, ys] = [middles(width, columns), middles(height, rows)]
+  const value = (x: number, y: number) => data[(ys[y] as number) * width + (xs[x] as number)]
+  const border: [number, number][] = []
+  for (let y = 1; y < rows; y++) {
+    for (let x = 1; x < columns; x++) {
+      const here = value(x, y)
+      if (here !== value(x - 1, y) || here !== value(x, y - 1)) border.push([x, y])
+    }
+  }
+  return border
+}
+
+function edgesAlong(grid: Grid, label: Image): number[] {
+  const { columns, rows } = grid
+  const border = borderOf(label, grid)
+  const gradient = gradientOf(grid)
+  const average = mean(gradient)
+  if (border.length < leastBorder || average < leastGradient) return []
+  const possible = directions.filter(({ turns }) => !turns || label.width === label.height)
+  return possible.map(({ move }) => {
+    let sum = 0
+    for (const point of border) {
+      const [x, y] = move(...point, columns, rows)
+      sum += gradient[y * columns + x] as number
+    }
+    return sum / border.length / average
+  })
+}
+
+/**
+ * Looks at an image and its label.
+ * @param image data [H, W, 3]
+ * @param label data [H, W], of the same sides; null where there is none
+ */
+export function factsOf(image: Image, label: Image | null): ImageFacts {
+  const grid = lumaOf(image)
+  const [dark, bright] = [levelAt(grid, 0.01), levelAt(grid, 0.99)]
+  return { dark, bright, edges: label === null ? [] : edgesAlong(grid, label) }
+}

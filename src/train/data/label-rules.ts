@@ -1,0 +1,54 @@
+import type { ExifOrientation, LabelSettings } from './settings.js'
+
+/** How the values of label files become classes. */
+export interface LabelRules {
+  nclass: number
+  ignoreIndex: number
+  /** 0 is "ignore", classes are stored as 1 to nclass. */
+  reduceZero: boolean
+  /** Class of each value; others are refused. Without it the values are the classes. */
+  values?: ReadonlyMap<number, number>
+  /** Class of each colour 0xRRGGBB; others are refused. Without it images in colours are. */
+  colors?: ReadonlyMap<number, number>
+  /** Which way up the images are that labels belong to. Default: `apply`. */
+  orientation?: ExifOrientation
+}
+
+export function labelRules(config: LabelSettings): LabelRules {
+  const { nclass, ignore_index: ignoreIndex, reduce_zero_label: reduceZero, palette, label_map: map = {} } = config
+  const keys = Object.keys(map)
+  const number = (key: string) => (key.startsWith('#') ? Number.parseInt(key.slice(1), 16) : Number(key))
+  const entries = (wanted: string[]) => wanted.map((key): [number, number] => [number(key), map[key] as number])
+  const values = new Map(entries(keys.filter((key) => !key.startsWith('#'))))
+  const fromPalette = (palette ?? []).map(([r, g, b], i): [number, number] => [(r << 16) | (g << 8) | b, i])
+  const colors = new Map([...fromPalette, ...entries(keys.filter((key) => key.startsWith('#')))])
+  return {
+    nclass,
+    ignoreIndex,
+    reduceZero,
+    ...(values.size > 0 ? { values } : {}),
+    ...(colors.size > 0 ? { colors } : {}),
+    ...(config.exif_orientation ? { orientation: config.exif_orientation } : {}),
+  }
+}
+
+/** A label file as it is stored. */
+export interface StoredLabel {
+  readonly width: number
+  readonly height: number
+  /** [H, W]: grey values or palette indices, or colours 0xRRGGBB. */
+  readonly values: Uint8Array | Uint16Array | Uint32Array
+  readonly colored: boolean
+  /** Colours 0xRRGGBB by index, where the values are indices. */
+  readonly palette?: readonly number[]
+}
+
+/** What a stored value stands for, -1 for nothing. */
+export function classOf(value: number, rules: LabelRules): number {
+  const { nclass, ignoreIndex, reduceZero, values } = rules
+  if (values) return values.get(value) ?? (value === ignoreIndex ? ignoreIndex : -1)
+  if (reduceZero && (value === 0 || value === 255)) return ignoreIndex
+  const index = reduceZero ? value - 1 : value
+  if (index < nclass) return index
+  return value === ignoreIndex ? ignoreIndex : -1
+}

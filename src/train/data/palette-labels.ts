@@ -1,0 +1,86 @@
+// Labels with a palette: their indices can be the classes, or the colours that viewers show, which programs that make
+// files smaller store under any index.
+
+import { classOf, type LabelRules, type StoredLabel } from './label-rules.js'
+
+/** One index of a palette label that is used, and what it stands for; -1 for nothing. */
+export interface IndexReading {
+  readonly index: number
+  /** 0xRRGGBB */
+  readonly color: number
+  readonly byIndex: number
+  readonly byColor: number
+}
+
+/** How a palette label is read. */
+export interface PaletteReading {
+  /** `grey`: the colours are greys, whose levels are the values. */
+  readonly by: 'index' | 'color' | 'grey'
+  /** Indices that stand for another class than their colours do. */
+  readonly differing: readonly IndexReading[]
+}
+
+/** The level of a grey, -1 of other colours. */
+const greyOf = (color: number): number => (color % 0x010101 === 0 ? color / 0x010101 : -1)
+
+/** The indices that occur, in ascending order. */
+function usedIndices(values: StoredLabel['values']): number[] {
+  const isUsed = new Uint8Array(256)
+  for (const value of values) isUsed[value] = 1
+  return [...isUsed.keys()].filter((index) => isUsed[index] === 1)
+}
+
+/** Whether colours are the values of a grey image: classes, not just black and the white of what is ignored. */
+const areValues = (greys: readonly IndexReading[], { ignoreIndex }: LabelRules): boolean =>
+  greys.every(({ byColor }) => byColor >= 0) && greys.some(({ byColor }) => byColor > 0 && byColor !== ignoreIndex)
+
+/**
+ * How a palette label is read where `colors` are the colours of the classes. By colour where they name every colour that
+ * occurs, or a class for one of them that its index does not stand for. Else greys are read as in a grey image, where all
+ * of them stand for something, and other colours are taken to be for show: indices count.
+ */
+export function readPalette(
+  { values, palette = [] }: StoredLabel,
+  rules: LabelRules,
+  colors: ReadonlyMap<number, number>,
+): PaletteReading {
+  const readings = usedIndices(values).map((index) => {
+    const color = palette[index] ?? 0
+    return { index, color, byIndex: classOf(index, rules), byColor: colors.get(color) ?? -1 }
+  })
+  const differ = (all: readonly IndexReading[]) => all.filter(({ byIndex, byColor }) => byIndex !== byColor)
+  const named = readings.filter(({ byColor }) => byColor >= 0)
+  const greys = readings.map((reading) => {
+    const grey = greyOf(reading.color)
+    return { ...reading, byColor: grey < 0 ? -1 : classOf(grey, rules) }
+  })
+  if (named.length === readings.length) return { by: 'color', differing: differ(readings) }
+  if (areValues(greys, rules)) return { by: 'grey', differing: differ(greys) }
+  if (differ(named).length > 0) return { by: 'color', differing: differ(readings) }
+  return { by: 'index', differing: differ(readings).filter(({ byIndex }) => byIndex !== rules.ignoreIndex) }
+}
+
+/** A label as its rules read it: one with a palette becomes colours, or greys, where these count. */
+export function asRead(stored: StoredLabel, rules: LabelRules): StoredLabel {
+  const { palette, values } = stored
+  // Values that are named mean the stored ones.
+  if (!palette || !rules.colors || rules.values) return stored
+  const { by } = readPalette(stored, rules, rules.colors)
+  if (by === 'index') return stored
+  const { width, height } = stored
+  if (by === 'grey') {
+    return { width, height, values: Uint8Array.from(values, (value) => greyOf(palette[value] ?? 0)), colored: false }
+  }
+  return { width, height, values: Uint32Array.from(values, (value) => palette[value] ?? 0), colored: true }
+}
+
+/** How a label with a palette is read, by the colours of the rules or, where these name none, what `usualColors` say of it. */
+export function paletteReading(
+  stored: StoredLabel,
+  rules: LabelRules,
+  usualColors: ReadonlyMap<number, number> | null,
+): PaletteReading | null {
+  const colors = rules.colors ?? usualColors
+  if (!stored.palette || rules.values || !colors) return null
+  return readPalette(stored, rules, colors)
+}
