@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { join } from 'node:path'
+import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
 import { Tuning } from './engine/autotune.js'
 import { open } from './engine/node.js'
@@ -15,11 +16,12 @@ import {
 } from './options.js'
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
-import { readImage } from './train/data/dataset.js'
+import { exifOrientation, readImage } from './train/data/dataset.js'
 import { findImages } from './train/data/find-images.js'
 import type { Image } from './train/data/pixels.js'
+import type { ExifOrientation } from './train/data/settings.js'
 import { legendSvg } from './train/drawing/legend.js'
-import { colored, indexPng, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
+import { colored, indexPng, type NameRule, nameRuleNames, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { Predictor } from './train/evaluation/predictor.js'
 import { writeOutput } from './train/io/files.js'
@@ -35,6 +37,7 @@ interface Options {
   imgSize?: number
   flip?: true
   scales?: number[]
+  names: NameRule
   out: string
   gpu?: string
   tune: boolean
@@ -46,8 +49,14 @@ const command = createCommand(
   'predict',
   'Segments images: masks of class indices, in the colours of the classes, and laid over the images.',
   {
-    notes:
-      'Images are taken as their pixels are stored; EXIF rotation is not applied. Large ones are computed in tiles.',
+    notes: [
+      'Images are turned as their EXIF orientation says, and results lie as viewers show the images, unless --config says',
+      'exif_orientation: stored. Large images are computed in tiles.',
+      '',
+      'Results are PNG files named after their images: by default a/x.jpg gives x.png. Where images would share a name,',
+      'these take their ending, too, or their folder (x.jpg.png, a_x.jpg.png); the names of the others stay. With',
+      '--names file or path every name holds them, so that no name depends on the other images.',
+    ].join('\n'),
     examples: [
       '--images photos --ckpt-path runs/first/best.safetensors',
       '--images "photos/**/*.jpg" --ckpt-path best.safetensors --img-size 500 --out segmented',
@@ -65,6 +74,14 @@ const command = createCommand(
   )
   .addOption(flipOption())
   .addOption(scalesOption())
+  .addOption(
+    new Option(
+      '--names <rule>',
+      'what results are called by: the name of the image without ending, with it, or with folders',
+    )
+      .choices(nameRuleNames)
+      .default('stem'),
+  )
   .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.svg go', 'predictions')
   .addOption(gpuOption())
   .addOption(amp)
@@ -75,10 +92,13 @@ type Read = Promise<Image | UserError>
 
 const readAhead = 4
 
-async function* images(paths: readonly string[]): AsyncGenerator<Image | UserError> {
+async function* images(
+  paths: readonly string[],
+  orientation: ExifOrientation | undefined,
+): AsyncGenerator<Image | UserError> {
   const ahead: Read[] = []
   const read = (path: string): Read =>
-    readImage(path).catch((error: unknown) => {
+    readImage(path, orientation).catch((error: unknown) => {
       if (error instanceof UserError) return error
       throw error
     })
@@ -89,10 +109,24 @@ async function* images(paths: readonly string[]): AsyncGenerator<Image | UserErr
   }
 }
 
+/** Says how many images have an EXIF orientation, and whether it is applied. */
+async function reportOrientation(paths: readonly string[], orientation: ExifOrientation | undefined): Promise<void> {
+  const turned: string[] = []
+  for (const path of paths) if ((await exifOrientation(path)) > 1) turned.push(path)
+  const [first] = turned
+  if (first === undefined) return
+  const what = turned.length === 1 ? '1 image carries' : `${turned.length} images carry`
+  const use =
+    orientation === 'stored' ? 'not applied: masks follow the stored pixels' : 'applied: masks lie as it is shown'
+  console.log(`note: ${what} an EXIF orientation, such as ${first}; it is ${use}`)
+}
+
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
-  const paths = findImages(options.images)
-  const loaded = readModel(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
+  const paths = findImages(options.images, (line) => console.log(`note: ${line}`))
+  const config = options.config === undefined ? undefined : loadConfig(options.config)
+  const orientation = config?.exif_orientation
+  const loaded = readModel(options.ckptPath, config)
   const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
@@ -103,13 +137,14 @@ await runCommand(async () => {
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, console.log).read()))
   const { imgSize: longSide, flip, scales: factors, out } = options
   const predictor = new Predictor(device, openModel(device, loaded), { longSide, flip, scales: factors, amp: half })
-  const names = outputNames(paths)
+  const names = outputNames(paths, options.names)
+  await reportOrientation(paths, orientation)
   const progress = new Progress('prediction', paths.length, process.stdout)
   const unreadable: string[] = []
   let writing: Promise<unknown> = Promise.resolve()
   let at = 0
   try {
-    for await (const image of images(paths)) {
+    for await (const image of images(paths, orientation)) {
       const name = `${names[at++]}.png`
       if (image instanceof UserError) {
         unreadable.push(image.message)

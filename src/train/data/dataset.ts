@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
+import { decodeText } from '../io/text.js'
 import { cmykToRgb } from './color.js'
 import { isInside, pairFolders } from './folders.js'
 import { type LabelRules, labelRules } from './label-rules.js'
@@ -36,9 +37,13 @@ export interface ListEntry {
   readonly where: string
 }
 
+/** A path with slashes where backslashes stand between its folders: unless that is the name of a file. */
+const slashed = (root: string, path: string): string =>
+  path.includes('\\') && !existsSync(resolve(root, path)) ? path.replaceAll('\\', '/') : path
+
 /**
  * Reads a list of lines `image label` or `image`, with a space or a tab between the two (names may hold spaces where
- * there is a tab); empty lines are skipped.
+ * there is a tab), in UTF-8 or UTF-16, with slashes or backslashes in names; empty lines are skipped.
  * @throws UserError for a list that is missing or empty, has lines of more words, or names files outside `dataRoot`
  */
 export function readEntries(path: string, dataRoot: string): ListEntry[] {
@@ -47,7 +52,7 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
     const stat = statSync(path)
     if (!stat.isFile()) throw new UserError(`the list ${path} is not a file`)
     if (stat.size > MAX_LIST_BYTES) throw new UserError(`the list ${path} is larger than 256 MiB`)
-    text = readFileSync(path, 'utf8')
+    text = decodeText(readFileSync(path))
   } catch (error) {
     if (error instanceof UserError) throw error
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
@@ -63,7 +68,7 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
     const line = text.slice(start, end < 0 ? undefined : end)
     start = end < 0 ? text.length : end + 1
     const words = line.includes('\t') ? line.split('\t').map((word) => word.trim()) : line.split(/\s+/)
-    const [image, label, ...rest] = words.filter((word) => word !== '')
+    const [image, label, ...rest] = words.filter((word) => word !== '').map((word) => slashed(dataRoot, word))
     if (image === undefined) continue
     const where = `${path} line ${index + 1}`
     if (rest.length > 0) {

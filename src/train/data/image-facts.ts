@@ -47,12 +47,12 @@ const leastBorder = 40
 /** An image whose neighbouring points differ less than this, in levels of 255, has no edges. */
 const leastGradient = 0.5
 
-/** One value a point. */
+/** An image on the grid. */
 interface Grid {
   readonly columns: number
   readonly rows: number
-  /** [rows, columns] */
-  readonly values: Float32Array
+  /** [rows, columns, 3]: the mean of each point's part of the image */
+  readonly colors: Float32Array
 }
 
 /** Where the intervals of a side begin that its points stand for, and where the last one ends. */
@@ -60,54 +60,67 @@ function startsOf(extent: number, points: number): Uint32Array {
   return Uint32Array.from({ length: points + 1 }, (_, i) => Math.floor((i * extent) / points))
 }
 
-/** The mean luma of each point's part of an image. */
-function lumaOf({ data, width, height }: Image): Grid {
+function gridOf({ data, width, height }: Image): Grid {
   const scale = Math.min(1, gridSide / Math.max(width, height))
   const columns = Math.max(1, Math.round(width * scale))
   const rows = Math.max(1, Math.round(height * scale))
   const [xs, ys] = [startsOf(width, columns), startsOf(height, rows)]
-  const values = new Float32Array(columns * rows)
-  for (let row = 0; row < rows; row++) {
+  const colors = new Float32Array(columns * rows * 3)
+  for (let row = 0, point = 0; row < rows; row++) {
     const [top, bottom] = [ys[row] as number, ys[row + 1] as number]
-    for (let column = 0; column < columns; column++) {
+    for (let column = 0; column < columns; column++, point += 3) {
       const [left, right] = [xs[column] as number, xs[column + 1] as number]
-      let sum = 0
+      let [red, green, blue] = [0, 0, 0]
       for (let y = top; y < bottom; y++) {
         for (let at = 3 * (y * width + left), end = at + 3 * (right - left); at < end; at += 3) {
-          sum += 77 * (data[at] as number) + 150 * (data[at + 1] as number) + 29 * (data[at + 2] as number)
+          red += data[at] as number
+          green += data[at + 1] as number
+          blue += data[at + 2] as number
         }
       }
-      values[row * columns + column] = sum / (256 * (right - left) * (bottom - top))
+      const pixels = (right - left) * (bottom - top)
+      colors[point] = red / pixels
+      colors[point + 1] = green / pixels
+      colors[point + 2] = blue / pixels
     }
   }
-  return { columns, rows, values }
+  return { columns, rows, colors }
 }
 
-/** The level below which a share of the values lies. */
-function levelAt({ values }: Grid, share: number): number {
+/** The levels of luma below which these shares of the points lie. */
+function levelsAt({ colors }: Grid, shares: readonly number[]): number[] {
+  const points = colors.length / 3
   const counts = new Uint32Array(256)
-  for (const value of values) {
-    const level = Math.floor(value)
+  for (let at = 0; at < colors.length; at += 3) {
+    const [red, green, blue] = [colors[at] as number, colors[at + 1] as number, colors[at + 2] as number]
+    const level = Math.floor(0.299 * red + 0.587 * green + 0.114 * blue)
     counts[level] = (counts[level] as number) + 1
   }
-  let below = 0
-  return counts.findIndex((count) => {
-    below += count
-    return below >= share * values.length
+  return shares.map((share) => {
+    let below = 0
+    return counts.findIndex((count) => {
+      below += count
+      return below >= share * points
+    })
   })
 }
 
 const mean = (values: Float32Array): number => values.reduce((sum, value) => sum + value, 0) / values.length
 
-/** Size of the gradient at each point, at most four times its mean, so that a few strong edges do not decide. */
-function gradientOf({ columns, rows, values }: Grid): Float32Array {
-  const sizes = new Float32Array(values.length)
-  for (let y = 0, at = 0; y < rows; y++) {
-    const [up, down] = [y > 0 ? columns : 0, y < rows - 1 ? columns : 0]
-    for (let x = 0; x < columns; x++, at++) {
-      const across = (values[x < columns - 1 ? at + 1 : at] as number) - (values[x > 0 ? at - 1 : at] as number)
-      const along = (values[at + down] as number) - (values[at - up] as number)
-      sizes[at] = Math.sqrt(across * across + along * along)
+/** Size of the colours' gradient at each point, at most four times its mean, so that a few strong edges do not decide. */
+function gradientOf({ columns, rows, colors }: Grid): Float32Array {
+  const sizes = new Float32Array(columns * rows)
+  for (let y = 0, point = 0; y < rows; y++) {
+    const [up, down] = [y > 0 ? 3 * columns : 0, y < rows - 1 ? 3 * columns : 0]
+    for (let x = 0; x < columns; x++, point++) {
+      const [before, behind] = [x > 0 ? 3 : 0, x < columns - 1 ? 3 : 0]
+      let square = 0
+      for (let at = 3 * point; at < 3 * point + 3; at++) {
+        const across = (colors[at + behind] as number) - (colors[at - before] as number)
+        const along = (colors[at + down] as number) - (colors[at - up] as number)
+        square += across * across + along * along
+      }
+      sizes[point] = Math.sqrt(square)
     }
   }
   const most = 4 * mean(sizes)
@@ -153,7 +166,7 @@ function edgesAlong(grid: Grid, label: Image): number[] {
  * @param label data [H, W], of the same sides; null where there is none
  */
 export function factsOf(image: Image, label: Image | null): ImageFacts {
-  const grid = lumaOf(image)
-  const [dark, bright] = [levelAt(grid, 0.01), levelAt(grid, 0.99)]
+  const grid = gridOf(image)
+  const [dark = 0, bright = 0] = levelsAt(grid, [0.01, 0.99])
   return { dark, bright, edges: label === null ? [] : edgesAlong(grid, label) }
 }

@@ -8,6 +8,7 @@ import { chooseModel, createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import { evaluationSamples } from '../data/dataset.js'
+import { shortenedEpoch } from '../data/loader.js'
 import type { Image } from '../data/pixels.js'
 import { Evaluator } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
@@ -50,6 +51,8 @@ export async function dryRun(
   await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
   const { labeled, unlabeled, validation } = lists
   print(`data: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images`)
+  const short = shortenedEpoch(labeled.length, unlabeled.length, config.batch_size)
+  if (short !== undefined) print(short)
   const image = await largestImage(lists, config)
   useTuning(real, new Tuning(tune === false ? [] : new TuningCache(real.adapter, print).read()))
   const step = await planRun(real, config, image, traceNan)
