@@ -16,7 +16,7 @@ import {
 } from './options.js'
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
-import { exifOrientation, readImage } from './train/data/dataset.js'
+import { type Photo, readPhoto } from './train/data/dataset.js'
 import { findImages } from './train/data/find-images.js'
 import type { Image } from './train/data/pixels.js'
 import type { ExifOrientation } from './train/data/settings.js'
@@ -88,37 +88,33 @@ const command = createCommand(
   .addOption(noTuneOption())
 
 /** An image that is read ahead, or why it cannot be. */
-type Read = Promise<Image | UserError>
+type Read = Promise<Photo | UserError>
 
 const readAhead = 4
 
 async function* images(
   paths: readonly string[],
   orientation: ExifOrientation | undefined,
-): AsyncGenerator<Image | UserError> {
+): AsyncGenerator<Photo | UserError> {
   const ahead: Read[] = []
   const read = (path: string): Read =>
-    readImage(path, orientation).catch((error: unknown) => {
+    readPhoto(path, orientation).catch((error: unknown) => {
       if (error instanceof UserError) return error
       throw error
     })
   for (let next = 0, i = 0; i < paths.length; i++) {
     for (; next < paths.length && next < i + readAhead; next++) ahead.push(read(paths[next] ?? ''))
-    const image = await ahead.shift()
-    if (image) yield image
+    const photo = await ahead.shift()
+    if (photo) yield photo
   }
 }
 
-/** Says how many images have an EXIF orientation, and whether it is applied. */
-async function reportOrientation(paths: readonly string[], orientation: ExifOrientation | undefined): Promise<void> {
-  const turned: string[] = []
-  for (const path of paths) if ((await exifOrientation(path)) > 1) turned.push(path)
-  const [first] = turned
-  if (first === undefined) return
+/** What is to be said of images that carry an EXIF orientation. */
+function orientationNote(turned: readonly string[], orientation: ExifOrientation | undefined): string {
   const what = turned.length === 1 ? '1 image carries' : `${turned.length} images carry`
   const use =
     orientation === 'stored' ? 'not applied: masks follow the stored pixels' : 'applied: masks lie as it is shown'
-  console.log(`note: ${what} an EXIF orientation, such as ${first}; it is ${use}`)
+  return `note: ${what} an EXIF orientation, such as ${turned[0]}; it is ${use}`
 }
 
 await runCommand(async () => {
@@ -138,19 +134,21 @@ await runCommand(async () => {
   const { imgSize: longSide, flip, scales: factors, out } = options
   const predictor = new Predictor(device, openModel(device, loaded), { longSide, flip, scales: factors, amp: half })
   const names = outputNames(paths, options.names)
-  await reportOrientation(paths, orientation)
+  const turned: string[] = []
   const progress = new Progress('prediction', paths.length, process.stdout)
   const unreadable: string[] = []
   let writing: Promise<unknown> = Promise.resolve()
   let at = 0
   try {
-    for await (const image of images(paths, orientation)) {
+    for await (const photo of images(paths, orientation)) {
       const name = `${names[at++]}.png`
-      if (image instanceof UserError) {
-        unreadable.push(image.message)
-        progress.line(`left out: ${image.message}`)
+      if (photo instanceof UserError) {
+        unreadable.push(photo.message)
+        progress.line(`left out: ${photo.message}`)
         continue
       }
+      const { image, exif } = photo
+      if (exif > 1) turned.push(paths[at - 1] ?? '')
       const { width, height } = image
       const { tiles } = await predictor.plan(image)
       if (tiles.length > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles.length} tiles`)
@@ -171,6 +169,7 @@ await runCommand(async () => {
   const done = paths.length - unreadable.length
   if (done > 0) {
     writeOutput(out, 'legend.svg', legendSvg(classNames, palette))
+    if (turned.length > 0) console.log(orientationNote(turned, orientation))
     console.log(`results: masks, colors, overlays and legend.svg in ${out}`)
   }
   if (unreadable.length > 0) {

@@ -149,25 +149,32 @@ function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sampl
   }))
 }
 
+/** An image, and how its file says that it is to be shown. */
+export interface Photo {
+  readonly image: Image
+  /** EXIF orientation, 1 to 8; 1 where the file says none. */
+  readonly exif: number
+}
+
 /**
  * Decodes a photograph to RGB: no colour profile, alpha dropped, CMYK by its plain formula.
  * @param orientation whether it is turned as its EXIF orientation says
- * @returns data [H, W, 3]
+ * @returns image.data [H, W, 3]
  * @throws UserError naming the file if it cannot be read, is damaged or larger than `MAX_PIXELS`
  */
-export async function readImage(path: string, orientation: ExifOrientation = 'apply'): Promise<Image> {
+export async function readPhoto(path: string, orientation: ExifOrientation = 'apply'): Promise<Photo> {
   try {
     if (!(await stat(path)).isFile()) throw new Error('it is not a file')
     const autoOrient = orientation === 'apply'
     const file = sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true, autoOrient })
-    const { space } = await file.metadata()
+    const { space, orientation: exif = 1 } = await file.metadata()
     const pixels = file.removeAlpha()
     if (space === 'cmyk') pixels.pipelineColourspace('cmyk').toColourspace('cmyk')
     else pixels.toColourspace('srgb')
     const { data, info } = await pixels.raw().toBuffer({ resolveWithObject: true })
     const { width, height, channels } = info
     if (channels !== (space === 'cmyk' ? 4 : 3)) throw new Error(`it has ${channels} channels instead of 3`)
-    return { data: space === 'cmyk' ? cmykToRgb(data) : data, width, height }
+    return { image: { data: space === 'cmyk' ? cmykToRgb(data) : data, width, height }, exif }
   } catch (error) {
     const why = firstLine(error)
     const unreadable = why.includes('unsupported image format') ? explainUnreadable([path]) : undefined
@@ -177,13 +184,9 @@ export async function readImage(path: string, orientation: ExifOrientation = 'ap
   }
 }
 
-/** The EXIF orientation of an image, 1 to 8: 1 where it says none, and where it cannot be read. */
-export async function exifOrientation(path: string): Promise<number> {
-  const { orientation = 1 } = await sharp(path)
-    .metadata()
-    .catch(() => ({ orientation: 1 }))
-  return orientation
-}
+/** The image of `readPhoto`, data [H, W, 3]. */
+export const readImage = async (path: string, orientation?: ExifOrientation): Promise<Image> =>
+  (await readPhoto(path, orientation)).image
 
 /** Width and height in pixels. */
 interface Sides {

@@ -1,5 +1,6 @@
 // What the pixels of an image and its label tell of their use for training, at a glance: on a grid of some thousand points.
 
+import { createHash } from 'node:crypto'
 import type { Image } from './pixels.js'
 
 /** What was seen of an image. */
@@ -12,6 +13,8 @@ export interface ImageFacts {
    * the label than elsewhere, 1 where they have nothing to do with one another. Empty where there are no borders or edges.
    */
   readonly edges: readonly number[]
+  /** The same for images of the same pixels. */
+  readonly hash: string
 }
 
 /** Moves a point of a grid of so many columns and rows. */
@@ -41,7 +44,9 @@ export const directions: readonly [Direction, ...Direction[]] = [
 ]
 
 /** Points along the longer side of the grid. */
-const gridSide = 160
+const gridSide = 128
+/** Pixels of a point's part, along a side, that are looked at. */
+const samplesPerSide = 2
 /** Fewer points of borders than these show nothing. */
 const leastBorder = 40
 /** An image whose neighbouring points differ less than this, in levels of 255, has no edges. */
@@ -51,7 +56,7 @@ const leastGradient = 0.5
 interface Grid {
   readonly columns: number
   readonly rows: number
-  /** [rows, columns, 3]: the mean of each point's part of the image */
+  /** [rows, columns, 3]: the mean of pixels of each point's part of the image */
   readonly colors: Float32Array
 }
 
@@ -65,20 +70,24 @@ function gridOf({ data, width, height }: Image): Grid {
   const columns = Math.max(1, Math.round(width * scale))
   const rows = Math.max(1, Math.round(height * scale))
   const [xs, ys] = [startsOf(width, columns), startsOf(height, rows)]
+  const step = Math.max(1, Math.floor(Math.min(width / columns, height / rows) / samplesPerSide))
   const colors = new Float32Array(columns * rows * 3)
   for (let row = 0, point = 0; row < rows; row++) {
     const [top, bottom] = [ys[row] as number, ys[row + 1] as number]
     for (let column = 0; column < columns; column++, point += 3) {
       const [left, right] = [xs[column] as number, xs[column + 1] as number]
-      let [red, green, blue] = [0, 0, 0]
-      for (let y = top; y < bottom; y++) {
-        for (let at = 3 * (y * width + left), end = at + 3 * (right - left); at < end; at += 3) {
+      let red = 0
+      let green = 0
+      let blue = 0
+      let pixels = 0
+      for (let y = top; y < bottom; y += step) {
+        for (let x = left; x < right; x += step, pixels++) {
+          const at = 3 * (y * width + x)
           red += data[at] as number
           green += data[at + 1] as number
           blue += data[at + 2] as number
         }
       }
-      const pixels = (right - left) * (bottom - top)
       colors[point] = red / pixels
       colors[point + 1] = green / pixels
       colors[point + 2] = blue / pixels
@@ -127,17 +136,22 @@ function gradientOf({ columns, rows, colors }: Grid): Float32Array {
   return sizes.map((size) => Math.min(size, most))
 }
 
-/** The points at which a label differs from the point to the left or above. */
-function borderOf({ data, width, height }: Image, { columns, rows }: Grid): [x: number, y: number][] {
+/** The points at which a label differs from the point to the left or above, as places in the grid. */
+function borderOf({ data, width, height }: Image, { columns, rows }: Grid): number[] {
   const middles = (extent: number, points: number) =>
     Uint32Array.from({ length: points }, (_, i) => Math.floor(((i + 0.5) * extent) / points))
   const [xs, ys] = [middles(width, columns), middles(height, rows)]
-  const value = (x: number, y: number) => data[(ys[y] as number) * width + (xs[x] as number)]
-  const border: [number, number][] = []
+  const values = new Uint8Array(columns * rows)
+  for (let y = 0, point = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++, point++) {
+      values[point] = data[(ys[y] as number) * width + (xs[x] as number)] as number
+    }
+  }
+  const border: number[] = []
   for (let y = 1; y < rows; y++) {
-    for (let x = 1; x < columns; x++) {
-      const here = value(x, y)
-      if (here !== value(x - 1, y) || here !== value(x, y - 1)) border.push([x, y])
+    for (let point = y * columns + 1; point < (y + 1) * columns; point++) {
+      const here = values[point]
+      if (here !== values[point - 1] || here !== values[point - columns]) border.push(point)
     }
   }
   return border
@@ -153,7 +167,7 @@ function edgesAlong(grid: Grid, label: Image): number[] {
   return possible.map(({ move }) => {
     let sum = 0
     for (const point of border) {
-      const [x, y] = move(...point, columns, rows)
+      const [x, y] = move(point % columns, Math.floor(point / columns), columns, rows)
       sum += gradient[y * columns + x] as number
     }
     return sum / border.length / average
@@ -168,5 +182,6 @@ function edgesAlong(grid: Grid, label: Image): number[] {
 export function factsOf(image: Image, label: Image | null): ImageFacts {
   const grid = gridOf(image)
   const [dark = 0, bright = 0] = levelsAt(grid, [0.01, 0.99])
-  return { dark, bright, edges: label === null ? [] : edgesAlong(grid, label) }
+  const hash = createHash('sha1').update(`${image.width}x${image.height} `).update(grid.colors).digest('base64')
+  return { dark, bright, edges: label === null ? [] : edgesAlong(grid, label), hash }
 }

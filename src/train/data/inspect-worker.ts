@@ -1,7 +1,6 @@
-import { createHash } from 'node:crypto'
 import { parentPort } from 'node:worker_threads'
 import { UserError } from '../error.js'
-import { exifOrientation, inLabelDirection, readImage, type Sample, sidesFault } from './dataset.js'
+import { inLabelDirection, readPhoto, type Sample, sidesFault } from './dataset.js'
 import { factsOf, type ImageFacts } from './image-facts.js'
 import type { LabelRules } from './label-rules.js'
 import { readStoredLabel, toClasses } from './labels.js'
@@ -40,8 +39,6 @@ export interface Inspection {
   readonly fitsStored: boolean
   /** What its pixels tell; null where it cannot be read. */
   readonly facts: ImageFacts | null
-  /** The same for images of the same pixels; null where it cannot be read. */
-  readonly hash: string | null
   /** Pixels per class, those that are ignored last; null where the label is absent, unreadable or has stray values. */
   readonly pixels: readonly number[] | null
   /** How a label with a palette is read, where colours of the classes are known. */
@@ -59,7 +56,7 @@ export const mostValues = 1024
 type Draft = { -readonly [Key in keyof Inspection]: Inspection[Key] } & { problems: string[] }
 
 const draftOf = (id: number): Draft => {
-  const nothing = { size: null, facts: null, hash: null, pixels: null, palette: null, strays: [], values: [] }
+  const nothing = { size: null, facts: null, pixels: null, palette: null, strays: [], values: [] }
   return { id, orientation: 1, fitsStored: false, ...nothing, problems: [] }
 }
 
@@ -124,11 +121,11 @@ async function inspect({ id, sample, rules, usualColors }: InspectionTask): Prom
     if (label !== null) await attempt(() => listValues(label, draft))
     return draft
   }
-  const image = await attempt(() => readImage(sample.image, rules.orientation))
-  if (image) {
-    draft.orientation = await exifOrientation(sample.image)
+  const photo = await attempt(() => readPhoto(sample.image, rules.orientation))
+  const image = photo?.image ?? null
+  if (photo && image) {
+    draft.orientation = photo.exif
     draft.size = { width: image.width, height: image.height }
-    draft.hash = createHash('sha1').update(`${image.width} `).update(image.data).digest('base64')
   }
   const pair =
     label === null ? null : await attempt(() => inspectLabel({ ...sample, label }, rules, usualColors, image, draft))

@@ -18,13 +18,13 @@ function alsoValidation(lists: Lists): string[] {
   if (!validation) return []
   const paths = new Set(validation.samples.map(({ image }) => image))
   const nameOf = ({ samples }: CheckedList, id: number) => samples[id]?.name ?? ''
-  const byPixels = new Map(validation.inspections.map(({ hash, id }) => [hash, nameOf(validation, id)]))
+  const byPixels = new Map(validation.inspections.map(({ facts, id }) => [facts?.hash, nameOf(validation, id)]))
   return (['labeled', 'unlabeled'] as const).flatMap((name) => {
     const list = lists.get(name)
     if (!list) return []
     const both = list.samples.filter(({ image }) => paths.has(image))
-    const equal = list.inspections.filter(({ id, hash }) => {
-      return hash !== null && byPixels.has(hash) && !paths.has(list.samples[id]?.image ?? '')
+    const equal = list.inspections.filter(({ id, facts }) => {
+      return facts !== null && byPixels.has(facts.hash) && !paths.has(list.samples[id]?.image ?? '')
     })
     const [first] = equal
     return [
@@ -32,7 +32,7 @@ function alsoValidation(lists: Lists): string[] {
       ...(first
         ? [
             `${equal.length} ${name} images have the pixels of validation images under other names, ` +
-              `the first is ${nameOf(list, first.id)} (as ${byPixels.get(first.hash)})`,
+              `the first is ${nameOf(list, first.id)} (as ${byPixels.get(first.facts?.hash)})`,
           ]
         : []),
     ]

@@ -309,7 +309,8 @@ class ThreadedLoader implements Loader {
 /** What an epoch leaves out of the labeled images, in a line; nothing where it passes over all of them. */
 export function shortenedEpoch(labeled: number, unlabeled: number, batchSize: number): string | undefined {
   const taken = Math.floor(unlabeled / batchSize) * batchSize
-  if (unlabeled === 0 || taken >= labeled) return undefined
+  // What does not fill a batch is left out in any case, and lists of about one length are meant as they are.
+  if (unlabeled === 0 || taken >= 0.9 * labeled) return undefined
   return (
     `an epoch is one pass over the ${unlabeled} unlabeled images, in which ${taken} of the ${labeled} labeled ones take ` +
     'part, others in each: list the labeled images as unlabeled ones, too, or train for more epochs'
