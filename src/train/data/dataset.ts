@@ -123,7 +123,10 @@ function fromList(path: string, dataRoot: string, wanted: boolean, mustExist: bo
     }
     for (const file of [sample.image, sample.label]) {
       if (mustExist && file !== null && !existsSync(file)) {
-        throw new UserError(`${where}: there is no file ${file}; paths are relative to data_root (${dataRoot})`)
+        const remedy = file.includes('\uFFFD')
+          ? 'save the list as UTF-8, which its letters are not'
+          : `paths are relative to data_root (${dataRoot})`
+        throw new UserError(`${where}: there is no file ${file}; ${remedy}`)
       }
     }
     return sample

@@ -10,9 +10,14 @@ export interface LabelRules {
   values?: ReadonlyMap<number, number>
   /** Class of each colour 0xRRGGBB; others are refused. Without it images in colours are. */
   colors?: ReadonlyMap<number, number>
+  /** Levels of grey whose colours a map of values names: `#ffffff` is 255 in a grey image. */
+  greys?: ReadonlySet<number>
   /** Which way up the images are that labels belong to. Default: `apply`. */
   orientation?: ExifOrientation
 }
+
+/** The level of a grey, -1 of other colours. */
+export const greyOf = (color: number): number => (color % 0x010101 === 0 ? color / 0x010101 : -1)
 
 export function labelRules(config: LabelSettings): LabelRules {
   const { nclass, ignore_index: ignoreIndex, reduce_zero_label: reduceZero, palette, label_map: map = {} } = config
@@ -21,13 +26,16 @@ export function labelRules(config: LabelSettings): LabelRules {
   const entries = (wanted: string[]) => wanted.map((key): [number, number] => [number(key), map[key] as number])
   const values = new Map(entries(keys.filter((key) => !key.startsWith('#'))))
   const fromPalette = (palette ?? []).map(([r, g, b], i): [number, number] => [(r << 16) | (g << 8) | b, i])
-  const colors = new Map([...fromPalette, ...entries(keys.filter((key) => key.startsWith('#')))])
+  const mapped = entries(keys.filter((key) => key.startsWith('#')))
+  const colors = new Map([...fromPalette, ...mapped])
+  const greys = new Set(mapped.map(([color]) => greyOf(color)).filter((level) => level >= 0))
   return {
     nclass,
     ignoreIndex,
     reduceZero,
     ...(values.size > 0 ? { values } : {}),
     ...(colors.size > 0 ? { colors } : {}),
+    ...(greys.size > 0 ? { greys } : {}),
     ...(config.exif_orientation ? { orientation: config.exif_orientation } : {}),
   }
 }

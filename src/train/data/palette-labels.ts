@@ -1,7 +1,7 @@
 // Labels with a palette: their indices can be the classes, or the colours that viewers show, which programs that make
-// files smaller store under any index.
+// files smaller store under any index, or as greys where there are no others.
 
-import { classOf, type LabelRules, type StoredLabel } from './label-rules.js'
+import { classOf, greyOf, type LabelRules, type StoredLabel } from './label-rules.js'
 
 /** One index of a palette label that is used, and what it stands for; -1 for nothing. */
 export interface IndexReading {
@@ -19,9 +19,6 @@ export interface PaletteReading {
   /** Indices that stand for another class than their colours do. */
   readonly differing: readonly IndexReading[]
 }
-
-/** The level of a grey, -1 of other colours. */
-const greyOf = (color: number): number => (color % 0x010101 === 0 ? color / 0x010101 : -1)
 
 /** The indices that occur, in ascending order. */
 function usedIndices(values: StoredLabel['values']): number[] {
@@ -60,14 +57,24 @@ export function readPalette(
   return { by: 'index', differing: differ(readings).filter(({ byIndex }) => byIndex !== rules.ignoreIndex) }
 }
 
-/** A label as its rules read it: one with a palette becomes colours, or greys, where these count. */
+/** Whether a grey label shows no other levels than those that a map names by their colours. */
+const isNamedByColor = ({ values, colored }: StoredLabel, { greys }: LabelRules): boolean =>
+  greys !== undefined &&
+  !colored &&
+  values instanceof Uint8Array &&
+  usedIndices(values).every((level) => greys.has(level))
+
+/** A label as its rules read it: one with a palette, or in named greys, becomes colours, or greys, where these count. */
 export function asRead(stored: StoredLabel, rules: LabelRules): StoredLabel {
-  const { palette, values } = stored
+  const { palette, values, width, height } = stored
   // Values that are named mean the stored ones.
-  if (!palette || !rules.colors || rules.values) return stored
+  if (!rules.colors || rules.values) return stored
+  if (!palette) {
+    if (!isNamedByColor(stored, rules)) return stored
+    return { width, height, values: Uint32Array.from(values, (level) => level * 0x010101), colored: true }
+  }
   const { by } = readPalette(stored, rules, rules.colors)
   if (by === 'index') return stored
-  const { width, height } = stored
   if (by === 'grey') {
     return { width, height, values: Uint8Array.from(values, (value) => greyOf(palette[value] ?? 0)), colored: false }
   }

@@ -110,6 +110,8 @@ test('lists are read in UTF-16 and with backslashes, unless these are in the nam
   }
   writeFileSync(at('other.txt'), Buffer.from(text, 'utf16le'))
   await refuses(() => readList(at('other.txt'), folder, 'required'), 'other.txt', 'save it as UTF-8')
+  writeFileSync(at('other.txt'), Buffer.from('caf\u00e9.png\n', 'latin1'))
+  await refuses(() => readList(at('other.txt'), folder, 'unused'), 'other.txt line 1', 'save the list as UTF-8')
   if (process.platform === 'win32') return
   writeFileSync(at('odd\\name.png'), readFileSync(at('set/0.png')))
   writeFileSync(at('other.txt'), 'odd\\name.png\n')

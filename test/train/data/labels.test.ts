@@ -112,6 +112,18 @@ test('a palette in another order is the same picture where colours are configure
   )
 })
 
+test('a grey image is the same picture as one in colours that are greys, where a map names them', async () => {
+  const keys = { nclass: 2, label_map: { '#000000': 0, '#ffffff': 1 } }
+  write('bw.png', 2, Uint8Array.of(0, 255, 255, 0))
+  write('bw-rgb.png', 2, Uint8Array.of(...black, ...white, ...white, ...black), 3)
+  writeIndexed('bw-palette.png', [white, black], 1, 0, 0, 1)
+  for (const name of ['bw.png', 'bw-rgb.png', 'bw-palette.png'])
+    assert.equal(await read(name, keys), [0, 1, 1, 0], name)
+  // Others are indices.
+  write('indices.png', 2, Uint8Array.of(0, 1, 255, 0))
+  assert.equal(await read('indices.png', keys), [0, 1, 255, 0])
+})
+
 test('a colour without a class is refused beside others in another order, and void keeps its index beside the same order', async () => {
   const keys = { nclass: 3, palette: [black, red, blue] }
   writeIndexed('stray.png', [red, white, black], 0, 1, 2)
