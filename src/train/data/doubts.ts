@@ -29,9 +29,12 @@ const muchIgnored = 0.9
  */
 const fits = 1.4
 const fitsBetter = 1.3
-/** Labels of other images: the median over as many as this says so. */
+/**
+ * Labels of other images fit no better than when they are mirrored, which keeps the horizon and the middle of a scene: the
+ * median of the ratio is 1.5 in CamVid and 1.0 once its labels are shuffled.
+ */
 const unrelated = 1.1
-const leastLabels = 8
+const leastLabels = 5
 
 /** The images that were seen to have something in common. */
 class Group {
@@ -118,32 +121,39 @@ function doubtsOfClasses(
 
 const highest = (values: readonly number[]): number => values.indexOf(Math.max(...values))
 
+const median = (values: readonly number[]): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
+
 function doubtsOfEdges(samples: readonly Sample[], all: readonly Inspection[]): string[] {
   const seen = all.filter(({ facts }) => facts !== null && facts.edges.length > 0)
   const edgesOf = ({ facts }: Inspection) => facts?.edges ?? []
-  const turned = directions.slice(1).map((_, i) =>
-    group(samples, seen, (one) => {
-      const edges = edgesOf(one)
-      const best = edges[i + 1] ?? 0
-      return highest(edges) === i + 1 && best >= fits && best >= fitsBetter * (edges[0] ?? 0)
-    }),
-  )
-  const lines = turned.flatMap((found, i) =>
+  const turned = directions.map((direction, i) => {
+    const fitsSo = (one: Inspection) => {
+      const [asIs = 0, best = 0] = [edgesOf(one)[0], edgesOf(one)[i]]
+      return highest(edgesOf(one)) === i && best >= fits && best >= fitsBetter * asIs
+    }
+    const isOriented = seen.some((one) => one.orientation > 1 && fitsSo(one))
+    return { direction, found: group(samples, seen, fitsSo), isOriented }
+  })
+  const lines = turned.flatMap(({ direction, found, isOriented }) =>
     found.line(
       (one) =>
-        `${one ? 'follows' : 'follow'} the edges of ${one ? 'its image' : 'their images'} only when ${directions[i + 1]?.name}`,
-      'check how the labels were made; exif_orientation says whether they follow the stored pixels',
+        `${one ? 'follows' : 'follow'} the edges of ${one ? 'its image' : 'their images'} only when ${direction.name}`,
+      isOriented
+        ? 'images carry an EXIF orientation; exif_orientation says whether labels follow the stored pixels'
+        : 'check how the labels were made',
       'label',
     ),
   )
-  const straight = seen.map((one) => edgesOf(one)[0] ?? 0).sort((a, b) => a - b)
-  const median = straight[Math.floor(straight.length / 2)] ?? 0
-  const isUnrelated = straight.length >= leastLabels && median < unrelated && lines.length === 0
-  return isUnrelated
-    ? [
-        `the borders of the ${straight.length} labels have nothing to do with the edges of their images: check which label belongs to which image`,
-      ]
-    : lines
+  const asIs = median(seen.map((one) => edgesOf(one)[0] ?? 0))
+  const beside = median(seen.map((one) => (edgesOf(one)[0] ?? 0) / (edgesOf(one)[1] || 1)))
+  const isExplained = sum(turned.map(({ found }) => found.size)) > seen.length / 4
+  if (seen.length < leastLabels || asIs >= fits || beside >= unrelated || isExplained) return lines
+  const remedy = 'check which label belongs to which image'
+  return [
+    ...lines,
+    `the borders of the ${seen.length} labels have nothing to do with the edges of their images: ${remedy}`,
+  ]
 }
 
 /** `index 2 is #000000, class 0 a by colour and class 2 c by index`. */

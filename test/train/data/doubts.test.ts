@@ -96,12 +96,7 @@ test('labels that follow the edges only when they are turned or mirrored are cou
     const inverse = direction === 4 ? 5 : direction === 5 ? 4 : direction
     const turned = await write(`laid-${direction}`, { ...square, label: laid(square.label, inverse) })
     const doubts = await doubtsOn([...scenes, turned])
-    isOne(
-      doubts,
-      /1 label follows the edges of its image only when /,
-      /exif_orientation/,
-      new RegExp(`laid-${direction}_m`),
-    )
+    isOne(doubts, /1 label follows the edges of its image only when /, /: check how/, new RegExp(`laid-${direction}_m`))
     assert.ok(doubts[0]?.includes(`only when ${directions[direction]?.name},`), doubts[0])
   }
 })
@@ -116,21 +111,21 @@ test('edges along borders are twice as strong as elsewhere, and as strong for a 
   assert.is(factsOf({ ...image, data: image.data.map(() => 50) }, label).edges.length, 0)
 })
 
-test('labels that have nothing to do with their images are told by eight of them', async () => {
+test('labels that have nothing to do with their images are told by five of them', async () => {
   const noise = (seed: number): Image => {
     const random = new Random(seed, 9)
     const { image } = scene(seed)
     return { ...image, data: image.data.map(() => random.integer(0, 256)) }
   }
   const wrong = await Promise.all(
-    Array.from({ length: 8 }, (_, i) => write(`noise-${i}`, { ...scene(i), image: noise(i) })),
+    Array.from({ length: 5 }, (_, i) => write(`noise-${i}`, { ...scene(i), image: noise(i) })),
   )
   isOne(
     await doubtsOn(wrong),
-    /the borders of the 8 labels have nothing to do with the edges/,
+    /the borders of the 5 labels have nothing to do with the edges/,
     /belongs to which image/,
   )
-  assert.equal(await doubtsOn(wrong.slice(0, 7)), [])
+  assert.equal(await doubtsOn(wrong.slice(0, 4)), [])
 })
 
 test('images that are almost black or of one colour are counted, labeled or not', async () => {
