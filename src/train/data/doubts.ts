@@ -164,7 +164,8 @@ function bothReadings(
 ): string {
   const show = (label: number) =>
     label === rules.ignoreIndex ? 'ignored' : label < 0 ? 'no class' : `class ${label} ${names[label]}`
-  return `index ${index} is ${showValue(color, true)}, ${show(byColor)} by colour and ${show(byIndex)} by index`
+  const shown = color < 0 ? 'beyond the palette' : showValue(color, true)
+  return `index ${index} is ${shown}, ${show(byColor)} by colour and ${show(byIndex)} by index`
 }
 
 function findingsOnPalettes(

@@ -6,7 +6,7 @@ import { classOf, greyOf, type LabelRules, type StoredLabel } from './label-rule
 /** One index of a palette label that is used, and what it stands for; -1 for nothing. */
 export interface IndexReading {
   readonly index: number
-  /** 0xRRGGBB */
+  /** 0xRRGGBB; -1 where the palette ends before the index. */
   readonly color: number
   readonly byIndex: number
   readonly byColor: number
@@ -42,7 +42,7 @@ export function readPalette(
   colors: ReadonlyMap<number, number>,
 ): PaletteReading {
   const readings = usedIndices(values).map((index) => {
-    const color = palette[index] ?? 0
+    const color = palette[index] ?? -1
     return { index, color, byIndex: classOf(index, rules), byColor: colors.get(color) ?? -1 }
   })
   const differ = (all: readonly IndexReading[]) => all.filter(({ byIndex, byColor }) => byIndex !== byColor)
@@ -76,9 +76,9 @@ export function asRead(stored: StoredLabel, rules: LabelRules): StoredLabel {
   const { by } = readPalette(stored, rules, rules.colors)
   if (by === 'index') return stored
   if (by === 'grey') {
-    return { width, height, values: Uint8Array.from(values, (value) => greyOf(palette[value] ?? 0)), colored: false }
+    return { width, height, values: Uint8Array.from(values, (value) => greyOf(palette[value] ?? -1)), colored: false }
   }
-  return { width, height, values: Uint32Array.from(values, (value) => palette[value] ?? 0), colored: true }
+  return { width, height, values: Uint32Array.from(values, (value) => palette[value] ?? -1), colored: true }
 }
 
 /** How a label with a palette is read, by the colours of the rules or, where these name none, what `usualColors` say of it. */

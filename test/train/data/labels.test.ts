@@ -136,6 +136,10 @@ test('a colour without a class is refused beside others in another order, and vo
   )
   writeIndexed('void.png', [black, red, blue], 0, 1, 2, 255)
   assert.equal(await read('void.png', keys), [0, 1, 2, 255])
+  // A palette that ends before the index of what is ignored: no black is meant.
+  const data = Uint8Array.of(0, 1, 2, 255)
+  writeFileSync(at('short.png'), encode({ width: 4, height: 1, channels: 1, data, palette: [black, red, blue] }))
+  assert.equal(await read('short.png', keys), [0, 1, 2, 255])
 })
 
 test('greys in a palette are the values of a grey image, unless the palette has nothing to do with the classes', async () => {
