@@ -7,6 +7,7 @@ import sharp from 'sharp'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type ListName, reportOf } from '#dist/train/data/checks.js'
+import { vocPalette } from '#dist/train/data/classes.js'
 import type { Sample } from '#dist/train/data/dataset.js'
 import { directions, factsOf } from '#dist/train/data/image-facts.js'
 import { inspectSamples } from '#dist/train/data/inspect.js'
@@ -157,6 +158,35 @@ test('ignored labels, one class alone, and lists without a pixel that counts are
   isOne(await doubtsOn([single]), /all labels show one class alone, ground: there is nothing to tell apart/)
   const none = await doubtsOn([nothing], 'validation')
   assert.match(none[0] ?? '', /no pixel of any label counts, so there is nothing to validate on/)
+})
+
+test('a palette in the usual colours of other classes is doubted where no colours are configured', async () => {
+  const { image, label } = scene(10)
+  const sample = await write('usual', { image, label })
+  const usual = vocPalette(3)
+  const order = [2, 0, 1].map((k) => [...(usual[k] ?? [])])
+  const indices = label.data.map((value) => (value + 1) % 3)
+  const palette = { width: label.width, height: label.height, channels: 1, data: indices, palette: order } as const
+  writeFileSync(sample.label ?? '', encode(palette))
+  const usualColors = new Map(usual.map(([r, g, b], k) => [(r << 16) | (g << 8) | b, k]))
+  const inspections = await inspectSamples([sample], rules, { workers: 1, usualColors })
+  const { doubts, classes } = reportOf([sample], inspections, names, rules, 'labeled')
+  isOne(
+    doubts,
+    /1 label has a palette in the colours of other classes; indices count, .*class 2 disc by colour and class 0 ground by index/,
+  )
+  // Indices count: most of the scene is ground, stored as 1.
+  assert.ok((classes[1]?.share ?? 0) > 0.5)
+  const configured = { ...rules, colors: usualColors }
+  const again = reportOf(
+    [sample],
+    await inspectSamples([sample], configured, { workers: 1 }),
+    names,
+    configured,
+    'labeled',
+  )
+  assert.equal(again.doubts, [])
+  assert.ok((again.classes[0]?.share ?? 0) > 0.5)
 })
 
 test('EXIF orientations are counted: applied, not applied, or left where only the stored pixels fit the label', async () => {
