@@ -178,7 +178,7 @@ async function imageTarget(): Promise<Target> {
     picture().tiff({ compression: 'lzw' }).toBuffer(),
     picture().gif().toBuffer(),
   ])
-  return { name: 'image', seeds, mutations: [...plain, pngChunks], read: readImage }
+  return { name: 'image', seeds, mutations: [...plain, pngChunks], read: (path) => readImage(path) }
 }
 
 const yamlWords = [
