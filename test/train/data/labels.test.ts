@@ -266,7 +266,7 @@ test('lists of the reference code, and folders, give images and labels', async (
     () => readList({ ...images, labels: 'SegmentationClass' }, folder, 'required'),
     '1 of 2 images',
     'b b.JPG',
-    'split.js',
+    'the command split',
   )
   rmSync(at('JPEGImages/b b.JPG'))
   const masks = { ...images, labels: 'my masks', label_suffix: '_m' }
