@@ -328,11 +328,15 @@ function findState(root: unknown, fail: Fail): { state: Map<string, StoredTensor
   const others = !usual && isNamed(root) ? otherStates(root) : []
   const found = usual ?? (others.length === 1 ? others[0] : undefined)
   if (!found) return fail(explainNoState(root, others))
+  const state = new Map<string, StoredTensor>()
   for (const [name, value] of found.state) {
-    if (value instanceof Foreign) return fail(`its entry ${quoted(name)} is no tensor: ${notRead(value.name)}`)
-    if (!(value instanceof StoredTensor)) return fail(`its entry ${quoted(name)} is not a tensor`)
+    // Modules may keep anything under `_extra_state`, and some programs an epoch or a score among the weights.
+    if (value instanceof StoredTensor) state.set(name, value)
+    else if (value instanceof Foreign && !name.endsWith('_extra_state')) {
+      return fail(`its entry ${quoted(name)} is no tensor: ${notRead(value.name)}`)
+    }
   }
-  return { state: found.state as Map<string, StoredTensor>, keys: found.keys }
+  return { state, keys: found.keys }
 }
 
 function explainNoState(root: unknown, others: readonly FoundState[]): string {

@@ -148,7 +148,8 @@ const withRoot = (root: Buffer) => pthOf(values, root)
 const tensorOf = (offset: number, shape: number[], strides: number[]) =>
   withRoot(pickle.dict(['w', pickle.tensor(pickle.storage('0', 4), offset, shape, strides)]))
 
-const weights = pickle.dict(['w', pickle.tensor(pickle.storage('0', 4), 0, [4], [1])])
+const tensor = pickle.tensor(pickle.storage('0', 4), 0, [4], [1])
+const weights = pickle.dict(['w', tensor])
 const stateOf = (root: Buffer) => {
   const { state, keys } = readPth(fileOf(withRoot(root)))
   assert.equal([...state.keys()], ['w'])
@@ -192,6 +193,12 @@ test('objects of other programs beside the weights stay empty, and none of their
     ['set', Buffer.from('\x8f(K\x01\x90', 'latin1')],
   ]
   assert.is(stateOf(pickle.dict(...beside, ['state_dict', weights])), 'state_dict')
+  const extra = made('a', 'B')
+  assert.is(stateOf(pickle.dict(['epoch', pickle.int(3)], ['w', tensor], ['conv._extra_state', extra])), '')
+  refuses(withRoot(pickle.dict(['w', tensor], ['v', extra])), /its entry "v" is no tensor: its pickle names "a\.B"/)
+  const complex = pickle.tensor(pickle.storage('1', 4, 'ComplexFloatStorage'), 0, [4], [1])
+  assert.is(stateOf(pickle.dict(['model', weights], ['spectrum', complex])), 'model')
+  refuses(withRoot(pickle.dict(['v', complex], ['w', tensor])), /"v" is no tensor: .*torch\.ComplexFloatStorage/)
   refuses(
     withRoot(pickle.dict(['model', made('ultralytics.nn', 'Model')])),
     /names "ultralytics\.nn\.Model".*save only the/,
