@@ -301,11 +301,15 @@ interface FoundState {
   readonly keys: readonly string[]
 }
 
-/** A state_dict that is this value, or is within it under at most `depth` usual keys. */
-function usualState(value: unknown, depth: number): FoundState | undefined {
-  if (!isNamed(value)) return undefined
+/**
+ * A state_dict that is this value, or is within it under at most `depth` usual keys.
+ * @param seen what was looked at, and is not again: the same value may be there under many keys
+ */
+function usualState(value: unknown, depth: number, seen = new Set<unknown>()): FoundState | undefined {
+  if (seen.has(value) || !isNamed(value)) return undefined
+  seen.add(value)
   for (const key of depth > 0 ? stateKeys : []) {
-    const found = usualState(value.get(key), depth - 1)
+    const found = usualState(value.get(key), depth - 1, seen)
     if (found) return { ...found, keys: [key, ...found.keys] }
   }
   return holdsTensors(value) ? { state: value, keys: [] } : undefined
@@ -315,8 +319,9 @@ function usualState(value: unknown, depth: number): FoundState | undefined {
 function otherStates(root: ReadonlyMap<string, unknown>): FoundState[] {
   const keyOf = new Map<unknown, string>()
   for (const [key, value] of [...root].slice(0, MAX_ENTRIES)) if (!keyOf.has(value)) keyOf.set(value, key)
+  const seen = new Set<unknown>()
   return [...keyOf].flatMap(([value, key]) => {
-    const found = otherKeys.test(key) ? undefined : usualState(value, 1)
+    const found = otherKeys.test(key) ? undefined : usualState(value, 1, seen)
     return found ? [{ ...found, keys: [key, ...found.keys] }] : []
   })
 }
