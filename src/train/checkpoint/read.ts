@@ -269,7 +269,10 @@ export function readBackbone(model: SegmentationModel, path: string): BackboneSt
   try {
     checkStateDict(model, state, prefix, (name) => names.nameInFile(whole ? name : name.slice(prefix.length)))
   } catch (error) {
-    throw new UserError(`pretrained ${path}: ${diagnose(model, state)}${reasonOf(error)}`)
+    throw new UserError(
+      `pretrained ${path}: ${diagnose(model, state)}${reasonOf(error)}: choose weights of the backbone that is configured, ` +
+        "or give its widths in the section 'model'",
+    )
   }
   return { state, line: `backbone: weights of ${note ?? path}` }
 }

@@ -247,6 +247,33 @@ test('nesting, stacks and texts are limited', () => {
   refuses(zipOf([{ name: 'a/data.pkl', data: new Uint8Array(9 * 2 ** 20) }]), /its pickle has 9437184 bytes/)
 })
 
+test('dictionaries within each other under many keys are looked at once', () => {
+  const keys = [
+    'model',
+    'state_dict',
+    'model_state_dict',
+    'model_state',
+    'net',
+    'network',
+    'module',
+    'weights',
+    'params',
+  ]
+  const entries = Array.from({ length: 40_000 }, (_, i): [string, Buffer] => [`${i}`, Buffer.from('N')])
+  // Each level is stored under its number, and all keys of the next one recall it.
+  const levels = [1, 2, 3].map((level) =>
+    Buffer.concat([
+      pickle.dict(...keys.map((key): [string, Buffer] => [key, Buffer.from([0x68, level - 1])])),
+      Buffer.from([0x71, level]),
+    ]),
+  )
+  const inner = Buffer.concat([pickle.dict(...entries), Buffer.from([0x71, 0])])
+  const start = performance.now()
+  const all = ['3', '2', '1', '0'].map((name, i): [string, Buffer] => [name, [inner, ...levels][i] ?? inner])
+  refuses(withRoot(pickle.dict(...all, ['model', Buffer.from([0x68, 3])])), /holds no weights/)
+  assert.ok(performance.now() - start < 5000)
+})
+
 test('values that are recalled and copied again and again are refused before they fill the memory', () => {
   // Memo 0: a text of a million letters, 1: the arguments that turn it into bytes, 2: the function, called twice.
   const encode = [pickle.text('x'.repeat(600_000)), pickle.text('latin1'), Buffer.from([0x86, 0x71, 1])]
