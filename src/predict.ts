@@ -15,14 +15,15 @@ import {
 } from './options.js'
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
-import { readImage } from './train/data/dataset.js'
 import { findImages } from './train/data/find-images.js'
+import { type AnyImage, type ImageParts, inParts, openImage } from './train/data/image-parts.js'
 import type { Image } from './train/data/pixels.js'
 import { legendSvg } from './train/drawing/legend.js'
-import { colored, indexPng, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
+import { colored, indexPng, OverlayRows, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { Predictor } from './train/evaluation/predictor.js'
 import { writeOutput } from './train/io/files.js'
+import { PngWriter } from './train/io/png-writer.js'
 import { Progress } from './train/logging/progress.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { useTuning } from './train/tuning/run-tuning.js'
@@ -47,7 +48,9 @@ const command = createCommand(
   'Segments images: masks of class indices, in the colours of the classes, and laid over the images.',
   {
     notes:
-      'Images are taken as their pixels are stored; EXIF rotation is not applied. Large ones are computed in tiles.',
+      'Images are taken as their pixels are stored; EXIF rotation is not applied. Large ones are computed in tiles; those ' +
+      'of more than 67 megapixels (67108864) are also read and written by rows, up to 2147 megapixels, and not with ' +
+      '--img-size.',
     examples: [
       '--images photos --ckpt-path runs/first/best.safetensors',
       '--images "photos/**/*.jpg" --ckpt-path best.safetensors --img-size 500 --out segmented',
@@ -71,14 +74,14 @@ const command = createCommand(
   .addOption(noTuneOption())
 
 /** An image that is read ahead, or why it cannot be. */
-type Read = Promise<Image | UserError>
+type Read = Promise<AnyImage | UserError>
 
 const readAhead = 4
 
-async function* images(paths: readonly string[]): AsyncGenerator<Image | UserError> {
+async function* images(paths: readonly string[]): AsyncGenerator<AnyImage | UserError> {
   const ahead: Read[] = []
   const read = (path: string): Read =>
-    readImage(path).catch((error: unknown) => {
+    openImage(path).catch((error: unknown) => {
       if (error instanceof UserError) return error
       throw error
     })
@@ -111,14 +114,21 @@ await runCommand(async () => {
   try {
     for await (const image of images(paths)) {
       const name = `${names[at++]}.png`
-      if (image instanceof UserError) {
-        unreadable.push(image.message)
-        progress.line(`left out: ${image.message}`)
+      const refused = image instanceof UserError ? image : refusal(image, paths[at - 1] ?? '')
+      if (image instanceof UserError || refused) {
+        unreadable.push(refused?.message ?? '')
+        progress.line(`left out: ${refused?.message}`)
         continue
       }
       const { width, height } = image
       const { tiles } = await predictor.plan(image)
       if (tiles.length > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles.length} tiles`)
+      if (inParts(image)) {
+        await writing
+        await writeByRows(out, name, image)
+        progress.tick()
+        continue
+      }
       const mask = await predictor.predict(image)
       // One image is written while the next one is computed.
       await writing
@@ -141,6 +151,33 @@ await runCommand(async () => {
   if (unreadable.length > 0) {
     const [first = ''] = unreadable
     throw new UserError(`${unreadable.length} of ${paths.length} images could not be read, such as: ${first}`)
+  }
+
+  /** Why an image cannot be predicted with these options. */
+  function refusal(image: AnyImage, path: string): UserError | undefined {
+    if (longSide === undefined || !inParts(image)) return undefined
+    return new UserError(
+      `the image ${path} has ${image.width}x${image.height} pixels, more than the 67 megapixels (67108864) that --img-size ` +
+        `resizes: leave the option out, or shrink the image`,
+    )
+  }
+
+  async function writeByRows(folder: string, name: string, image: ImageParts): Promise<void> {
+    const open = (kind: string, channels: 1 | 3) => new PngWriter(join(folder, kind, name), image, channels)
+    const [masks, colors, overlays] = [open('masks', 1), open('colors', 3), open('overlays', 3)]
+    const over = new OverlayRows(palette)
+    try {
+      for await (const rows of predictor.predictRows(image)) {
+        await masks.write(rows.mask.data)
+        await colors.write(colored(rows.mask, palette).data)
+        await overlays.write(over.next(rows.image, rows.mask))
+      }
+      await overlays.write(over.last())
+      for (const file of [masks, colors, overlays]) await file.finish()
+    } catch (error) {
+      for (const file of [masks, colors, overlays]) file.discard()
+      throw error
+    }
   }
 
   async function write(folder: string, name: string, image: Image, mask: Image): Promise<void> {

@@ -159,6 +159,12 @@ export async function readImage(path: string): Promise<Image> {
     return { data, width: info.width, height: info.height }
   } catch (error) {
     const why = firstLine(error)
+    if (why.includes('exceeds pixel limit')) {
+      throw new UserError(
+        `the image ${path} exceeds the pixel limit: it has more than ${MAX_PIXELS} pixels (67 megapixels), which is the ` +
+          `most that is read at once; shrink it or cut it into parts (predict and evaluate read larger ones by rows)`,
+      )
+    }
     const unreadable = why.includes('unsupported image format') ? explainUnreadable([path]) : undefined
     throw new UserError(
       unreadable ?? `cannot read the image ${path}: ${why}; replace the file, or take it off the list`,
@@ -186,8 +192,9 @@ export async function readPair(sample: Sample, rules: LabelRules): Promise<{ ima
   return { image, label }
 }
 
-export interface EvaluationSample {
-  image: Image
+/** An image in the form in which it is read, and its label. */
+export interface EvaluationSample<I = Image> {
+  image: I
   label: Image
   name: string
 }
@@ -195,27 +202,29 @@ export interface EvaluationSample {
 /**
  * Reads image and label of each line in order, `prefetch` of them ahead, on the threads of the decoder.
  *
+ * @param read reads one, such as `readPair`
  * @param onUnreadable told of a pair that cannot be read, which is then left out; without it the error is thrown
  */
-export async function* evaluationSamples(
+export async function* samplesReadBy<I>(
+  read: (sample: Sample, rules: LabelRules) => Promise<{ image: I; label: Image }>,
   list: readonly Sample[],
   config: LabelSettings,
   prefetch = 2,
   onUnreadable?: (sample: Sample, error: UserError) => void,
-): AsyncGenerator<EvaluationSample, void, undefined> {
+): AsyncGenerator<EvaluationSample<I>, void, undefined> {
   const rules = labelRules(config)
-  const ahead: Promise<{ image: Image; label: Image }>[] = []
+  const ahead: Promise<{ image: I; label: Image }>[] = []
   for (let next = 0, i = 0; i < list.length; i++) {
     for (; next < list.length && next <= i + prefetch; next++) {
-      const pair = readPair(list[next] as Sample, rules)
+      const pair = read(list[next] as Sample, rules)
       // A failure is reported when its turn comes, which may be after it happens.
       pair.catch(() => {})
       ahead.push(pair)
     }
     const sample = list[i] as Sample
-    let pair: { image: Image; label: Image }
+    let pair: { image: I; label: Image }
     try {
-      pair = await (ahead.shift() as Promise<{ image: Image; label: Image }>)
+      pair = await (ahead.shift() as Promise<{ image: I; label: Image }>)
     } catch (error) {
       if (!onUnreadable || !(error instanceof UserError)) throw error
       onUnreadable(sample, error)
@@ -224,3 +233,11 @@ export async function* evaluationSamples(
     yield { ...pair, name: sample.name }
   }
 }
+
+/** Reads images and labels with `readPair`; see `samplesReadBy`. */
+export const evaluationSamples = (
+  list: readonly Sample[],
+  config: LabelSettings,
+  prefetch?: number,
+  onUnreadable?: (sample: Sample, error: UserError) => void,
+): AsyncGenerator<EvaluationSample, void, undefined> => samplesReadBy(readPair, list, config, prefetch, onUnreadable)

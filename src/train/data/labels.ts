@@ -50,7 +50,7 @@ export interface WrongValue {
   readonly first: number
 }
 
-/** Images larger than this are refused before they are decoded. */
+/** Images larger than this are refused before they are decoded as a whole. */
 export const MAX_PIXELS = 2 ** 26
 const MAX_LABEL_BYTES = 2 ** 28
 
@@ -70,12 +70,12 @@ function valuesOf({ width, height, channels, samples }: PngPixels): StoredLabel[
  * Decodes a label file: a grey, palette or RGB PNG. Of a palette the indices count, not the colours.
  * @throws UserError naming the file
  */
-export async function readStoredLabel(path: string): Promise<StoredLabel> {
+export async function readStoredLabel(path: string, maxPixels = MAX_PIXELS): Promise<StoredLabel> {
   try {
     const file = await stat(path)
     if (!file.isFile()) throw new Error('it is not a file')
     if (file.size > MAX_LABEL_BYTES) throw new Error(`it has ${file.size} bytes, more than ${MAX_LABEL_BYTES}`)
-    const png = await decodePng(await readFile(path), MAX_PIXELS)
+    const png = await decodePng(await readFile(path), maxPixels)
     return { width: png.width, height: png.height, values: valuesOf(png), colored: png.channels === 3 }
   } catch (error) {
     const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
@@ -158,8 +158,8 @@ export function explainWrong(value: number, colored: boolean, rules: LabelRules)
  * @returns data [H, W]: 0 to nclass - 1, or ignoreIndex
  * @throws UserError naming the file, and for an impossible value also the value and its first position
  */
-export async function readLabel(path: string, rules: LabelRules): Promise<Image> {
-  const stored = await readStoredLabel(path)
+export async function readLabel(path: string, rules: LabelRules, maxPixels = MAX_PIXELS): Promise<Image> {
+  const stored = await readStoredLabel(path, maxPixels)
   const { label, wrong } = toClasses(stored, rules, path)
   const [first] = wrong
   if (!first) return label

@@ -12,7 +12,8 @@ export interface PngPixels {
   readonly samples: Uint8Array | Uint16Array
 }
 
-const SIGNATURE = Buffer.from('89504e470d0a1a0a', 'hex')
+/** What a PNG file begins with. */
+export const PNG_SIGNATURE = Buffer.from('89504e470d0a1a0a', 'hex')
 /** What writers of 256 MiB files need several times over; without a limit, empty chunks would cost much for little. */
 const MAX_CHUNKS = 2 ** 17
 const PALETTE = 3
@@ -46,7 +47,8 @@ function readHeader(data: Buffer, maxPixels: number): Header {
   return { bits, channels, maxBytes: 1.125 * inflated + 2 ** 16 }
 }
 
-function chunkOf(type: string, data: Uint8Array): Buffer {
+/** A part of a PNG file: its length, type, data and checksum. */
+export function chunkOf(type: string, data: Uint8Array): Buffer {
   const chunk = Buffer.alloc(12 + data.length)
   chunk.writeUInt32BE(data.length)
   chunk.write(type, 4, 'latin1')
@@ -57,8 +59,8 @@ function chunkOf(type: string, data: Uint8Array): Buffer {
 
 /** The same pixels without any part that is not needed for them, and without a palette: its indices become greys. */
 function onlyPixels(bytes: Buffer, maxPixels: number): { header: Header; png: Buffer } {
-  if (!bytes.subarray(0, 8).equals(SIGNATURE)) throw new Error('it is not a PNG file')
-  const parts: Buffer[] = [SIGNATURE]
+  if (!bytes.subarray(0, 8).equals(PNG_SIGNATURE)) throw new Error('it is not a PNG file')
+  const parts: Buffer[] = [PNG_SIGNATURE]
   let header: Header | undefined
   let compressed = 0
   let at = 8
