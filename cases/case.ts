@@ -1,6 +1,6 @@
 import type { Tensor } from '#dist/engine/ir.js'
 import { type Data, elements, type Shape, type Spec, spec } from '#dist/engine/shape.js'
-import type { Values } from './reference.js'
+import type { Values } from './reference/index.js'
 
 /** What an input of a case holds: drawn from a generator that is seeded by the names of case and input. */
 export interface Source {

@@ -22,7 +22,7 @@ import {
   type Source,
   tied,
 } from './case.js'
-import * as reference from './reference.js'
+import * as reference from './reference/index.js'
 
 type Shape = readonly number[]
 

@@ -1,6 +1,6 @@
 import { conv2d, conv2dInputGrad, conv2dWeightGrad } from '#dist/kernels/conv2d.js'
 import { body, type Family, family, mapSizes, normal, type Setting } from './case.js'
-import * as reference from './reference.js'
+import * as reference from './reference/index.js'
 
 export interface ConvShape {
   readonly n?: number

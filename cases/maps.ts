@@ -14,7 +14,7 @@ import {
   tied,
   uniform,
 } from './case.js'
-import * as reference from './reference.js'
+import * as reference from './reference/index.js'
 
 type Shape = readonly number[]
 

@@ -1,6 +1,6 @@
 import { matmul } from '#dist/kernels/matmul.js'
 import { body, type Family, family, normal } from './case.js'
-import * as reference from './reference.js'
+import * as reference from './reference/index.js'
 
 interface MatmulShape {
   readonly m: number

@@ -2,7 +2,7 @@ import { flip as flipKernel } from '#dist/kernels/flip.js'
 import * as kernels from '#dist/kernels/movement.js'
 import { addWindows } from '#dist/kernels/windows.js'
 import { body, type Family, family, integers, mapSizes, normal, type Random, type Source } from './case.js'
-import * as reference from './reference.js'
+import * as reference from './reference/index.js'
 
 type Shape = readonly number[]
 

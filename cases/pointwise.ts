@@ -13,7 +13,7 @@ import {
   type Source,
   uniform,
 } from './case.js'
-import * as reference from './reference.js'
+import * as reference from './reference/index.js'
 
 type Shape = readonly number[]
 

@@ -1,6 +1,6 @@
 import * as kernels from '#dist/kernels/pointwise.js'
 import { body, type Family, family, mapSizes, normal } from './case.js'
-import * as reference from './reference.js'
+import * as reference from './reference/index.js'
 
 type Shape = readonly number[]
 type Pair = readonly [from: Shape, to: Shape]

@@ -13,7 +13,7 @@ import {
   type Source,
   uniform,
 } from './case.js'
-import * as reference from './reference.js'
+import * as reference from './reference/index.js'
 
 type Shape = readonly number[]
 
@@ -65,13 +65,13 @@ const sgdFamily = family(
     body({
       inputs: {
         parameter: normal(shape),
-        velocity: normal(shape, { scale: 0.1 }),
+        momentumBuffer: normal(shape, { scale: 0.1 }),
         gradient: normal(shape, { scale: 0.1 }),
         learningRate: uniform([], 0.001, 0.1),
       },
       run: (t) => ({ ...sgd(t, options) }),
       reference: (v) => ({ ...reference.sgd(v, options) }),
-      state: { parameter: 'parameter', velocity: 'velocity' },
+      state: { parameter: 'parameter', momentumBuffer: 'momentumBuffer' },
     }),
   {
     weight: { shape: [3, 3, 5, 7] },

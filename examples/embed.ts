@@ -30,7 +30,7 @@ const declare = (name: string, shape: number[], bound: number) => ({
       bound,
     ),
   ),
-  velocity: store.declare(`${name} velocity`, spec(shape)),
+  momentumBuffer: store.declare(`${name} momentumBuffer`, spec(shape)),
 })
 const first = declare('first', [3, 3, 1, hidden], 0.5)
 const second = declare('second', [3, 3, hidden, classes], 0.15)
@@ -39,11 +39,11 @@ const inputs = { x: spec([batch, size, size, 1]), target: spec([batch, size, siz
 const step = await compile(device, inputs, ({ x, target, learningRate }) => {
   const features = relu(conv2d(x, read(first.weight), { padding: 1 }))
   const loss = crossEntropyMean(conv2d(features, read(second.weight), { padding: 1 }), target)
-  for (const { weight, velocity } of [first, second]) {
+  for (const { weight, momentumBuffer } of [first, second]) {
     const [gradient = loss] = grad(loss, [read(weight)])
-    const next = sgd({ parameter: read(weight), velocity: read(velocity), gradient, learningRate })
+    const next = sgd({ parameter: read(weight), momentumBuffer: read(momentumBuffer), gradient, learningRate })
     assign(weight, next.parameter)
-    assign(velocity, next.velocity)
+    assign(momentumBuffer, next.momentumBuffer)
   }
   return { loss }
 })

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly minimum_node=20.15
+readonly minimum_node=20.19
 # Mesa 22 lacks shaderUniformBufferArrayDynamicIndexing, which Dawn requires.
 readonly minimum_mesa=23
 readonly backports_list=/etc/apt/sources.list.d/atrous-backports.list

@@ -1,5 +1,5 @@
 // Max pooling: x [N, H, W, C] → y, tap [N, OH, OW, C]. Padding is −∞; `tap` is the first maximum in row-major order.
-// A thread walks along a stretch of a row of y and keeps the maxima of the columns that the next window shares.
+// A thread walks along a chunk of a row of y and keeps the maxima of the columns that the next window shares.
 const KERNEL: u32 = 3;
 const STRIDE: u32 = 2;
 const KEPT: u32 = max(KERNEL, STRIDE) - STRIDE;
@@ -10,7 +10,7 @@ alias I = u32;
 
 struct Uniforms {
   threads: u32, channels: u32, x_height: u32, x_width: u32, y_height: u32, y_width: u32,
-  padding: u32, stretches: u32, per_stretch: u32, grid_x: u32,
+  padding: u32, chunks: u32, per_chunk: u32, grid_x: u32,
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<T>;
@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let channels = u.channels;
   let place = thread / channels;
   let c = thread - place * channels;
-  let line = place / u.stretches;
+  let line = place / u.chunks;
   let n = line / u.y_height;
   let top = i32((line - n * u.y_height) * STRIDE) - i32(u.padding);
   let first = u32(max(top, 0));
@@ -61,8 +61,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let start = (n * u.x_height + first) * u.x_width * channels + c;
   let row = u32(i32(first) - top);
 
-  var ow = (place - line * u.stretches) * u.per_stretch;
-  let end = min(ow + u.per_stretch, u.y_width);
+  var ow = (place - line * u.chunks) * u.per_chunk;
+  let end = min(ow + u.per_chunk, u.y_width);
   var i = (line * u.y_width + ow) * channels + c;
   var left = i32(ow * STRIDE) - i32(u.padding);
   var columns: array<Column, KERNEL>;

@@ -1,5 +1,5 @@
 // Gradient of max pooling: a block of STRIDE × STRIDE input pixels gathers from the windows whose maximum they were. A
-// thread walks along a stretch of a row of blocks and keeps the windows that the next block shares.
+// thread walks along a chunk of a row of blocks and keeps the windows that the next block shares.
 const KERNEL: u32 = 3;
 const STRIDE: u32 = 2;
 /// Windows along one axis that cover a block.
@@ -11,7 +11,7 @@ alias I = u32;
 
 struct Uniforms {
   threads: u32, channels: u32, x_height: u32, x_width: u32, y_height: u32, y_width: u32,
-  padding: u32, stretches: u32, per_stretch: u32, grid_x: u32, block_rows: u32, block_columns: u32,
+  padding: u32, chunks: u32, per_chunk: u32, grid_x: u32, block_rows: u32, block_columns: u32,
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
@@ -40,11 +40,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   }
   let place = thread / u.channels;
   let c = thread - place * u.channels;
-  let line = place / u.stretches;
+  let line = place / u.chunks;
   let n = line / u.block_rows;
   let block_row = i32(line - n * u.block_rows);
-  var block = i32((place - line * u.stretches) * u.per_stretch);
-  let end = min(block + i32(u.per_stretch), i32(u.block_columns));
+  var block = i32((place - line * u.chunks) * u.per_chunk);
+  let end = min(block + i32(u.per_chunk), i32(u.block_columns));
   // windows[r * REACH + s] is r rows above and s columns before the block's own.
   var windows: array<Window, REACH * REACH>;
   for (var r = 0u; r < REACH; r++) {

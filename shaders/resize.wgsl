@@ -1,4 +1,4 @@
-// Bilinear resize with align_corners: x [N, XH, XW, C] → y [N, YH, YW, C]. A thread walks along a stretch of a row of y
+// Bilinear resize with align_corners: x [N, XH, XW, C] → y [N, YH, YW, C]. A thread walks along a chunk of a row of y
 // and keeps the two columns of x that it is between, blended vertically.
 alias T = f32;
 alias U = f32;
@@ -6,7 +6,7 @@ alias V = f32;
 
 struct Uniforms {
   threads: u32, channels: u32, x_height: u32, x_width: u32, y_height: u32, y_width: u32,
-  stretches: u32, per_stretch: u32, scale_h: f32, scale_w: f32, step_w: f32, grid_x: u32,
+  chunks: u32, per_chunk: u32, scale_h: f32, scale_w: f32, step_w: f32, grid_x: u32,
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<T>;
@@ -24,7 +24,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let last = u.x_width - 1u;
   let place = thread / channels;
   let c = thread - place * channels;
-  let line = place / u.stretches;
+  let line = place / u.chunks;
   let n = line / u.y_height;
   let h = f32(line - n * u.y_height) * u.scale_h;
   let h0 = min(u32(h), u.x_height - 1u);
@@ -33,8 +33,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let above = (n * u.x_height + h0) * u.x_width * channels + c;
   let below = (n * u.x_height + h1) * u.x_width * channels + c;
 
-  var w = (place - line * u.stretches) * u.per_stretch;
-  let end = min(w + u.per_stretch, end_of_row);
+  var w = (place - line * u.chunks) * u.per_chunk;
+  let end = min(w + u.per_chunk, end_of_row);
   var i = (line * end_of_row + w) * channels + c;
   var column = min(u32(f32(w) * scale_w), last);
   var at = column * channels;

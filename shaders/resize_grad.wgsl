@@ -5,7 +5,7 @@ alias U = f32;
 alias V = f32;
 
 struct Uniforms {
-  threads: u32, channels: u32, x_size: u32, y_size: u32, stretches: u32, per_stretch: u32, scale: f32, step: f32, grid_x: u32,
+  threads: u32, channels: u32, x_size: u32, y_size: u32, chunks: u32, per_chunk: u32, scale: f32, step: f32, grid_x: u32,
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
@@ -29,15 +29,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let last = u.x_size - 1u;
   let place = thread / channels;
   let c = thread - place * channels;
-  let line = place / u.stretches;
-  let first = (place - line * u.stretches) * u.per_stretch;
-  let end = min(first + u.per_stretch, u.x_size);
+  let line = place / u.chunks;
+  let first = (place - line * u.chunks) * u.per_chunk;
+  let end = min(first + u.per_chunk, u.x_size);
 
   var here = V();
   var to = first_reader(max(first, 1u) - 1u);
   var i = (line * y_size + to) * channels + c;
   if (first > 0u) {
-    // What lies between the element before the stretch and the first of it.
+    // What lies between the element before the chunk and the first of it.
     for (let stop = first_reader(first); to < stop; to++) {
       here += (f32(to) * scale - f32(first - 1u)) * V(dy[i]);
       i += channels;

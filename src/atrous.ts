@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
+import { errorOutput } from './error-output.js'
 
 /** Each is a module beside this one, which runs when it is imported. */
 const commands = {
@@ -24,7 +25,7 @@ const program = new Command('atrous')
   .description(`${description}.`)
   .version(version)
   .enablePositionalOptions()
-  .configureOutput({ outputError: (text, write) => write(`${text.trim().replaceAll('\n', ' ')}\n`) })
+  .configureOutput(errorOutput)
   .addHelpText('after', '\natrous <command> --help shows the options of a command, with examples.')
 
 /** Runs a command with the arguments that follow its name. */

@@ -101,7 +101,7 @@ await runCommand(async () => {
     writeAtomically(options.json, [Buffer.from(`${JSON.stringify(reports, null, 2)}\n`)])
   }
   const images = all.reduce((sum, report) => sum + report.images, 0)
-  const wrong = all.reduce((sum, { problems, strays }) => sum + problems.length + strays.length, 0)
+  const wrong = all.reduce((sum, { problems, invalidValues }) => sum + problems.length + invalidValues.length, 0)
   const seconds = (performance.now() - begin) / 1000
   console.log(`${images} images read in ${duration(seconds)} (${(images / seconds).toFixed(0)} per second)`)
   if (wrong > 0) throw new UserError(`${wrong} ${wrong === 1 ? 'thing is' : 'things are'} wrong, see WRONG above`)

@@ -1,19 +1,40 @@
-import { basename, dirname, relative } from 'node:path'
+import { basename, delimiter, dirname, join, relative, resolve, sep } from 'node:path'
 import { Command } from 'commander'
 import { NoAdapterError } from './engine/node.js'
+import { errorOutput } from './error-output.js'
 import { endingOf, exitCodes } from './train/run/exit-codes.js'
+import { quotedArgument } from './train/run/resume-command.js'
 
 /**
  * What a user types before the options of a command: as this process was started, so that the line works again in the
  * same folder.
  */
-export function startOf(name: string, script = process.argv[1] ?? '', folder = process.cwd()): string {
-  const file = basename(script)
-  if (file === 'atrous') return basename(dirname(script)) === '.bin' ? `npx atrous ${name}` : `atrous ${name}`
-  const near = relative(folder, script)
-  const path = near.startsWith('..') ? script : near
-  return file === 'atrous.js' ? `node ${path} ${name}` : `node ${path}`
+export function startOf(
+  name: string,
+  script = process.argv[1] ?? '',
+  folder = process.cwd(),
+  searched = process.env.PATH ?? '',
+): string {
+  const near = isWithin(folder, script) ? relative(folder, script) : script
+  const path = quotedArgument(near)
+  const program = near.includes(sep) ? path : `.${sep}${path}`
+  switch (basename(script)) {
+    case 'atrous': {
+      const bin = dirname(script)
+      // While npx runs a command, its folder is on the search path; behind it no longer.
+      if (bin.endsWith(join('node_modules', '.bin'))) {
+        return isWithin(dirname(dirname(bin)), folder) ? `npx atrous ${name}` : `${program} ${name}`
+      }
+      return searched.split(delimiter).some((at) => resolve(at) === bin) ? `atrous ${name}` : `${program} ${name}`
+    }
+    case 'atrous.js':
+      return `node ${path} ${name}`
+    default:
+      return `node ${path}`
+  }
 }
+
+const isWithin = (folder: string, path: string): boolean => path === folder || path.startsWith(folder + sep)
 
 export interface Help {
   /** Options of a call each. */
@@ -31,12 +52,12 @@ export function createCommand(name: string, description: string, { examples, not
   return new Command(start)
     .description(description)
     .addHelpText('after', `\n${after.join('\n\n')}`)
-    .configureOutput({ outputError: (text, write) => write(`${text.trim().replaceAll('\n', ' ')}\n`) })
+    .configureOutput(errorOutput)
 }
 
 /**
- * Runs a command. What the user can act on gives one line, a fault of the program the error with its stack for a report;
- * the exit code is that of `exitCodes`.
+ * Runs a command. What the user can act on gives one line, a fault of the program the error with its stack for a
+ * report; the exit code is that of `exitCodes`.
  */
 export async function runCommand(main: () => Promise<void>): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', onPrintError)
@@ -53,9 +74,10 @@ export async function runCommand(main: () => Promise<void>): Promise<void> {
   process.exit()
 }
 
-/** Where nobody reads what is printed, such as after Ctrl-C in `train | tee log`, the work still has to end well. */
+/** Where nobody reads what is printed, such as after Ctrl-C in `train | tee log` or in a terminal that was closed, the work
+ * still has to end well. */
 function onPrintError(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error
+  if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error
 }
 
 /** Waits until everything printed has left: a reader of a pipe may be slow. */

@@ -1,11 +1,12 @@
 #!/usr/bin/env node
 import { existsSync, statSync } from 'node:fs'
-import { extname } from 'node:path'
+import { dirname, extname } from 'node:path'
 import { createCommand, runCommand } from './command.js'
 import { tracingDevice } from './engine/dry-device.js'
 import { Store } from './engine/store.js'
 import { architectureOf, chooseModel, createModel, type ModelSpec } from './models/index.js'
 import { differingKeys } from './models/infer.js'
+import { checkStateDict } from './models/weights.js'
 import { exportOnnx } from './onnx/export.js'
 import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
 import { showGeometry } from './train/checkpoint/load-model.js'
@@ -20,7 +21,7 @@ import { metadataOf } from './train/checkpoint/write.js'
 import { loadConfig } from './train/config/load.js'
 import { paletteOf } from './train/data/classes.js'
 import { UserError } from './train/error.js'
-import { writeAtomically } from './train/io/files.js'
+import { makeFolder, writeAtomically } from './train/io/files.js'
 import { writeSafetensors } from './train/io/safetensors.js'
 
 interface Options {
@@ -92,6 +93,7 @@ function toSafetensors(checkpoint: Checkpoint, input: string, output: string, op
   const named = kept.map(([name, tensor]) => [momentumPrefix + name, tensor] as const)
   // Without a configuration any tensors will do, such as those of a backbone.
   const description = options.config ? describe(checkpoint, input, options).metadata : {}
+  makeFolder(dirname(output))
   writeSafetensors(output, [...tensors, ...named], { ...metadata, ...description })
 }
 
@@ -102,15 +104,18 @@ function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: 
   const { model: spec, metadata: description } = describe(checkpoint, input, options)
   const kept = Object.entries(checkpoint.metadata).filter(([key]) => useful.includes(key))
   const metadata = { ...Object.fromEntries(kept), ...description }
+  const model = createModel(new Store(tracingDevice(), 'model'), spec)
+  const state = stateOfFile(checkpoint.tensors)
   let parts: readonly Uint8Array[]
   try {
-    const store = new Store(tracingDevice(), 'model')
-    parts = exportOnnx(createModel(store, spec), stateOfFile(checkpoint.tensors), { size: options.size, metadata })
+    checkStateDict(model, state, '', checkpoint.names.nameInFile)
+    parts = exportOnnx(model, state, { size: options.size, metadata })
   } catch (error) {
     throw new UserError(`${input} cannot become ONNX: ${error instanceof Error ? error.message : error}`)
   }
   const bytes = parts.reduce((sum, { length }) => sum + length, 0)
   if (bytes >= 2 ** 31) throw new UserError(`${output} would have ${bytes} bytes: an ONNX file ends at 2 GiB`)
+  makeFolder(dirname(output))
   writeAtomically(output, parts)
 }
 
@@ -131,6 +136,7 @@ await runCommand(async () => {
     throw new UserError(`${output} is there already: choose another name, or replace it with --overwrite`)
   }
   const checkpoint = readCheckpoint(input)
+  if (checkpoint.note) console.log(checkpoint.note)
   writers[extension](checkpoint, input, output, options)
   const { size } = statSync(output)
   const parts = [`${checkpoint.tensors.size} tensors`]

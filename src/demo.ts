@@ -58,7 +58,7 @@ async function writeSheet(
   for await (const { image, label } of evaluationSamples(validationScenes(config), config)) {
     const at = rows.length
     const columns = methods.map((name) => ({ name, mask: masks[name][at] ?? new Uint8Array(0) }))
-    rows.push({ image: image.data, truth: label.data, predictions: columns })
+    rows.push({ image: image.data, groundTruth: label.data, predictions: columns })
   }
   const captions = Object.fromEntries(methods.map((name) => [name, `mIoU ${mious[name].toFixed(1)}`]))
   const sheet = await contactSheet(rows, { size: scenes.size, classNames, palette, captions })

@@ -90,6 +90,7 @@ await runCommand(async () => {
   if (!source) throw new UserError('no list of images to evaluate on: give --val-id-path')
   const samples = readList(source, root, 'required')
   const loaded = readModel(options.ckptPath, config)
+  if (loaded.checkpoint.note) console.log(loaded.checkpoint.note)
   const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   const print = (line: string) => console.log(line)

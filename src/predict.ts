@@ -96,6 +96,7 @@ await runCommand(async () => {
   const options = command.parse().opts<Options>()
   const paths = findImages(options.images)
   const loaded = readModel(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
+  if (loaded.checkpoint.note) console.log(loaded.checkpoint.note)
   const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)

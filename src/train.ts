@@ -29,6 +29,7 @@ interface Options extends ConfigOptions {
   savePath?: string
   resume?: string
   maxIters?: number
+  skipIterations?: number
   gpu?: string
   overwrite?: true
   profile?: string
@@ -65,6 +66,11 @@ const command = createCommand(
   .addOption(methodOption())
   .addOption(seedOption())
   .option('--max-iters <count>', 'stop after so many iterations', wholeNumber(1))
+  .option(
+    '--skip-iterations <count>',
+    'with --resume: leave out so many, such as one whose batch gave NaN',
+    wholeNumber(1),
+  )
   .addOption(gpuOption())
   .addOption(amp)
   .addOption(noAmp)
@@ -104,6 +110,8 @@ await runCommand(async () => {
   const start = { command: startOf('train'), args: process.argv.slice(2) }
   const config = loadConfig(options.config, overridesOf(options))
   const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps, traceNan = false } = options
+  const { skipIterations } = options
+  if (skipIterations && !resume) throw new UserError('--skip-iterations needs --resume')
   if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
   if (options.printProgram !== undefined && !options.dryRun) throw new UserError('--print-program needs --dry-run')
   const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
@@ -123,19 +131,32 @@ await runCommand(async () => {
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
 
   const interrupt = new AbortController()
-  let ending: 'interrupted' | 'terminated' = 'interrupted'
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  const endings = { SIGINT: 'interrupted', SIGTERM: 'terminated', SIGHUP: 'hungUp' } as const
+  let ending: (typeof endings)[keyof typeof endings] = 'interrupted'
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, () => {
-      ending = name === 'SIGINT' ? 'interrupted' : 'terminated'
+      ending = endings[name]
       if (interrupt.signal.aborted) process.exit(exitCodes[ending][0])
       print(`${name}: finishing the step and writing a checkpoint; once more to stop at once`)
       interrupt.abort()
     })
   }
   const { signal } = interrupt
-  const run = { config, savePath, resume, maxIterations, overwrite, tune, profile, traceNan, signal, display }
+  const run = {
+    config,
+    savePath,
+    resume,
+    maxIterations,
+    skipIterations,
+    overwrite,
+    tune,
+    profile,
+    traceNan,
+    signal,
+    display,
+  }
   const result = await train(device, run).catch((error: unknown) => {
-    throw error instanceof RunError ? withCommand(error, start, traceNan) : error
+    throw error instanceof RunError ? withCommand(error, start, config.lr, traceNan) : error
   })
   device.destroy()
   const toGoOn = resumeCommand(start, join(savePath, 'latest.safetensors'))
@@ -151,8 +172,13 @@ await runCommand(async () => {
     process.exitCode = exitCodes[ending][0]
     return
   }
+  if (!result.scores) {
+    const more = maxIterations === undefined ? `; to train longer: ${toGoOn} --set epochs=${2 * config.epochs}` : ''
+    print(`all ${result.iterations} iterations are done, best mIoU ${result.bestMiou.toFixed(2)}${more}`)
+    return
+  }
   print(
-    `${result.iterations} iterations in ${duration(result.seconds)}; mIoU ${result.scores?.miou.toFixed(2)}, ` +
+    `${result.iterations} iterations in ${duration(result.seconds)}; mIoU ${result.scores.miou.toFixed(2)}, ` +
       `best ${result.bestMiou.toFixed(2)}; checkpoints in ${savePath}`,
   )
 })

@@ -95,9 +95,17 @@ async function fill(device: Device, config: Config, size: [number, number], cach
   const begin = performance.now()
   const tuning = new Tuning(cache.read())
   const before = tuning.measurements.length
-  measureUnknown(device, tuning, cache, (measurement, done, total) => {
-    console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
-  })
+  measureUnknown(
+    device,
+    tuning,
+    cache,
+    (measurement, done, total) => {
+      console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
+    },
+    (done, total) => {
+      if (total > 0 && (done === total || done % 50 === 0)) console.log(`compiling kernels to measure ${done}/${total}`)
+    },
+  )
   const measured = kernelSelectionOf(device)
   let seen: Measurement[] = []
   setKernelSelection(device, async (trace) => {

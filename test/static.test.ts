@@ -66,6 +66,10 @@ test('the package holds what runs, and nothing of how it was made', () => {
   for (const path of [bin, ...Object.values(exports), 'LICENSE', 'README.md', 'configs/custom.yaml']) {
     assert.ok(paths.includes(path.replace(/^\.\//, '')), path)
   }
+  for (const path of Object.values(exports).filter((name) => name.endsWith('.js'))) {
+    const declarations = readFileSync(path.replace(/js$/, 'd.ts'), 'utf8')
+    assert.match(declarations, '/// <reference types="@webgpu/types"', `${path}: other programs lack its types`)
+  }
   for (const path of filesBelow('assets', '')) assert.ok(statSync(path).isDirectory() || paths.includes(path), path)
   for (const path of paths) {
     assert.match(path, /^(LICENSE|README\.md|package\.json|dist\/.+(\.js|\.d\.ts)|(assets|configs)\/.+)$/)

@@ -8,7 +8,7 @@ export interface SheetRow {
   /** [size, size, 3], RGB */
   image: Uint8Array
   /** [size, size], class indices; 255 is drawn grey */
-  truth: Uint8Array
+  groundTruth: Uint8Array
   /** One mask [size, size] of class indices for each method, in the order of the columns. */
   predictions: readonly { name: string; mask: Uint8Array }[]
 }
@@ -57,9 +57,9 @@ export async function contactSheet(rows: readonly SheetRow[], options: SheetOpti
     svg.text(title, middle, margin + (caption === undefined ? 28 : 6), { size, bold: true, anchor: 'middle' })
     if (caption !== undefined) svg.text(caption, middle, margin + 28, { size, color: faint, anchor: 'middle' })
   }
-  for (const [i, { image, truth, predictions }] of rows.entries()) {
+  for (const [i, { image, groundTruth, predictions }] of rows.entries()) {
     const sides = { width: pixels, height: pixels }
-    const masks = [truth, ...predictions.map(({ mask }) => mask)]
+    const masks = [groundTruth, ...predictions.map(({ mask }) => mask)]
     const shown = masks.map((data) => colored({ ...sides, data }, palette, ignored))
     for (const [k, picture] of [{ ...sides, data: image }, ...shown].entries()) {
       svg.png(await encodePng(picture, 3, 'small'), margin + k * (cell + gap), head + i * (cell + gap), cell, cell)
@@ -89,7 +89,7 @@ function checkRows(rows: readonly SheetRow[], names: readonly string[], size: nu
     }
     if (row.image.length !== size * size * 3)
       throw new RangeError(`contact sheet: image ${i} is not ${size}x${size} RGB`)
-    for (const mask of [row.truth, ...row.predictions.map((prediction) => prediction.mask)]) {
+    for (const mask of [row.groundTruth, ...row.predictions.map((prediction) => prediction.mask)]) {
       if (mask.length !== size * size) throw new RangeError(`contact sheet: a mask of row ${i} is not ${size}x${size}`)
     }
   }

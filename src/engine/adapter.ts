@@ -1,3 +1,5 @@
+import type { DeviceProperties, GPUAdapter, GPUFeatureName } from './webgpu-types.js'
+
 /** What an adapter says of itself. */
 export interface AdapterSummary {
   readonly vendor: string
@@ -52,7 +54,8 @@ interface MatrixConfig extends MatrixShape {
 }
 
 /** The products of f16 that an adapter's matrix units add up in f32, the largest first. */
-export function matrixShapesOf({ info }: GPUAdapter): MatrixShape[] {
+export function matrixShapesOf(adapter: GPUAdapter): MatrixShape[] {
+  const { info } = adapter
   const configs: Iterable<MatrixConfig> =
     (info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> }).subgroupMatrixConfigs ?? []
   return [...configs]
@@ -63,10 +66,11 @@ export function matrixShapesOf({ info }: GPUAdapter): MatrixShape[] {
 
 /** What kernels may know of an adapter whose matrix units compute `matrixShapes`. */
 export function traitsOf(
-  { adapterInfo, features, limits }: Pick<GPUDevice, 'adapterInfo' | 'features' | 'limits'>,
+  device: DeviceProperties,
   software: boolean,
   matrixShapes: readonly MatrixShape[],
 ): AdapterTraits {
+  const { adapterInfo, features, limits } = device
   const { subgroupMinSize = 0, subgroupMaxSize = 0 } = adapterInfo
   const hasMatrices = matrixShapes.length > 0 && matrixFeatures.every((feature) => features.has(feature))
   const fixed = features.has('subgroups') && subgroupMinSize === subgroupMaxSize

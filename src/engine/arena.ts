@@ -1,4 +1,5 @@
 import type { Device } from './device.js'
+import type { GPUBuffer } from './webgpu-types.js'
 
 interface Held {
   readonly buffer: GPUBuffer

@@ -3,7 +3,7 @@ import { Arena } from './arena.js'
 import { BindingLimitError, type Device, KernelError } from './device.js'
 import { read, tracedGraph } from './graph.js'
 import type { Node, Trace } from './ir.js'
-import type { Candidate } from './kernel.js'
+import type { Candidate, Dispatch } from './kernel.js'
 import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import { compile, layoutOf, type Program } from './program.js'
 import { type Data, elements, type Shape, type Spec, sameShape } from './shape.js'
@@ -44,7 +44,7 @@ function classOf(shape: Shape): string {
   return shape.length < 2 ? `[${shape}]` : `[~${2 ** Math.round(Math.log2(rows))}, ${shape.at(-1)}]`
 }
 
-/** What a choice among kernels may depend on, as a text. */
+/** What the selection of a kernel may depend on, as a text. */
 export function callOf({
   name,
   inputs,
@@ -59,14 +59,14 @@ export function callOf({
   return `${name}(${specs.join(', ')}) ${attrs === undefined ? '' : text}`
 }
 
-/** A node that has a choice among kernels. */
-export interface Choice {
+/** A node that several kernels can compute. */
+export interface SelectableNode {
   readonly node: Node
   readonly candidates: readonly Candidate[]
 }
 
 /** The nodes of a trace for which there is more than one kernel. */
-const choicesOf = (trace: Trace, adapter: AdapterTraits): Choice[] =>
+const selectableNodes = (trace: Trace, adapter: AdapterTraits): SelectableNode[] =>
   trace.nodes
     .map((node) => ({ node, candidates: candidatesOf(node, adapter) }))
     .filter(({ candidates }) => candidates.length > 1)
@@ -103,22 +103,22 @@ export class Tuning {
     return candidates.find(({ name }) => name === choice) ?? candidates[0]
   }
 
-  /** The measurements that the choices of a trace rest on, one for each node where there is one. */
+  /** The measurements by which the kernels of a trace are selected, one for each node where there is one. */
   of(trace: Trace, adapter: AdapterTraits): Measurement[] {
-    return choicesOf(trace, adapter).flatMap((choice) => this.find(choice) ?? [])
+    return selectableNodes(trace, adapter).flatMap((selectable) => this.find(selectable) ?? [])
   }
 
-  /** The choices of a trace that were not measured, each call once. */
-  missing(trace: Trace, adapter: AdapterTraits): Choice[] {
-    const unknown = choicesOf(trace, adapter).filter((choice) => !this.find(choice))
-    return [...new Map(unknown.map((choice) => [this.keyOf(choice), choice])).values()]
+  /** The nodes of a trace whose kernels were not measured, each call once. */
+  missing(trace: Trace, adapter: AdapterTraits): SelectableNode[] {
+    const unknown = selectableNodes(trace, adapter).filter((selectable) => !this.find(selectable))
+    return [...new Map(unknown.map((selectable) => [this.keyOf(selectable), selectable])).values()]
   }
 
-  private find(choice: Choice): Measurement | undefined {
-    return this.known.get(this.keyOf(choice))
+  private find(selectable: SelectableNode): Measurement | undefined {
+    return this.known.get(this.keyOf(selectable))
   }
 
-  private keyOf({ node, candidates }: Choice): string {
+  private keyOf({ node, candidates }: SelectableNode): string {
     return this.key(callOf(node), candidates.map(kernelOf))
   }
 
@@ -133,23 +133,29 @@ export class Tuning {
 }
 
 /**
- * Times the kernels of each choice, one choice after the other.
+ * Times the kernels of each node, one node after the other.
  * @param onMeasured called, and waited for, after each
  */
 export async function measureKernels(
   device: Device,
-  choices: readonly Choice[],
+  nodes: readonly SelectableNode[],
   onMeasured: (measurement: Measurement, done: number, total: number) => void | Promise<void>,
+  onCompiled: (done: number, total: number) => void = () => {},
 ): Promise<void> {
-  const dispatches = choices.flatMap(({ candidates }) => candidates.flatMap((candidate) => candidate.dispatches))
-  const pipelines = dispatches.map((dispatch) => device.pipeline(dispatch.label, dispatch.source, layoutOf(dispatch)))
+  const dispatches = nodes.flatMap(({ candidates }) => candidates.flatMap((candidate) => candidate.dispatches))
+  let compiled = 0
+  const compilePipeline = async (dispatch: Dispatch): Promise<void> => {
+    await device.pipeline(dispatch.label, dispatch.source, layoutOf(dispatch))
+    onCompiled(++compiled, dispatches.length)
+  }
+  onCompiled(0, dispatches.length)
   // All at once, since they compile in parallel. What fails here fails again, and is reported, where it is measured.
-  await device.wait(Promise.allSettled(pipelines))
-  for (const [i, choice] of choices.entries()) {
-    const milliseconds = await timesOf(device, choice)
-    const kernels = choice.candidates.map(kernelOf)
+  await device.wait(Promise.allSettled(dispatches.map(compilePipeline)))
+  for (const [i, { node, candidates }] of nodes.entries()) {
+    const milliseconds = await timesOf(device, { node, candidates })
+    const kernels = candidates.map(kernelOf)
     const name = kernels[fastest(milliseconds)]?.name ?? ''
-    await onMeasured({ call: callOf(choice.node), kernels, milliseconds, choice: name }, i + 1, choices.length)
+    await onMeasured({ call: callOf(node), kernels, milliseconds, choice: name }, i + 1, nodes.length)
   }
 }
 
@@ -160,7 +166,7 @@ const maxRuns = 100
 /** A kernel that takes so many times longer than the fastest in both of the first rounds is not measured further. */
 const cutoff = 2
 
-async function timesOf(device: Device, { node, candidates }: Choice): Promise<(number | null)[]> {
+async function timesOf(device: Device, { node, candidates }: SelectableNode): Promise<(number | null)[]> {
   const store = new Store(device, 'tuning')
   const arena = new Arena(device, 'tuning buffer')
   const programs: (Program | undefined)[] = []

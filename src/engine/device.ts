@@ -6,6 +6,7 @@ import {
   traitsOf,
   usefulFeatures,
 } from './adapter.js'
+import type { GPUAdapter, GPUBindGroupLayout, GPUBuffer, GPUComputePipeline, GPUDevice } from './webgpu-types.js'
 
 /** Waits for a promise of the device's; where a pending promise keeps a core busy, this is the place to sleep. */
 export type Wait = <T>(promise: Promise<T>) => Promise<T>

@@ -1,6 +1,7 @@
 import type { AdapterSummary, AdapterTraits } from './adapter.js'
 import { BindingLimitError, Device } from './device.js'
 import { kernelSelectionOf, setKernelSelection } from './kernel-selection.js'
+import type { DeviceProperties, GPUDevice } from './webgpu-types.js'
 
 /** A buffer that a program would allocate. */
 export interface DryBuffer {
@@ -21,7 +22,7 @@ export interface DryUse {
 /** What programs are planned by: any device is one. */
 export interface DryAdapter {
   readonly adapter: AdapterSummary
-  readonly gpu: Pick<GPUDevice, 'adapterInfo' | 'features' | 'limits'>
+  readonly gpu: DeviceProperties
   readonly traits: Pick<AdapterTraits, 'matrixUnits'>
 }
 
@@ -42,8 +43,7 @@ export function dryDevice(
   const nothing = () => undefined
   const { adapterInfo, features, limits } = real.gpu
   const createBuffer = ({ label = '', size: bytes }: GPUBufferDescriptor) => {
-    const { maxBufferSize } = real.gpu.limits
-    if (bytes > maxBufferSize) throw new BindingLimitError(label, bytes, maxBufferSize)
+    if (bytes > limits.maxBufferSize) throw new BindingLimitError(label, bytes, limits.maxBufferSize)
     const buffer = { label, bytes }
     buffers.add(buffer)
     held += bytes

@@ -18,7 +18,7 @@ export const selectFirst: SelectKernel = (_, candidates) => candidates[0]
 
 const defaults = new WeakMap<object, KernelSelection>()
 
-/** How the programs of a device select their kernels where they are not told; the first ones until it is set. */
+/** How the programs of a device select their kernels by default; the first of each operator until it is set. */
 export const kernelSelectionOf = (device: object): KernelSelection => defaults.get(device) ?? (() => selectFirst)
 
 /** Sets how programs of a device that are compiled from now on select their kernels; undefined: by rule. */

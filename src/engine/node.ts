@@ -1,6 +1,9 @@
+// The declarations name these types, in whatever program they are used.
+/// <reference types="@webgpu/types" preserve="true" />
 import { tmpdir } from 'node:os'
 import { type AdapterSummary, summarizeAdapter } from './adapter.js'
 import { type Device, openDevice, type Wait } from './device.js'
+import type { GPUAdapter } from './webgpu-types.js'
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4))
 
@@ -49,7 +52,8 @@ async function dawn(): Promise<GPU> {
   return instance
 }
 
-const remedy = 'run `npm run setup` to install a driver, and `node dist/doctor.js` to look at what there is'
+const remedy =
+  'install a Vulkan driver, as `npm run setup` does in the repository; the command `doctor` shows what there is'
 
 /** The adapters of this machine that WebGPU can use, the preferred one first. */
 export async function findAdapters(): Promise<{ adapter: GPUAdapter; summary: AdapterSummary }[]> {

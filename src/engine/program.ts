@@ -14,12 +14,13 @@ import { fusePointwise } from './passes/fuse-pointwise.js'
 import { recompute } from './passes/recompute.js'
 import { dropDead, shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
-import { type Location, type Plan, plan } from './plan.js'
+import { type Location, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
-import { type Store, upload, type Variable, view } from './store.js'
+import { type Store, typedArray, upload, type Variable } from './store.js'
+import type { GPUBuffer, GPUComputePipeline } from './webgpu-types.js'
 
 export interface CompileOptions {
   /** Name of the program in errors and profiles. */
@@ -30,8 +31,8 @@ export interface CompileOptions {
   readonly selectKernel?: SelectKernel
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
-  /** The checkpointed stage that a scope belongs to, if any: see `recompute`. */
-  readonly checkpoint?: (scope: string) => string | undefined
+  /** The stage that a scope belongs to, if any, whose activations the backward pass computes again; see `recompute`. */
+  readonly recompute?: (scope: string) => string | undefined
   /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
   readonly autocast?: Cast | undefined
   /** A last pass over the trace, before kernels are chosen. */
@@ -74,7 +75,7 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const raw = options.autocast ? autocast(full, options.autocast) : full
-  const passed = optimize ? optimized(raw, device, options.checkpoint) : raw
+  const passed = optimize ? optimized(raw, device, options.recompute) : raw
   const trace = options.pass?.(passed) ?? passed
   checkBindings(trace, label, device.gpu.limits.maxStorageBufferBindingSize)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
@@ -98,12 +99,12 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, value) => total + value, 0)
 
-function optimized(trace: Trace, device: Device, checkpoint: CompileOptions['checkpoint']): Trace {
+function optimized(trace: Trace, device: Device, stageOf: CompileOptions['recompute']): Trace {
   const { maxStorageBuffers } = device.traits
   const pointwise = fusePointwise(dropDead(shareEqual(trace)), maxStorageBuffers)
   const fused = fuseEpilogues(pointwise, maxStorageBuffers)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
-  const placed = concatInPlace(checkpoint ? recompute(fused, checkpoint) : fused)
+  const placed = concatInPlace(stageOf ? recompute(fused, stageOf) : fused)
   return batchUpdates(updateEarly(placed), maxStorageBuffers)
 }
 
@@ -160,9 +161,6 @@ export class Program<
   private lastStores: ReadonlyMap<Store, Store> = new Map()
   private rebound: { stores: ReadonlyMap<Store, Store>; steps: Step[] }[] = []
 
-  private readonly label: string
-  private readonly planned: Plan
-
   constructor(
     private readonly device: Device,
     private readonly inputs: I,
@@ -171,8 +169,6 @@ export class Program<
     private readonly arena?: Arena,
   ) {
     const { label, planned } = parts
-    this.label = label
-    this.planned = planned
     const names = Object.keys(inputs)
     const sizes = [...planned.buffers, ...Object.values(inputs).map(byteLength)]
     const labelOf = (i: number) => {
@@ -198,12 +194,12 @@ export class Program<
     for (const [name, spec] of Object.entries(this.inputs)) {
       const data = inputs[name]
       const buffer = this.inputBuffers.get(name)
-      if (!data || !buffer) throw new Error(`${this.label}: input '${name}' is missing`)
-      upload(this.device, buffer, spec, data, `${this.label}: input '${name}'`)
+      if (!data || !buffer) throw new Error(`${this.parts.label}: input '${name}' is missing`)
+      upload(this.device, buffer, spec, data, `${this.parts.label}: input '${name}'`)
     }
     this.lastStores = options.stores ?? new Map()
     const steps = this.stepsFor(options.stores)
-    submit(this.device.gpu, { program: this.label, began, steps, kernels: () => this.kernelInfos() })
+    submit(this.device.gpu, { program: this.parts.label, began, steps, kernels: () => this.kernelInfos() })
     try {
       this.device.check()
     } catch (error) {
@@ -214,29 +210,29 @@ export class Program<
   /** A validation error with the kernel that causes it, which Dawn does not tell: each step is encoded by itself. */
   private naming(error: ValidationError, steps: readonly Step[]): Error {
     for (const step of steps) {
-      const encoder = this.device.gpu.createCommandEncoder({ label: this.label })
-      replay(encoder, this.label, [step])
+      const encoder = this.device.gpu.createCommandEncoder({ label: this.parts.label })
+      replay(encoder, this.parts.label, [step])
       encoder.finish()
       try {
         this.device.check()
       } catch {
         const kernel = step.kind === 'dispatch' ? `kernel ${step.label}` : 'a copy'
-        return new ValidationError(`${this.label}: ${kernel}: ${error.message}`)
+        return new ValidationError(`${this.parts.label}: ${kernel}: ${error.message}`)
       }
     }
-    return new ValidationError(`${this.label}: ${error.message}`)
+    return new ValidationError(`${this.parts.label}: ${error.message}`)
   }
 
   /** Values of outputs after the last run, in the order of `names`. */
   async readAll(names: readonly (keyof O & string)[]): Promise<Data[]> {
     const specs = names.map((name) => {
       const spec = this.outputs.get(name)
-      if (!spec) throw new Error(`${this.label}: no output '${name}'`)
+      if (!spec) throw new Error(`${this.parts.label}: no output '${name}'`)
       return spec
     })
     const ranges = specs.map((spec, i) => ({ ...this.outputAddress(names[i] ?? ''), bytes: byteLength(spec) }))
     const copies = await this.device.read(ranges)
-    return specs.map((spec, i) => view(copies[i] ?? new ArrayBuffer(0), spec))
+    return specs.map((spec, i) => typedArray(copies[i] ?? new ArrayBuffer(0), spec))
   }
 
   /** The value of one output after the last run. Throws where its element type is not `dtype`. */
@@ -244,7 +240,7 @@ export class Program<
     const wanted = dtype ?? 'f32'
     const [data] = await this.readAll([name])
     const actual = this.outputs.get(name)?.dtype
-    if (!data || actual !== wanted) throw new Error(`${this.label}: output '${name}' is ${actual}, not ${wanted}`)
+    if (!data || actual !== wanted) throw new Error(`${this.parts.label}: output '${name}' is ${actual}, not ${wanted}`)
     return data as DataOf[D]
   }
 
@@ -255,7 +251,7 @@ export class Program<
 
   /** Labels of the dispatches in their order. */
   get kernels(): string[] {
-    return this.planned.commands.map((command) => (command.kind === 'dispatch' ? command.dispatch.label : 'copy'))
+    return this.parts.planned.commands.map((command) => (command.kind === 'dispatch' ? command.dispatch.label : 'copy'))
   }
 
   /** The trace, what became of it, the commands of a run and the memory, as lines for people. */
@@ -272,10 +268,10 @@ export class Program<
       shapes: '',
       bytes: 2 * bytes,
     })
-    const commands = this.planned.commands.map((command) =>
+    const commands = this.parts.planned.commands.map((command) =>
       command.kind === 'copy' ? copy(command.label, command.bytes) : command.info,
     )
-    const writes = this.planned.variableWrites.map(({ variable }) =>
+    const writes = this.parts.planned.variableWrites.map(({ variable }) =>
       copy('new value of a variable', byteLength(variable.spec)),
     )
     return [...commands, ...writes]
@@ -289,8 +285,8 @@ export class Program<
   }
 
   private outputAddress(name: string): BufferAddress {
-    const location = this.planned.outputs.get(name)
-    if (!location) throw new Error(`${this.label}: output '${name}' has no buffer`)
+    const location = this.parts.planned.outputs.get(name)
+    if (!location) throw new Error(`${this.parts.label}: output '${name}' has no buffer`)
     return this.addressOf(location, this.lastStores)
   }
 
@@ -314,7 +310,7 @@ export class Program<
   private addressOf(location: Location, stores: ReadonlyMap<Store, Store>): BufferAddress & { readonly size?: number } {
     if (location.kind === 'variable') return { buffer: this.variableBuffer(location.variable, stores), offset: 0 }
     const buffer = location.kind === 'buffer' ? this.buffers[location.buffer] : this.inputBuffers.get(location.name)
-    if (!buffer) throw new Error(`${this.label}: a planned buffer is missing`)
+    if (!buffer) throw new Error(`${this.parts.label}: a planned buffer is missing`)
     return location.kind === 'buffer'
       ? { buffer, offset: location.offset, size: location.bytes }
       : { buffer, offset: 0 }
@@ -328,7 +324,7 @@ export class Program<
     const alignment = this.device.gpu.limits.minUniformBufferOffsetAlignment
     let size = 0
     const parts: { words: Uint32Array; offset: number }[] = []
-    for (const command of this.planned.commands) {
+    for (const command of this.parts.planned.commands) {
       if (command.kind !== 'dispatch' || command.dispatch.uniforms.length === 0) continue
       // A uniform struct's size is a multiple of 16 bytes.
       const words = new Uint32Array(Math.ceil(command.dispatch.uniforms.length / 4) * 4)
@@ -338,7 +334,7 @@ export class Program<
       size = Math.ceil((size + words.byteLength) / alignment) * alignment
     }
     const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST
-    const label = `${this.label} uniforms`
+    const label = `${this.parts.label} uniforms`
     const buffer = this.device.gpu.createBuffer({ label, size: Math.max(16, size), usage, mappedAtCreation: true })
     const mapped = new Uint32Array(buffer.getMappedRange())
     for (const { words, offset } of parts) mapped.set(words, offset / 4)
@@ -348,16 +344,16 @@ export class Program<
 
   private bind(stores: ReadonlyMap<Store, Store>): Step[] {
     const addressOf = (key: string) => {
-      const location = this.planned.locations.get(key)
-      if (!location) throw new Error(`${this.label}: value ${key} has no location`)
+      const location = this.parts.planned.locations.get(key)
+      if (!location) throw new Error(`${this.parts.label}: value ${key} has no location`)
       return this.addressOf(location, stores)
     }
-    const steps = this.planned.commands.map((command): Step => {
+    const steps = this.parts.planned.commands.map((command): Step => {
       if (command.kind === 'copy') {
         return { kind: 'copy', from: addressOf(command.from), to: addressOf(command.to), bytes: command.bytes }
       }
       const pipeline = this.parts.pipelines.get(command)
-      if (!pipeline) throw new Error(`${this.label}: no pipeline for ${command.label}`)
+      if (!pipeline) throw new Error(`${this.parts.label}: no pipeline for ${command.label}`)
       const storage = [...command.reads, ...command.writes].map(addressOf)
       const uniform = this.uniformOffsets.get(command)
       const entries = storage.map((resource, i): GPUBindGroupEntry => ({ binding: i + 1, resource }))
@@ -366,7 +362,7 @@ export class Program<
       const bindGroup = this.device.gpu.createBindGroup({ label: command.label, layout, entries })
       return { kind: 'dispatch', pipeline, bindGroup, grid: command.dispatch.grid, label: command.label }
     })
-    for (const { from, variable } of this.planned.variableWrites) {
+    for (const { from, variable } of this.parts.planned.variableWrites) {
       const to = { buffer: this.variableBuffer(variable, stores), offset: 0 }
       steps.push({ kind: 'copy', from: addressOf(from), to, bytes: byteLength(variable.spec) })
     }

@@ -1,4 +1,12 @@
 import type { KernelInfo } from './profile.js'
+import type {
+  GPUBindGroup,
+  GPUBuffer,
+  GPUCommandEncoder,
+  GPUComputePassTimestampWrites,
+  GPUComputePipeline,
+  GPUDevice,
+} from './webgpu-types.js'
 
 /** Where in a buffer a value begins. */
 export interface BufferAddress {

@@ -1,5 +1,6 @@
 import type { Device } from './device.js'
 import { byteLength, type Data, type DataOf, elements, type Spec, showSpec, zeros } from './shape.js'
+import type { GPUBuffer } from './webgpu-types.js'
 
 /** A named tensor that outlives a run: a parameter, a momentum, a running statistic. */
 export class Variable {
@@ -85,7 +86,7 @@ export class Store {
   async readAll(names: readonly string[] = [...this.variables.keys()]): Promise<Map<string, Data>> {
     const ranges = names.map((name) => ({ buffer: this.buffer(name), bytes: byteLength(this.get(name).spec) }))
     const copies = await this.device.read(ranges)
-    return new Map(names.map((name, i) => [name, view(copies[i] ?? new ArrayBuffer(0), this.get(name).spec)]))
+    return new Map(names.map((name, i) => [name, typedArray(copies[i] ?? new ArrayBuffer(0), this.get(name).spec)]))
   }
 
   /** A second store with the same variables, or those of them that `filter` takes, and a copy of their present values. */
@@ -137,8 +138,8 @@ export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data
 }
 
 /** Bytes read back, as the typed array of a tensor. */
-export function view<D extends Spec['dtype']>(bytes: ArrayBuffer, spec: Spec & { dtype: D }): DataOf[D]
-export function view(bytes: ArrayBuffer, { shape, dtype }: Spec): Data {
+export function typedArray<D extends Spec['dtype']>(bytes: ArrayBuffer, spec: Spec & { dtype: D }): DataOf[D]
+export function typedArray(bytes: ArrayBuffer, { shape, dtype }: Spec): Data {
   const count = elements(shape)
   if (dtype === 'f32') return new Float32Array(bytes, 0, count)
   if (dtype === 'f16') return new Uint16Array(bytes, 0, count)

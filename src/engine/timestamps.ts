@@ -9,6 +9,7 @@ import {
   setRecorder,
   type TimestampWriter,
 } from './replay.js'
+import type { GPUCommandEncoder, GPUComputePassTimestampWrites, GPUDevice } from './webgpu-types.js'
 
 /** WebGPU's limit for one query set. */
 const setSize = 4096

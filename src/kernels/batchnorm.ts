@@ -51,8 +51,8 @@ const statisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
   },
 })
 
-/** Stretches of rows of nearly equal lengths, none of them empty. */
-function stretches(rows: number, wanted: number): { parts: number; perPart: number } {
+/** Chunks of rows of nearly equal lengths, none of them empty. */
+function chunks(rows: number, wanted: number): { parts: number; perPart: number } {
   const perPart = ceilDiv(rows, Math.min(rows, wanted))
   return { parts: ceilDiv(rows, perPart), perPart }
 }
@@ -69,7 +69,7 @@ function typesOf(pack: 1 | 4, read: Spec = spec([])): { T: string; V: string } {
 function wholeStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
   const { pack, packs } = packed(channels)
   const constants = rowWorkgroup(packs, adapter.software)
-  const { parts, perPart } = stretches(rows, constants.HEIGHT)
+  const { parts, perPart } = chunks(rows, constants.HEIGHT)
   return {
     name: 'whole',
     dispatches: [
@@ -91,7 +91,7 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
   const constants = rowWorkgroup(packs, adapter.software)
   const { WIDTH, HEIGHT } = constants
   const limit = adapter.software ? 16 : 512
-  const { parts, perPart } = stretches(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
+  const { parts, perPart } = chunks(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
   return {
     name: 'parts',
     temporaries: [spec([2, parts, channels])],

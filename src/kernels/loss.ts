@@ -72,6 +72,18 @@ interface IgnoreOptions {
   readonly ignoreIndex?: number
 }
 
+/** The mean over no pixel: `nan` as in PyTorch, the default, or `zero`, so that a batch without any teaches nothing. */
+interface EmptyOptions {
+  readonly empty?: 'nan' | 'zero'
+}
+
+/** A sum over `count` pixels, divided by their number. */
+function meanOf(total: Tensor, count: Tensor, { empty = 'nan' }: EmptyOptions): Tensor {
+  if (empty === 'nan') return div(total, count)
+  const atLeastOne = e.formula((n) => e.max(n, e.constant(1)))
+  return div(total, pointwise('atLeastOne', [atLeastOne], [count]))
+}
+
 /**
  * Cross entropy per pixel, as `torch.nn.functional.cross_entropy(reduction='none')`; 0 where ignored.
  *
@@ -86,20 +98,21 @@ export const crossEntropy = (logits: Tensor, target: Tensor, { ignoreIndex = 255
 const countedPixels = (target: Tensor, ignoreIndex: number): Tensor =>
   pointwise('counted', [e.formula((x) => e.sub(e.constant(1), e.equal(x, e.constant(ignoreIndex))))], [target])
 
-/**
- * The mean cross entropy of the pixels that are not ignored: a scalar. NaN with zero gradient where all are, as in
- * PyTorch.
- */
-export function crossEntropyMean(logits: Tensor, target: Tensor, { ignoreIndex = 255 }: IgnoreOptions = {}): Tensor {
+/** The mean cross entropy of the pixels that are not ignored: a scalar. Where all are, its gradient is 0. */
+export function crossEntropyMean(
+  logits: Tensor,
+  target: Tensor,
+  { ignoreIndex = 255, ...options }: IgnoreOptions & EmptyOptions = {},
+): Tensor {
   const [total, count] = sumAllTo(
     [crossEntropy(logits, target, { ignoreIndex }), countedPixels(target, ignoreIndex)],
     [],
   )
   if (!total || !count) throw new Error('unreachable: two sums were asked for')
-  return div(total, count)
+  return meanOf(total, count, options)
 }
 
-export interface OhemOptions extends IgnoreOptions {
+export interface OhemOptions extends IgnoreOptions, EmptyOptions {
   /** Pixels whose target has at most this probability always count. */
   readonly threshold: number
   /** At least this many of the hardest pixels count; 0, or more than there are valid pixels: all count. */
@@ -115,7 +128,7 @@ export interface OhemOptions extends IgnoreOptions {
 export function ohemCrossEntropy(
   logits: Tensor,
   target: Tensor,
-  { threshold, minKept, ignoreIndex = 255 }: OhemOptions,
+  { threshold, minKept, ignoreIndex = 255, ...options }: OhemOptions,
 ): { loss: Tensor; kept: Tensor } {
   const { loss, probability } = crossEntropyParts(logits, target, ignoreIndex)
   const counted = countedPixels(target, ignoreIndex)
@@ -131,7 +144,7 @@ export function ohemCrossEntropy(
   }
   const [total, count] = sumAllTo([mul(loss, kept), kept], [])
   if (!total || !count) throw new Error('unreachable: two sums were asked for')
-  return { loss: div(total, count), kept }
+  return { loss: meanOf(total, count, options), kept }
 }
 
 /**
@@ -140,7 +153,7 @@ export function ohemCrossEntropy(
  */
 export type ConfidenceMode = 'pixelwise' | 'pixelratio' | 'pixelavg'
 
-export interface ConfidenceOptions {
+export interface ConfidenceOptions extends EmptyOptions {
   /** A pixel is confident from here on, compared in float32. */
   readonly threshold: number
   readonly mode: ConfidenceMode
@@ -162,28 +175,33 @@ export function confidenceWeightedLoss(
   loss: Tensor,
   confidence: Tensor,
   ignoreMask: Tensor,
-  { threshold, mode }: ConfidenceOptions,
+  { threshold, mode, ...options }: ConfidenceOptions,
 ): Tensor {
   const trusted = confidence.detach()
   const valid = countedPixels(ignoreMask, 255)
   if (mode === 'pixelwise') {
     const [total, count] = sumAllTo([mul(loss, confidentPixels(trusted, ignoreMask, threshold)), valid], [])
     if (!total || !count) throw new Error('unreachable: two sums were asked for')
-    return div(total, count)
+    return meanOf(total, count, options)
   }
   const perImage = [loss.shape[0] ?? 0, 1, 1]
   const weight = mode === 'pixelratio' ? confidentPixels(trusted, ignoreMask, threshold) : mul(trusted, valid)
   const [losses, weights, counts] = sumAllTo([loss, weight, valid], perImage)
   if (!losses || !weights || !counts) throw new Error('unreachable: three sums were asked for')
-  const shares = div(weights, counts)
+  const shares = meanOf(weights, counts, options)
   const total = mode === 'pixelratio' ? sum(mul(losses, shares)) : mul(sum(losses), sum(shares))
-  return div(total, sum(counts))
+  return meanOf(total, sum(counts), options)
 }
 
 /** The share of valid pixels that are confident: a scalar. */
-export function confidentRatio(confidence: Tensor, ignoreMask: Tensor, threshold: number): Tensor {
+export function confidentRatio(
+  confidence: Tensor,
+  ignoreMask: Tensor,
+  threshold: number,
+  options: EmptyOptions = {},
+): Tensor {
   const pixels = [confidentPixels(confidence.detach(), ignoreMask, threshold), countedPixels(ignoreMask, 255)]
   const [confident, valid] = sumAllTo(pixels, [])
   if (!confident || !valid) throw new Error('unreachable: two sums were asked for')
-  return div(confident, valid)
+  return meanOf(confident, valid, options)
 }

@@ -3,7 +3,7 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, type Dispatch, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { type DType, type Spec, spec } from '../engine/shape.js'
 import { scale, sumTo } from './pointwise.js'
-import { packed, packTypes, shader, stretchesOf } from './shaders.js'
+import { chunksOf, packed, packTypes, shader } from './shaders.js'
 
 export interface PoolAttrs {
   readonly kernel: number
@@ -40,8 +40,8 @@ function poolDispatch(
   const [, yHeight = 0, yWidth = 0] = y.shape
   const inPacks = tap.dtype === 'u8'
   const packs = inPacks ? channels / 4 : channels
-  const { stretches, each } = stretchesOf(n * rows * packs, columns, software)
-  const threads = n * rows * stretches * packs
+  const { chunks, each } = chunksOf(n * rows * packs, columns, software)
+  const threads = n * rows * chunks * packs
   const grid = flatGrid(ceilDiv(threads, 64))
   const hook = name === 'maxpool' ? 'pack_tap' : 'unpack_tap'
   const types = packTypes(inPacks ? 4 : 1, ...(name === 'maxpool' ? ([x, y] as const) : ([y, x] as const)))
@@ -51,7 +51,7 @@ function poolDispatch(
     hooks: inPacks ? { [hook]: bytes[hook] } : {},
   })
   const extents = [packs, xHeight, xWidth, yHeight, yWidth, padding]
-  return { source, uniforms: [threads, ...extents, stretches, each, grid[0], rows, columns], grid }
+  return { source, uniforms: [threads, ...extents, chunks, each, grid[0], rows, columns], grid }
 }
 
 const maxPoolOp = defineOp<PoolAttrs>('maxPool2d', {

@@ -12,7 +12,7 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
-import { packed, packTypes, shader, stretchesOf } from './shaders.js'
+import { chunksOf, packed, packTypes, shader } from './shaders.js'
 
 interface ResizeAttrs {
   /** Height and width of the result. */
@@ -29,11 +29,11 @@ function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
   const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
   const [, yHeight = 0, yWidth = 0] = y.shape
   const { pack, packs } = packed(channels)
-  const { stretches, each } = stretchesOf(n * yHeight * packs, yWidth, software)
-  const threads = n * yHeight * stretches * packs
+  const { chunks, each } = chunksOf(n * yHeight * packs, yWidth, software)
+  const threads = n * yHeight * chunks * packs
   const grid = flatGrid(ceilDiv(threads, 64))
   const scales = [scaleOf(xHeight, yHeight), scaleOf(xWidth, yWidth), stepOf(xWidth, yWidth)].map(floatBits)
-  const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, stretches, each, ...scales, grid[0]]
+  const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, chunks, each, ...scales, grid[0]]
   const source = shader('resize', { aliases: packTypes(pack, x, y) })
   return { label: 'resizeBilinear', source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms, grid }
 }
@@ -46,15 +46,15 @@ function gradDispatch(
   software: boolean,
 ): Dispatch {
   const { pack, packs } = packed(inner)
-  const { stretches, each } = stretchesOf(lines * packs, to, software)
-  const threads = lines * stretches * packs
+  const { chunks, each } = chunksOf(lines * packs, to, software)
+  const threads = lines * chunks * packs
   const grid = flatGrid(ceilDiv(threads, 64))
   const uniforms = [
     threads,
     packs,
     to,
     from,
-    stretches,
+    chunks,
     each,
     floatBits(scaleOf(to, from)),
     floatBits(stepOf(to, from)),

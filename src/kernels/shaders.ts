@@ -57,12 +57,12 @@ export function rowWorkgroup(packs: number, software: boolean): { WIDTH: number;
  * How many threads walk along a line of `length` steps, and how many steps each takes, where there are as many lines as
  * `lines`. On a CPU driver starting a thread costs as much as ten steps and a few hundred occupy its cores.
  */
-export function stretchesOf(lines: number, length: number, software: boolean): { stretches: number; each: number } {
+export function chunksOf(lines: number, length: number, software: boolean): { chunks: number; each: number } {
   const wanted = software ? 1024 : 2 ** 17
   const shortest = software ? 8 : 4
-  const stretches = Math.max(1, Math.min(ceilDiv(wanted, lines), Math.floor(length / shortest)))
-  const each = ceilDiv(length, stretches)
-  return { stretches: ceilDiv(length, each), each }
+  const chunks = Math.max(1, Math.min(ceilDiv(wanted, lines), Math.floor(length / shortest)))
+  const each = ceilDiv(length, chunks)
+  return { chunks: ceilDiv(length, each), each }
 }
 
 /** Reads a label map of either element type: the hook `load_target` of shaders that declare `targets`. */

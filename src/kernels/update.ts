@@ -5,7 +5,7 @@ import { pointwiseAll } from './pointwise.js'
 export interface SgdTensors {
   readonly parameter: Tensor
   /** PyTorch's momentum buffer; zeros before the first step. */
-  readonly velocity: Tensor
+  readonly momentumBuffer: Tensor
   readonly gradient: Tensor
   /** A scalar. */
   readonly learningRate: Tensor
@@ -17,30 +17,30 @@ type Six<T> = [T, T, T, T, T, T]
 
 /**
  * One step of stochastic gradient descent as `torch.optim.SGD` (no dampening, no Nesterov):
- * velocity ← momentum · velocity + gradient + weightDecay · parameter; parameter ← parameter − learningRate · velocity.
+ * buffer ← momentum · buffer + gradient + weightDecay · parameter; parameter ← parameter − learningRate · buffer.
  *
  * @returns the new values, for the caller to assign; they take over the buffers of the old ones
  */
 export function sgd(
-  { parameter, velocity, gradient, learningRate, scaling }: SgdTensors,
+  { parameter, momentumBuffer, gradient, learningRate, scaling }: SgdTensors,
   { momentum = 0.9, weightDecay = 1e-4 }: { momentum?: number; weightDecay?: number } = {},
-): { parameter: Tensor; velocity: Tensor } {
-  const [oldParameter, oldVelocity, scaled, rate, scale, skip] = [0, 1, 2, 3, 4, 5].map(e.input) as Six<e.Expr>
+): { parameter: Tensor; momentumBuffer: Tensor } {
+  const [oldParameter, oldBuffer, scaled, rate, scale, skip] = [0, 1, 2, 3, 4, 5].map(e.input) as Six<e.Expr>
   const decayed = e.mul(e.constant(weightDecay), oldParameter)
-  const newVelocity = e.add(
-    e.mul(e.constant(momentum), oldVelocity),
+  const newBuffer = e.add(
+    e.mul(e.constant(momentum), oldBuffer),
     e.add(scaling ? e.div(scaled, scale) : scaled, decayed),
   )
-  const newParameter = e.sub(oldParameter, e.mul(rate, newVelocity))
+  const newParameter = e.sub(oldParameter, e.mul(rate, newBuffer))
   const unlessSkipped = (old: e.Expr, value: e.Expr) => (scaling ? e.where(skip, old, value) : value)
-  const formulas = [unlessSkipped(oldParameter, newParameter), unlessSkipped(oldVelocity, newVelocity)]
+  const formulas = [unlessSkipped(oldParameter, newParameter), unlessSkipped(oldBuffer, newBuffer)]
   const scalars = scaling ? [learningRate, scaling.scale, scaling.skip] : [learningRate]
-  const inputs = [parameter, velocity, gradient, ...scalars]
+  const inputs = [parameter, momentumBuffer, gradient, ...scalars]
   const inplace = [
     [0, 0],
     [1, 1],
   ] as const
   const [p, v] = pointwiseAll('sgd', formulas, inputs, { inplace })
   if (!p || !v) throw new Error('unreachable: sgd has two outputs')
-  return { parameter: p, velocity: v }
+  return { parameter: p, momentumBuffer: v }
 }

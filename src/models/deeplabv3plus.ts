@@ -83,6 +83,7 @@ export const deepLabV3Plus: Architecture = {
   schema,
   presets: Object.fromEntries(presets),
   stages: [...Object.values(families).flatMap(({ stages }) => Object.keys(stages)), ...Object.keys(headStages)],
+  backboneNames: Object.values(families).map(({ names }) => names),
   create: (store, config, random) => create(store, schema.parse(config), random),
   inferConfig,
   explainMismatch(state) {

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type { Store } from '../engine/store.js'
 import { deepLabV3Plus } from './deeplabv3plus.js'
 import type { InitialRandom } from './layers.js'
-import type { Architecture, ModelConfig, SegmentationModel, StateShapes } from './segmentation.js'
+import type { Architecture, BackboneNames, ModelConfig, SegmentationModel, StateShapes } from './segmentation.js'
 
 const rows: readonly Architecture[] = [deepLabV3Plus]
 
@@ -17,6 +17,9 @@ export const backbones: readonly string[] = rows.flatMap(({ presets }) => Object
 
 /** Names of the stages whose activations can be computed again, over all architectures. */
 export const stages: readonly string[] = [...new Set(rows.flatMap((row) => row.stages))]
+
+/** How the tensors of backbones are found in a state_dict, over all architectures. */
+export const backboneNames: readonly BackboneNames[] = rows.flatMap((row) => row.backboneNames)
 
 /** Section `model` of a configuration: what differs from the usual widths and depths of its backbone. */
 export const modelKeys = z.strictObject(Object.assign({}, ...rows.map(({ keys }) => keys)) as z.ZodRawShape).partial()

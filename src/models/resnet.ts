@@ -55,6 +55,14 @@ const resnet50: ResNetConfig = {
 /** Deep-stem residual networks with bottleneck blocks (He et al., 2015, as torchvision and the PrevMatch code have them). */
 export const resnet: BackboneFamily = {
   inputChannels: 3,
+  // mmsegmentation has the last batch norm of the stem in its sequence.
+  names: {
+    landmark: 'layer1.0.conv1.weight',
+    synonyms: [
+      ['stem.7.', 'bn1.'],
+      ['stem.', 'conv1.'],
+    ],
+  },
   keys,
   presets: { resnet50, resnet101: { ...resnet50, blocks: [3, 4, 23, 3] } },
   stages: {

@@ -32,9 +32,18 @@ export interface Backbone {
   features(x: Tensor, mode: Mode): readonly Tensor[]
 }
 
+/** How state_dicts of other programs name a kind of backbone. */
+export interface BackboneNames {
+  /** A tensor that every backbone of the kind has, behind `backbone.`. */
+  readonly landmark: string
+  /** What names begin with there, and here; the first one that fits counts. */
+  readonly synonyms: readonly (readonly [theirs: string, ours: string])[]
+}
+
 /** Backbones of one kind, such as all depths and widths of a residual network. */
 export interface BackboneFamily {
   readonly inputChannels: number
+  readonly names: BackboneNames
   /** Its part of the configuration. */
   readonly keys: z.ZodRawShape
   /** Configurations by the name that a user gives as `backbone`. */
@@ -105,6 +114,8 @@ export interface Architecture {
   readonly presets: Readonly<Record<string, object>>
   /** Names of the stages of its models. */
   readonly stages: readonly string[]
+  /** How the tensors of its backbones are found in a state_dict. */
+  readonly backboneNames: readonly BackboneNames[]
   /**
    * Declares the variables in an empty store, in the order of PyTorch's state_dict.
    * @param random draws the initial weights as PyTorch does; without it they are 0, for values that are loaded afterwards

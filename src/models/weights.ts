@@ -49,9 +49,15 @@ export function stateShapes(model: SegmentationModel): Map<string, Shape> {
 /**
  * Whether a state_dict is of a model. Counters `num_batches_tracked` may be missing.
  * @param prefix only what bears names that begin so, such as `backbone.`
- * @throws Error that lists what is missing, what is unexpected, and what has another shape
+ * @param shown the name of a tensor for the reader of the error, such as the one that it has in a file
+ * @throws Error that lists what is missing, what is unexpected, and what has another shape or type
  */
-export function checkStateDict(model: SegmentationModel, state: ReadonlyMap<string, StateTensor>, prefix = ''): void {
+export function checkStateDict(
+  model: SegmentationModel,
+  state: ReadonlyMap<string, StateTensor>,
+  prefix = '',
+  shown = (name: string): string => name,
+): void {
   const shapes = new Map([...stateShapes(model)].filter(([name]) => name.startsWith(prefix)))
   const missing = [...shapes.keys()].filter((name) => !state.has(name) && !model.batchesTracked.has(name))
   const isCounter = (name: string) => name.endsWith('.num_batches_tracked')
@@ -59,18 +65,20 @@ export function checkStateDict(model: SegmentationModel, state: ReadonlyMap<stri
     .filter((name) => !shapes.has(name))
     .sort((a, b) => Number(isCounter(a)) - Number(isCounter(b)))
   const misshapen: string[] = []
+  const mistyped: string[] = []
   for (const [name, { shape, dtype }] of state) {
     const expected = shapes.get(name)
     if (!expected) continue
     const counter = model.batchesTracked.has(name)
     const fits = counter ? elements(shape) === 1 : sameShape(shape, expected)
-    if (!fits) misshapen.push(`${name} ${showShape(shape)} instead of ${showShape(expected)}`)
-    else if (dtype !== (counter ? 'I64' : 'F32')) misshapen.push(`${name} holds ${dtype}`)
+    if (!fits) misshapen.push(`${shown(name)} ${showShape(shape)} instead of ${showShape(expected)}`)
+    else if (dtype !== (counter ? 'I64' : 'F32')) mistyped.push(`${shown(name)} holds ${dtype}`)
   }
   const faults = [
-    ...list('missing', missing),
-    ...list('unexpected', unexpected),
+    ...list('missing', missing.map(shown)),
+    ...list('unexpected', unexpected.map(shown)),
     ...list('of another shape', misshapen),
+    ...list('of another type', mistyped),
   ]
   if (faults.length > 0) throw new Error(`the weights do not fit the model: ${faults.join('; ')}`)
 }
@@ -79,10 +87,16 @@ export function checkStateDict(model: SegmentationModel, state: ReadonlyMap<stri
  * Gives a model the values of a state_dict; counters that are missing are then 0. Nothing is written where anything does
  * not fit.
  * @param prefix only what bears names that begin so; the rest of the model is left as it is
+ * @param shown as for `checkStateDict`
  * @throws Error as `checkStateDict`
  */
-export function loadStateDict(model: SegmentationModel, state: ReadonlyMap<string, StateTensor>, prefix = ''): void {
-  checkStateDict(model, state, prefix)
+export function loadStateDict(
+  model: SegmentationModel,
+  state: ReadonlyMap<string, StateTensor>,
+  prefix = '',
+  shown?: (name: string) => string,
+): void {
+  checkStateDict(model, state, prefix, shown)
   for (const name of model.batchesTracked.keys()) if (name.startsWith(prefix)) model.batchesTracked.set(name, 0)
   for (const [name, { dtype, data }] of state) {
     if (dtype === 'I64') model.batchesTracked.set(name, Number(data[0] ?? 0))

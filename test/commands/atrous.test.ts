@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { delimiter, join, resolve, sep } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { test } from 'uvu'
@@ -125,12 +125,19 @@ test('a command ends as it would where nobody reads what it prints any more', as
 
 test('a command is named as it was started', () => {
   const here = resolve('.')
-  const at = (...parts: string[]) => startOf('train', join(here, ...parts), here)
+  const path = [join(here, 'bin'), join(here, 'node_modules', '.bin')].join(delimiter)
+  const at = (...parts: string[]) => startOf('train', join(here, ...parts), here, path)
   assert.is(at('dist', 'train.js'), `node ${join('dist', 'train.js')}`)
   assert.is(at('dist', 'atrous.js'), `node ${join('dist', 'atrous.js')} train`)
   assert.is(at('node_modules', '.bin', 'atrous'), 'npx atrous train')
   assert.is(at('bin', 'atrous'), 'atrous train')
+  assert.is(at('my folder', 'train.js'), `node '${join('my folder', 'train.js')}'`)
   assert.is(at('..', 'other', 'dist', 'train.js'), `node ${join(here, '..', 'other', 'dist', 'train.js')}`)
+  assert.is(at('tools', 'atrous'), `${join('tools', 'atrous')} train`, 'a folder that the shell does not search')
+  assert.is(at('atrous'), `.${sep}atrous train`)
+  const bin = join(here, '..', 'other', 'node_modules', '.bin', 'atrous')
+  assert.is(startOf('train', bin, here, ''), `${bin} train`, 'the project of npx is another')
+  assert.is(at(`it's [a] $(dir)`, 'train.js'), `node 'it'\\''s [a] $(dir)${sep}train.js'`)
 })
 
 test.run()

@@ -35,7 +35,12 @@ test('a checkpoint of PyTorch becomes safetensors with the same bits', () => {
   assert.is(code, 0)
   assert.match(stdout, /8 tensors, 5 momentum buffers/)
   // What is converted carries a checksum, as a file of PyTorch's does not.
-  assert.equal(readCheckpoint(output), { ...readCheckpoint(join(fixtures, 'training.pth')), verified: true })
+  const { names: _, note, ...expected } = readCheckpoint(join(fixtures, 'training.pth'))
+  assert.match(note ?? '', /training\.pth: weights of the key 'model'; prefix 'module\.' taken off/)
+  assert.ok(stdout.startsWith(`${note}\n`), stdout)
+  const { names: __, note: none, ...actual } = readCheckpoint(output)
+  assert.equal(actual, { ...expected, verified: true })
+  assert.is(none, undefined)
   assert.ok(readSafetensors(output).tensors.has('momentum/classifier.bias'))
   refuses(/is there already: .*--overwrite/, join(fixtures, 'training.pth'), output)
   assert.is(convert(join(fixtures, 'training.pth'), output, '--overwrite', '--weights-only').code, 0)
@@ -50,7 +55,15 @@ test('what cannot be written, or makes no sense, is refused', () => {
   refuses(/--set changes a configuration: give --config/, pth, at('x.onnx'), '--set', 'nclass=3')
   refuses(/does not hold a whole DeepLabV3\+/, pth, at('x.onnx'))
   refuses(/cannot open .*none\.pth/, 'none.pth', at('x.safetensors'))
-  refuses(/cannot write .*missing/, pth, at('missing/x.safetensors'))
+  refuses(/cannot open .*none\.pth/, 'none.pth', at('missing/x.safetensors'))
+  writeFileSync(at('file'), '')
+  refuses(/cannot write .*file/, pth, at('file/x.safetensors'))
+})
+
+test('the folder of the result is made where it is missing', () => {
+  const output = at('new/folder/x.safetensors')
+  assert.is(convert(join(fixtures, 'training.pth'), output).code, 0)
+  assert.is(readSafetensors(output).tensors.size, 13)
 })
 
 test('hostile files give one line and exit code 1', () => {

@@ -11,7 +11,7 @@ const palette = [
 const options = { size, palette, classNames: ['a', 'b'], zoom: 10 }
 const row = (prediction: number) => ({
   image: new Uint8Array(size * size * 3).fill(200),
-  truth: new Uint8Array(size * size).fill(1),
+  groundTruth: new Uint8Array(size * size).fill(1),
   predictions: [{ name: 'method', mask: new Uint8Array(size * size).fill(prediction) }],
 })
 
@@ -22,8 +22,8 @@ test('columns, rows and legend lie where they should', async () => {
   const top = 24 + 48
   assert.equal(page.at(0, 0), [255, 255, 255])
   assert.equal(page.at(24, top), [200, 200, 200], 'image')
-  assert.equal(page.at(24 + 48, top), [40, 50, 60], 'truth')
-  assert.equal(page.at(24 + 48 + 39, top + 39), [40, 50, 60], 'last pixel of the truth')
+  assert.equal(page.at(24 + 48, top), [40, 50, 60], 'ground truth')
+  assert.equal(page.at(24 + 48 + 39, top + 39), [40, 50, 60], 'last pixel of the ground truth')
   assert.equal(page.at(24 + 48 + 40, top), [255, 255, 255], 'gap')
   assert.equal(page.at(24 + 96, top), [10, 20, 30], 'prediction')
   assert.equal(page.at(24 + 96, top + 48), [200, 200, 200], 'ignored pixels are grey')
@@ -37,7 +37,7 @@ test('columns, rows and legend lie where they should', async () => {
 })
 
 test('images keep their pixels, enlarged without blur', async () => {
-  const checked = { ...row(0), truth: Uint8Array.from({ length: size * size }, (_, i) => (i + (i >> 2)) % 2) }
+  const checked = { ...row(0), groundTruth: Uint8Array.from({ length: size * size }, (_, i) => (i + (i >> 2)) % 2) }
   const page = await render(await contactSheet([checked], options))
   for (let y = 0; y < 40; y++) {
     for (let x = 0; x < 40; x++) {
@@ -64,7 +64,7 @@ test('maps of another size and differing columns are refused', async () => {
     assert.instance(error, RangeError)
     assert.match(String(error), why)
   }
-  await refuses([{ ...row(0), truth: new Uint8Array(3) }], /a mask of row 0 is not 4x4/)
+  await refuses([{ ...row(0), groundTruth: new Uint8Array(3) }], /a mask of row 0 is not 4x4/)
   await refuses([row(0), { ...row(0), predictions: [] }], /row 1 has other predictions/)
   await refuses([], /no rows/)
 })

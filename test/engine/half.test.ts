@@ -90,7 +90,7 @@ halfTest('activations and their gradients are f16; statistics, losses, sums and 
     const gradients = grad(loss, names.map(value))
     for (const [i, name] of names.entries()) {
       const gradient = gradients[i] ?? loss
-      const state = { parameter: value(name), velocity: fill(shapes[name], 0), gradient, learningRate: rate }
+      const state = { parameter: value(name), momentumBuffer: fill(shapes[name], 0), gradient, learningRate: rate }
       assign(store.get(name), sgd(state).parameter)
     }
     return { loss }

@@ -50,9 +50,9 @@ async function printed(): Promise<string> {
       const loss = scoped('layer', () => sum(relu(matmul(x, read(weight)))))
       const [gradient] = grad(loss, [read(weight)])
       if (!gradient) throw new Error('unreachable: there is one gradient')
-      const next = sgd({ parameter: read(weight), velocity: read(momentum), gradient, learningRate: rate })
+      const next = sgd({ parameter: read(weight), momentumBuffer: read(momentum), gradient, learningRate: rate })
       assign(weight, next.parameter)
-      assign(momentum, next.velocity)
+      assign(momentum, next.momentumBuffer)
       return { loss }
     },
     { label: 'step' },

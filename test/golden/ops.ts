@@ -179,12 +179,12 @@ const rules: Readonly<Record<string, (t: Tensors, p: Params) => Record<string, T
     const outputs: Record<string, Tensor> = {}
     for (const [group, names] of p.lists<string>('groups').entries()) {
       for (const name of names) {
-        let state = { parameter: t(name), velocity: fill(t(name).shape, 0) }
+        let state = { parameter: t(name), momentumBuffer: fill(t(name).shape, 0) }
         for (let k = 0; k < steps; k++) {
           const gradient = t(`${name}_grad${k}`)
           state = sgd({ ...state, gradient, learningRate: t(learningRateName(k, group)) }, options)
           outputs[`${name}_step${k}`] = state.parameter
-          outputs[`${name}_buf${k}`] = state.velocity
+          outputs[`${name}_buf${k}`] = state.momentumBuffer
         }
       }
     }

@@ -48,8 +48,13 @@ const reports = join(root, 'test/reports')
 const scratch = mkdtempSync(join(tmpdir(), 'atrous-reports-'))
 const bin = join(scratch, 'bin')
 mkdirSync(bin)
-writeFileSync(join(bin, 'atrous'), `#!/bin/sh\nexec "${process.execPath}" "${join(root, 'dist/atrous.js')}" "$@"\n`)
-chmodSync(join(bin, 'atrous'), 0o755)
+for (const [name, script] of [
+  ['atrous', 'dist/atrous.js'],
+  ['as-torch', 'build/test/support/as-torch.js'],
+] as const) {
+  writeFileSync(join(bin, name), `#!/bin/sh\nexec "${process.execPath}" "${join(root, script)}" "$@"\n`)
+  chmodSync(join(bin, name), 0o755)
+}
 const scenes = await tinyData('reports')
 test.after(() => {
   scenes.remove()

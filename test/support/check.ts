@@ -7,7 +7,7 @@ import { type Data, isFloat, type Spec, sameShape, showShape, spec } from '#dist
 import { grad } from '#dist/kernels/autograd.js'
 import { add, cast, castCall, mul, pointwise, sum } from '#dist/kernels/pointwise.js'
 import { allowance, type Case, Random } from '../../cases/case.js'
-import { type Values, values } from '../../cases/reference.js'
+import { type Values, values } from '../../cases/reference/index.js'
 
 /** A case with its inputs drawn and its reference computed. */
 export interface Prepared {

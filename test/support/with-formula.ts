@@ -1,7 +1,7 @@
 import { matmul } from '#dist/kernels/matmul.js'
 import { add, relu } from '#dist/kernels/pointwise.js'
 import { body, type Case, normal } from '../../cases/case.js'
-import * as reference from '../../cases/reference.js'
+import * as reference from '../../cases/reference/index.js'
 
 /** A product of [rows, k] by [k, 20] that the kernel passes through a formula as it stores it. */
 export const withFormula = (rows: number, k: number): Case => ({

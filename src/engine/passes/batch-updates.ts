@@ -1,5 +1,5 @@
 import { type Node, Tensor, type Trace, valueKey } from '../ir.js'
-import { byteLength } from '../shape.js'
+import { byteLength, sameShape } from '../shape.js'
 import { type Moved, moveHandles } from './rewrite.js'
 
 /** Larger updates gain nothing from company, and waiting for it would keep their gradients. */
@@ -74,7 +74,7 @@ function replaced(trace: Trace, groups: readonly (readonly Node[])[]): Trace {
 function join(id: number, group: readonly Node[]): Node {
   const inputs: Tensor[] = []
   const place = (value: Tensor): number => {
-    const same = (other: Tensor) => valueKey(other) === valueKey(value) && String(other.shape) === String(value.shape)
+    const same = (other: Tensor) => valueKey(other) === valueKey(value) && sameShape(other.shape, value.shape)
     const known = inputs.findIndex(same)
     return known >= 0 ? known : inputs.push(value) - 1
   }

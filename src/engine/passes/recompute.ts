@@ -7,7 +7,7 @@ import { dropDead, relink } from './rewrite.js'
  * a stage, and what nodes that update in place deliver, since those must not run twice. The results are the same bits,
  * for the same kernels run on the same values.
  *
- * @param stageOf the checkpointed stage that a scope belongs to; undefined outside of them
+ * @param stageOf the stage that a scope belongs to; undefined outside of them
  */
 export function recompute(trace: Trace, stageOf: (scope: string) => string | undefined): Trace {
   const kept = new Set(results(trace).map(valueKey))

@@ -80,7 +80,7 @@ const showList = (value: unknown): string => (Array.isArray(value) ? `[${value.j
 /** The model of a checkpoint on a device, in a store of its own. Throws a UserError where the weights do not fit. */
 export function openModel(device: Device, loaded: LoadedModel): SegmentationModel {
   const model = createModel(new Store(device, 'model'), loaded)
-  loadWeights(model, loaded.checkpoint.tensors, loaded.path)
+  loadWeights(model, loaded.checkpoint.tensors, loaded.path, loaded.checkpoint.names.nameInFile)
   return model
 }
 

@@ -7,12 +7,14 @@ import {
 } from '../../models/index.js'
 import { differingKeys } from '../../models/infer.js'
 import type { Architecture, SegmentationModel } from '../../models/segmentation.js'
-import { loadStateDict, type StateTensor } from '../../models/weights.js'
-import { UserError } from '../error.js'
+import { checkStateDict, loadStateDict, type StateTensor } from '../../models/weights.js'
+import { DamagedFileError, UserError } from '../error.js'
+import { isSafetensors, otherKind, START_BYTES } from '../io/file-kinds.js'
 import { BinaryFile } from '../io/files.js'
 import { quoted } from '../io/pickle.js'
 import { isPth, readPth } from '../io/pth.js'
 import { type FileTensor, readSafetensors, toFloat32 } from '../io/safetensors.js'
+import { type Renamed, rename } from './names.js'
 
 /** Names of the momentum buffers in a safetensors file: this and the parameter's name. */
 export const momentumPrefix = 'momentum/'
@@ -21,7 +23,7 @@ const furtherPrefix = /^(models|stores)\//
 
 /** What a file of weights holds, whichever format it has. */
 export interface Checkpoint {
-  /** Weights, running statistics and counters under the names of PyTorch's state_dict, without `module.`. */
+  /** Weights, running statistics and counters under the names of PyTorch's state_dict, without a common prefix. */
   readonly tensors: ReadonlyMap<string, FileTensor>
   /** Momentum buffers by the names of their parameters; none where the file has none that fit the parameters. */
   readonly momentumBuffers: ReadonlyMap<string, FileTensor>
@@ -31,6 +33,10 @@ export interface Checkpoint {
   readonly metadata: Readonly<Record<string, string>>
   /** Whether the file carried a checksum, which then holds. */
   readonly verified: boolean
+  /** How its names came from those of the file. */
+  readonly names: Pick<Renamed<FileTensor>, 'several' | 'nameInFile'>
+  /** A line that says under which key, prefix or names the weights were found, where they are not as ours are. */
+  readonly note?: string | undefined
 }
 
 type Tensors = ReadonlyMap<string, FileTensor>
@@ -44,52 +50,70 @@ export function readCheckpoint(path: string): Checkpoint {
   const fail = (what: string): never => {
     throw new UserError(`${path}: ${what}`)
   }
-  const start = BinaryFile.with(path, fail, (file) => file.read(0, Math.min(4, file.size)))
-  const pickled = isPth(start) || /\.(pth|pt)$/i.test(path)
+  const start = BinaryFile.with(path, fail, (file) => file.read(0, Math.min(START_BYTES, file.size)))
+  const other = otherKind(start)
+  if (other !== undefined) throw new DamagedFileError(`${path} holds no weights: it is ${other}`)
+  const pickled = !isSafetensors(start) && (isPth(start) || /\.(pth|pt|ckpt)$/i.test(path))
   const checkpoint = pickled ? fromPth(path) : fromSafetensors(path)
-  for (const [name, tensor] of [...checkpoint.tensors, ...checkpoint.momentumBuffers, ...checkpoint.further]) {
+  const { nameInFile } = checkpoint.names
+  for (const [key, tensor] of [...checkpoint.tensors, ...checkpoint.momentumBuffers, ...checkpoint.further]) {
+    const name = nameInFile(key)
     // A name goes into messages of one line.
     if (/\p{Cc}/u.test(name)) return fail(`a tensor has the name ${quoted(name)}: no model has such names`)
-    if (!allFinite(tensor)) return fail(`tensor '${name}' holds values that are not finite: its training failed`)
+    if (isCounter(key)) {
+      const count = countOf(tensor)
+      if (!(count >= 0)) return fail(`counter '${name}' is ${count}, where a number of batches is expected`)
+    } else if (!allFinite(tensor)) {
+      return fail(`tensor '${name}' holds values that are not finite: its training failed`)
+    }
   }
   return checkpoint
+}
+
+/** Of the batches that a batch norm has seen. Nothing is computed from it. */
+const isCounter = (name: string): boolean => name.endsWith('.num_batches_tracked')
+
+function countOf(tensor: FileTensor): number {
+  const isHalf = tensor.dtype === 'F16' || tensor.dtype === 'BF16'
+  return Number((isHalf ? toFloat32(tensor) : tensor.data)[0] ?? 0)
 }
 
 function allFinite(tensor: FileTensor): boolean {
   return !/F/.test(tensor.dtype) || toFloat32(tensor).every(Number.isFinite)
 }
 
-function withoutModule(tensors: Tensors): Map<string, FileTensor> {
-  const prefix = 'module.'
-  if (![...tensors.keys()].every((name) => name.startsWith(prefix))) return new Map(tensors)
-  return new Map([...tensors].map(([name, tensor]) => [name.slice(prefix.length), tensor]))
-}
+const noteOf = (path: string, changes: readonly string[]): string | undefined =>
+  changes.length === 0 ? undefined : `${path}: ${changes.join('; ')}`
 
 function fromSafetensors(path: string): Checkpoint {
-  const { tensors, metadata, verified } = readSafetensors(path)
+  const { tensors: all, metadata, verified } = readSafetensors(path)
   const momentumBuffers = new Map<string, FileTensor>()
   const further = new Map<string, FileTensor>()
   const weights = new Map<string, FileTensor>()
-  for (const [name, tensor] of tensors) {
+  for (const [name, tensor] of all) {
     if (name.startsWith(momentumPrefix)) momentumBuffers.set(name.slice(momentumPrefix.length), tensor)
     else (furtherPrefix.test(name) ? further : weights).set(name, tensor)
   }
-  return { tensors: withoutModule(weights), momentumBuffers, further, metadata, verified }
+  const { tensors, changes, ...names } = rename(weights)
+  return { tensors, momentumBuffers, further, metadata, verified, names, note: noteOf(path, changes) }
 }
 
 function fromPth(path: string): Checkpoint {
-  const { state, momentumBuffers, epoch, previousBest } = readPth(path)
-  const tensors = withoutModule(state)
+  const { state, keys, momentumBuffers, epoch, previousBest } = readPth(path)
+  const { tensors, changes, ...names } = rename(state)
   const metadata = {
     ...(epoch === undefined ? {} : { epoch: JSON.stringify(epoch + 1) }),
     ...(previousBest === undefined ? {} : { bestMiou: JSON.stringify(previousBest) }),
   }
+  const key = keys.length === 0 ? [] : [`weights of the key '${keys.join('.')}'`]
   return {
     tensors,
     momentumBuffers: nameMomentumBuffers(tensors, momentumBuffers),
     further: new Map(),
     metadata,
     verified: false,
+    names,
+    note: noteOf(path, [...key, ...changes]),
   }
 }
 
@@ -112,15 +136,35 @@ function nameMomentumBuffers(
  *
  * @throws UserError where the weights are not those of a whole model
  */
-export function checkpointModel({ tensors, metadata }: Checkpoint, path: string): InferredModel {
+export function checkpointModel({ tensors, metadata, names }: Checkpoint, path: string): InferredModel {
+  checkSingle(names, path)
   const row = architectureIn(metadata, tensors, path)
   const mismatch = row.explainMismatch?.(tensors)
   if (mismatch !== undefined) throw new UserError(`${path}: ${mismatch}`)
   const model = inferModel(row, tensors, parsed(metadata.model))
-  if (!model) throw new UserError(`${path}: it does not hold a whole ${row.contents}`)
+  if (!model) {
+    const parts = [...new Set([...tensors.keys()].map((name) => names.nameInFile(name).split('.', 1)[0]))]
+    const more = parts.length > mostParts ? ' and more' : ''
+    throw new UserError(
+      `${path}: it does not hold a whole ${row.contents}; its tensors are those of ` +
+        `${parts.slice(0, mostParts).join(', ')}${more}`,
+    )
+  }
   const { nclass } = model.config
   if (nclass > 255) throw new UserError(`${path}: it has ${nclass} classes, and at most 255 are possible`)
   return model
+}
+
+const mostParts = 8
+
+/** @throws UserError where a file holds several networks, of which none is meant */
+function checkSingle({ several }: Checkpoint['names'], path: string): void {
+  if (several.length < 2) return
+  const prefixes = several.slice(0, mostParts).map((prefix) => `'${prefix}'`)
+  throw new UserError(
+    `${path}: it holds ${several.length} networks, with names that begin with ${prefixes.join(', ')}: ` +
+      'save the one that is meant by itself',
+  )
 }
 
 /** The architecture that the metadata name, or else the first one whose tensors there are. */
@@ -144,16 +188,22 @@ export function parsed(text: string | undefined): unknown {
   }
 }
 
-/** Tensors of a file as a state_dict: counters as 64-bit integers, all else as float32. */
+/** Tensors of a file as a state_dict: counters as 64-bit integers, whatever type the file has for them, all else as float32. */
 export function stateOfFile(tensors: Iterable<readonly [string, FileTensor]>): Map<string, StateTensor> {
   const state = new Map<string, StateTensor>()
   for (const [name, tensor] of tensors) {
     const { shape, data } = tensor
-    if (data instanceof BigInt64Array) state.set(name, { dtype: 'I64', shape, data })
-    else state.set(name, { dtype: 'F32', shape, data: toFloat32(tensor) })
+    if (!isCounter(name)) state.set(name, { dtype: 'F32', shape, data: toFloat32(tensor) })
+    else if (data instanceof BigInt64Array) state.set(name, { dtype: 'I64', shape, data })
+    else
+      state.set(name, { dtype: 'I64', shape, data: new BigInt64Array(data.length).fill(wholeCount(countOf(tensor))) })
   }
   return state
 }
+
+/** Averaged counts have fractions. Half precision ends at 65504: what was more is infinite there. */
+const wholeCount = (count: number): bigint =>
+  BigInt(Number.isFinite(count) ? Math.trunc(Math.min(count, Number.MAX_SAFE_INTEGER)) : 65504)
 
 /** Why weights do not fit a model, and what to do about it. */
 function diagnose({ architecture, config }: SegmentationModel, state: ReadonlyMap<string, StateTensor>): string {
@@ -173,38 +223,58 @@ const reasonOf = (error: unknown): string => (error instanceof Error ? error.mes
 /**
  * Gives a model the weights of a file.
  * @param origin names the file in the error
+ * @param nameInFile the name there of a tensor, for the error
  * @throws UserError that says why they do not fit, and lists what is missing, unexpected or of another shape
  */
 export function loadWeights(
   model: SegmentationModel,
   tensors: Iterable<readonly [string, FileTensor]>,
   origin: string,
+  nameInFile?: (name: string) => string,
 ): void {
   const state = stateOfFile(tensors)
   try {
-    loadStateDict(model, state)
+    loadStateDict(model, state, '', nameInFile)
   } catch (error) {
     const reason = `${diagnose(model, state)}${reasonOf(error)}`
     throw new UserError(`${origin}: ${reason}: choose the configuration with which it was trained`)
   }
 }
 
+interface BackboneState {
+  readonly state: ReadonlyMap<string, StateTensor>
+  /** What was loaded, in words. */
+  readonly line: string
+}
+
 /**
- * Gives a model's backbone the weights of a file: those of a backbone alone, whose names may lack the prefix
- * `backbone.`, or of a whole model, of which the rest is left aside.
- * @returns a line that says what was loaded
+ * The weights of a file for a model's backbone: those of a backbone alone, whose names may lack the prefix `backbone.`, or
+ * of a whole model, of which the rest is left aside.
  * @throws UserError that says why they do not fit, and lists what is missing, unexpected or of another shape
  */
-export function loadBackbone(model: SegmentationModel, path: string): string {
-  const state = stateOfFile(readCheckpoint(path).tensors)
-  const whole = [...state.keys()].some((name) => name.startsWith('backbone.'))
-  const named = [...state].map(([name, tensor]): [string, StateTensor] => [whole ? name : `backbone.${name}`, tensor])
+export function readBackbone(model: SegmentationModel, path: string): BackboneState {
+  const { tensors, names, note } = readCheckpoint(path)
+  checkSingle(names, `pretrained ${path}`)
+  const prefix = 'backbone.'
+  const whole = [...tensors.keys()].some((name) => name.startsWith(prefix))
+  const named = [...stateOfFile(tensors)].map(([name, tensor]) => [whole ? name : prefix + name, tensor] as const)
   // The classifier of the image classification that it was trained for has no place here.
-  const backbone = new Map(named.filter(([name]) => name.startsWith('backbone.') && !name.startsWith('backbone.fc.')))
+  const state = new Map(named.filter(([name]) => name.startsWith(prefix) && !name.startsWith('backbone.fc.')))
   try {
-    loadStateDict(model, backbone, 'backbone.')
+    checkStateDict(model, state, prefix, (name) => names.nameInFile(whole ? name : name.slice(prefix.length)))
   } catch (error) {
-    throw new UserError(`pretrained ${path}: ${diagnose(model, backbone)}${reasonOf(error)}`)
+    throw new UserError(`pretrained ${path}: ${diagnose(model, state)}${reasonOf(error)}`)
   }
-  return `backbone: weights of ${path}`
+  return { state, line: `backbone: weights of ${note ?? path}` }
+}
+
+/**
+ * Gives a model's backbone the weights of a file.
+ * @returns a line that says what was loaded
+ * @throws UserError as `readBackbone`
+ */
+export function loadBackbone(model: SegmentationModel, path: string): string {
+  const { state, line } = readBackbone(model, path)
+  loadStateDict(model, state, 'backbone.')
+  return line
 }

@@ -71,8 +71,10 @@ export async function prepareCheckpoint(
 }
 
 /** Gives a model the weights of a file of either format. Throws a UserError where they do not fit. */
-export const loadCheckpoint = (path: string, model: SegmentationModel): void =>
-  loadWeights(model, readCheckpoint(path).tensors, path)
+export function loadCheckpoint(path: string, model: SegmentationModel): void {
+  const { tensors, names } = readCheckpoint(path)
+  loadWeights(model, tensors, path, names.nameInFile)
+}
 
 /** What `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
 export function infoOf({ metadata }: Checkpoint, path: string): CheckpointInfo {

@@ -54,7 +54,7 @@ function checkLabelMap(
 }
 
 /** Rules that concern more than one key. */
-export function checkTogether({ classes, multi_grid, ...config }: Parsed, origin: string): Config {
+export function checkTogether({ classes, multi_grid, run, ...config }: Parsed, origin: string): Config {
   const fail = (what: string) => new UserError(`${origin}: ${what}`)
   const { nclass, class_names } = resolveClasses({ ...config, classes }, fail)
   const { criterion, palette, label_map: labelMap } = config

@@ -1,4 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { UserError } from '../error.js'
 import { checkTogether } from './check.js'
 import { explain, keysAt, type Origin, show, unknownKey } from './explain.js'
@@ -107,3 +108,22 @@ export function withOverrides(
     return option ? `--set ${option}` : origin
   })
 }
+
+const pathKeys: readonly (keyof Config)[] = [
+  'data_root',
+  'labeled_id_path',
+  'unlabeled_id_path',
+  'val_id_path',
+  'pretrained',
+]
+
+/** A configuration that means the same files in any working folder. Folders of a list stay relative to `data_root`. */
+export const withAbsolutePaths = (config: Config): Config => ({
+  ...config,
+  ...Object.fromEntries(
+    pathKeys.flatMap((key) => {
+      const path = config[key]
+      return typeof path === 'string' ? [[key, resolve(path)] as const] : []
+    }),
+  ),
+})

@@ -166,6 +166,11 @@ const evaluationKeys = {
     .optional()
     .describe('Iterations between two lines of the log. Default: about eight lines per epoch.'),
   multi_grid: z.literal(false).optional().describe("Of UniMatch's configurations; only false is available."),
+  run: z
+    .record(z.string(), z.unknown())
+    .optional()
+    .meta({ title: 'keys' })
+    .describe('What the `config.yaml` of a run says of where it ran: versions, adapter, lists. It is not looked at.'),
 }
 
 /** The keys by what they concern, in the order of their documentation. */
@@ -204,7 +209,7 @@ export const aliases: Readonly<Record<string, string>> = { checkpoint: 'activati
 export type Parsed = z.infer<Schema>
 
 /** A checked configuration; keys as in the YAML files, see there for defaults. */
-export type Config = Omit<Parsed, 'classes' | 'multi_grid'> & {
+export type Config = Omit<Parsed, 'classes' | 'multi_grid' | 'run'> & {
   nclass: number
   class_names: string[]
   reduce_zero_label: boolean

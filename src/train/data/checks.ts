@@ -1,9 +1,9 @@
 import type { Sample } from './dataset.js'
 import type { Inspection } from './inspect-worker.js'
-import { explainWrong, type LabelRules, showValue } from './labels.js'
+import { explainInvalid, type LabelRules, showValue } from './labels.js'
 
 /** A stored value that stands for no class, over all labels. */
-export interface StrayValue {
+export interface InvalidValueCount {
   readonly value: string
   readonly images: number
   readonly pixels: number
@@ -25,7 +25,7 @@ export interface DataReport {
   readonly classes: readonly { readonly name: string; readonly share: number; readonly images: number }[]
   /** Share of all pixels that are ignored, and the number of labels in which every pixel is. */
   readonly ignored: { readonly share: number; readonly whole: number }
-  readonly strays: readonly StrayValue[]
+  readonly invalidValues: readonly InvalidValueCount[]
   /** Files that cannot be used, a line each. */
   readonly problems: readonly string[]
   /** What may be meant as it is, a line each. */
@@ -35,16 +35,20 @@ export interface DataReport {
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0)
 
 /** Remarks on values that point to a way of storing labels that the configuration does not name. */
-function guesses(strays: readonly StrayValue[], report: Omit<DataReport, 'remarks'>, rules: LabelRules): string[] {
+function guesses(
+  invalid: readonly InvalidValueCount[],
+  report: Omit<DataReport, 'remarks'>,
+  rules: LabelRules,
+): string[] {
   const { nclass, ignoreIndex, values, reduceZero } = rules
   const present = report.classes.map(({ images }, i) => (images > 0 ? i : -1)).filter((i) => i >= 0)
-  if (values || reduceZero || report.labels + strays.length === 0) return []
-  if (strays.length === 0 && nclass === 2 && present.length === 1 && present[0] === 0 && report.ignored.share > 0) {
+  if (values || reduceZero || report.labels + invalid.length === 0) return []
+  if (invalid.length === 0 && nclass === 2 && present.length === 1 && present[0] === 0 && report.ignored.share > 0) {
     return [
       `the labels hold 0 and ${ignoreIndex} alone: if they are black and white, give label_map: {0: 0, ${ignoreIndex}: 1}`,
     ]
   }
-  if (strays.length === 1 && strays[0]?.value === String(nclass)) {
+  if (invalid.length === 1 && invalid[0]?.value === String(nclass)) {
     return [`the only value too high is ${nclass}: if the labels count from 1, set reduce_zero_label: true`]
   }
   return []
@@ -64,10 +68,10 @@ export function reportOf(
   const sizes = new Map<string, { width: number; height: number; images: number }>()
   const pixels = new Array<number>(names.length + 1).fill(0)
   const shown = new Array<number>(names.length).fill(0)
-  const strays = new Map<string, { -readonly [Key in keyof StrayValue]: StrayValue[Key] }>()
+  const invalid = new Map<string, { -readonly [Key in keyof InvalidValueCount]: InvalidValueCount[Key] }>()
   let labels = 0
   let whole = 0
-  for (const { id, size, pixels: counts, strays: found } of inspections) {
+  for (const { id, size, pixels: counts, invalidValues: found } of inspections) {
     if (size) {
       const key = `${size.width}x${size.height}`
       const entry = sizes.get(key)
@@ -76,13 +80,13 @@ export function reportOf(
     }
     for (const { value, colored, pixels: count, x, y } of found) {
       const key = showValue(value, colored)
-      const entry = strays.get(key)
+      const entry = invalid.get(key)
       if (entry) {
         entry.images++
         entry.pixels += count
       } else {
-        const remedy = explainWrong(value, colored, rules)
-        strays.set(key, { value: key, images: 1, pixels: count, file: samples[id]?.label ?? '', x, y, remedy })
+        const remedy = explainInvalid(value, colored, rules)
+        invalid.set(key, { value: key, images: 1, pixels: count, file: samples[id]?.label ?? '', x, y, remedy })
       }
     }
     if (!counts) continue
@@ -103,14 +107,14 @@ export function reportOf(
       ? names.map((name, k) => ({ name, share: (pixels[k] as number) / (counted || 1), images: shown[k] as number }))
       : [],
     ignored: { share: ignored / (counted + ignored || 1), whole },
-    strays: [...strays.values()].sort((a, b) => b.images - a.images),
+    invalidValues: [...invalid.values()].sort((a, b) => b.images - a.images),
     problems: inspections.flatMap(({ problems }) => problems),
   }
   return { ...report, remarks: remarksOn(samples, report, rules) }
 }
 
 function remarksOn(samples: readonly Sample[], report: Omit<DataReport, 'remarks'>, rules: LabelRules): string[] {
-  const remarks = guesses(report.strays, report, rules)
+  const remarks = guesses(report.invalidValues, report, rules)
   const missing = report.classes.filter(({ images }) => images === 0).map(({ name }) => name)
   if (report.labels > 0 && missing.length > 0) remarks.push(`never shown: ${missing.join(', ')}`)
   if (report.ignored.whole > 0) remarks.push(`${report.ignored.whole} labels are ignored as a whole`)
@@ -123,7 +127,7 @@ const percent = (share: number): string => `${(100 * share).toFixed(share > 0 &&
 
 /** Lines that show a report. At most `most` files and values of a kind are named. */
 export function showReport(title: string, report: DataReport, most = 20): string[] {
-  const { images, labels, sizes, classes, ignored, strays, problems, remarks } = report
+  const { images, labels, sizes, classes, ignored, invalidValues: invalid, problems, remarks } = report
   const lines = [`${title}: ${images} images${classes.length > 0 ? `, ${labels} usable labels` : ''}`]
   const some = sizes.slice(0, 5).map(({ width, height, images: n }) => `${width}x${height} (${n})`)
   if (sizes.length > 0) {
@@ -142,12 +146,12 @@ export function showReport(title: string, report: DataReport, most = 20): string
     lines.push(`  ${'     ignored'.padEnd(width)}${percent(ignored.share).padStart(11)}  of all pixels`)
   }
   const more = (count: number, what: string) => (count > most ? [`  ... and ${count - most} more ${what}`] : [])
-  for (const { value, images: n, pixels, file, x, y, remedy } of strays.slice(0, most)) {
+  for (const { value, images: n, pixels, file, x, y, remedy } of invalid.slice(0, most)) {
     lines.push(
       `  WRONG: value ${value} in ${n} labels (${pixels} pixels), first in ${file} at x=${x}, y=${y}: ${remedy}`,
     )
   }
-  lines.push(...more(strays.length, 'values'))
+  lines.push(...more(invalid.length, 'values'))
   for (const problem of problems.slice(0, most)) lines.push(`  WRONG: ${problem}`)
   lines.push(...more(problems.length, 'files'))
   for (const remark of remarks) lines.push(`  note: ${remark}`)

@@ -132,7 +132,7 @@ function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sampl
   if (wanted && bare[0]) {
     throw new UserError(
       `${bare.length} of ${pairs.length} images in ${folders.images} have no label of the same name in ` +
-        `${folders.labels}, the first is ${bare[0].image}: add them, or make lists with node dist/split.js`,
+        `${folders.labels}, the first is ${bare[0].image}: add them, or make lists with the command split`,
     )
   }
   return pairs.map(({ image, label }) => ({

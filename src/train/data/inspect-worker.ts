@@ -12,7 +12,7 @@ export interface InspectionTask {
 }
 
 /** A stored value that stands for no class, in one label. */
-export interface Stray {
+export interface InvalidValueAt {
   readonly value: number
   readonly colored: boolean
   readonly pixels: number
@@ -25,9 +25,9 @@ export interface Inspection {
   readonly id: number
   /** Size of the image; null where it cannot be read. */
   readonly size: { readonly width: number; readonly height: number } | null
-  /** Pixels per class, those that are ignored last; null where the label is absent, unreadable or has stray values. */
+  /** Pixels per class, those that are ignored last; null where the label is absent, unreadable or has invalid values. */
   readonly pixels: readonly number[] | null
-  readonly strays: readonly Stray[]
+  readonly invalidValues: readonly InvalidValueAt[]
   /** Different values in the label; at most `mostValues`. */
   readonly values: readonly number[]
   /** What is wrong with the files, a line each. */
@@ -56,9 +56,9 @@ async function inspectLabel(path: string, rules: LabelRules | null, draft: Draft
       `${path} has ${width}x${height} pixels, but its image has ${imageWidth}x${imageHeight}: ${remedy}`,
     )
   }
-  const { label, wrong } = toClasses(stored, rules, path)
-  if (wrong.length > 0) {
-    draft.strays = wrong.slice(0, mostValues).map(({ value, pixels, first }) => {
+  const { label, invalid } = toClasses(stored, rules, path)
+  if (invalid.length > 0) {
+    draft.invalidValues = invalid.slice(0, mostValues).map(({ value, pixels, first }) => {
       return { value, colored: stored.colored, pixels, x: first % width, y: Math.floor(first / width) }
     })
     return
@@ -69,7 +69,7 @@ async function inspectLabel(path: string, rules: LabelRules | null, draft: Draft
 }
 
 async function inspect({ id, sample, rules }: InspectionTask): Promise<Inspection> {
-  const draft: Draft = { id, size: null, pixels: null, strays: [], values: [], problems: [] }
+  const draft: Draft = { id, size: null, pixels: null, invalidValues: [], values: [], problems: [] }
   const attempt = async (body: () => Promise<void>) => {
     try {
       await body()

@@ -42,8 +42,8 @@ export interface StoredLabel {
   readonly colored: boolean
 }
 
-/** A value that stands for no class. */
-export interface WrongValue {
+/** A value of a label that stands for no class. */
+export interface InvalidValue {
   readonly value: number
   pixels: number
   /** Index of the first pixel. */
@@ -97,10 +97,14 @@ function classOf(value: number, rules: LabelRules): number {
 
 /**
  * Turns stored values into classes.
- * @returns data [H, W]: 0 to nclass - 1, or ignoreIndex, also for the wrong values, which come in the order of rows
+ * @returns data [H, W]: 0 to nclass - 1, or ignoreIndex, also for the invalid values, which come in the order of rows
  * @throws UserError where the label has colours and the rules have none
  */
-export function toClasses(stored: StoredLabel, rules: LabelRules, path: string): { label: Image; wrong: WrongValue[] } {
+export function toClasses(
+  stored: StoredLabel,
+  rules: LabelRules,
+  path: string,
+): { label: Image; invalid: InvalidValue[] } {
   const { width, height, values, colored } = stored
   if (colored && !rules.colors) {
     throw new UserError(
@@ -109,7 +113,7 @@ export function toClasses(stored: StoredLabel, rules: LabelRules, path: string):
   }
   const data = new Uint8Array(values.length)
   const known = new Map<number, number>()
-  const wrong = new Map<number, WrongValue>()
+  const invalid = new Map<number, InvalidValue>()
   let last = -1
   let index = -1
   for (let i = 0; i < data.length; i++) {
@@ -123,12 +127,12 @@ export function toClasses(stored: StoredLabel, rules: LabelRules, path: string):
     if (index >= 0) data[i] = index
     else {
       data[i] = rules.ignoreIndex
-      const entry = wrong.get(value)
+      const entry = invalid.get(value)
       if (entry) entry.pixels++
-      else wrong.set(value, { value, pixels: 1, first: i })
+      else invalid.set(value, { value, pixels: 1, first: i })
     }
   }
-  return { label: { data, width, height }, wrong: [...wrong.values()] }
+  return { label: { data, width, height }, invalid: [...invalid.values()] }
 }
 
 /** A stored value as people write it. */
@@ -136,7 +140,7 @@ export const showValue = (value: number, colored: boolean): string =>
   colored ? `#${value.toString(16).padStart(6, '0')}` : String(value)
 
 /** What is wrong with a value, and the remedy. */
-export function explainWrong(value: number, colored: boolean, rules: LabelRules): string {
+export function explainInvalid(value: number, colored: boolean, rules: LabelRules): string {
   const { nclass, ignoreIndex, reduceZero, values } = rules
   const shown = showValue(value, colored)
   if (colored) {
@@ -160,13 +164,13 @@ export function explainWrong(value: number, colored: boolean, rules: LabelRules)
  */
 export async function readLabel(path: string, rules: LabelRules, maxPixels = MAX_PIXELS): Promise<Image> {
   const stored = await readStoredLabel(path, maxPixels)
-  const { label, wrong } = toClasses(stored, rules, path)
-  const [first] = wrong
+  const { label, invalid } = toClasses(stored, rules, path)
+  const [first] = invalid
   if (!first) return label
   const [x, y] = [first.first % label.width, Math.floor(first.first / label.width)]
   const { colored } = stored
   throw new UserError(
     `${path}: label value ${showValue(first.value, colored)} at x=${x}, y=${y}, but ` +
-      explainWrong(first.value, colored, rules),
+      explainInvalid(first.value, colored, rules),
   )
 }

@@ -42,7 +42,7 @@ export class Quarantine {
     this.next()
   }
 
-  /** The thread has ended. Returns the task that ended it; `next` goes on with the others. */
+  /** The thread has ended. Returns the task that ended it; `next` continues with the others. */
   crashed(): PostedTask | undefined {
     this.worker = undefined
     return this.retryQueue.shift()

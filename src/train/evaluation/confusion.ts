@@ -6,7 +6,7 @@ import type { Scores } from './metrics.js'
 export function confusionCsv(counts: ArrayLike<number>, classNames: readonly string[]): string {
   const nclass = classNames.length
   const quote = (text: string) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
-  const header = ['truth \\ prediction', ...classNames].map(quote).join(',')
+  const header = ['ground truth \\ prediction', ...classNames].map(quote).join(',')
   const rows = classNames.map((name, k) =>
     [quote(name), ...Array.from({ length: nclass }, (_, j) => counts[k * nclass + j] ?? 0)].join(','),
   )

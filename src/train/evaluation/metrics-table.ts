@@ -26,7 +26,7 @@ function meanLines({ miou, miouPresent, present, iou, accuracy, target, pixelAcc
   const meanAccuracy = accuracy.reduce((sum, value) => sum + value, 0) / Math.max(1, inTruth)
   return [
     `mIoU ${miou.toFixed(2)} over all ${iou.length} classes, absent ones count 0 (as the PrevMatch code has it)`,
-    `mIoU ${miouPresent.toFixed(2)} over the ${present} classes that occur in truth or prediction`,
+    `mIoU ${miouPresent.toFixed(2)} over the ${present} classes that occur in ground truth or prediction`,
     `mean accuracy ${meanAccuracy.toFixed(2)}; accuracy of all pixels ${pixelAccuracy.toFixed(2)}`,
   ]
 }

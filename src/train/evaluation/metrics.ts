@@ -14,9 +14,9 @@ export interface Scores {
   readonly share: number[]
   /** Mean IoU over all classes, as the PrevMatch code computes it: those that occur nowhere count 0. */
   readonly miou: number
-  /** Mean IoU over the classes that occur in truth or prediction. */
+  /** Mean IoU over the classes that occur in ground truth or prediction. */
   readonly miouPresent: number
-  /** How many classes occur in truth or prediction. */
+  /** How many classes occur in ground truth or prediction. */
   readonly present: number
   /** Share of all pixels that were classified right. */
   readonly pixelAccuracy: number

@@ -2,7 +2,7 @@ import { extname } from 'node:path'
 import { isMainThread } from 'node:worker_threads'
 import sharp from 'sharp'
 
-/** Formats that are read: their decoders in libvips, and the endings of file names. Of several images the first counts. */
+/** Formats that are read: their decoders in libvips, and the endings of file names. */
 export const imageFormats = [
   { name: 'JPEG', decoder: 'Jpeg', endings: ['.jpg', '.jpeg', '.jpe', '.jfif'] },
   { name: 'PNG', decoder: 'Png', endings: ['.png'] },

@@ -8,9 +8,17 @@ export class Callable {
   ) {}
 }
 
-/** What a pickle may refer to: everything else is refused by name. */
+/**
+ * A class of another program, and whatever a pickle makes of it: its name, and nothing else. Hyper-parameters and
+ * callbacks that stand beside the weights are such.
+ */
+export class Foreign {
+  constructor(readonly name: string) {}
+}
+
+/** What a pickle may refer to. */
 export interface PickleWorld {
-  /** Values of the globals `module.name`. */
+  /** Values of the globals `module.name`; any other one is `Foreign`. */
   readonly globals: ReadonlyMap<string, unknown>
   /** What a persistent id stands for. */
   readonly persistent: (id: unknown) => unknown
@@ -21,6 +29,18 @@ const MAX_STEPS = 1_000_000
 const MAX_STACK = 100_000
 const MAX_MARKS = 1000
 const MAX_INTEGER_BYTES = 64
+const MAX_NAME = 256
+
+/** Functions, beside classes, that pickles of data call. What they would give is not made. */
+const harmless =
+  /^(builtins|__builtin__)\.(set|frozenset|bytearray|complex|slice|range|list|dict|tuple)$|^collections\.(deque|defaultdict)$|^copy_?reg\._reconstructor$|^datetime\.\w+$|^numpy(\.\w+)*\.(_reconstruct|ndarray|scalar|_frombuffer)$|^torch\.(device|dtype|_utils\.\w+|storage\.\w+)$/
+/** Modules of which a file of weights has nothing to call. */
+const system = /^(os|posix|nt|sys|subprocess|multiprocessing|shutil|runpy|importlib|code|codeop|ctypes|pty|socket)\./
+const isClass = (name: string): boolean => /\._*[A-Z]\w*$/.test(name) && !system.test(name)
+
+/** The end of a message about a name that is not read. */
+export const notRead = (name: string): string =>
+  `its pickle names ${quoted(name)}, which is not read: save only the state_dict, as tensors`
 
 const isList = (value: unknown): value is ArrayLike<unknown> =>
   typeof value === 'string' || Array.isArray(value) || value instanceof Uint8Array
@@ -30,7 +50,8 @@ export const quoted = (text: string): string => JSON.stringify(text.length > 80 
 
 /**
  * Reads one pickle (protocols 2 to 5) without executing anything: only the opcodes that data need, and only the
- * globals of `world`. Lists and tuples become arrays, dictionaries Maps, integers numbers or bigints.
+ * globals of `world`; instances of any other class stay empty, and calls of any other function are refused by its name.
+ * Lists, tuples and sets become arrays, dictionaries Maps, integers numbers or bigints.
  *
  * @param start where the pickle begins
  * @returns the value, and where the pickle ends
@@ -46,6 +67,7 @@ class Unpickler {
   private stack: unknown[] = []
   private readonly marks: unknown[][] = []
   private readonly memo = new Map<number, unknown>()
+  private readonly foreign = new Map<string, Foreign>()
   private readonly view: DataView
 
   constructor(
@@ -162,12 +184,14 @@ class Unpickler {
 
   append(values: readonly unknown[]): void {
     const list = this.top()
+    if (list instanceof Foreign) return
     if (!Array.isArray(list)) this.fail('its pickle appends to something that is not a list')
     for (const value of values) list.push(value)
   }
 
   setItems(values: readonly unknown[]): void {
     const items = this.top()
+    if (items instanceof Foreign) return
     if (!(items instanceof Map)) this.fail('its pickle sets items of something that is not a dictionary')
     for (let i = 0; i + 1 < values.length; i += 2) items.set(values[i], values[i + 1])
   }
@@ -186,17 +210,23 @@ class Unpickler {
   }
 
   global(module: unknown, name: unknown): void {
-    if (typeof module !== 'string' || typeof name !== 'string') this.fail('its pickle names what is no name')
-    const full = `${module}.${name}`
-    if (!this.world.globals.has(full)) {
-      this.fail(`its pickle names ${quoted(full)}, which is not read: save only the state_dict, as tensors`)
+    if (typeof module !== 'string' || typeof name !== 'string' || module.length + name.length > MAX_NAME) {
+      this.fail('its pickle names what is no name')
     }
-    this.push(this.world.globals.get(full))
+    const full = `${module}.${name}`
+    const known = this.world.globals.get(full) ?? this.foreign.get(full) ?? new Foreign(full)
+    if (known instanceof Foreign) this.foreign.set(full, known)
+    this.push(known)
   }
 
   reduce(): void {
     const args = this.pop()
     const target = this.pop()
+    if (target instanceof Foreign) {
+      if (!isClass(target.name) && !harmless.test(target.name)) this.fail(notRead(target.name))
+      this.push(target)
+      return
+    }
     if (!(target instanceof Callable) || !Array.isArray(args)) this.fail('its pickle calls what is no function')
     // What a call copies may be recalled and copied again by the next one.
     for (const arg of args) this.spend(isList(arg) ? arg.length : 0)
@@ -207,7 +237,7 @@ class Unpickler {
   build(): void {
     const state = this.pop()
     const target = this.top()
-    if (target instanceof Map) return
+    if (target instanceof Map || target instanceof Foreign) return
     if (!(target instanceof NumpyType)) this.fail('its pickle sets the state of what has none')
     if (Array.isArray(state) && state[1] === '>') this.fail('it holds big-endian numbers')
   }
@@ -271,7 +301,12 @@ const opcodes = new Map<number, (u: Unpickler) => void>([
   [0x94, (u) => u.memoize()],
   [0x68, (u) => u.get(u.uint(1))],
   [0x6a, (u) => u.get(u.uint(4))],
-  // GLOBAL, STACK_GLOBAL, REDUCE, BUILD, BINPERSID
+  // EMPTY_SET, ADDITEMS, FROZENSET, BYTEARRAY8
+  [0x8f, (u) => u.push([])],
+  [0x90, (u) => u.append(u.sinceMark())],
+  [0x91, (u) => u.push(u.sinceMark())],
+  [0x96, (u) => u.push(u.take(u.uint(8)))],
+  // GLOBAL, STACK_GLOBAL, REDUCE, NEWOBJ, NEWOBJ_EX, BUILD, BINPERSID
   [0x63, (u) => u.global(u.line(), u.line())],
   [
     0x93,
@@ -281,6 +316,15 @@ const opcodes = new Map<number, (u: Unpickler) => void>([
     },
   ],
   [0x52, (u) => u.reduce()],
+  [0x81, (u) => u.reduce()],
+  [
+    0x92,
+    (u) => {
+      // Arguments by name say nothing that is read.
+      u.pop()
+      u.reduce()
+    },
+  ],
   [0x62, (u) => u.build()],
   [0x51, (u) => u.persistent()],
 ])

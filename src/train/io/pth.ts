@@ -1,6 +1,6 @@
 import { UserError } from '../error.js'
 import { BinaryFile, type Fail } from './files.js'
-import { Callable, NumpyType, quoted, unpickle } from './pickle.js'
+import { Callable, Foreign, NumpyType, notRead, quoted, unpickle } from './pickle.js'
 import { ARRAYS, type Dtype, elements, type FileTensor, type TensorData } from './safetensors.js'
 import { readZipDirectory, readZipEntry } from './zip.js'
 
@@ -8,6 +8,8 @@ import { readZipDirectory, readZipEntry } from './zip.js'
 export interface PthCheckpoint {
   /** The state_dict, in its order and under its names. */
   readonly state: Map<string, FileTensor>
+  /** Keys that lead to it, from the outermost. */
+  readonly keys: readonly string[]
   /** Momenta of SGD by the index of their parameter in the optimizer. */
   readonly momentumBuffers: Map<number, FileTensor>
   /** Number of the last epoch, counted from 0. */
@@ -68,6 +70,8 @@ const STORAGES: Record<string, Dtype> = {
   BFloat16Storage: 'BF16',
   LongStorage: 'I64',
   IntStorage: 'I32',
+  ShortStorage: 'I16',
+  CharStorage: 'I8',
   ByteStorage: 'U8',
   BoolStorage: 'BOOL',
 }
@@ -81,6 +85,7 @@ class StorageType {
 function globalsFor(fail: Fail): Map<string, unknown> {
   const functions: Record<string, (args: readonly unknown[]) => unknown> = {
     'collections.OrderedDict': ([pairs]) => orderedDict(pairs, fail),
+    'collections.defaultdict': () => new Map(),
     'torch.Size': ([sizes]) => sizes,
     'torch._utils._rebuild_tensor': (args) => rebuildTensor(args, fail),
     'torch._utils._rebuild_tensor_v2': (args) => rebuildTensor(args, fail),
@@ -103,7 +108,8 @@ function orderedDict(pairs: unknown, fail: Fail): Map<unknown, unknown> {
   return Array.isArray(pairs) && pairs.every(isPair) ? new Map(pairs) : fail('it holds an odd OrderedDict')
 }
 
-function rebuildTensor([storage, offset, shape, strides]: readonly unknown[], fail: Fail): StoredTensor {
+function rebuildTensor([storage, offset, shape, strides]: readonly unknown[], fail: Fail): StoredTensor | Foreign {
+  if (storage instanceof Foreign) return storage
   if (!(storage instanceof Storage) || !isCount(offset) || !isSizes(shape) || !isSizes(strides)) {
     return fail(`it holds a tensor without a valid storage, offset, shape or stride (up to ${MAX_RANK} sizes are read)`)
   }
@@ -139,9 +145,10 @@ class Storages {
   constructor(private readonly fail: Fail) {}
 
   /** The storage of a persistent id: ('storage', type, key, location, count[, view]). */
-  readonly persistent = (id: unknown): Storage => {
+  readonly persistent = (id: unknown): Storage | Foreign => {
     const [kind, type, key, , count, view] = Array.isArray(id) ? (id as unknown[]) : []
     if (kind !== 'storage' || typeof key !== 'string' || !isCount(count)) return this.fail('it holds an odd storage')
+    if (type instanceof Foreign) return type
     if (!(type instanceof StorageType)) return this.fail('it holds a storage without an element type')
     if (view !== undefined && view !== null) {
       return this.fail('its storages view each other, as those of PyTorch before 0.4: save it again with a newer one')
@@ -165,12 +172,13 @@ interface Opened {
 function openZip(file: BinaryFile, fail: Fail): Opened {
   const members = readZipDirectory(file, fail)
   const pickle = [...members.values()].find(({ name }) => /^[^/]*\/data\.pkl$/.test(name))
-  if (!pickle) return fail('it is a zip archive without data.pkl: not written by torch.save')
+  if (!pickle) return fail(explainZip([...members.keys()]))
   const folder = pickle.name.slice(0, -'data.pkl'.length)
   if (members.has(`${folder}constants.pkl`)) {
     return fail('it is a TorchScript program: save the state_dict of the model instead')
   }
-  if (pickle.size > MAX_PICKLE) return fail(`its pickle has ${pickle.size} bytes (the limit is ${MAX_PICKLE})`)
+  if (pickle.size > MAX_PICKLE && !pickle.compressed)
+    return fail(`its pickle has ${pickle.size} bytes (the limit is ${MAX_PICKLE})`)
   const order = members.get(`${folder}byteorder`)
   if (order && order.size < 16 && new TextDecoder().decode(readZipEntry(file, order, fail)) !== 'little') {
     return fail('it holds big-endian numbers')
@@ -180,12 +188,21 @@ function openZip(file: BinaryFile, fail: Fail): Opened {
   const read = (storage: Storage) => {
     const member = members.get(`${folder}data/${storage.key}`)
     if (!member) return fail(`the data of its storage ${quoted(storage.key)} are missing`)
-    if (member.size !== storage.bytes) {
+    if (member.size !== storage.bytes && !member.compressed) {
       return fail(`its storage ${quoted(storage.key)} should have ${storage.bytes} bytes, but has ${member.size}`)
     }
     return readZipEntry(file, member, fail)
   }
   return { root, read }
+}
+
+/** What a zip archive is that torch.save did not write. */
+function explainZip(names: readonly string[]): string {
+  const packed = names.find((name) => /\.(pth|pt|ckpt|safetensors)$/i.test(name))
+  if (packed !== undefined) return `it is a zip archive: unpack ${quoted(packed)} from it`
+  const numpy = names.some((name) => name.endsWith('.npy')) ? ' of NumPy arrays' : ''
+  const first = names.length > 0 ? `, with ${quoted(names[0] ?? '')}` : ''
+  return `it is a zip archive${numpy} without data.pkl${first}: not written by torch.save`
 }
 
 /** Four pickles (magic number, protocol, system, object), a fifth with the keys of the storages, and their data. */
@@ -262,17 +279,73 @@ const isNamed = (value: unknown): value is Map<string, unknown> =>
 const holdsTensors = (value: unknown): value is Map<string, unknown> =>
   isNamed(value) && [...value.values()].some((item) => item instanceof StoredTensor)
 
-/** The state_dict of a checkpoint: itself, or one of its entries. */
-function findState(root: unknown, fail: Fail): Map<string, StoredTensor> {
-  const state = isNamed(root) ? [root, root.get('model'), root.get('state_dict')].find(holdsTensors) : undefined
-  if (!state) {
-    const keys = isNamed(root) ? `; its keys are ${[...root.keys()].slice(0, 8).map(quoted).join(', ')}` : ''
-    return fail(`it holds no weights: a state_dict is expected, by itself or under 'model' or 'state_dict'${keys}`)
+/** Where programs keep the weights of their model, the usual places first. */
+const stateKeys = [
+  'model',
+  'state_dict',
+  'model_state_dict',
+  'model_state',
+  'net',
+  'network',
+  'module',
+  'weights',
+  'params',
+]
+/** Keys whose tensors are no weights. */
+const otherKeys = /optim|sched|scaler|callback|loop|hyper|rng|random|args|config|meta/i
+const MAX_DEPTH = 3
+const MAX_ENTRIES = 100
+
+interface FoundState {
+  readonly state: ReadonlyMap<string, unknown>
+  readonly keys: readonly string[]
+}
+
+/** A state_dict that is this value, or is within it under at most `depth` usual keys. */
+function usualState(value: unknown, depth: number): FoundState | undefined {
+  if (!isNamed(value)) return undefined
+  for (const key of depth > 0 ? stateKeys : []) {
+    const found = usualState(value.get(key), depth - 1)
+    if (found) return { ...found, keys: [key, ...found.keys] }
   }
-  for (const [name, value] of state) {
+  return holdsTensors(value) ? { state: value, keys: [] } : undefined
+}
+
+/** State_dicts under any other key; a value that is there under two keys counts once. */
+function otherStates(root: ReadonlyMap<string, unknown>): FoundState[] {
+  const keyOf = new Map<unknown, string>()
+  for (const [key, value] of [...root].slice(0, MAX_ENTRIES)) if (!keyOf.has(value)) keyOf.set(value, key)
+  return [...keyOf].flatMap(([value, key]) => {
+    const found = otherKeys.test(key) ? undefined : usualState(value, 1)
+    return found ? [{ ...found, keys: [key, ...found.keys] }] : []
+  })
+}
+
+/** The state_dict of a checkpoint: itself, or one of its entries. */
+function findState(root: unknown, fail: Fail): { state: Map<string, StoredTensor>; keys: readonly string[] } {
+  if (root instanceof Foreign) return fail(notRead(root.name))
+  const usual = usualState(root, MAX_DEPTH)
+  const others = !usual && isNamed(root) ? otherStates(root) : []
+  const found = usual ?? (others.length === 1 ? others[0] : undefined)
+  if (!found) return fail(explainNoState(root, others))
+  for (const [name, value] of found.state) {
+    if (value instanceof Foreign) return fail(`its entry ${quoted(name)} is no tensor: ${notRead(value.name)}`)
     if (!(value instanceof StoredTensor)) return fail(`its entry ${quoted(name)} is not a tensor`)
   }
-  return state as Map<string, StoredTensor>
+  return { state: found.state as Map<string, StoredTensor>, keys: found.keys }
+}
+
+function explainNoState(root: unknown, others: readonly FoundState[]): string {
+  const list = (keys: readonly string[]) => keys.slice(0, 8).map(quoted).join(', ')
+  if (others.length > 1) {
+    const keys = others.map((other) => other.keys.join('.'))
+    return `it holds the weights of several models, under the keys ${list(keys)}: save the one that is meant by itself`
+  }
+  if (!isNamed(root)) return "it holds no weights: a state_dict is expected, by itself or under 'model' or 'state_dict'"
+  if (root.has('param_groups')) return 'it holds the state of an optimizer and no weights: choose the file of the model'
+  const module = stateKeys.map((key) => root.get(key)).find((value) => value instanceof Foreign)
+  if (module) return notRead(module.name)
+  return `it holds no weights: a state_dict is expected, by itself or under 'model' or 'state_dict'; its keys are ${list([...root.keys()])}`
 }
 
 /** Momenta of torch.optim.SGD: `state[index]['momentum_buffer']`. */
@@ -305,7 +378,7 @@ export function readPth(path: string): PthCheckpoint {
       : startsWith(start, LEGACY_MAGIC)
         ? openLegacy(file, fail)
         : fail('it begins as neither form of a file of torch.save does')
-    const state = findState(root, fail)
+    const { state, keys } = findState(root, fail)
     const momentumBuffers = findMomentumBuffers(root)
     const tensors = [...state.values(), ...momentumBuffers.values()]
     const parts = [...tensors, ...new Set(tensors.map(({ storage }) => storage))]
@@ -327,6 +400,7 @@ export function readPth(path: string): PthCheckpoint {
     const [epoch, previousBest] = [number('epoch'), number('previous_best')]
     return {
       state: loadAll(state),
+      keys,
       momentumBuffers: loadAll(momentumBuffers),
       ...(epoch === undefined ? {} : { epoch }),
       ...(previousBest === undefined ? {} : { previousBest }),

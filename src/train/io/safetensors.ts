@@ -10,14 +10,29 @@ export const ARRAYS = {
   F16: Uint16Array,
   BF16: Uint16Array,
   I64: BigInt64Array,
+  U64: BigUint64Array,
   I32: Int32Array,
+  U32: Uint32Array,
+  I16: Int16Array,
+  U16: Uint16Array,
+  I8: Int8Array,
   U8: Uint8Array,
   BOOL: Uint8Array,
 } as const
 
 export type Dtype = keyof typeof ARRAYS
 
-export type TensorData = Float64Array | Float32Array | Uint16Array | BigInt64Array | Int32Array | Uint8Array
+export type TensorData =
+  | Float64Array
+  | Float32Array
+  | BigInt64Array
+  | BigUint64Array
+  | Int32Array
+  | Uint32Array
+  | Int16Array
+  | Uint16Array
+  | Int8Array
+  | Uint8Array
 
 /** A tensor of a file: row-major values. A scalar has the shape []. */
 export interface FileTensor {
@@ -190,7 +205,7 @@ export function readSafetensors(path: string): Safetensors {
 export function toFloat32(tensor: FileTensor): Float32Array {
   const { dtype, data } = tensor
   if (data instanceof Float32Array) return data
-  if (data instanceof BigInt64Array) return Float32Array.from(data, Number)
+  if (data instanceof BigInt64Array || data instanceof BigUint64Array) return Float32Array.from(data, Number)
   // A bfloat16 is the upper half of a float32.
   if (dtype === 'BF16') return new Float32Array(Uint32Array.from(data, (bits) => bits << 16).buffer)
   if (dtype === 'F16') return Float32Array.from(new Float16Array(data.buffer, data.byteOffset, data.length))

@@ -1,7 +1,7 @@
 import { basename } from 'node:path'
 import { WriteError } from '../error.js'
 
-/** What of a run could not be written to its folder: the training goes on, and tries again. */
+/** What of a run could not be written to its folder: the training continues, and tries again. */
 export class WriteFailures {
   private readonly reasons = new Map<string, string>()
   private reported = false
@@ -34,7 +34,7 @@ export class WriteFailures {
 
   /** Says in one line what is not written, if that was not said since the last `reportAgain`. */
   report(): void {
-    if (this.reasons.size > 0 && !this.reported) this.say(`${this.summary}: the training goes on and tries again`)
+    if (this.reasons.size > 0 && !this.reported) this.say(`${this.summary}: the training continues and tries again`)
   }
 
   /**
@@ -43,7 +43,7 @@ export class WriteFailures {
    */
   reportAgain(good: string): void {
     if (this.reasons.size > 0) {
-      this.say(`${this.summary}: the training goes on and tries again after the next epoch; ${good}`)
+      this.say(`${this.summary}: the training continues and tries again after the next epoch; ${good}`)
     } else if (this.reported) this.print(`everything is saved in ${this.folder} again`)
     this.reported = this.reasons.size > 0
   }

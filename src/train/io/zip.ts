@@ -1,13 +1,14 @@
 import { crc32 } from 'node:zlib'
 import type { BinaryFile, Fail } from './files.js'
 
-/** A member of a zip archive. Its data are stored as they are. */
+/** A member of a zip archive. */
 export interface ZipEntry {
   readonly name: string
   /** Of the local header, which stands before the data. */
   readonly position: number
   readonly size: number
   readonly crc: number
+  readonly compressed: boolean
 }
 
 const MAX_DIRECTORY = 32 * 2 ** 20
@@ -76,8 +77,7 @@ function zip64Fields(extra: DataView, fail: Fail): number[] {
 }
 
 /**
- * Members of a zip archive by their names, zip64 included. Only stored members are accepted, as PyTorch writes them:
- * a compressed one could be a thousand times the size of the file.
+ * Members of a zip archive by their names, zip64 included.
  */
 export function readZipDirectory(file: BinaryFile, fail: Fail): Map<string, ZipEntry> {
   const directory = findDirectory(file, fail)
@@ -99,29 +99,34 @@ export function readZipDirectory(file: BinaryFile, fail: Fail): Map<string, ZipE
     const name = new TextDecoder().decode(bytes.subarray(at + ENTRY_BYTES, nameEnd))
     const shown = JSON.stringify(name)
     if ((view.getUint16(at + 8, true) & 1) !== 0) return fail(`its member ${shown} is encrypted`)
-    if (view.getUint16(at + 10, true) !== 0) {
-      return fail(`its member ${shown} is compressed, which PyTorch never does: save it again with torch.save`)
-    }
+    const compressed = view.getUint16(at + 10, true) !== 0
     const wide = zip64Fields(viewOf(bytes.subarray(nameEnd, extraEnd)), fail)
     const field = (offset: number): number => {
       const value = view.getUint32(at + offset, true)
       return value === SATURATED ? (wide.shift() ?? fail(`its member ${shown} lacks the zip64 extension`)) : value
     }
-    const size = field(24)
-    if (field(20) !== size) return fail(`its member ${shown} is stored, but has two sizes`)
+    const [size, stored] = [field(24), field(20)]
+    if (!compressed && stored !== size) return fail(`its member ${shown} is stored, but has two sizes`)
     const position = field(42)
-    if (position + LOCAL_BYTES + size > directory.position) {
-      return fail(`its member ${shown} claims ${size} bytes, which it does not have`)
+    if (position + LOCAL_BYTES + stored > directory.position) {
+      return fail(`its member ${shown} claims ${stored} bytes, which it does not have`)
     }
     if (members.has(name)) return fail(`its member ${shown} is there twice`)
-    members.set(name, { name, position, size, crc: view.getUint32(at + 16, true) })
+    members.set(name, { name, position, size, crc: view.getUint32(at + 16, true), compressed })
     at = extraEnd + (commentLength ?? 0)
   }
   return members
 }
 
-/** The data of a member, its checksum verified. */
+/**
+ * The data of a member, its checksum verified. Only a stored one is read, as PyTorch writes them: a compressed one could
+ * be a thousand times the size of the file.
+ */
 export function readZipEntry(file: BinaryFile, entry: ZipEntry, fail: Fail): Uint8Array<ArrayBuffer> {
+  if (entry.compressed) {
+    const shown = JSON.stringify(entry.name)
+    return fail(`its member ${shown} is compressed, which PyTorch never does: save it again with torch.save`)
+  }
   const local = viewOf(file.read(entry.position, LOCAL_BYTES))
   if (local.getUint32(0, true) !== 0x04034b50)
     return fail(`its member ${JSON.stringify(entry.name)} is not where it says`)

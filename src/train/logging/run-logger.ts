@@ -26,6 +26,7 @@ export interface RunLoggerOptions {
 /** Everything that shows a run: lines on the terminal, log.jsonl, TensorBoard's event file, and report.html. */
 export class RunLogger {
   private readonly log: RunLog
+  private readonly said = new Set<string>()
   private readonly events: EventWriter
 
   constructor(private readonly options: RunLoggerOptions) {
@@ -54,6 +55,13 @@ export class RunLogger {
       failures.attempt(this.events.path, () => this.events.scalar(tag, value, step))
     }
     failures.report()
+  }
+
+  /** A line for people the first time that something happens. */
+  once(what: string, line: string): void {
+    if (this.said.has(what)) return
+    this.said.add(what)
+    this.options.display.line(line)
   }
 
   /** The live line. */

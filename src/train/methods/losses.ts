@@ -10,6 +10,9 @@ import {
 import { add, scale } from '../../kernels/pointwise.js'
 import { resizedSoftmaxMax } from '../../kernels/softmax.js'
 
+/** Where nothing counts, nothing is learned. */
+const empty = 'zero'
+
 /** The criterion of the labeled images, as in the configuration. */
 export interface Criterion {
   readonly name: 'CELoss' | 'OHEM'
@@ -20,16 +23,16 @@ export interface Criterion {
   }
 }
 
-/** Loss of labeled images: logits [N, H, W, C], target [N, H, W] → []. */
+/** Loss of labeled images: logits [N, H, W, C], target [N, H, W] → []. A batch without a pixel that counts has loss 0. */
 export function supervisedLoss(
   logits: Tensor,
   target: Tensor,
   { name, kwargs }: Criterion,
   ignoreIndex: number,
 ): Tensor {
-  if (name === 'CELoss') return crossEntropyMean(logits, target, { ignoreIndex })
+  if (name === 'CELoss') return crossEntropyMean(logits, target, { ignoreIndex, empty })
   const { thresh: threshold = 0.7, min_kept: minKept = 256 } = kwargs
-  return ohemCrossEntropy(logits, target, { threshold, minKept, ignoreIndex }).loss
+  return ohemCrossEntropy(logits, target, { threshold, minKept, ignoreIndex, empty }).loss
 }
 
 /** How pseudo-labels count: `pixelavg` weighs by their mean confidence, `pixelwise` drops those below `threshold`. */
@@ -83,7 +86,7 @@ export function consistencyLosses(
   confidence: ConfidenceOptions,
 ): ConsistencyLosses {
   const loss = (logits: Tensor, target: PseudoLabels, ignore: Tensor): Tensor =>
-    confidenceWeightedLoss(crossEntropy(logits, target.label), target.confidence, ignore, confidence)
+    confidenceWeightedLoss(crossEntropy(logits, target.label), target.confidence, ignore, { ...confidence, empty })
   const strong = (view: 0 | 1): Tensor => {
     const box = students.boxes[view]
     const target = {
@@ -96,7 +99,7 @@ export function consistencyLosses(
     s1: strong(0),
     s2: strong(1),
     fp: loss(students.perturbed, labels, students.ignore),
-    maskRatio: confidentRatio(labels.confidence, students.ignore, confidence.threshold),
+    maskRatio: confidentRatio(labels.confidence, students.ignore, confidence.threshold, { empty }),
   }
 }
 

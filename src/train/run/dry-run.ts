@@ -1,11 +1,12 @@
 import { freemem } from 'node:os'
 import { Tuning } from '../../engine/autotune.js'
 import { type Device, megabytes } from '../../engine/device.js'
-import { type DryBuffer, type DryUse, dryDevice } from '../../engine/dry-device.js'
+import { type DryBuffer, type DryUse, dryDevice, tracingDevice } from '../../engine/dry-device.js'
 import { showSized, valuesBySize } from '../../engine/memory-report.js'
 import { Store } from '../../engine/store.js'
 import { chooseModel, createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
+import { readBackbone } from '../checkpoint/read.js'
 import type { Config } from '../config/load.js'
 import { evaluationSamples } from '../data/dataset.js'
 import type { Image } from '../data/pixels.js'
@@ -46,6 +47,7 @@ export async function dryRun(
   { config: given, tune, traceNan = false, printProgram, print }: DryRunOptions,
 ) {
   const config = { ...given, amp: usesHalf(given.amp, real, print) }
+  if (config.pretrained !== undefined) print(checkPretrained(config, config.pretrained))
   const lists = readLists(config, true)
   const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
   const note = nothingToScore(lists.validation, labels, config)
@@ -81,6 +83,12 @@ export async function dryRun(
   const stages = Object.keys(step.trainer.model.stages)
   if (!fits) print(`remedy: ${await remedy(real, config, stages, image, traceNan, free)}`)
   return fits
+}
+
+/** Whether the backbone takes the weights of a file. Throws a UserError where it does not. */
+function checkPretrained(config: Config, path: string): string {
+  const model = createModel(new Store(tracingDevice(), 'model'), chooseModel(config))
+  return readBackbone(model, path).line
 }
 
 /** The largest validation image, as far as they are looked at: evaluation takes memory by its size. */

@@ -10,6 +10,7 @@ export const exitCodes = {
   outOfMemory: [4, 'out of GPU memory'],
   nonFinite: [5, 'a loss, a gradient or a weight is no longer finite'],
   notSaved: [6, 'the results could not be saved'],
+  hungUp: [129, 'stopped by SIGHUP (the terminal was closed)'],
   interrupted: [130, 'stopped by SIGINT (Ctrl-C)'],
   terminated: [143, 'stopped by SIGTERM'],
 } as const satisfies Record<string, readonly [code: number, meaning: string]>

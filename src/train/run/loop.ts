@@ -1,7 +1,6 @@
 import { chromeTrace, profileTable } from '../../engine/profile.js'
 import { type PreparedFile, prepareCheckpoint } from '../checkpoint/write.js'
 import type { Config } from '../config/load.js'
-import { UserError } from '../error.js'
 import type { Scores } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
 import { duration, lossParts, maskRatios, showLosses } from '../logging/log.js'
@@ -22,13 +21,16 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   let scores: Scores | undefined
   /** The best model, until it is written. */
   let best: PreparedFile | undefined
+  let skipped = run.options.skipIterations ?? 0
   while ((trainer.iteration < lastIteration || state.validationDue) && !signal?.aborted) {
     if (!state.validationDue) {
       const { epoch } = trainer
       const first = trainer.iteration - epoch * loader.iterationsPerEpoch
       const events = first === 0 ? trainer.beginEpoch(state.newBest) : []
       for (const { name, fields, line } of events) logger.event(name, fields, line)
-      await runEpoch(run, epoch, first, begin)
+      trainer.iteration += skipped
+      await runEpoch(run, epoch, first + skipped, begin)
+      skipped = 0
       if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
       state.validationDue = true
       // Whatever happens in the validation, the weights of the epoch are kept.
@@ -43,7 +45,6 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   }
   const interrupted = signal?.aborted === true && (trainer.iteration < lastIteration || state.validationDue === true)
   if (interrupted) best = await save(run, best)
-  else if (!scores) throw new UserError(`all ${lastIteration} iterations are done: there is nothing to resume`)
   const missing = run.failures.paths.length > 0 ? `${run.failures.summary}; ${run.files.lastGood}` : undefined
   const { bestMiou } = state
   return { iterations: trainer.iteration, scores, bestMiou, seconds: seconds(), interrupted, unsaved: missing }
@@ -119,6 +120,8 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
   const { metrics } = trainer
   let waitedSince = performance.now()
+  /** Batches without a labeled pixel since the last line of the log. */
+  let withoutLabels = 0
   const batches = watchdog.each(
     () => loader.waitingFor(),
     () => `the device to finish iteration ${trainer.iteration + 1}`,
@@ -130,6 +133,11 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
     const result = await profiled(run, waitedSince, () => trainer.step(batch))
     const broken = nonFiniteIn(result)
     if (broken !== undefined) throw await explainNonFinite(trainer, broken, run.options.traceNan)
+    if (result.withoutLabels) {
+      withoutLabels++
+      const what = 'no labeled pixel in the batch, so that its labeled loss is 0'
+      logger.once('without labels', `iteration ${trainer.iteration}: ${what} (counted in log.jsonl as without_labels)`)
+    }
     const done = performance.now()
     const times = { data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 }
     means.add({ ...result.metrics, ...times })
@@ -161,7 +169,9 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
       const line =
         `epoch ${epoch + 1}/${config.epochs} ${inEpoch}/${iterationsPerEpoch}  ${showLosses(mean, metrics)}  ` +
         `lr ${learningRate.toExponential(2)}  ${showScale(result)}${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${eta}`
-      const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result) }
+      const labels = withoutLabels > 0 ? { without_labels: withoutLabels } : {}
+      withoutLabels = 0
+      const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result), ...labels }
       logger.event('train', fields, logger.live ? undefined : line)
     }
     if (trainer.iteration >= lastIteration || signal?.aborted) break

@@ -7,11 +7,12 @@ const dropped: ReadonlyMap<string, boolean> = new Map([
   ['--overwrite', false],
   ['--profile', true],
   ['--profile-steps', true],
+  ['--skip-iterations', true],
 ])
 
 /** How a run was started. */
 export interface Start {
-  /** What stands before the options, such as `node dist/train.js`. */
+  /** What stands before the options, quoted for a shell, such as `node dist/train.js`. */
   readonly command: string
   readonly args: readonly string[]
 }
@@ -28,22 +29,24 @@ export function resumeCommand({ command, args }: Start, checkpoint: string): str
 /**
  * The error of a run that cannot go on, with the command that resumes it, or that finds the operator which gave NaN.
  * @param start of the run
+ * @param lr its learning rate
  * @param traced whether the operator was looked for
  */
-export function withCommand({ ending, checkpoint, message }: RunError, start: Start, traced: boolean) {
+export function withCommand({ ending, checkpoint, message }: RunError, start: Start, lr: number, traced: boolean) {
   const told = (more: string) => new RunError(ending, `${message}; ${more}`, { checkpoint })
   const goesOn = checkpoint === undefined ? undefined : resumeCommand(start, checkpoint)
   if (ending !== 'nonFinite') return told(`to ${goesOn ? 'resume' : 'begin again'}: ${goesOn ?? restartCommand(start)}`)
-  // Going on would repeat the very same steps.
-  const remedy = 'a new run with a lower lr may stay finite'
+  // Resuming as it was would repeat the very same steps.
+  const again = `${goesOn ?? restartCommand(start)} --set lr=${lr / 2}`
+  const remedy = `a lower lr may stay finite: ${again}`
   return told(traced ? remedy : `${remedy}; to find the operator: ${goesOn ?? restartCommand(start)} --trace-nan`)
 }
 
 const restartCommand = ({ command, args }: Start): string =>
   commandOf(command, [...args.filter((arg) => arg !== '--overwrite'), '--overwrite'])
 
-/** A command line that a shell takes apart as it was. */
-function commandOf(command: string, args: readonly string[]): string {
-  const quoted = (arg: string) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`)
-  return [command, ...args.map(quoted)].join(' ')
-}
+/** An argument as a POSIX shell takes it for itself: blanks, quotes and patterns are no longer special. */
+export const quotedArgument = (arg: string): string =>
+  /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`
+
+const commandOf = (command: string, args: readonly string[]): string => [command, ...args.map(quotedArgument)].join(' ')

@@ -1,11 +1,8 @@
-import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { Store } from '../../engine/store.js'
 import { type Checkpoint, readCheckpoint } from '../checkpoint/read.js'
 import { checkVerified, infoOf, loadStore, loadTraining, prepareCheckpoint, prepareStore } from '../checkpoint/write.js'
-import type { Config } from '../config/load.js'
-import type { Sample } from '../data/dataset.js'
 import { DamagedFileError, UserError, WriteError } from '../error.js'
 import { isTemporary, makeFolder, reasonOf, removeQuietly } from '../io/files.js'
 import type { WriteFailures } from '../io/write-failures.js'
@@ -13,6 +10,7 @@ import type { MeansState } from '../logging/log.js'
 import type { SnapshotList } from '../methods/snapshots.js'
 import { isLossScale, type LossScaleState } from '../trainer/loss-scale.js'
 import type { Trainer } from '../trainer/trainer.js'
+import { changedSettings, changesEpochs, type Fingerprint, showChange } from './fingerprint.js'
 
 /** Where a run stands between two steps, besides its tensors. */
 export interface RunState {
@@ -37,39 +35,19 @@ interface Saved extends RunState {
   /** Length of log.jsonl: what comes after it happened after the checkpoint. */
   readonly logBytes: number
   readonly fingerprint: Fingerprint
+  /** Absent in checkpoints of earlier versions. */
+  readonly iterationsPerEpoch?: number
   /** In half precision. */
   readonly lossScale?: LossScaleState
   /** What the method keeps on the host. */
   readonly methodState?: unknown
 }
 
-/** What must be the same for a run to continue. */
-export type Fingerprint = Readonly<Record<string, unknown>>
-
-/** Settings that do not change what a run computes. */
-const notFingerprinted = [
-  'data_root',
-  'labeled_id_path',
-  'unlabeled_id_path',
-  'val_id_path',
-  'workers',
-  'max_unreadable',
-  'log_interval',
-  'save_map',
-  'pretrained',
-  'activation_checkpointing',
-]
-
-const hashOf = (list: readonly Sample[]): string =>
-  createHash('sha256')
-    .update(list.map(({ name }) => `${name}\n`).join(''))
-    .digest('hex')
-
-/** The settings of a run and hashes of its lists. */
-export function fingerprintOf(config: Config, lists: Readonly<Record<string, readonly Sample[]>>): Fingerprint {
-  const settings = Object.entries(config).filter(([key]) => !notFingerprinted.includes(key))
-  const hashes = Object.entries(lists).map(([name, list]) => [`list of ${name} images`, hashOf(list)])
-  return Object.fromEntries([...settings, ...hashes])
+/** What a run resumes from. */
+export interface Restored {
+  readonly saved: Saved
+  /** Settings that it did not have before, in words. */
+  readonly changes: readonly string[]
 }
 
 /** Where the file is kept that a checkpoint replaced. */
@@ -157,6 +135,7 @@ export class RunFiles {
       ...where,
       ...(validationDue ? { validationDue } : {}),
       ...rest,
+      iterationsPerEpoch: trainer.options.iterationsPerEpoch,
       previous,
       ...(lossScale ? { lossScale } : {}),
       ...(methodState === undefined ? {} : { methodState }),
@@ -202,9 +181,11 @@ function parseSaved(checkpoint: Checkpoint, path: string): Saved {
   const numbers = ['iteration', 'miou', 'bestMiou', 'logBytes'].every((key) => typeof info[key] === 'number')
   const { previous, means, fingerprint, newBest, lossScale } = info
   const names = Array.isArray(previous) && previous.every((name) => /^iteration-\d+$/.test(String(name)))
+  const length = info.iterationsPerEpoch
+  const hasLength = length === undefined || (Number.isInteger(length) && Number(length) > 0)
   const objects = [means, fingerprint].every((value) => typeof value === 'object' && value !== null)
   const scaled = lossScale === undefined || isLossScale(lossScale)
-  if (!numbers || !names || !objects || !scaled || typeof newBest !== 'boolean') {
+  if (!numbers || !names || !objects || !hasLength || !scaled || typeof newBest !== 'boolean') {
     throw new UserError(`${path} holds no state of a run: --resume takes the latest.safetensors of one`)
   }
   return info as unknown as Saved
@@ -214,7 +195,7 @@ function parseSaved(checkpoint: Checkpoint, path: string): Saved {
  * Brings a trainer to where a checkpoint was written, or the one before it if it is damaged; the damaged one is put aside
  * as `….damaged.safetensors`, so that it does not take the place of the good one.
  *
- * @throws UserError where the settings or lists differ from those of the run, naming them, or where no checkpoint is
+ * @throws UserError where settings differ without which the state means nothing, naming them, or where no checkpoint is
  * usable
  */
 export function restoreRun(
@@ -222,7 +203,7 @@ export function restoreRun(
   trainer: Trainer,
   fingerprint: Fingerprint,
   print: (line: string) => void,
-): Saved {
+): Restored {
   try {
     return restore(path, trainer, fingerprint)
   } catch (error) {
@@ -230,9 +211,9 @@ export function restoreRun(
     if (!(error instanceof DamagedFileError) || backup === undefined) throw error
     print(`${error.message}: resuming from the checkpoint before it, ${backup}`)
     trainer.run.snapshots?.destroy()
-    const saved = restore(backup, trainer, fingerprint)
+    const restored = restore(backup, trainer, fingerprint)
     putAside(path)
-    return saved
+    return restored
   }
 }
 
@@ -245,17 +226,28 @@ function putAside(path: string): void {
   }
 }
 
-function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Saved {
+/** The iteration at which a run goes on: with other lists or batches, the same part of its epochs is done. */
+function placeOf({ iteration, iterationsPerEpoch: before }: Saved, trainer: Trainer, path: string): number {
+  const now = trainer.options.iterationsPerEpoch
+  if (before !== undefined) return Math.floor((iteration / before) * now)
+  throw new UserError(
+    `${path} is of an earlier version, which did not say how long its epochs were: ` +
+      'resume with the lists and the batch_size that it began with',
+  )
+}
+
+function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Restored {
   const checkpoint = readCheckpoint(path)
   checkVerified(checkpoint.verified, path)
   const saved = parseSaved(checkpoint, path)
-  const differs = (key: string) => JSON.stringify(saved.fingerprint[key]) !== JSON.stringify(fingerprint[key])
-  const keys = [...new Set([...Object.keys(saved.fingerprint), ...Object.keys(fingerprint)])].filter(differs)
-  if (keys.length > 0) {
+  const { forbidden, allowed } = changedSettings(saved.fingerprint, fingerprint)
+  if (forbidden.length > 0) {
     throw new UserError(
-      `${path} was trained with another ${keys.join(', ')}: resume with the same settings, or start a new run`,
+      `${path} was trained with another ${forbidden.join(', ')}, without which its weights mean nothing: ` +
+        'resume with the same, or start a new run',
     )
   }
+  const iteration = changesEpochs(allowed) ? placeOf(saved, trainer, path) : saved.iteration
   loadTraining(checkpoint, trainer.model, trainer.savedStores, path)
   const { device } = trainer.model.store
   for (const name of saved.previous) {
@@ -267,6 +259,7 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Save
   }
   if (saved.lossScale) trainer.lossScale?.restore(saved.lossScale)
   if (saved.methodState !== undefined) trainer.run.restore?.(saved.methodState)
-  trainer.iteration = saved.iteration
-  return saved
+  trainer.iteration = iteration
+  const changes = allowed.map((key) => showChange(key, saved.fingerprint, fingerprint))
+  return { saved: { ...saved, iteration }, changes }
 }

@@ -8,8 +8,9 @@ import type { Means } from '../logging/log.js'
 import type { RunLogger } from '../logging/run-logger.js'
 import type { Display } from '../logging/terminal.js'
 import type { Trainer } from '../trainer/trainer.js'
+import type { Fingerprint } from './fingerprint.js'
 import type { RunLock } from './run-lock.js'
-import type { Fingerprint, RunFiles, RunState } from './run-state.js'
+import type { RunFiles, RunState } from './run-state.js'
 import type { StepProfiler } from './step-profiler.js'
 import type { Watchdog } from './watchdog.js'
 
@@ -20,6 +21,8 @@ export interface TrainingOptions {
   readonly savePath: string
   /** A `latest.safetensors` to resume from; `savePath` is then its folder. */
   readonly resume?: string | undefined
+  /** Leaves out so many steps after resuming, such as one whose batch gave NaN. */
+  readonly skipIterations?: number | undefined
   /** Stops after so many steps. */
   readonly maxIterations?: number | undefined
   /** Replaces the run that the folder holds. */

@@ -6,7 +6,7 @@ import { Store } from '../../engine/store.js'
 import { chooseModel, createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
 import { loadBackbone } from '../checkpoint/read.js'
-import type { Config } from '../config/load.js'
+import { type Config, withAbsolutePaths } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import { createLoader } from '../data/loader.js'
 import { UserError } from '../error.js'
@@ -24,19 +24,13 @@ import { RunTuning } from '../tuning/run-tuning.js'
 import { versions } from '../versions.js'
 import { checkSamples, nothingToScore } from './check-samples.js'
 import { withCheckpoint } from './exit-codes.js'
+import { type Fingerprint, fingerprintOf } from './fingerprint.js'
 import { type Lists, readLists } from './lists.js'
 import { runEpochs } from './loop.js'
+import { quotedArgument } from './resume-command.js'
 import type { TrainingOptions, TrainingResult } from './run.js'
 import { RunLock } from './run-lock.js'
-import {
-  clearRun,
-  clearUnfinished,
-  type Fingerprint,
-  fingerprintOf,
-  initialState,
-  RunFiles,
-  restoreRun,
-} from './run-state.js'
+import { clearRun, clearUnfinished, initialState, RunFiles, restoreRun } from './run-state.js'
 import { StepProfiler, warmUpSteps } from './step-profiler.js'
 import { Watchdog } from './watchdog.js'
 
@@ -85,7 +79,7 @@ async function trainLocked(
   if (!resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
     throw new UserError(
       `${folder} holds a run already: choose another --save-path, replace it with --overwrite, ` +
-        `or continue it with --resume ${join(folder, 'latest.safetensors')}`,
+        `or continue it with --resume ${quotedArgument(join(folder, 'latest.safetensors'))}`,
     )
   }
   const profiler = options.profile && createProfiler(device, options.profile)
@@ -146,8 +140,10 @@ async function trainLocked(
   })
   try {
     const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
-    const saved = resume ? restoreRun(resume, trainer, fingerprint, print) : undefined
-    const { iteration, miou, bestMiou, newBest, validationDue = false } = saved ?? initialState()
+    const { saved, changes = [] } = resume ? restoreRun(resume, trainer, fingerprint, print) : {}
+    checkSkipped(trainer, options.skipIterations ?? 0, print)
+    const { miou, bestMiou, newBest, validationDue = false } = saved ?? initialState()
+    const { iteration } = trainer
     const state = { iteration, miou, bestMiou, newBest, validationDue }
     const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
     if (profiler && profiler.length > lastIteration - iteration) {
@@ -163,7 +159,7 @@ async function trainLocked(
     if (!resume && options.overwrite) clearRun(folder)
     clearUnfinished(folder)
     const writeSettings = () => {
-      writeConfig(folder, config, device, lists, fingerprint)
+      writeConfig(folder, config, device, lists, fingerprint, changes.length > 0)
       if (!existsSync(join(folder, 'kernels.json'))) kernels.save(folder)
     }
     writeSettings()
@@ -173,7 +169,8 @@ async function trainLocked(
     const logger = new RunLogger({ folder, config, metrics: trainer.metrics, display, failures, resumed })
     report = (...all) => logger.event(...all)
     if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
-    else logger.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
+    if (changes.length > 0) logger.event('settings', { iteration, changes }, `from here on ${changes.join('; ')}`)
+    if (!saved) logger.event('start', { config, adapter: device.adapter }, `saving to ${folder}`)
     const means = new Means(saved?.means)
     const files = new RunFiles(folder, saved)
     const parts = {
@@ -207,6 +204,18 @@ async function trainLocked(
   }
 }
 
+/** Says which steps are skipped. Throws a UserError where the epoch has fewer. */
+function checkSkipped(trainer: Trainer, count: number, print: (line: string) => void): void {
+  const { iterationsPerEpoch } = trainer.options
+  const left = iterationsPerEpoch - (trainer.iteration % iterationsPerEpoch)
+  if (count > left) {
+    throw new UserError(
+      `--skip-iterations ${count}: the epoch has ${left} more, so that at most ${left} can be skipped`,
+    )
+  }
+  if (count > 0) print(`skipping the iterations ${trainer.iteration + 1} to ${trainer.iteration + count}`)
+}
+
 function describe(
   lists: Lists,
   config: Config,
@@ -227,16 +236,29 @@ function describe(
   )
 }
 
-/** Writes config.yaml, everything that the run depends on, where it is missing. */
-function writeConfig(folder: string, config: Config, device: Device, lists: Lists, fingerprint: Fingerprint): void {
+/**
+ * Writes config.yaml, everything that the run depends on, where it is missing, or `anew`; `--config` takes it from any
+ * folder.
+ */
+function writeConfig(
+  folder: string,
+  config: Config,
+  device: Device,
+  lists: Lists,
+  fingerprint: Fingerprint,
+  anew: boolean,
+): void {
   const path = join(folder, 'config.yaml')
-  if (existsSync(path)) return
+  if (existsSync(path) && !anew) return
   const counts = Object.fromEntries(
     Object.entries(lists).map(([name, list]: [string, Sample[]]) => {
       return [name, { images: list.length, sha256: fingerprint[`list of ${name} images`] }]
     }),
   )
-  const settings = { ...config, run: { versions: versions(), adapter: { ...device.adapter }, lists: counts } }
+  const settings = {
+    ...withAbsolutePaths(config),
+    run: { versions: versions(), adapter: { ...device.adapter }, lists: counts },
+  }
   writeAtomically(path, [Buffer.from(stringify(settings))])
 }
 

@@ -5,7 +5,8 @@ import { Store } from '../../engine/store.js'
 import { createModel } from '../../models/index.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import { explainFit, type StepSize } from './memory-advice.js'
-import { Trainer, type TrainerOptions, type TrainerSettings } from './trainer.js'
+import type { TrainerOptions, TrainerSettings } from './options.js'
+import { Trainer } from './trainer.js'
 
 /**
  * Compiles the training step of a method.

@@ -68,14 +68,14 @@ export function updateParameters(
       if (!gradient) continue
       const state = {
         parameter: read(parameter),
-        velocity: read(buffer),
+        momentumBuffer: read(buffer),
         gradient,
         learningRate: rates[group],
         scaling,
       }
       const updated = sgd(state, { momentum, weightDecay })
       assign(parameter, updated.parameter)
-      assign(buffer, updated.velocity)
+      assign(buffer, updated.momentumBuffer)
     }
   })
   return { gradients, scaled }

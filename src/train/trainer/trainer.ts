@@ -8,54 +8,16 @@ import { type Spec, spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import { countNonFinite, nonFiniteCounts } from '../../kernels/finite.js'
 import { castCall, div } from '../../kernels/pointwise.js'
-import { createModel } from '../../models/index.js'
 import { countBatches, type SegmentationModel, stageOf } from '../../models/segmentation.js'
-import { type Batch, type BatchLayout, channelsOf, imagesOf } from '../data/batch.js'
+import { type Batch, type BatchLayout, imagesOf } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
-import type {
-  CommonSettings,
-  Draws,
-  MethodEvent,
-  MethodRun,
-  MetricSpec,
-  Settings,
-  StepInfo,
-  Tensors,
-} from '../methods/method.js'
+import type { Draws, MethodEvent, MethodRun, MetricSpec, Settings, StepInfo, Tensors } from '../methods/method.js'
 import { get } from '../methods/method.js'
-import { PURPOSE, Random } from '../random.js'
+import { batchStore, contextOf } from './context.js'
 import { LossScale } from './loss-scale.js'
 import { learningRateAt } from './lr-schedule.js'
 import { createMomentum, globalNorm, type Optimized, updateParameters } from './optimizer.js'
-
-/** What a trainer takes from the configuration, under the names it has there; and the keys of its method. */
-export type TrainerSettings = CommonSettings & {
-  /** Stages whose activations are computed again in the backward pass instead of being kept. The results stay the same. */
-  readonly activation_checkpointing?: readonly string[]
-}
-
-export interface TrainerOptions {
-  readonly iterationsPerEpoch: number
-  /** Labeled images per step, and unlabeled images, in each stream of the method that takes `batch_size` of them. */
-  readonly labeled: number
-  readonly unlabeled: number
-  /** Size of the crops. */
-  readonly height: number
-  readonly width: number
-  /** Also compute the norm of the gradients. */
-  readonly gradNorm?: boolean
-  /**
-   * Keep what each step starts from, so that `firstNonFinite` can repeat it: it takes the memory of weights, statistics
-   * and momentum buffers once more, and a copy of them at each step.
-   */
-  readonly keepBefore?: boolean
-  /** Compute in half precision with a scaled loss: the adapter must have it. */
-  readonly amp?: boolean
-  /** Gives a further model of the method its pretrained weights. */
-  readonly pretrain?: (model: SegmentationModel) => void
-  /** Called as pipelines are compiled. */
-  readonly onProgress?: (done: number, total: number) => void
-}
+import type { TrainerOptions, TrainerSettings } from './options.js'
 
 /** What one step computed. */
 export interface StepResult {
@@ -66,6 +28,8 @@ export interface StepResult {
   readonly skipped_steps?: number
   /** Learning rates of the backbone and of everything else. */
   readonly lr_used: readonly [number, number]
+  /** Whether the batch had no labeled pixel that counts: its labeled loss is 0. */
+  readonly withoutLabels: boolean
   /** Weights and statistics that hold NaN or an infinity after the step: so did their gradients, or what was summed up. */
   readonly nonFinite: readonly string[]
 }
@@ -138,25 +102,14 @@ export class Trainer {
     settings: TrainerSettings,
     options: TrainerOptions,
   ): Promise<Trainer> {
-    const { labeled, unlabeled, height, width, gradNorm, amp, onProgress } = options
+    const { gradNorm, amp, onProgress } = options
     const method = methodOf(settings.method)
     // The configuration was checked by a schema with the keys of all methods.
     const own = settings as TrainerSettings & Settings<typeof method.keys>
     const layout = method.layout(own)
     const batch = batchStore(device, layout, options)
     const workspace = new Store(device, 'workspace')
-    const run = method.create({
-      device,
-      settings: own,
-      labeled,
-      unlabeled,
-      size: [height, width],
-      iterationsPerEpoch: options.iterationsPerEpoch,
-      model: (index, label, like) =>
-        index === 0 && !like ? first : furtherModel(first, index, label, like, settings, options),
-      batch: (field) => read(batch.get(field)),
-      workspace,
-    })
+    const run = method.create(contextOf(first, own, options, batch, workspace))
     const trained = run.trained.map((model, i) => {
       const label = i === 0 ? 'momentum' : `${model.store.label} momentum`
       return { model, groups: model.groups, momentum: createMomentum(model.groups, label) }
@@ -179,8 +132,8 @@ export class Trainer {
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
       const label = `${method.name} step`
-      const checkpoint = stageOf(first, settings.activation_checkpointing ?? [])
-      const program = await compile(device, specs, body, { label, checkpoint, ...shared })
+      const recompute = stageOf(first, settings.activation_checkpointing ?? [])
+      const program = await compile(device, specs, body, { label, recompute, ...shared })
       const others = await compileOthers(device, run, shared)
       const stores = [lossScale, batch, workspace] as const
       return new Trainer(settings, options, layout, run, trained, ...stores, arena, { specs, body }, program, others)
@@ -203,11 +156,6 @@ export class Trainer {
   /** Momentum buffers of the first model, under the names of its parameters. */
   get momentum(): Store {
     return firstOf(this.trained).momentum
-  }
-
-  /** Further models that are trained, by their labels in checkpoints. */
-  get furtherModels(): readonly SegmentationModel[] {
-    return this.run.trained.slice(1)
   }
 
   /** What a checkpoint holds beside the first model: momentum buffers, further models, stores of the method. */
@@ -300,8 +248,16 @@ export class Trainer {
       },
       ...Object.fromEntries(scalars.slice(metrics.length)),
       lr_used: [backbone, head],
+      withoutLabels: this.hasNoLabels(batch),
       nonFinite: names.filter((_, i) => counts[i] !== 0),
     }
+  }
+
+  private hasNoLabels(batch: Batch): boolean {
+    const fields = this.layout.flatMap(({ fields }) => Object.entries(fields))
+    const labels = fields.flatMap(([name, { view }]) => (view === 'label' ? [batch[name] ?? new Uint8Array()] : []))
+    const { ignore_index: ignore } = this.settings
+    return labels.every((map) => map.every((label) => label === ignore))
   }
 
   /**
@@ -352,35 +308,6 @@ function firstOf<T>(list: readonly T[]): T {
   const [first] = list
   if (first === undefined) throw new Error('a method trains at least one model')
   return first
-}
-
-/** The fields of a step's batch as variables. */
-function batchStore(device: Device, layout: BatchLayout, options: TrainerOptions): Store {
-  const store = new Store(device, 'batch')
-  for (const stream of layout) {
-    const count = imagesOf(stream, options[stream.split])
-    for (const [name, field] of Object.entries(stream.fields)) {
-      const shape = [count, options.height, options.width, ...(channelsOf(field) === 3 ? [3] : [])]
-      store.declare(name, spec(shape, 'u8'))
-    }
-  }
-  return store
-}
-
-/** A model like the first one, with weights of its own or those of `like`. */
-function furtherModel(
-  { architecture, config, store }: SegmentationModel,
-  index: number,
-  label: string,
-  like: SegmentationModel | undefined,
-  { seed }: TrainerSettings,
-  { pretrain }: TrainerOptions,
-): SegmentationModel {
-  const random = like ? undefined : new Random(seed, index, PURPOSE.initialization)
-  const model = createModel(new Store(store.device, label), { architecture, config }, random)
-  if (like) model.store.copyFrom(like.store)
-  else pretrain?.(model)
-  return model
 }
 
 async function compileOthers(device: Device, run: MethodRun, shared: CompileOptions): Promise<Program[]> {

@@ -16,16 +16,21 @@ export function measureUnknown(
   tuning: Tuning,
   cache: TuningCache,
   onMeasured: (measurement: Measurement, done: number, total: number) => void,
+  onCompiled?: (done: number, total: number) => void,
 ): void {
   setKernelSelection(device, async (trace) => {
-    await measureKernels(device, tuning.missing(trace, device.traits), async (measurement, done, total) => {
+    const keep = async (measurement: Measurement, done: number, total: number) => {
       // At once, so that what was measured before an interruption is kept.
       tuning.add(await cache.add([measurement]))
       onMeasured(measurement, done, total)
-    })
+    }
+    await measureKernels(device, tuning.missing(trace, device.traits), keep, onCompiled)
     return tuning.selectKernel
   })
 }
+
+/** Milliseconds between two lines of progress. */
+const lineInterval = 5000
 
 export interface RunTuningOptions {
   /** true: also measure on software adapters; false: take the first kernel of each operator. */
@@ -62,12 +67,20 @@ export class RunTuning {
     const tuning = new Tuning(tune === false ? [] : cache.read())
     useTuning(device, tuning)
     if (tune ?? !device.adapter.software) {
+      const show = nowAndThen(print)
       let said = false
-      measureUnknown(device, tuning, cache, (_, done, total) => {
-        if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)
-        said = true
-        if (done === total || done % 20 === 0) print(`tuning kernels ${done}/${total}`)
-      })
+      measureUnknown(
+        device,
+        tuning,
+        cache,
+        (_, done, total) => show(`tuning: measured ${done} of ${total} operators`, done === total),
+        (done, total) => {
+          if (total === 0) return
+          if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)
+          said = true
+          show(`tuning: compiled ${done} of ${total} kernels to measure`, done === total)
+        },
+      )
     }
     return new RunTuning(device, tuning, cache, false)
   }
@@ -81,6 +94,16 @@ export class RunTuning {
   save(folder: string): void {
     if (!this.isKept || !existsSync(fileIn(folder)))
       writeTuning(fileIn(folder), this.cache.adapter, this.tuning.measurements)
+  }
+}
+
+/** Prints a line of progress where the last one is some seconds old, or where something is complete. */
+function nowAndThen(print: (line: string) => void): (line: string, complete: boolean) => void {
+  let last = performance.now()
+  return (line, complete) => {
+    if (!complete && performance.now() - last < lineInterval) return
+    last = performance.now()
+    print(line)
   }
 }
 

@@ -6,7 +6,7 @@ import * as kernels from '#dist/kernels/pointwise.js'
 import { sumTo } from '#dist/kernels/pointwise.js'
 import { softmax } from '#dist/kernels/softmax.js'
 import { body, type Case, type Source, uniform } from '../../../cases/case.js'
-import * as reference from '../../../cases/reference.js'
+import * as reference from '../../../cases/reference/index.js'
 import { viewed, views } from './broadcasts.js'
 import type { Property } from './property.js'
 

@@ -7,7 +7,7 @@ import { matmulFamily } from '../../../cases/matmul.js'
 import { concat, flip, slice } from '../../../cases/movement.js'
 import { binary, broadcastTo } from '../../../cases/pointwise.js'
 import { sum, sumTo } from '../../../cases/reduce.js'
-import { outputExtent } from '../../../cases/reference.js'
+import { outputExtent } from '../../../cases/reference/index.js'
 import { viewed, views } from './broadcasts.js'
 import { named, type Property } from './property.js'
 
@@ -18,11 +18,11 @@ const batch = fc.integer({ min: 1, max: 3 })
 
 const product = (shape: readonly number[]): number => shape.reduce((total, value) => total * value, 1)
 /** The reference computes each case some sixty times. */
-const MAX_ELEMENTS = 6000
-const MAX_PRODUCTS = 40_000
+const maxElements = 6000
+const maxProducts = 40_000
 
-const map = fc.tuple(batch, extent, extent, channels).filter((shape) => product(shape) <= MAX_ELEMENTS)
-const shape = fc.array(extent, { maxLength: 4 }).filter((extents) => product(extents) <= MAX_ELEMENTS)
+const map = fc.tuple(batch, extent, extent, channels).filter((shape) => product(shape) <= maxElements)
+const shape = fc.array(extent, { maxLength: 4 }).filter((extents) => product(extents) <= maxElements)
 
 /** Convolutions whose result has a place at least. */
 const convolution: fc.Arbitrary<ConvShape> = fc
@@ -52,12 +52,12 @@ const convolution: fc.Arbitrary<ConvShape> = fc
     } = parameters
     const [oh, ow] = [outputExtent(h, kh, parameters), outputExtent(w, kw, parameters)]
     const products = (n * oh * ow * kh * kw * c * o) / groups
-    return oh > 0 && ow > 0 && products <= MAX_PRODUCTS && n * h * w * c <= MAX_ELEMENTS
+    return oh > 0 && ow > 0 && products <= maxProducts && n * h * w * c <= maxElements
   })
 
 const matrices = fc
   .record({ m: extent, k: channels, n: channels, transpose: fc.constantFrom('a', 'b', 'none') })
-  .filter(({ m, k, n }) => m * k * n <= MAX_PRODUCTS)
+  .filter(({ m, k, n }) => m * k * n <= maxProducts)
 
 const pooling = fc
   .record({ x: map, kernel: fc.integer({ min: 1, max: 5 }), stride: fc.integer({ min: 1, max: 4 }), half: fc.nat(2) })
@@ -67,7 +67,7 @@ const pooling = fc
   )
 
 const resizing = fc.record({ shape: map, to: fc.tuple(extent, extent) }).filter(({ shape: [n, , , c], to }) => {
-  return n * c * product(to) <= MAX_ELEMENTS
+  return n * c * product(to) <= maxElements
 })
 
 /** A shape, and one that broadcasts to it in a way that kernels index. */
@@ -83,7 +83,7 @@ const broadcasting = fc
 const concatenation = fc
   .tuple(map, fc.nat(3), fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 5 }))
   .map(([first, axis, extents]) => ({ shapes: extents.map((size) => first.with(axis, size)), axis }))
-  .filter(({ shapes }) => shapes.reduce((total, one) => total + product(one), 0) <= MAX_ELEMENTS)
+  .filter(({ shapes }) => shapes.reduce((total, one) => total + product(one), 0) <= maxElements)
 
 const slicing = fc.tuple(map, fc.nat(3), fc.nat(32), fc.nat(32)).map(([whole, axis, from, length]) => {
   const size = whole[axis] ?? 1
@@ -98,7 +98,7 @@ const labels = fc
     words: fc.boolean(),
     ignored: fc.constantFrom(0, 0.2, 0.9),
   })
-  .filter(({ shape: pixels, classes }) => product(pixels) * classes <= MAX_ELEMENTS)
+  .filter(({ shape: pixels, classes }) => product(pixels) * classes <= maxElements)
 
 const withLabels = (row: (typeof perPixel)['row']) =>
   labels.map((parameters) => {
@@ -108,8 +108,8 @@ const withLabels = (row: (typeof perPixel)['row']) =>
   })
 
 /** At least this many values a channel: with two or three its gradient cancels almost totally, as the table shows. */
-const MIN_ROWS = 4
-const statistics = map.filter(([n, h, w]) => n * h * w >= MIN_ROWS).map((whole) => ({ shape: whole }))
+const minRows = 4
+const statistics = map.filter(([n, h, w]) => n * h * w >= minRows).map((whole) => ({ shape: whole }))
 
 /** Every operator that takes shapes of its own, on any of them. */
 export const operators: readonly Property[] = [

@@ -120,8 +120,8 @@ test('a ResNet with one 7x7 convolution in front is diagnosed', async () => {
     const message = messageOf(() => loadBackbone(model, path))
     assert.match(message, `pretrained ${path}: it is a ResNet with one 7x7 convolution`)
     assert.match(message, 'deep stem of three 3x3')
-    assert.match(message, 'missing: backbone.conv1.0.weight')
-    assert.match(message, 'unexpected: backbone.conv1.weight')
+    assert.match(message, 'missing: conv1.0.weight')
+    assert.match(message, 'unexpected: conv1.weight')
   })
   assert.match(
     messageOf(() => checkpointModel(readCheckpoint(path), path)),

@@ -1,9 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Config, loadConfig } from '#dist/train/config/load.js'
+import { stringify } from 'yaml'
+import { type Config, loadConfig, withAbsolutePaths } from '#dist/train/config/load.js'
 import type { Settings } from '#dist/train/methods/method.js'
 import type { prevmatch } from '#dist/train/methods/prevmatch.js'
 import { refuses } from '../../support/refuses.js'
@@ -33,6 +34,29 @@ test('fills in the defaults', () => {
   assert.is(config.amp, false)
   assert.is(load(minimal, 'amp=auto').amp, 'auto')
   assert.is(load(`${minimal}dataset: cityscapes`).eval_mode, 'sliding_window')
+})
+
+test('what a run writes of its configuration reads as the same one', () => {
+  for (const more of [
+    '',
+    'dataset: ade20k\nnclass: 150\ncriterion: { name: OHEM, kwargs: { thresh: 0.7, min_kept: 9 } }',
+    'classes: [a, b, c, d, e]\npalette: [[0, 0, 0], "#ff0000", [0, 1, 0], [1, 0, 0], [0, 0, 2]]\nlabel_map: { "#010203": 4, 9: 255 }',
+    'method: supervised\namp: auto\nmodel: { stem: [4, 4, 8] }\ncheckpoint: [layer1]\nval_id_path: { images: i, labels: l }',
+  ]) {
+    const config = load(minimal.replace('nclass: 5\n', more.includes('nclass') ? '' : 'nclass: 5\n') + more)
+    const written = stringify({ ...config, run: { versions: { node: 'v20' }, lists: {} } })
+    assert.equal(load(written), config, more)
+  }
+})
+
+test('paths of a run mean the same files in any folder', () => {
+  const lists = 'labeled_id_path: a/l.txt\nval_id_path: { images: i, labels: l }\npretrained: ../w.pth\n'
+  const config = withAbsolutePaths(load(minimal + lists))
+  assert.is(config.labeled_id_path, resolve('a/l.txt'))
+  assert.is(config.pretrained, resolve('../w.pth'))
+  assert.is(config.data_root, resolve('.'))
+  assert.is(config.unlabeled_id_path, undefined)
+  assert.is((config.val_id_path as { images: string }).images, 'i', 'relative to data_root')
 })
 
 test('reads the keys of a PrevMatch configuration', () => {

@@ -11,7 +11,7 @@ const names = ['tree', 'dry grass, hay', 'boat', 'sea & <sky>']
 
 test('the confusion matrix as CSV quotes names', () => {
   const lines = confusionCsv(counts, names).split('\n')
-  assert.is(lines[0], 'truth \\ prediction,tree,"dry grass, hay",boat,sea & <sky>')
+  assert.is(lines[0], 'ground truth \\ prediction,tree,"dry grass, hay",boat,sea & <sky>')
   assert.is(lines[2], '"dry grass, hay",1,2,1,0')
   assert.is(lines.length, 6)
 })

@@ -101,7 +101,7 @@ test('the content decides about the format, not the name', () => {
     const path = fileOf(readFileSync(join(fixtures, from)), to)
     assert.ok(readCheckpoint(path).tensors.size > 5)
   }
-  refuses(Buffer.from('<!DOCTYPE html><html>not found</html>'), /begins as neither form/)
+  refuses(Buffer.from('<!DOCTYPE html><html>not found</html>'), /holds no weights: it is a web page/)
 })
 
 test('zip64', () => {
@@ -147,6 +147,71 @@ const values = Float32Array.of(1, 2, 3, 4)
 const withRoot = (root: Buffer) => pthOf(values, root)
 const tensorOf = (offset: number, shape: number[], strides: number[]) =>
   withRoot(pickle.dict(['w', pickle.tensor(pickle.storage('0', 4), offset, shape, strides)]))
+
+const weights = pickle.dict(['w', pickle.tensor(pickle.storage('0', 4), 0, [4], [1])])
+const stateOf = (root: Buffer) => {
+  const { state, keys } = readPth(fileOf(withRoot(root)))
+  assert.equal([...state.keys()], ['w'])
+  return keys.join('.')
+}
+
+test('weights are found under the usual keys, or under the only key that has any', () => {
+  assert.is(stateOf(weights), '')
+  for (const key of ['model', 'state_dict', 'model_state', 'model_state_dict', 'net', 'ema', 'student']) {
+    assert.is(stateOf(pickle.dict(['epoch', pickle.int(3)], [key, weights])), key)
+  }
+  assert.is(stateOf(pickle.dict(['state_dict', pickle.dict(['model', weights])])), 'state_dict.model')
+  const scalar = pickle.tensor(pickle.storage('0', 4), 0, [], [])
+  assert.is(stateOf(pickle.dict(['best', scalar], ['model', weights])), 'model', 'the root holds tensors, too')
+  assert.is(
+    stateOf(pickle.dict(['model', pickle.dict(['depth', pickle.int(50)])], ['state_dict', weights])),
+    'state_dict',
+  )
+  assert.is(stateOf(pickle.dict(['model', weights], ['model_ema', weights])), 'model')
+  refuses(
+    withRoot(pickle.dict(['student', weights], ['teacher', pickle.dict(['w', scalar])])),
+    /several models.*"student", "teacher"/,
+  )
+  const optimizer = pickle.dict(['state', pickle.dict()], ['param_groups', Buffer.from(']')])
+  refuses(withRoot(optimizer), /the state of an optimizer and no weights/)
+  refuses(withRoot(pickle.dict(['optimizer', weights], ['epoch', pickle.int(1)])), /its keys are "optimizer", "epoch"/)
+})
+
+test('objects of other programs beside the weights stay empty, and none of their code runs', () => {
+  const made = (module: string, name: string, ...state: [string, Buffer][]) =>
+    Buffer.concat([
+      pickle.global(module, name),
+      Buffer.from(')\x81', 'latin1'),
+      pickle.dict(...state),
+      Buffer.from('b'),
+    ])
+  const beside: [string, Buffer][] = [
+    ['hyper_parameters', made('argparse', 'Namespace', ['lr', pickle.int(1)])],
+    ['path', pickle.call(pickle.global('pathlib', 'PosixPath'), pickle.text('x'))],
+    ['device', pickle.call(pickle.global('torch', 'device'), pickle.text('cuda'))],
+    ['set', Buffer.from('\x8f(K\x01\x90', 'latin1')],
+  ]
+  assert.is(stateOf(pickle.dict(...beside, ['state_dict', weights])), 'state_dict')
+  refuses(
+    withRoot(pickle.dict(['model', made('ultralytics.nn', 'Model')])),
+    /names "ultralytics\.nn\.Model".*save only the/,
+  )
+  refuses(
+    withRoot(pickle.dict(['model', pickle.dict(['w', made('a', 'Quantized')], ['v', weights])])),
+    /holds no weights/,
+  )
+  for (const [module, name] of [
+    ['builtins', 'exec'],
+    ['subprocess', 'Popen'],
+    ['torch.hub', 'load'],
+  ] as const) {
+    const call = pickle.call(pickle.global(module, name), pickle.text('x'))
+    refuses(
+      withRoot(pickle.dict(['x', call], ['model', weights])),
+      new RegExp(`names "${module}\\.${name}", which is not read`),
+    )
+  }
+})
 
 test('opcodes and calls that data do not need are refused', () => {
   // INST and OBJ make instances of classes.
@@ -229,7 +294,10 @@ test('a zip archive that lies about its members is refused', () => {
   refuses(member({ size: 12 }), /should have 16 bytes, but has 12/)
   refuses(member({ compressed: 15 }), /has two sizes/)
   refuses(member({ crc: 1 }), /damaged/)
-  refuses(zipOf([{ name: 'word/document.xml', data: Uint8Array.of(1) }]), /without data\.pkl/)
+  const document = { name: 'word/document.xml', data: Uint8Array.of(1), claims: { method: 8 } }
+  refuses(zipOf([document]), /without data\.pkl, with "word\/document\.xml": not written by torch\.save/)
+  refuses(zipOf([{ name: 'a/w.npy', data: Uint8Array.of(1) }]), /of NumPy arrays without data\.pkl/)
+  refuses(zipOf([document, { name: 'x/best.pth', data: Uint8Array.of(1) }]), /unpack "x\/best\.pth" from it/)
   const twice = { name: 'a/data.pkl', data: Uint8Array.of(1) }
   refuses(zipOf([twice, twice]), /there twice/)
   const pkl = { name: 'a/data.pkl', data: pickle.file(Buffer.from('N')) }

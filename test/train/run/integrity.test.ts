@@ -208,7 +208,7 @@ for (const [what, text, refused] of locks) {
 
 const namespaceOf = (): string => spawnSync('readlink', ['/proc/self/ns/pid'], { encoding: 'utf8' }).stdout.trim()
 
-test('a full disk: the training goes on, the last good checkpoint stays, and the writing is tried again', async () => {
+test('a full disk: the training continues, the last good checkpoint stays, and the writing is tried again', async () => {
   const child = begin('full-once', 'disk-full.js?from=2&to=2')
   assert.is(await child.ended, 0, child.output())
   const lines = child.output().split('\n')
@@ -216,7 +216,7 @@ test('a full disk: the training goes on, the last good checkpoint stays, and the
   assert.is(told.length, 2, told.join('\n'))
   assert.match(
     told[0] ?? '',
-    /ENOSPC: no space left on device.*: the training goes on .* checkpoint is .* of iteration 6$/,
+    /ENOSPC: no space left on device.*: the training continues .* checkpoint is .* of iteration 6$/,
   )
   assert.ok(lines.includes(`everything is saved in ${at('full-once')} again`))
   assertSame('full-once')
@@ -244,7 +244,7 @@ test('a folder that is removed during the run comes back with the next epoch', a
   assert.is(await child.ended, 0, child.output())
   assert.match(
     child.output(),
-    /cannot write (log\.jsonl|events).* ENOENT: no such file or directory: the training goes on/,
+    /cannot write (log\.jsonl|events).* ENOENT: no such file or directory: the training continues/,
   )
   assert.match(child.output(), /everything is saved in .*removed again/)
   assertSame('removed')

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { cpSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -74,24 +74,58 @@ test('a validation that fails leaves the weights of its epoch', async () => {
   assertSame('failing')
 })
 
-test('an interrupted run finishes its step, says how to resume, and resumes with the same bits', async () => {
-  const { code, output } = await interrupted('stopped', 'SIGINT', /epoch 2\/4 2\/3/)
-  assert.is(code, 130)
-  assert.match(output, /to resume: node dist\/train\.js --config .*--resume .*latest\.safetensors/)
-  resume('stopped')
-  assertSame('stopped')
+for (const [signal, expected] of [
+  ['SIGINT', 130],
+  ['SIGHUP', 129],
+] as const) {
+  test(`${signal}: an interrupted run finishes its step, says how to resume, and resumes with the same bits`, async () => {
+    const { code, output } = await interrupted(signal, signal, /epoch 2\/4 2\/3/)
+    assert.is(code, expected)
+    assert.match(output, /to resume: node dist\/train\.js --config .*--resume .*latest\.safetensors/)
+    resume(signal)
+    assertSame(signal)
+  })
+}
+
+test('a finished run has nothing to do, and trains longer with more epochs', () => {
+  cpSync(join(folder, 'whole'), join(folder, 'longer'), { recursive: true })
+  const latest = join(folder, 'longer', 'latest.safetensors')
+  const done = trainInto('longer', ...long, '--resume', latest)
+  assert.is(done.code, 0, done.errors.join('\n'))
+  assert.match(
+    done.stdout,
+    /all 12 iterations are done, best mIoU [\d.]+; to train longer: .* --resume .* --set epochs=8\n/,
+  )
+  const more = trainInto('longer', '--set', 'epochs=5', '--set', 'lr=0.001', '--resume', latest)
+  assert.is(more.code, 0, more.errors.join('\n'))
+  assert.match(more.stdout, /from here on epochs 5 instead of 4; lr 0\.001 instead of 0\.01\n/)
+  const [changed, ...steps] = logOf('longer').slice(logOf('whole').length) as Record<string, unknown>[]
+  assert.equal(changed, {
+    ...{ event: 'settings', iteration: 12 },
+    changes: ['epochs 5 instead of 4', 'lr 0.001 instead of 0.01'],
+  })
+  const rate = steps.find(({ event }) => event === 'train')?.lr
+  assert.ok(Math.abs(Number(rate) - 0.001 * (1 - 11 / 15) ** 0.9) < 1e-12, `${rate}`)
+  assert.match(readFileSync(join(folder, 'longer', 'config.yaml'), 'utf8'), /^epochs: 5$/m)
 })
 
-test('a run resumes with its own settings only', () => {
-  const { code, errors } = trainInto(
-    'whole',
-    '--resume',
-    join(folder, 'whole', 'latest.safetensors'),
-    '--set',
-    'epochs=5',
-  )
+test('settings without which the weights mean nothing must stay', () => {
+  const latest = join(folder, 'whole', 'latest.safetensors')
+  const { code, errors } = trainInto('whole', ...long, '--method', 'unimatch', '--resume', latest)
   assert.is(code, 1)
-  assert.match(errors.join('\n'), /another epochs/)
+  assert.match(errors.join('\n'), /was trained with another method, without which its weights mean nothing/)
+})
+
+test('a batch can be skipped', () => {
+  cpSync(join(folder, 'whole'), join(folder, 'skipping'), { recursive: true })
+  const resumed = ['--set', 'epochs=5', '--resume', join(folder, 'skipping', 'latest.safetensors')]
+  const many = trainInto('skipping', ...resumed, '--skip-iterations', '4')
+  assert.is(many.code, 1)
+  assert.match(many.errors.join('\n'), /^error: --skip-iterations 4: the epoch has 3 more, so that at most 3 can be/m)
+  const { code, stdout, errors } = trainInto('skipping', ...resumed, '--skip-iterations', '2')
+  assert.is(code, 0, errors.join('\n'))
+  assert.match(stdout, /skipping the iterations 13 to 14\n.*epoch 5\/5 3\/3 .*\nepoch 5\/5: mIoU/s)
+  assert.not.match(stdout, /epoch 5\/5 1\/3/)
 })
 
 test.run()

@@ -1,0 +1,57 @@
+import { count, extents4, get, type Values, values } from './values.js'
+
+export function concat(tensors: readonly Values[], axis: number): Values {
+  const [first] = tensors
+  if (!first) throw new RangeError('concat of nothing')
+  const total = tensors.reduce((sum, { shape }) => sum + (shape[axis] ?? 0), 0)
+  const outer = count(first.shape.slice(0, axis))
+  const parts: number[] = []
+  for (let o = 0; o < outer; o++) {
+    for (const x of tensors) {
+      const inner = count(x.shape.slice(axis))
+      parts.push(...x.data.subarray(o * inner, (o + 1) * inner))
+    }
+  }
+  return values(first.shape.with(axis, total), parts)
+}
+
+export function flip(x: Values): Values {
+  const [n, h, w, c] = extents4(x)
+  const y = values(x.shape)
+  for (let row = 0; row < n * h; row++) {
+    for (let column = 0; column < w; column++) {
+      for (let k = 0; k < c; k++) y.data[(row * w + column) * c + k] = get(x, (row * w + w - 1 - column) * c + k)
+    }
+  }
+  return y
+}
+
+export function slice(x: Values, axis: number, start: number, size: number): Values {
+  const outer = count(x.shape.slice(0, axis))
+  const inner = count(x.shape.slice(axis + 1))
+  const extent = x.shape[axis] ?? 0
+  const parts: number[] = []
+  for (let o = 0; o < outer; o++) {
+    for (let i = start; i < start + size; i++) {
+      parts.push(...x.data.subarray((o * extent + i) * inner, (o * extent + i + 1) * inner))
+    }
+  }
+  return values(x.shape.with(axis, size), parts)
+}
+
+/** `sums` [H, W, C] plus each map of `maps` [N, h, w, C] from its place on, [N, 2] of a row and a column; cut at the border. */
+export function addWindows(sums: Values, maps: Values, places: Values): Values {
+  const [height = 0, width = 0, channels = 0] = sums.shape
+  const [, mapHeight = 0, mapWidth = 0] = maps.shape
+  const result = values(sums.shape, sums.data)
+  for (let i = 0; i < maps.data.length; i++) {
+    const pixel = Math.floor(i / channels)
+    const map = Math.floor(pixel / (mapHeight * mapWidth))
+    const row = (get(places, 2 * map) | 0) + (Math.floor(pixel / mapWidth) % mapHeight)
+    const column = (get(places, 2 * map + 1) | 0) + (pixel % mapWidth)
+    if (row < 0 || row >= height || column < 0 || column >= width) continue
+    const cell = (row * width + column) * channels + (i % channels)
+    result.data[cell] = get(result, cell) + get(maps, i)
+  }
+  return result
+}

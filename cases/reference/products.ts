@@ -1,0 +1,106 @@
+// Products of matrices and convolutions.
+import { extents4, get, type Values, values } from './values.js'
+
+export function transpose(x: Values): Values {
+  const [rows = 0, columns = 0] = x.shape
+  const result = values([columns, rows])
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) result.data[j * rows + i] = get(x, i * columns + j)
+  }
+  return result
+}
+
+/** [M, K] · [K, N] → [M, N] */
+export function matmul(a: Values, b: Values): Values {
+  const [m = 0, k = 0] = a.shape
+  const n = b.shape[1] ?? 0
+  const result = values([m, n])
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let total = 0
+      for (let p = 0; p < k; p++) total += get(a, i * k + p) * get(b, p * n + j)
+      result.data[i * n + j] = total
+    }
+  }
+  return result
+}
+
+export interface Convolution {
+  readonly stride?: number
+  readonly padding?: number
+  readonly dilation?: number
+  readonly groups?: number
+}
+
+/** Calls `visit` with the flat indices of every product that a convolution sums: of input, weight and output. */
+function forEachProduct(
+  [n, h, w, c]: readonly [number, number, number, number],
+  [kh, kw, cg, o]: readonly [number, number, number, number],
+  [oh, ow]: readonly [number, number],
+  { stride = 1, padding = 0, dilation = 1, groups = 1 }: Convolution,
+  visit: (x: number, w: number, y: number) => void,
+): void {
+  const perGroup = o / groups
+  for (let b = 0; b < n; b++) {
+    for (let y = 0; y < oh; y++) {
+      for (let x = 0; x < ow; x++) {
+        for (let ky = 0; ky < kh; ky++) {
+          const iy = y * stride - padding + ky * dilation
+          if (iy < 0 || iy >= h) continue
+          for (let kx = 0; kx < kw; kx++) {
+            const ix = x * stride - padding + kx * dilation
+            if (ix < 0 || ix >= w) continue
+            for (let k = 0; k < o; k++) {
+              const group = Math.floor(k / perGroup)
+              for (let i = 0; i < cg; i++) {
+                const xIndex = ((b * h + iy) * w + ix) * c + group * cg + i
+                const wIndex = ((ky * kw + kx) * cg + i) * o + k
+                visit(xIndex, wIndex, ((b * oh + y) * ow + x) * o + k)
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+/** Extent of a convolution's or pooling's output. */
+export const outputExtent = (
+  size: number,
+  kernel: number,
+  { stride = 1, padding = 0, dilation = 1 }: Convolution,
+): number => Math.floor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1
+
+/** x [N, H, W, C], w [KH, KW, C/groups, O] → [N, H', W', O] */
+export function conv2d(x: Values, w: Values, options: Convolution = {}): Values {
+  const xs = extents4(x)
+  const ws = extents4(w)
+  const oh = outputExtent(xs[1], ws[0], options)
+  const ow = outputExtent(xs[2], ws[1], options)
+  const result = values([xs[0], oh, ow, ws[3]])
+  forEachProduct(xs, ws, [oh, ow], options, (i, j, k) => {
+    result.data[k] = get(result, k) + get(x, i) * get(w, j)
+  })
+  return result
+}
+
+/** Gradient of sum(dy · conv2d(x, w)) with respect to x, of shape `size`. */
+export function conv2dInputGrad(dy: Values, w: Values, options: Convolution & { size: readonly number[] }): Values {
+  const result = values(options.size)
+  const [, oh, ow] = extents4(dy)
+  forEachProduct(extents4(result), extents4(w), [oh, ow], options, (i, j, k) => {
+    result.data[i] = get(result, i) + get(dy, k) * get(w, j)
+  })
+  return result
+}
+
+/** Gradient of sum(dy · conv2d(x, w)) with respect to w, of shape `size`. */
+export function conv2dWeightGrad(x: Values, dy: Values, options: Convolution & { size: readonly number[] }): Values {
+  const result = values(options.size)
+  const [, oh, ow] = extents4(dy)
+  forEachProduct(extents4(x), extents4(result), [oh, ow], options, (i, j, k) => {
+    result.data[j] = get(result, j) + get(x, i) * get(dy, k)
+  })
+  return result
+}

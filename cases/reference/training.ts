@@ -1,0 +1,51 @@
+// Augmentation on the device, updates and counts.
+import { div, elementwise, scale, sub } from './pointwise.js'
+import { get, type Values, values } from './values.js'
+
+/** `other` where the box is set; `box` [N, H, W] holds for all channels. */
+export function cutmix(base: Values, other: Values, box: Values): Values {
+  const channels = base.data.length / box.data.length
+  const result = values(base.shape)
+  for (let i = 0; i < base.data.length; i++) {
+    result.data[i] = get(get(box, Math.floor(i / channels)) !== 0 ? other : base, i)
+  }
+  return result
+}
+
+/** RGB bytes [N, H, W, 3] to the distribution that ImageNet backbones expect. */
+export function normalizeImage(x: Values): Values {
+  const mean = values([3], [0.485, 0.456, 0.406])
+  const deviation = values([3], [0.229, 0.224, 0.225])
+  return div(sub(scale(x, 1 / 255), mean), deviation)
+}
+
+export const nonFiniteCounts = (tensors: readonly Values[]): Values =>
+  values(
+    [tensors.length],
+    tensors.map(({ data }) => data.filter((value) => !Number.isFinite(value)).length),
+  )
+
+export function sgd(
+  {
+    parameter,
+    momentumBuffer,
+    gradient,
+    learningRate,
+  }: Record<'parameter' | 'momentumBuffer' | 'gradient' | 'learningRate', Values>,
+  { momentum = 0.9, weightDecay = 1e-4 } = {},
+): { parameter: Values; momentumBuffer: Values } {
+  const next = elementwise((p, v, g) => momentum * v + (g + weightDecay * p), parameter, momentumBuffer, gradient)
+  return { momentumBuffer: next, parameter: elementwise((p, v, lr) => p - lr * v, parameter, next, learningRate) }
+}
+
+/** `counts` [K, K] (rows are targets) plus one for each pixel whose target is not ignored. */
+export function confusionMatrix(counts: Values, predicted: Values, target: Values, ignoreIndex = 255): Values {
+  const [classes = 0] = counts.shape
+  const result = values(counts.shape, counts.data)
+  for (let i = 0; i < target.data.length; i++) {
+    if (get(target, i) === ignoreIndex) continue
+    const cell = get(target, i) * classes + get(predicted, i)
+    result.data[cell] = get(result, cell) + 1
+  }
+  return result
+}

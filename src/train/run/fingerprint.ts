@@ -1,0 +1,63 @@
+import { createHash } from 'node:crypto'
+import type { Config } from '../config/load.js'
+import type { Sample } from '../data/dataset.js'
+
+/** What a run computes with: its settings, and hashes of its lists. */
+export type Fingerprint = Readonly<Record<string, unknown>>
+
+/** Settings that do not change what a run computes. */
+const notFingerprinted = [
+  'data_root',
+  'labeled_id_path',
+  'unlabeled_id_path',
+  'val_id_path',
+  'workers',
+  'max_unreadable',
+  'log_interval',
+  'save_map',
+  'pretrained',
+  'activation_checkpointing',
+]
+
+/** Settings without which weights, momentum buffers and snapshots mean nothing. */
+const ofTheState = ['method', 'nclass', 'model', 'backbone', 'replace_stride_with_dilation', 'dilations']
+
+const hashOf = (list: readonly Sample[]): string =>
+  createHash('sha256')
+    .update(list.map(({ name }) => `${name}\n`).join(''))
+    .digest('hex')
+
+/** The settings of a run and hashes of its lists. */
+export function fingerprintOf(config: Config, lists: Readonly<Record<string, readonly Sample[]>>): Fingerprint {
+  const settings = Object.entries(config).filter(([key]) => !notFingerprinted.includes(key))
+  const hashes = Object.entries(lists).map(([name, list]) => [`list of ${name} images`, hashOf(list)])
+  return Object.fromEntries([...settings, ...hashes])
+}
+
+/** How the settings of a run that is resumed differ from those that it had. */
+export interface ChangedSettings {
+  /** Those that make its state meaningless. */
+  readonly forbidden: readonly string[]
+  /** All others. */
+  readonly allowed: readonly string[]
+}
+
+export function changedSettings(before: Fingerprint, now: Fingerprint): ChangedSettings {
+  const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])]
+  const changed = keys.filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]))
+  return {
+    forbidden: changed.filter((key) => ofTheState.includes(key)),
+    allowed: changed.filter((key) => !ofTheState.includes(key)),
+  }
+}
+
+/** Whether an epoch may have another number of iterations with such changes. */
+export const changesEpochs = (keys: readonly string[]): boolean =>
+  keys.some((key) => key === 'batch_size' || /^list of (un)?labeled images$/.test(key))
+
+/** `lr 0.001 instead of 0.01`; lists are hashes, which say nothing to people. */
+export function showChange(key: string, before: Fingerprint, now: Fingerprint): string {
+  if (key.startsWith('list of ')) return `another ${key}`
+  const show = (value: unknown) => (value === undefined ? 'none' : JSON.stringify(value))
+  return `${key} ${show(now[key])} instead of ${show(before[key])}`
+}

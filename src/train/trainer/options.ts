@@ -1,0 +1,31 @@
+import type { SegmentationModel } from '../../models/segmentation.js'
+import type { CommonSettings } from '../methods/method.js'
+
+/** What a trainer takes from the configuration, under the names it has there; and the keys of its method. */
+export type TrainerSettings = CommonSettings & {
+  /** Stages whose activations are computed again in the backward pass instead of being kept. The results stay the same. */
+  readonly activation_checkpointing?: readonly string[]
+}
+
+export interface TrainerOptions {
+  readonly iterationsPerEpoch: number
+  /** Labeled images per step, and unlabeled images, in each stream of the method that takes `batch_size` of them. */
+  readonly labeled: number
+  readonly unlabeled: number
+  /** Size of the crops. */
+  readonly height: number
+  readonly width: number
+  /** Also compute the norm of the gradients. */
+  readonly gradNorm?: boolean
+  /**
+   * Keep what each step starts from, so that `firstNonFinite` can repeat it: it takes the memory of weights, statistics
+   * and momentum buffers once more, and a copy of them at each step.
+   */
+  readonly keepBefore?: boolean
+  /** Compute in half precision with a scaled loss: the adapter must have it. */
+  readonly amp?: boolean
+  /** Gives a further model of the method its pretrained weights. */
+  readonly pretrain?: (model: SegmentationModel) => void
+  /** Called as pipelines are compiled. */
+  readonly onProgress?: (done: number, total: number) => void
+}

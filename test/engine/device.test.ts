@@ -1,0 +1,70 @@
+// What goes wrong on a device is an exception that names the culprit.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { applyOne } from '#dist/engine/graph.js'
+import { defineOp, type Tensor } from '#dist/engine/ir.js'
+import { type Candidate, inputBuffer, outputBuffer } from '#dist/engine/kernel.js'
+import { open } from '#dist/engine/node.js'
+import { compile } from '#dist/engine/program.js'
+import { spec } from '#dist/engine/shape.js'
+import { sum } from '#dist/kernels/pointwise.js'
+import { messageOf } from '../support/messages.js'
+import { onDevice } from '../support/on-device.js'
+
+const { deviceTest } = await onDevice()
+
+/** An operator with one kernel, given as WGSL. */
+const custom = (name: string, source: string) => (x: Tensor) =>
+  applyOne(
+    defineOp<undefined>(name, {
+      shape: ([first = spec([])]) => [first],
+      kernel: (): Candidate[] => [
+        {
+          name,
+          dispatches: [
+            { label: name, source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms: [], grid: [1, 1, 1] },
+          ],
+        },
+      ],
+    }),
+    [x],
+    undefined,
+  )
+
+deviceTest('a shader that does not compile fails with the name of its kernel', async (device) => {
+  const broken = custom('crookedKernel', '@compute @workgroup_size(1) fn main() { let x = nothing; }')
+  const message = await messageOf(() => compile(device, { x: spec([2]) }, ({ x }) => ({ y: broken(x) })))
+  assert.match(message, /kernel crookedKernel does not compile/)
+  assert.match(message, /nothing/)
+})
+
+deviceTest('a shader that does not fit its bindings fails with the name of its kernel', async (device) => {
+  const source = `@group(0) @binding(9) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(1) fn main() { y[0] = 1; }`
+  const message = await messageOf(() =>
+    compile(device, { x: spec([2]) }, ({ x }) => ({ y: custom('strayBinding', source)(x) })),
+  )
+  assert.match(message, /kernel strayBinding/)
+})
+
+deviceTest('what WebGPU reports without throwing is thrown by the next wait', async (device) => {
+  device.gpu.createBuffer({ size: 16, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.STORAGE })
+  assert.match(await messageOf(() => device.idle()), /the GPU reported/)
+  await device.idle()
+})
+
+deviceTest('a buffer beyond the limits is refused with its name', async (device) => {
+  const count = device.gpu.limits.maxStorageBufferBindingSize / 4 + 1
+  const message = await messageOf(() => compile(device, { vast: spec([count]) }, ({ vast }) => ({ y: sum(vast) })))
+  assert.match(message, /^program: input vast f32\[\d+\] of .* MiB is too large: this adapter binds at most/)
+})
+
+deviceTest('a lost device is an error with its reason', async () => {
+  const device = await open()
+  // As if the driver had failed: the engine has not asked for it.
+  device.gpu.destroy()
+  await device.gpu.lost
+  assert.match(await messageOf(() => device.check()), /the GPU device was lost \(destroyed\)/)
+})
+
+test.run()

@@ -1,0 +1,44 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { specialize } from '#dist/engine/shader.js'
+import { messageOf } from '../support/messages.js'
+import { onDevice } from '../support/on-device.js'
+import { skipUnless } from '../support/skip.js'
+
+const { device: opened } = await onDevice()
+
+test('a shader has what is replaced in it', async () => {
+  const source = 'const TILE = 4u;\nalias T = f32;\nfn store(i: u32) {\n  if (i > 0u) { }\n}\nfn main() {}\n'
+  const changed = specialize(source, {
+    constants: { TILE: 8 },
+    aliases: { T: 'f16' },
+    hooks: { store: 'fn store(i: u32) { }' },
+  })
+  assert.is(changed, 'enable f16;\nconst TILE = 8;\nalias T = f16;\nfn store(i: u32) { }\nfn main() {}\n')
+  assert.match(await messageOf(() => specialize(source, { constants: { SIDE: 8 } })), /no 'SIDE'/)
+  assert.match(await messageOf(() => specialize(source, { hooks: { load: '' } })), /no function 'load'/)
+})
+
+const shaderFolder = new URL('../../../shaders/', import.meta.url)
+for (const file of readdirSync(shaderFolder).filter((name) => name.endsWith('.wgsl'))) {
+  const code = readFileSync(new URL(file, shaderFolder), 'utf8')
+  const features = [...code.matchAll(/^enable (\w+);/gm)].map(([, name]) =>
+    name === 'f16' ? 'shader-f16' : (name ?? '').replaceAll('_', '-'),
+  )
+  const missing = features.filter((name) => !opened?.gpu.features.has(name))
+  const shaderTest = skipUnless(
+    missing.length === 0 && opened !== undefined,
+    `the adapter has no ${missing.join(' and ') || 'WebGPU'}`,
+  )
+  shaderTest(`shaders/${file} is valid as it stands`, async () => {
+    if (!opened) throw new Error('unreachable: the test is skipped without a device')
+    opened.gpu.pushErrorScope('validation')
+    const module = opened.gpu.createShaderModule({ label: file, code })
+    opened.gpu.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: 'main' } })
+    const error = await opened.wait(opened.gpu.popErrorScope())
+    assert.is(error?.message ?? '', '')
+  })
+}
+
+test.run()
