@@ -19,7 +19,8 @@ import {
 } from './options.js'
 import { epochOf, openModel, readModel } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
-import { evaluationSamples, readList } from './train/data/dataset.js'
+import { readList, samplesReadBy } from './train/data/dataset.js'
+import { openPair } from './train/data/image-parts.js'
 import { colored, indexPng, outputNames, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { confusionCsv, confusionSvg } from './train/evaluation/confusion.js'
@@ -55,6 +56,9 @@ const command = createCommand(
       '--config configs/cityscapes.yaml --ckpt-path official.pth --mode sliding_window --save-map',
       '--config configs/pascal.yaml --ckpt-path best.safetensors --flip --scales 0.75,1,1.25',
     ],
+    notes:
+      'Large images are computed in tiles that overlap, as predict does; those of more than 67 megapixels (67108864) are ' +
+      'also read by rows, up to 2147 megapixels.',
   },
 )
   .addOption(configOption())
@@ -105,7 +109,7 @@ await runCommand(async () => {
   const writes: Promise<void>[] = []
   const progress = new Progress('evaluation', samples.length, process.stdout)
   try {
-    for await (const pair of evaluationSamples(samples, config, 4)) {
+    for await (const pair of samplesReadBy(openPair, samples, config, 4)) {
       const prediction = await evaluator.add(pair, maps !== undefined)
       if (prediction && maps !== undefined) {
         const mask = { ...prediction, data: Uint8Array.from(prediction.label) }

@@ -16,15 +16,25 @@ import {
 } from './options.js'
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
-import { type Photo, readPhoto } from './train/data/dataset.js'
 import { findImages } from './train/data/find-images.js'
+import { type AnyImage, type AnyPhoto, type ImageParts, inParts, openPhoto } from './train/data/image-parts.js'
 import type { Image } from './train/data/pixels.js'
 import type { ExifOrientation } from './train/data/settings.js'
 import { legendSvg } from './train/drawing/legend.js'
-import { colored, indexPng, type NameRule, nameRuleNames, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
+import {
+  colored,
+  indexPng,
+  type NameRule,
+  nameRuleNames,
+  OverlayRows,
+  outputNames,
+  overlay,
+  rgbPng,
+} from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { Predictor } from './train/evaluation/predictor.js'
 import { writeOutput } from './train/io/files.js'
+import { PngWriter } from './train/io/png-writer.js'
 import { Progress } from './train/logging/progress.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { useTuning } from './train/tuning/run-tuning.js'
@@ -51,7 +61,8 @@ const command = createCommand(
   {
     notes: [
       'Images are turned as their EXIF orientation says, and results lie as viewers show the images, unless --config says',
-      'exif_orientation: stored. Large images are computed in tiles.',
+      'exif_orientation: stored. Large images are computed in tiles; those of more than 67 megapixels (67108864) are also',
+      'read and written by rows, up to 2147 megapixels, but not with --img-size, nor where they are to be turned.',
       '',
       'Results are PNG files named after their images: by default a/x.jpg gives x.png. Where images would share a name,',
       'these take their ending, too, or their folder (x.jpg.png, a_x.jpg.png); the names of the others stay. With',
@@ -88,17 +99,17 @@ const command = createCommand(
   .addOption(noTuneOption())
 
 /** An image that is read ahead, or why it cannot be. */
-type Read = Promise<Photo | UserError>
+type Read = Promise<AnyPhoto | UserError>
 
 const readAhead = 4
 
 async function* images(
   paths: readonly string[],
   orientation: ExifOrientation | undefined,
-): AsyncGenerator<Photo | UserError> {
+): AsyncGenerator<AnyPhoto | UserError> {
   const ahead: Read[] = []
   const read = (path: string): Read =>
-    readPhoto(path, orientation).catch((error: unknown) => {
+    openPhoto(path, orientation).catch((error: unknown) => {
       if (error instanceof UserError) return error
       throw error
     })
@@ -143,9 +154,10 @@ await runCommand(async () => {
   try {
     for await (const photo of images(paths, orientation)) {
       const name = `${names[at++]}.png`
-      if (photo instanceof UserError) {
-        unreadable.push(photo.message)
-        progress.line(`left out: ${photo.message}`)
+      const refused = photo instanceof UserError ? photo : refusal(photo.image, paths[at - 1] ?? '')
+      if (photo instanceof UserError || refused) {
+        unreadable.push(refused?.message ?? '')
+        progress.line(`left out: ${refused?.message}`)
         continue
       }
       const { image, exif } = photo
@@ -153,6 +165,12 @@ await runCommand(async () => {
       const { width, height } = image
       const { tiles } = await predictor.plan(image)
       if (tiles.length > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles.length} tiles`)
+      if (inParts(image)) {
+        await writing
+        await writeByRows(out, name, image)
+        progress.tick()
+        continue
+      }
       const mask = await predictor.predict(image)
       // One image is written while the next one is computed.
       await writing
@@ -176,6 +194,33 @@ await runCommand(async () => {
   if (unreadable.length > 0) {
     const [first = ''] = unreadable
     throw new UserError(`${unreadable.length} of ${paths.length} images could not be read, such as: ${first}`)
+  }
+
+  /** Why an image cannot be predicted with these options. */
+  function refusal(image: AnyImage, path: string): UserError | undefined {
+    if (longSide === undefined || !inParts(image)) return undefined
+    return new UserError(
+      `the image ${path} has ${image.width}x${image.height} pixels, more than the 67 megapixels (67108864) that --img-size ` +
+        `resizes: leave the option out, or shrink the image`,
+    )
+  }
+
+  async function writeByRows(folder: string, name: string, image: ImageParts): Promise<void> {
+    const open = (kind: string, channels: 1 | 3) => new PngWriter(join(folder, kind, name), image, channels)
+    const [masks, colors, overlays] = [open('masks', 1), open('colors', 3), open('overlays', 3)]
+    const over = new OverlayRows(palette)
+    try {
+      for await (const rows of predictor.predictRows(image)) {
+        await masks.write(rows.mask.data)
+        await colors.write(colored(rows.mask, palette).data)
+        await overlays.write(over.next(rows.image, rows.mask))
+      }
+      await overlays.write(over.last())
+      for (const file of [masks, colors, overlays]) await file.finish()
+    } catch (error) {
+      for (const file of [masks, colors, overlays]) file.discard()
+      throw error
+    }
   }
 
   async function write(folder: string, name: string, image: Image, mask: Image): Promise<void> {

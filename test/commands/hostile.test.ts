@@ -182,7 +182,7 @@ test('images that are no photographs, whatever their names say', async () => {
   writeFileSync(at('x.pgm'), 'P2 1 1 1 1')
   for (const name of ['x.v', 'x.pgm']) await refuses(() => readImage(at(name)), /cannot read the image|is not read/)
   const huge = pngOf([ihdr(60_000, 60_000, 8, 0), idat(Buffer.alloc(9)), iend])
-  await refuses(() => readImage(fileOf(huge, 'x.png')), /exceeds pixel limit/)
+  await refuses(() => readImage(fileOf(huge, 'x.png')), /exceeds the pixel limit: .* 67108864 pixels/)
 })
 
 test('lists that leave the data folder, or have too many lines', async () => {

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
+import type { Sharp } from 'sharp'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
 import { decodeText } from '../io/text.js'
@@ -138,11 +139,11 @@ function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sampl
     throw new UserError(`the images in ${folders.images} need labels: give their folder as 'labels'`)
   }
   const pairs = pairFolders(dataRoot, wanted ? folders : { ...folders, labels: undefined })
-  const bare = pairs.filter(({ label }) => label === null)
-  if (wanted && bare[0]) {
+  const unlabeled = pairs.filter(({ label }) => label === null)
+  if (wanted && unlabeled[0]) {
     throw new UserError(
-      `${bare.length} of ${pairs.length} images in ${folders.images} have no label of the same name in ` +
-        `${folders.labels}, the first is ${bare[0].image}: add them, or make lists with the command split`,
+      `${unlabeled.length} of ${pairs.length} images in ${folders.images} have no label of the same name in ` +
+        `${folders.labels}, the first is ${unlabeled[0].image}: add them, or make lists with the command split`,
     )
   }
   return pairs.map(({ image, label }) => ({
@@ -159,6 +160,18 @@ export interface Photo {
   readonly exif: number
 }
 
+/** The pixels of a file as RGB: alpha dropped, CMYK by its plain formula. */
+export async function rgbOf(file: Sharp): Promise<Image> {
+  const { space } = await file.metadata()
+  const pixels = file.removeAlpha()
+  if (space === 'cmyk') pixels.pipelineColourspace('cmyk').toColourspace('cmyk')
+  else pixels.toColourspace('srgb')
+  const { data, info } = await pixels.raw().toBuffer({ resolveWithObject: true })
+  const { width, height, channels } = info
+  if (channels !== (space === 'cmyk' ? 4 : 3)) throw new Error(`it has ${channels} channels instead of 3`)
+  return { data: space === 'cmyk' ? cmykToRgb(data) : data, width, height }
+}
+
 /**
  * Decodes a photograph to RGB: no colour profile, alpha dropped, CMYK by its plain formula.
  * @param orientation whether it is turned as its EXIF orientation says
@@ -170,16 +183,16 @@ export async function readPhoto(path: string, orientation: ExifOrientation = 'ap
     if (!(await stat(path)).isFile()) throw new Error('it is not a file')
     const autoOrient = orientation === 'apply'
     const file = sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true, autoOrient })
-    const { space, orientation: exif = 1 } = await file.metadata()
-    const pixels = file.removeAlpha()
-    if (space === 'cmyk') pixels.pipelineColourspace('cmyk').toColourspace('cmyk')
-    else pixels.toColourspace('srgb')
-    const { data, info } = await pixels.raw().toBuffer({ resolveWithObject: true })
-    const { width, height, channels } = info
-    if (channels !== (space === 'cmyk' ? 4 : 3)) throw new Error(`it has ${channels} channels instead of 3`)
-    return { image: { data: space === 'cmyk' ? cmykToRgb(data) : data, width, height }, exif }
+    const { orientation: exif = 1 } = await file.metadata()
+    return { image: await rgbOf(file), exif }
   } catch (error) {
     const why = firstLine(error)
+    if (why.includes('exceeds pixel limit')) {
+      throw new UserError(
+        `the image ${path} exceeds the pixel limit: it has more than ${MAX_PIXELS} pixels (67 megapixels), which is the ` +
+          `most that is read at once; shrink it or cut it into parts (predict and evaluate read larger ones by rows)`,
+      )
+    }
     const unreadable = why.includes('unsupported image format') ? explainUnreadable([path]) : undefined
     throw new UserError(
       unreadable ?? `cannot read the image ${path}: ${why}; replace the file, or take it off the list`,
@@ -242,8 +255,9 @@ export async function readPair(sample: Sample, rules: LabelRules): Promise<{ ima
   return { image, label }
 }
 
-export interface EvaluationSample {
-  image: Image
+/** An image in the form in which it is read, and its label. */
+export interface EvaluationSample<I = Image> {
+  image: I
   label: Image
   name: string
 }
@@ -251,27 +265,29 @@ export interface EvaluationSample {
 /**
  * Reads image and label of each line in order, `prefetch` of them ahead, on the threads of the decoder.
  *
+ * @param read reads one, such as `readPair`
  * @param onUnreadable told of a pair that cannot be read, which is then left out; without it the error is thrown
  */
-export async function* evaluationSamples(
+export async function* samplesReadBy<I>(
+  read: (sample: Sample, rules: LabelRules) => Promise<{ image: I; label: Image }>,
   list: readonly Sample[],
   config: LabelSettings,
   prefetch = 2,
   onUnreadable?: (sample: Sample, error: UserError) => void,
-): AsyncGenerator<EvaluationSample, void, undefined> {
+): AsyncGenerator<EvaluationSample<I>, void, undefined> {
   const rules = labelRules(config)
-  const ahead: Promise<{ image: Image; label: Image }>[] = []
+  const ahead: Promise<{ image: I; label: Image }>[] = []
   for (let next = 0, i = 0; i < list.length; i++) {
     for (; next < list.length && next <= i + prefetch; next++) {
-      const pair = readPair(list[next] as Sample, rules)
+      const pair = read(list[next] as Sample, rules)
       // A failure is reported when its turn comes, which may be after it happens.
       pair.catch(() => {})
       ahead.push(pair)
     }
     const sample = list[i] as Sample
-    let pair: { image: Image; label: Image }
+    let pair: { image: I; label: Image }
     try {
-      pair = await (ahead.shift() as Promise<{ image: Image; label: Image }>)
+      pair = await (ahead.shift() as Promise<{ image: I; label: Image }>)
     } catch (error) {
       if (!onUnreadable || !(error instanceof UserError)) throw error
       onUnreadable(sample, error)
@@ -280,3 +296,11 @@ export async function* evaluationSamples(
     yield { ...pair, name: sample.name }
   }
 }
+
+/** Reads images and labels with `readPair`; see `samplesReadBy`. */
+export const evaluationSamples = (
+  list: readonly Sample[],
+  config: LabelSettings,
+  prefetch?: number,
+  onUnreadable?: (sample: Sample, error: UserError) => void,
+): AsyncGenerator<EvaluationSample, void, undefined> => samplesReadBy(readPair, list, config, prefetch, onUnreadable)

@@ -43,6 +43,45 @@ export function overlay(image: Image, mask: Image, palette: readonly Rgb[]): Ima
   return { data, width, height }
 }
 
+/**
+ * The rows of an overlay whose image comes in parts from top to bottom. Where two classes meet shows with the row below, so
+ * that the last row of a part comes with the next one.
+ */
+export class OverlayRows {
+  private kept: { readonly image: Image; readonly mask: Image } | undefined
+
+  constructor(private readonly palette: readonly Rgb[]) {}
+
+  /** Takes rows of the image [h, W, 3] and of its mask [h, W]; returns those of the overlay that are ready. */
+  next(image: Image, mask: Image): Uint8Array {
+    const { width } = image
+    const rows = this.kept
+      ? { image: below(this.kept.image, image), mask: below(this.kept.mask, mask) }
+      : { image, mask }
+    const { height } = rows.image
+    const last = (map: Image, channels: number): Image => ({
+      ...map,
+      height: 1,
+      data: map.data.slice(-width * channels),
+    })
+    this.kept = { image: last(rows.image, 3), mask: last(rows.mask, 1) }
+    return overlay(rows.image, rows.mask, this.palette).data.subarray(0, (height - 1) * width * 3)
+  }
+
+  /** The last row. */
+  last(): Uint8Array {
+    return this.kept ? overlay(this.kept.image, this.kept.mask, this.palette).data : new Uint8Array()
+  }
+}
+
+/** A map with another one of the same width below it. */
+function below(upper: Image, lower: Image): Image {
+  const data = new Uint8Array(upper.data.length + lower.data.length)
+  data.set(upper.data)
+  data.set(lower.data, upper.data.length)
+  return { data, width: upper.width, height: upper.height + lower.height }
+}
+
 const stemOf = (path: string): string => basename(path, extname(path))
 
 /** Names of results without their ending, from short to long; the last one is of one image alone. */

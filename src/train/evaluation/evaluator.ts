@@ -11,6 +11,7 @@ import { confusionMatrix } from '../../kernels/metrics.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { softmaxMax } from '../../kernels/softmax.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
+import { type AnyImage, type ImageParts, inParts, partOf } from '../data/image-parts.js'
 import { type Box, cut, type Image } from '../data/pixels.js'
 import { UserError } from '../error.js'
 import { classLabels, classScores, type InferenceOptions, isPlain, windowsOf } from './inference.js'
@@ -45,7 +46,7 @@ export interface EvaluationOptions {
 
 /** A labeled image; pixels row by row, the image in RGB. */
 export interface EvaluationImage {
-  readonly image: Readonly<Image>
+  readonly image: AnyImage
   readonly label: Readonly<Image>
 }
 
@@ -57,6 +58,12 @@ export interface Prediction {
   readonly label: Uint32Array
   /** [H, W, nclass], where they were asked for. */
   readonly scores?: Float32Array
+}
+
+/** Rows of an image [h, W, 3] and their mask [h, W]. */
+export interface PredictedRows {
+  readonly image: Image
+  readonly mask: Image
 }
 
 /** A prediction that is being put together. */
@@ -162,7 +169,7 @@ export class Evaluator {
    * @returns the prediction, if asked for
    */
   async add({ image, label }: EvaluationImage, predict = false): Promise<Prediction | undefined> {
-    const [seen, target] = [this.seen(image, 3), this.seen(label, 1)]
+    const [seen, target] = [await this.seen(image), this.targetOf(label)]
     const pixels = seen.width * seen.height
     if (this.countedPixels + pixels > maxCountedPixels) {
       this.earlier = await this.confusion()
@@ -192,8 +199,8 @@ export class Evaluator {
    * @param size of the prediction where that is not the image's: scores are resized to it before classes are compared,
    * and the image is not tiled
    */
-  async predict(image: Readonly<Image>, size?: ImageSize): Promise<Prediction> {
-    const seen = this.seen(image, 3)
+  async predict(image: AnyImage, size?: ImageSize): Promise<Prediction> {
+    const seen = await this.seen(image)
     const out = size ?? { width: seen.width, height: seen.height }
     const result = this.unfinished(out)
     const ignored = { ...out, data: new Uint8Array(out.width * out.height).fill(this.ignoreIndex) }
@@ -201,10 +208,30 @@ export class Evaluator {
     else {
       const whole = { x: 0, y: 0, w: out.width, h: out.height }
       const program = await this.program(sizesOf(seen, size))
-      await this.programs.run(program, { image: seen.data, target: ignored.data })
+      await this.programs.run(program, { image: await pixelsOf(seen), target: ignored.data })
       await this.take(program, whole, whole, result)
     }
     return result
+  }
+
+  /**
+   * The mask of an image that is read in parts, from top to bottom, in the tiles of `plan`: what is held at a time are the
+   * rows of a tile. Mirrored and scaled views as in `predict`.
+   */
+  async *predictRows(image: ImageParts): AsyncGenerator<PredictedRows, void, undefined> {
+    const tiles = await this.plan(image)
+    const { width } = image
+    for (const top of new Set(tiles.map(({ kept }) => kept.y))) {
+      const row = tiles.filter(({ kept }) => kept.y === top)
+      const { seen: { y = 0, h = 0 } = {}, kept: { h: height = 0 } = {} } = row[0] ?? {}
+      const rows = await image.part({ x: 0, y, w: width, h })
+      const mask = { data: new Uint8Array(width * height), width, height }
+      for (const { seen, kept } of row) {
+        const { label } = await this.predict(cut(rows, 3, { ...seen, y: 0 }))
+        paste(Uint8Array.from(label), 1, seen, kept, mask.data, width, top)
+      }
+      yield { image: cut(rows, 3, { x: 0, y: top - y, w: width, h: height }), mask }
+    }
   }
 
   /**
@@ -249,13 +276,22 @@ export class Evaluator {
   }
 
   /** The part of an image that is evaluated. */
-  private seen(image: Readonly<Image>, channels: number): Readonly<Image> {
+  private async seen(image: AnyImage): Promise<AnyImage> {
+    const box = this.cropOf(image)
+    return box ? partOf(image, box) : image
+  }
+
+  /** The same part of its label. */
+  private targetOf(label: Readonly<Image>): Readonly<Image> {
+    const box = this.cropOf(label)
+    return box ? cut(label, 1, box) : label
+  }
+
+  private cropOf({ width, height }: ImageSize): Box | undefined {
     const { mode, window } = this.options
-    if (mode !== 'center_crop' || window === undefined) return image
-    const { width, height } = image
+    if (mode !== 'center_crop' || window === undefined) return undefined
     const start = (extent: number) => Math.max(0, Math.floor((extent - window) / 2))
-    const [w, h] = [Math.min(width, window), Math.min(height, window)]
-    return cut(image, channels, { x: start(width), y: start(height), w, h })
+    return { x: start(width), y: start(height), w: Math.min(width, window), h: Math.min(height, window) }
   }
 
   private clearDevice(): void {
@@ -284,7 +320,7 @@ export class Evaluator {
   }
 
   /** Computes an image in its parts, and counts it. Returns the number of parts. */
-  private async compute(image: Readonly<Image>, target: Readonly<Image>, result?: Unfinished): Promise<number> {
+  private async compute(image: AnyImage, target: Readonly<Image>, result?: Unfinished): Promise<number> {
     if (this.windows) {
       const take = (program: Program, outputs: Box, kept: Box) =>
         result ? this.take(program, outputs, kept, result) : Promise.resolve()
@@ -296,7 +332,7 @@ export class Evaluator {
     for (const { seen, kept } of tiles) {
       const program = await this.program(sizesOf({ width: seen.w, height: seen.h }))
       await this.programs.run(program, {
-        image: isWhole ? image.data : cut(image, 3, seen).data,
+        image: isWhole ? await pixelsOf(image) : (await partOf(image, seen)).data,
         target: isWhole ? target.data : keptOnly(target, seen, kept, this.ignoreIndex),
       })
       if (result) await this.take(program, seen, kept, result)
@@ -380,17 +416,21 @@ function keptOnly(target: Readonly<Image>, seen: Box, kept: Box, ignored: number
   return out
 }
 
-/** Copies the kept part of values [·, ·, channels] that lie at `from` of a map into the map, `width` pixels wide. */
-function paste<A extends Uint32Array | Float32Array>(
+const pixelsOf = async (image: AnyImage): Promise<Uint8Array> =>
+  (inParts(image) ? await image.part({ x: 0, y: 0, w: image.width, h: image.height }) : image).data
+
+/** Copies the kept part of values [·, ·, channels] that lie at `from` of an image into a map of its rows from `top` on. */
+function paste<A extends Uint8Array | Uint32Array | Float32Array>(
   values: A,
   channels: number,
   from: Box,
   kept: Box,
   map: A,
   width: number,
+  top = 0,
 ): void {
   for (let y = kept.y; y < kept.y + kept.h; y++) {
     const start = ((y - from.y) * from.w + kept.x - from.x) * channels
-    map.set(values.subarray(start, start + kept.w * channels), (y * width + kept.x) * channels)
+    map.set(values.subarray(start, start + kept.w * channels), ((y - top) * width + kept.x) * channels)
   }
 }

@@ -1,8 +1,9 @@
 import type { Device } from '../../engine/device.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
+import type { ImageParts } from '../data/image-parts.js'
 import type { Image } from '../data/pixels.js'
 import { resizeBilinear, resizeNearest } from '../data/resize.js'
-import { Evaluator, type ImageSize } from './evaluator.js'
+import { Evaluator, type ImageSize, type PredictedRows } from './evaluator.js'
 import type { Tile } from './tiles.js'
 
 export interface PredictorOptions {
@@ -53,6 +54,12 @@ export class Predictor {
     const { label } = await this.evaluator.predict(seen, out)
     const mask = { data: Uint8Array.from(label), ...out }
     return isSame || resizesScores ? mask : resizeNearest(mask, width, height)
+  }
+
+  /** The same mask of an image that is read in parts, from top to bottom; `longSide` is not for these. */
+  predictRows(image: ImageParts): AsyncGenerator<PredictedRows, void, undefined> {
+    if (this.options.longSide !== undefined) throw new Error('an image that is read in parts is not resized')
+    return this.evaluator.predictRows(image)
   }
 
   /** How an image of a size is computed: depends on nothing but the size, the model and the adapter. */

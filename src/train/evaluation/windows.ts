@@ -12,6 +12,7 @@ import { castCall } from '../../kernels/pointwise.js'
 import { softmax } from '../../kernels/softmax.js'
 import { addWindows } from '../../kernels/windows.js'
 import { logits, type SegmentationModel } from '../../models/segmentation.js'
+import { type AnyImage, partOf } from '../data/image-parts.js'
 import { type Box, cut, type Image } from '../data/pixels.js'
 import { UserError } from '../error.js'
 import { windowStarts, windowStep } from './inference.js'
@@ -78,7 +79,7 @@ export class SlidingWindows {
    * @param target [H, W]
    * @param ignored stands for the pixels of a program that the image does not have
    */
-  async run(image: Readonly<Image>, target: Readonly<Image>, ignored: number, take?: TakeRows): Promise<void> {
+  async run(image: AnyImage, target: Readonly<Image>, ignored: number, take?: TakeRows): Promise<void> {
     const { side } = this.options
     const step = windowStep(side)
     const sums = this.sumsFor(image)
@@ -105,7 +106,7 @@ export class SlidingWindows {
   }
 
   /** Where the probabilities of an image are added. */
-  private sumsFor({ width, height }: Readonly<Image>): Sums {
+  private sumsFor({ width, height }: AnyImage): Sums {
     const { side, maxSumBytes = 2 ** 28 } = this.options
     // With a row below the finished ones, from where zeros move up.
     const rows = Math.max(windowStep(side) + 1, Math.min(side, height))
@@ -153,7 +154,7 @@ export class SlidingWindows {
   /** Adds the probabilities of a batch. A window that starts nowhere fills it up. */
   private async add(
     sums: Sums,
-    image: Readonly<Image>,
+    image: AnyImage,
     { top, height, width, lefts }: Run & { top: number; height: number },
     left: number,
   ): Promise<void> {
@@ -164,7 +165,8 @@ export class SlidingWindows {
       places[2 * i] = Number.isNaN(start) ? sums.rows : 0
       if (Number.isNaN(start)) continue
       places[2 * i + 1] = start - left
-      images.set(cut(image, 3, { x: start, y: top, w: width, h: height }).data, i * height * width * 3)
+      const { data } = await partOf(image, { x: start, y: top, w: width, h: height })
+      images.set(data, i * height * width * 3)
     }
     await this.programs.run(program, { images, places })
   }

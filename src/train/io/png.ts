@@ -14,7 +14,8 @@ export interface PngPixels {
   readonly palette?: readonly number[]
 }
 
-const SIGNATURE = Buffer.from('89504e470d0a1a0a', 'hex')
+/** What a PNG file begins with. */
+export const PNG_SIGNATURE = Buffer.from('89504e470d0a1a0a', 'hex')
 /** What writers of 256 MiB files need several times over; without a limit, empty chunks would cost much for little. */
 const MAX_CHUNKS = 2 ** 17
 const PALETTE = 3
@@ -48,7 +49,8 @@ function readHeader(data: Buffer, maxPixels: number): Header {
   return { bits, channels, maxBytes: 1.125 * inflated + 2 ** 16 }
 }
 
-function chunkOf(type: string, data: Uint8Array): Buffer {
+/** A part of a PNG file: its length, type, data and checksum. */
+export function chunkOf(type: string, data: Uint8Array): Buffer {
   const chunk = Buffer.alloc(12 + data.length)
   chunk.writeUInt32BE(data.length)
   chunk.write(type, 4, 'latin1')
@@ -70,8 +72,8 @@ interface BarePng {
 
 /** The same pixels without any part that is not needed for them, and the palette apart: its indices become greys. */
 function onlyPixels(bytes: Buffer, maxPixels: number): BarePng {
-  if (!bytes.subarray(0, 8).equals(SIGNATURE)) throw new Error('it is not a PNG file')
-  const parts: Buffer[] = [SIGNATURE]
+  if (!bytes.subarray(0, 8).equals(PNG_SIGNATURE)) throw new Error('it is not a PNG file')
+  const parts: Buffer[] = [PNG_SIGNATURE]
   let header: Header | undefined
   let isIndexed = false
   let palette: readonly number[] | undefined

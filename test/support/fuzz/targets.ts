@@ -165,7 +165,12 @@ function pngSeeds(): Promise<Buffer>[] {
 
 async function labelTarget(): Promise<Target> {
   const seeds = await Promise.all(pngSeeds())
-  return { name: 'label', seeds, mutations: [...plain, pngChunks, pngChunks, pngChunks], read: readStoredLabel }
+  return {
+    name: 'label',
+    seeds,
+    mutations: [...plain, pngChunks, pngChunks, pngChunks],
+    read: (path) => readStoredLabel(path),
+  }
 }
 
 async function imageTarget(): Promise<Target> {

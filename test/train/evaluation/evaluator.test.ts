@@ -16,7 +16,7 @@ const store = new Store(device, 'model')
 const model = createModel(store, { architecture: 'deeplabv3plus', config: { ...smallModel, nclass } }, new Random(1))
 test.after(() => device.destroy())
 
-type Image = EvaluationImage['image']
+type Image = EvaluationImage['label']
 
 function imageOf(random: Random, width: number, height: number): Image {
   return { data: Uint8Array.from({ length: width * height * 3 }, () => random.integer(0, 256)), width, height }

@@ -7,7 +7,7 @@ import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import { logits } from '#dist/models/segmentation.js'
-import { cut, type Image, normalize } from '#dist/train/data/pixels.js'
+import { type Box, cut, type Image, normalize } from '#dist/train/data/pixels.js'
 import { resizeBilinear } from '#dist/train/data/resize.js'
 import { UserError } from '#dist/train/error.js'
 import { type EvaluationOptions, Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
@@ -355,6 +355,26 @@ test('an image that is too large for the adapter is evaluated in the tiles that 
     predictor.destroy()
   }
   whole.destroy()
+})
+
+test('an image that is read in parts has the mask of one in memory, in any mode', async () => {
+  const image = imageOf(new Random(15), 60, 41)
+  const label = labelOf(new Random(16), 60, 41)
+  const parts = { width: 60, height: 41, part: (box: Box) => Promise.resolve(cut(image, 3, box)) }
+  const predictor = new Predictor(device, model, { maxPixels: 700 })
+  const { data } = await predictor.predict(image)
+  const rows: number[] = []
+  for await (const { image: upper, mask } of predictor.predictRows(parts)) {
+    assert.equal(upper, cut(image, 3, { x: 0, y: rows.length / 60, w: 60, h: mask.height }))
+    rows.push(...mask.data)
+  }
+  assert.equal(rows, [...data])
+  predictor.destroy()
+  for (const mode of ['original', 'center_crop', 'sliding_window'] as const) {
+    const either = evaluator({ mode, window: 24, maxPixels: 700, scores: false })
+    assert.equal(await either.evaluate([{ image: parts, label }]), await either.evaluate([{ image, label }]))
+    either.destroy()
+  }
 })
 
 test('windows over mirrored images are so few that one program computes them: more are tiled', async () => {
