@@ -66,23 +66,7 @@ class ImageFile implements ImageParts {
  * @throws UserError naming the file if it cannot be read, is damaged or larger than `mostPixels`
  */
 export async function openImage(path: string, inMemory = MAX_PIXELS): Promise<AnyImage> {
-  const isFile = await stat(path).then(
-    (found) => found.isFile(),
-    () => false,
-  )
-  const size = isFile
-    ? await sharp(path, { limitInputPixels: false })
-        .metadata()
-        .catch(() => undefined)
-    : undefined
-  const { width = 0, height = 0 } = size ?? {}
-  if (width * height <= inMemory) return readImage(path)
-  if (width * height > mostPixels) {
-    throw new UserError(
-      `the image ${path} has ${width}x${height} pixels, and at most ${mostPixels} are read: cut it into parts`,
-    )
-  }
-  return new ImageFile(path, width, height)
+  return (inMemory < MAX_PIXELS ? await openLarger(path, inMemory) : undefined) ?? orParts(path, readImage(path))
 }
 
 /**
@@ -94,15 +78,49 @@ export async function openPair(
   rules: LabelRules,
   inMemory = MAX_PIXELS,
 ): Promise<{ image: AnyImage; label: Image }> {
-  const image = sample.label === null ? undefined : await openImage(sample.image, inMemory)
-  if (sample.label === null || image === undefined || !inParts(image)) return readPair(sample, rules)
-  const label = await readLabel(sample.label, rules, mostPixels)
-  const { width, height } = image
+  const { image: path, label: labelPath } = sample
+  const known = inMemory < MAX_PIXELS ? await openLarger(path, inMemory) : undefined
+  const read = known ?? (await orParts(path, readPair(sample, rules)))
+  if ('label' in read) return read
+  if (labelPath === null || !inParts(read)) throw new UserError(`${path} has no label: add it to the list`)
+  const label = await readLabel(labelPath, rules, mostPixels)
+  const { width, height } = read
   if (label.width !== width || label.height !== height) {
     throw new UserError(
-      `${sample.image} has ${width}x${height} pixels, but its label ${sample.label} has ` +
-        `${label.width}x${label.height}: give both the same size`,
+      `${path} has ${width}x${height} pixels, but its label ${labelPath} has ${label.width}x${label.height}: ` +
+        'give both the same size',
     )
   }
-  return { image, label }
+  return { image: read, label }
+}
+
+/** What is read, or the image in parts where it is too large for that: most are not, and need not be opened twice. */
+async function orParts<T>(path: string, reading: Promise<T>): Promise<T | ImageParts> {
+  try {
+    return await reading
+  } catch (error) {
+    const image = error instanceof UserError ? await openLarger(path, MAX_PIXELS) : undefined
+    if (image) return image
+    throw error
+  }
+}
+
+/** An image of more than `most` pixels; undefined for another file. */
+async function openLarger(path: string, most: number): Promise<ImageParts | undefined> {
+  const isFile = await stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  )
+  if (!isFile) return undefined
+  const size = await sharp(path, { limitInputPixels: false })
+    .metadata()
+    .catch(() => undefined)
+  const { width = 0, height = 0 } = size ?? {}
+  if (width * height <= most) return undefined
+  if (width * height > mostPixels) {
+    throw new UserError(
+      `the image ${path} has ${width}x${height} pixels, and at most ${mostPixels} are read: cut it into parts`,
+    )
+  }
+  return new ImageFile(path, width, height)
 }
