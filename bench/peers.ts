@@ -103,7 +103,7 @@ type Contender = Pick<PeerRun, 'run' | 'idle'>
 
 /** Milliseconds that the runs of one contender take in its turn, which is waited for once, and the most such runs. */
 const batchTime = 40
-const mostRuns = 100
+const maxRuns = 100
 
 /**
  * Times contenders in turns, so that what else the machine does meets all of them alike. All have run before; one that
@@ -129,8 +129,8 @@ async function inTurns(device: Device, contenders: readonly Contender[]): Promis
   for (const turn of turns) {
     // Waiting takes a while by itself, so that the time of few runs does not tell how many there should be.
     let time = await batch(turn)
-    while (time * turn.runs < batchTime / 2 && turn.runs < mostRuns) {
-      turn.runs = Math.min(mostRuns, Math.ceil(batchTime / time))
+    while (time * turn.runs < batchTime / 2 && turn.runs < maxRuns) {
+      turn.runs = Math.min(maxRuns, Math.ceil(batchTime / time))
       time = await batch(turn)
     }
   }

@@ -104,12 +104,12 @@ export function loadStateDict(
   }
 }
 
-const mostNamed = 5
+const maxNamed = 5
 
 function list(what: string, names: readonly string[]): string[] {
   if (names.length === 0) return []
-  const more = names.length > mostNamed ? ` and ${names.length - mostNamed} more` : ''
-  return [`${what}: ${names.slice(0, mostNamed).join(', ')}${more}`]
+  const more = names.length > maxNamed ? ` and ${names.length - maxNamed} more` : ''
+  return [`${what}: ${names.slice(0, maxNamed).join(', ')}${more}`]
 }
 
 /** The model's values as PyTorch's state_dict has them, in its order. */

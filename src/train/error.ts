@@ -1,11 +1,11 @@
-const MAX_LENGTH = 2000
+const maxLength = 2000
 
 /** One line of bounded length without control characters: names in it come from files, which may hold anything. */
 function oneLine(text: string): string {
   const line = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, (character) => {
     return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
   })
-  return line.length > MAX_LENGTH ? `${line.slice(0, MAX_LENGTH / 2)} ... ${line.slice(-MAX_LENGTH / 2)}` : line
+  return line.length > maxLength ? `${line.slice(0, maxLength / 2)} ... ${line.slice(-maxLength / 2)}` : line
 }
 
 /**

@@ -17,7 +17,7 @@ import { type CaseResult, passes, printCase, strain, worst } from './report.js'
 import { checkFinal, finalTensors, runTrajectory, writeResults } from './trajectory.js'
 
 /** Final values beyond their tolerance that are printed, the worst first. */
-const mostFailuresShown = 10
+const maxFailuresShown = 10
 
 interface Tally {
   passed: number
@@ -80,7 +80,7 @@ async function checkTrajectory(
   if (closest && !shown.includes(closest)) {
     printCase({ ...closest, name: `${name} final values: ${closest.name} is the closest of ${final.length} tensors` })
   }
-  const printed = verbose ? shown : [...shown].sort((a, b) => strain(b) - strain(a)).slice(0, mostFailuresShown)
+  const printed = verbose ? shown : [...shown].sort((a, b) => strain(b) - strain(a)).slice(0, maxFailuresShown)
   for (const result of printed) printCase({ ...result, name: `${name} final values: ${result.name}` })
   if (printed.length < shown.length) console.log(`      and ${shown.length - printed.length} more`)
   if (out !== undefined) {

@@ -151,7 +151,7 @@ export function checkpointModel({ tensors, metadata, names }: Checkpoint, path: 
   return model
 }
 
-const mostParts = 8
+const maxParts = 8
 
 /** What names begin with, up to the first place where they differ. */
 function partsOf(names: readonly string[]): string {
@@ -160,13 +160,13 @@ function partsOf(names: readonly string[]): string {
   let depth = 0
   while (depth < first.length - 1 && split.every((name) => name[depth] === first[depth])) depth++
   const parts = [...new Set(split.map((name) => name.slice(0, depth + 1).join('.')))]
-  return parts.slice(0, mostParts).join(', ') + (parts.length > mostParts ? ' and more' : '')
+  return parts.slice(0, maxParts).join(', ') + (parts.length > maxParts ? ' and more' : '')
 }
 
 /** @throws UserError where a file holds several networks, of which none is meant */
 function checkSingle({ several }: Checkpoint['names'], path: string): void {
   if (several.length < 2) return
-  const prefixes = several.slice(0, mostParts).map((prefix) => `'${prefix}'`)
+  const prefixes = several.slice(0, maxParts).map((prefix) => `'${prefix}'`)
   throw new UserError(
     `${path}: it holds ${several.length} networks, with names that begin with ${prefixes.join(', ')}: ` +
       'save the one that is meant by itself',

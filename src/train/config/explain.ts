@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { UserError } from '../error.js'
 import { configSchema } from './schema.js'
 
-const MAX_COMPARED = 100
+const maxCompared = 100
 
 /** Keys of the object schema at `path`, or null where there is no object. */
 export function keysAt(path: readonly string[]): string[] | null {
@@ -52,7 +52,7 @@ function dottedKeys(path: readonly string[] = []): string[] {
 export function unknownKey(path: readonly string[], origin: string): UserError {
   const name = path.join('.')
   // Comparing takes time by the product of the lengths.
-  const [compared, lastOfName] = [name, path.at(-1) ?? name].map((text) => text.slice(0, MAX_COMPARED)) as [
+  const [compared, lastOfName] = [name, path.at(-1) ?? name].map((text) => text.slice(0, maxCompared)) as [
     string,
     string,
   ]

@@ -9,7 +9,7 @@ import { parseYaml } from './yaml.js'
 
 export type { Config } from './schema.js'
 
-const MAX_BYTES = 2 ** 20
+const maxBytes = 2 ** 20
 
 /**
  * Checks a configuration that is already an object, and fills in the defaults.
@@ -75,7 +75,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
   try {
     const stat = statSync(path)
     if (!stat.isFile()) throw new UserError(`${path} is not a file`)
-    if (stat.size > MAX_BYTES) throw new UserError(`${path} is larger than 1 MiB: not a configuration`)
+    if (stat.size > maxBytes) throw new UserError(`${path} is larger than 1 MiB: not a configuration`)
     text = decodeText(readFileSync(path))
   } catch (error) {
     if (error instanceof UserError) throw error

@@ -1,11 +1,11 @@
 import { type CST, Lexer, Parser, parse, YAMLError } from 'yaml'
 import { UserError } from '../error.js'
 
-const MAX_ALIASES = 20
+const maxAliases = 20
 /** A configuration with the colours of 150 classes has some two thousand. The time to compare keys grows by the square. */
-const MAX_TOKENS = 20_000
+const maxTokens = 20_000
 /** The parser calls itself for each level, and running out of stack in it can end the process. */
-const MAX_DEPTH = 32
+const maxDepth = 32
 
 const childrenOf = (token: CST.Token): CST.Token[] => {
   if (token.type === 'document') return token.value ? [token.value] : []
@@ -17,11 +17,11 @@ const childrenOf = (token: CST.Token): CST.Token[] => {
 function checkLimits(text: string, refuse: (why: string) => never): void {
   let count = 0
   for (const _ of new Lexer().lex(text)) {
-    if (++count > MAX_TOKENS) refuse(`it has more than ${MAX_TOKENS} words and signs`)
+    if (++count > maxTokens) refuse(`it has more than ${maxTokens} words and signs`)
   }
   let level = [...new Parser().parse(text)]
   for (let depth = 0; level.length > 0; depth++) {
-    if (depth > MAX_DEPTH) refuse(`it is nested more than ${MAX_DEPTH} deep`)
+    if (depth > maxDepth) refuse(`it is nested more than ${maxDepth} deep`)
     level = level.flatMap(childrenOf)
   }
 }
@@ -60,13 +60,13 @@ export function parseYaml(text: string, origin: string): unknown {
   try {
     // Whatever version the text asks for: numbers, texts, lists and keys, but no dates, sets or bytes.
     const plain = { schema: 'core', resolveKnownTags: false, merge: false } as const
-    value = parse(text, { ...plain, maxAliasCount: MAX_ALIASES, prettyErrors: true, logLevel: 'error' })
+    value = parse(text, { ...plain, maxAliasCount: maxAliases, prettyErrors: true, logLevel: 'error' })
   } catch (error) {
     const [first = ''] = String(error instanceof Error ? error.message : error).split('\n')
     const bareColor = explainColor(text)
     if (error instanceof YAMLError && bareColor !== undefined) throw new UserError(`${origin}: ${bareColor}`)
     if (error instanceof YAMLError) throw new UserError(`${origin} is not valid YAML: ${first.replace(/:$/, '')}`)
-    refuse(`${first} (at most ${MAX_ALIASES} uses of an alias are read)`)
+    refuse(`${first} (at most ${maxAliases} uses of an alias are read)`)
   }
   let json: string | undefined
   try {

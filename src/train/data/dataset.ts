@@ -8,7 +8,7 @@ import { decodeText } from '../io/text.js'
 import { cmykToRgb } from './color.js'
 import { isInside, pairFolders } from './folders.js'
 import { type LabelRules, labelRules } from './label-rules.js'
-import { MAX_PIXELS, readLabel } from './labels.js'
+import { maxDecodedPixels, readLabel } from './labels.js'
 import type { Image } from './pixels.js'
 import type { ExifOrientation, Folders, LabelSettings } from './settings.js'
 
@@ -22,8 +22,8 @@ export interface Sample {
   label: string | null
 }
 
-const MAX_LIST_BYTES = 2 ** 28
-const MAX_LIST_LINES = 2_000_000
+const maxListBytes = 2 ** 28
+const maxListLines = 2_000_000
 
 function firstLine(error: unknown): string {
   const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
@@ -52,7 +52,7 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
   try {
     const stat = statSync(path)
     if (!stat.isFile()) throw new UserError(`the list ${path} is not a file`)
-    if (stat.size > MAX_LIST_BYTES) throw new UserError(`the list ${path} is larger than 256 MiB`)
+    if (stat.size > maxListBytes) throw new UserError(`the list ${path} is larger than 256 MiB`)
     text = decodeText(readFileSync(path))
   } catch (error) {
     if (error instanceof UserError) throw error
@@ -64,7 +64,7 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
   if (!existsSync(dataRoot)) throw new UserError(`there is no data folder ${dataRoot}: check data_root`)
   const entries: ListEntry[] = []
   for (let index = 0, start = 0; start < text.length; index++) {
-    if (index >= MAX_LIST_LINES) throw new UserError(`the list ${path} has more than ${MAX_LIST_LINES} lines`)
+    if (index >= maxListLines) throw new UserError(`the list ${path} has more than ${maxListLines} lines`)
     const end = text.indexOf('\n', start)
     const line = text.slice(start, end < 0 ? undefined : end)
     start = end < 0 ? text.length : end + 1
@@ -176,20 +176,20 @@ export async function rgbOf(file: Sharp): Promise<Image> {
  * Decodes a photograph to RGB: no colour profile, alpha dropped, CMYK by its plain formula.
  * @param orientation whether it is turned as its EXIF orientation says
  * @returns image.data [H, W, 3]
- * @throws UserError naming the file if it cannot be read, is damaged or larger than `MAX_PIXELS`
+ * @throws UserError naming the file if it cannot be read, is damaged or larger than `maxDecodedPixels`
  */
 export async function readPhoto(path: string, orientation: ExifOrientation = 'apply'): Promise<Photo> {
   try {
     if (!(await stat(path)).isFile()) throw new Error('it is not a file')
     const autoOrient = orientation === 'apply'
-    const file = sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true, autoOrient })
+    const file = sharp(path, { limitInputPixels: maxDecodedPixels, failOn: 'error', ignoreIcc: true, autoOrient })
     const { orientation: exif = 1 } = await file.metadata()
     return { image: await rgbOf(file), exif }
   } catch (error) {
     const why = firstLine(error)
     if (why.includes('exceeds pixel limit')) {
       throw new UserError(
-        `the image ${path} exceeds the pixel limit: it has more than ${MAX_PIXELS} pixels (67 megapixels), which is the ` +
+        `the image ${path} exceeds the pixel limit: it has more than ${maxDecodedPixels} pixels (67 megapixels), which is the ` +
           `most that is read at once; shrink it or cut it into parts (predict and evaluate read larger ones by rows)`,
       )
     }

@@ -3,7 +3,7 @@ import { UserError } from '../error.js'
 import { sharp } from '../io/decoders.js'
 import { readPair, readPhoto, rgbOf, type Sample } from './dataset.js'
 import type { LabelRules } from './label-rules.js'
-import { MAX_PIXELS, readLabel } from './labels.js'
+import { maxDecodedPixels, readLabel } from './labels.js'
 import { type Box, cut, type Image } from './pixels.js'
 import type { ExifOrientation } from './settings.js'
 
@@ -19,7 +19,7 @@ export interface ImageParts {
 export type AnyImage = Readonly<Image> | ImageParts
 
 /** Larger images are not even read in parts. */
-export const mostPixels = 2 ** 31
+export const maxReadPixels = 2 ** 31
 
 export const inParts = (image: AnyImage): image is ImageParts => 'part' in image
 
@@ -48,7 +48,7 @@ class ImageFile implements ImageParts {
   private async decode(top: number, height: number): Promise<Image> {
     const { path, width } = this
     try {
-      const file = sharp(path, { limitInputPixels: mostPixels, failOn: 'error', ignoreIcc: true })
+      const file = sharp(path, { limitInputPixels: maxReadPixels, failOn: 'error', ignoreIcc: true })
       return await rgbOf(file.extract({ left: 0, top, width, height }))
     } catch (error) {
       const [line] = String(error instanceof Error ? error.message : error).split('\n')
@@ -80,9 +80,9 @@ async function openParts(
     : undefined
   const { width = 0, height = 0, orientation: exif = 1 } = size ?? {}
   if (width * height <= inMemory) return undefined
-  if (width * height > mostPixels) {
+  if (width * height > maxReadPixels) {
     throw new UserError(
-      `the image ${path} has ${width}x${height} pixels, and at most ${mostPixels} are read: cut it into parts`,
+      `the image ${path} has ${width}x${height} pixels, and at most ${maxReadPixels} are read: cut it into parts`,
     )
   }
   if (exif > 1 && orientation === 'apply') {
@@ -96,13 +96,13 @@ async function openParts(
 
 /**
  * Reads an image as `readPhoto` does, or opens one of more than `inMemory` pixels to be read in parts.
- * @throws UserError naming the file if it cannot be read, is damaged or larger than `mostPixels`, or is to be turned but too
+ * @throws UserError naming the file if it cannot be read, is damaged or larger than `maxReadPixels`, or is to be turned but too
  * large for it
  */
 export const openPhoto = async (
   path: string,
   orientation: ExifOrientation = 'apply',
-  inMemory = MAX_PIXELS,
+  inMemory = maxDecodedPixels,
 ): Promise<AnyPhoto> => (await openParts(path, orientation, inMemory)) ?? readPhoto(path, orientation)
 
 /** The image of `openPhoto`. */
@@ -116,12 +116,12 @@ export const openImage = async (path: string, inMemory?: number, orientation?: E
 export async function openPair(
   sample: Sample,
   rules: LabelRules,
-  inMemory = MAX_PIXELS,
+  inMemory = maxDecodedPixels,
 ): Promise<{ image: AnyImage; label: Image }> {
   const opened = await openParts(sample.image, rules.orientation ?? 'apply', inMemory)
   if (sample.label === null || !opened) return readPair(sample, rules)
   const { image } = opened
-  const label = await readLabel(sample.label, rules, mostPixels)
+  const label = await readLabel(sample.label, rules, maxReadPixels)
   const { width, height } = image
   if (label.width !== width || label.height !== height) {
     throw new UserError(

@@ -44,14 +44,14 @@ export interface Inspection {
   /** How a label with a palette is read, where colours of the classes are known. */
   readonly palette: PaletteReading | null
   readonly invalidValues: readonly InvalidValueAt[]
-  /** Different values in the label; at most `mostValues`. */
+  /** Different values in the label; at most `maxValues`. */
   readonly values: readonly number[]
   /** What is wrong with the files, a line each. */
   readonly problems: readonly string[]
 }
 
 /** A label with more values than this is a photograph. */
-export const mostValues = 1024
+export const maxValues = 1024
 
 type Draft = { -readonly [Key in keyof Inspection]: Inspection[Key] } & { problems: string[] }
 
@@ -63,7 +63,7 @@ const draftOf = (id: number): Draft => {
 async function listValues(path: string, draft: Draft): Promise<void> {
   const { values: stored } = await readStoredLabel(path)
   const values = new Set<number>()
-  for (const value of stored) if (values.size < mostValues) values.add(value)
+  for (const value of stored) if (values.size < maxValues) values.add(value)
   draft.values = [...values]
 }
 
@@ -87,7 +87,7 @@ async function inspectLabel(
   draft.palette = paletteReading(stored, rules, usualColors)
   const { label, invalid, colored } = toClasses(stored, rules, sample.label)
   if (invalid.length > 0) {
-    draft.invalidValues = invalid.slice(0, mostValues).map(({ value, pixels, first }) => {
+    draft.invalidValues = invalid.slice(0, maxValues).map(({ value, pixels, first }) => {
       return {
         value,
         colored,

@@ -14,8 +14,8 @@ export interface InvalidValue {
 }
 
 /** Images larger than this are refused before they are decoded as a whole. */
-export const MAX_PIXELS = 2 ** 26
-const MAX_LABEL_BYTES = 2 ** 28
+export const maxDecodedPixels = 2 ** 26
+const maxLabelBytes = 2 ** 28
 
 /** One value per pixel. */
 function valuesOf({ width, height, channels, samples }: PngPixels): StoredLabel['values'] {
@@ -33,11 +33,11 @@ function valuesOf({ width, height, channels, samples }: PngPixels): StoredLabel[
  * Decodes a label file: a grey, palette or RGB PNG. Of a palette the indices are the values, with its colours beside them.
  * @throws UserError naming the file
  */
-export async function readStoredLabel(path: string, maxPixels = MAX_PIXELS): Promise<StoredLabel> {
+export async function readStoredLabel(path: string, maxPixels = maxDecodedPixels): Promise<StoredLabel> {
   try {
     const file = await stat(path)
     if (!file.isFile()) throw new Error('it is not a file')
-    if (file.size > MAX_LABEL_BYTES) throw new Error(`it has ${file.size} bytes, more than ${MAX_LABEL_BYTES}`)
+    if (file.size > maxLabelBytes) throw new Error(`it has ${file.size} bytes, more than ${maxLabelBytes}`)
     const png = await decodePng(await readFile(path), maxPixels)
     const { width, height, channels, palette } = png
     return { width, height, values: valuesOf(png), colored: channels === 3, ...(palette && { palette }) }
@@ -125,7 +125,7 @@ export function explainInvalid(value: number, colored: boolean, rules: LabelRule
  * @returns data [H, W]: 0 to nclass - 1, or ignoreIndex
  * @throws UserError naming the file, and for an impossible value also the value and its first position
  */
-export async function readLabel(path: string, rules: LabelRules, maxPixels = MAX_PIXELS): Promise<Image> {
+export async function readLabel(path: string, rules: LabelRules, maxPixels = maxDecodedPixels): Promise<Image> {
   const stored = await readStoredLabel(path, maxPixels)
   const { label, invalid, colored } = toClasses(stored, rules, path)
   const [first] = invalid

@@ -52,13 +52,13 @@ export interface Loader {
 }
 
 /** Batches in memory: one in use, the others being filled. */
-const SLOTS = 3
-const DEFAULT_CACHE_BYTES = 512 * 2 ** 20
+const slotCount = 3
+const defaultCacheBytes = 512 * 2 ** 20
 
 /** So many threads may end by themselves. */
-const MAX_CRASHES = 10
+const maxCrashes = 10
 /** Milliseconds until a thread is left to the end of the process: one that waits for a file cannot be ended. */
-const CLOSING_TIME = 2000
+const closingTime = 2000
 
 class ThreadedLoader implements Loader {
   readonly iterationsPerEpoch: number
@@ -95,8 +95,8 @@ class ThreadedLoader implements Loader {
     if (this.iterationsPerEpoch === 0) {
       throw new UserError(`${length} images do not fill a batch of ${batchSize}: add some, or lower batch_size`)
     }
-    this.cache = new DecodedCache(options.cacheBytes ?? DEFAULT_CACHE_BYTES)
-    this.slots = Array.from({ length: SLOTS }, () => {
+    this.cache = new DecodedCache(options.cacheBytes ?? defaultCacheBytes)
+    this.slots = Array.from({ length: slotCount }, () => {
       const buffer = new SharedArrayBuffer(batchBytes(layout, batchSize, size))
       return { buffer, batch: batchViews(buffer, layout, batchSize, size) }
     })
@@ -120,12 +120,13 @@ class ThreadedLoader implements Loader {
     const queue: PendingBatch[] = []
     try {
       for (let i = start, next = start; i < this.iterationsPerEpoch; i++) {
-        for (; next < this.iterationsPerEpoch && next < i + SLOTS; next++) queue.push(this.submit(epoch, next, orders))
+        for (; next < this.iterationsPerEpoch && next < i + slotCount; next++)
+          queue.push(this.submit(epoch, next, orders))
         this.awaited = queue[0] as PendingBatch
         await this.awaited.done
         this.reportUnreadable(this.awaited)
         this.awaited = undefined
-        yield (this.slots[i % SLOTS] as { batch: Batch }).batch
+        yield (this.slots[i % slotCount] as { batch: Batch }).batch
         queue.shift()
       }
     } finally {
@@ -155,7 +156,7 @@ class ThreadedLoader implements Loader {
     const all = [...this.threads, ...this.quarantine.threads]
     let timer: NodeJS.Timeout | undefined
     const late = new Promise((resolve) => {
-      timer = setTimeout(resolve, CLOSING_TIME)
+      timer = setTimeout(resolve, closingTime)
     })
     await Promise.race([Promise.all(all.map((worker) => worker.terminate())), late])
     clearTimeout(timer)
@@ -180,7 +181,7 @@ class ThreadedLoader implements Loader {
     if ((!isQuarantined && this.threads[thread - 1] !== worker) || this.closing || this.failure) return
     const inFlight = this.jobs.inFlight(thread)
     const files = inFlight.map((task) => taskOf(task).image).join(', ')
-    if (++this.crashes > MAX_CRASHES) {
+    if (++this.crashes > maxCrashes) {
       this.fail(new Error(`the loader's threads ended ${this.crashes} times, the last one (${reason}) at ${files}`))
       return
     }
@@ -221,7 +222,7 @@ class ThreadedLoader implements Loader {
         return this.taskOf(stream, position, sample, sample)
       })
     })
-    const { buffer } = this.slots[iteration % SLOTS] as { buffer: SharedArrayBuffer }
+    const { buffer } = this.slots[iteration % slotCount] as { buffer: SharedArrayBuffer }
     const pending = new PendingBatch(buffer, epoch, tasks.length)
     const places = tasks.map(({ stream, sample }, place) => ({ place, index: sample % this.lengthOf(stream) }))
     const posted = this.jobs.register(pending, tasks, places, this.cache.hasRoom)

@@ -6,7 +6,7 @@ import { Random } from '../random.js'
 import { readEntries } from './dataset.js'
 import { type Pair, pairFolders } from './folders.js'
 import { inspectSamples } from './inspect.js'
-import { mostValues } from './inspect-worker.js'
+import { maxValues } from './inspect-worker.js'
 
 /** Where images come from and how they are divided; as the options of `dist/split.js`. */
 export interface SplitOptions {
@@ -111,8 +111,8 @@ async function classesOf(pairs: readonly Pair[], { dataRoot, ignoreIndex }: Spli
   return inspections.map(({ id, values, problems }) => {
     const [problem] = problems
     if (problem !== undefined) throw new UserError(problem)
-    if (values.length >= mostValues) {
-      throw new UserError(`${samples[id]?.label} has ${mostValues} different values or more: it is no label`)
+    if (values.length >= maxValues) {
+      throw new UserError(`${samples[id]?.label} has ${maxValues} different values or more: it is no label`)
     }
     return values.filter((value) => value !== ignoreIndex)
   })

@@ -25,11 +25,11 @@ export interface PickleWorld {
 }
 
 /** A ResNet-101 with its momentum buffers takes some ten thousand; the least step may cost an object of 200 bytes. */
-const MAX_STEPS = 1_000_000
-const MAX_STACK = 100_000
-const MAX_MARKS = 1000
-const MAX_INTEGER_BYTES = 64
-const MAX_NAME = 256
+const maxSteps = 1_000_000
+const maxStack = 100_000
+const maxMarks = 1000
+const maxIntegerBytes = 64
+const maxName = 256
 
 /** Functions, beside classes, that pickles of data call. What they would give is not made. */
 const harmless = [
@@ -95,13 +95,13 @@ class Unpickler {
         return this.fail(`its pickle uses the opcode 0x${opcode.toString(16)}${letter}, which is not read`)
       }
       step(this)
-      if (this.stack.length > MAX_STACK) this.fail(`its pickle stacks more than ${MAX_STACK} values`)
+      if (this.stack.length > maxStack) this.fail(`its pickle stacks more than ${maxStack} values`)
     }
   }
 
   spend(steps: number): void {
     this.steps += steps
-    if (this.steps > MAX_STEPS) this.fail(`its pickle takes more than ${MAX_STEPS} steps`)
+    if (this.steps > maxSteps) this.fail(`its pickle takes more than ${maxSteps} steps`)
   }
 
   /** The next `length` bytes. */
@@ -134,7 +134,7 @@ class Unpickler {
 
   /** A little-endian integer in two's complement. */
   long(size: number): number | bigint {
-    if (size > MAX_INTEGER_BYTES) this.fail(`its pickle holds an integer of ${size} bytes`)
+    if (size > maxIntegerBytes) this.fail(`its pickle holds an integer of ${size} bytes`)
     const part = this.take(size)
     let value = 0n
     for (const byte of [...part].reverse()) value = (value << 8n) | BigInt(byte)
@@ -170,7 +170,7 @@ class Unpickler {
   }
 
   mark(): void {
-    if (this.marks.length >= MAX_MARKS) this.fail(`its pickle is nested more than ${MAX_MARKS} deep`)
+    if (this.marks.length >= maxMarks) this.fail(`its pickle is nested more than ${maxMarks} deep`)
     this.marks.push(this.stack)
     this.stack = []
   }
@@ -215,7 +215,7 @@ class Unpickler {
   }
 
   global(module: unknown, name: unknown): void {
-    if (typeof module !== 'string' || typeof name !== 'string' || module.length + name.length > MAX_NAME) {
+    if (typeof module !== 'string' || typeof name !== 'string' || module.length + name.length > maxName) {
       this.fail('its pickle names what is no name')
     }
     const full = `${module}.${name}`

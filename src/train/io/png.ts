@@ -17,7 +17,7 @@ export interface PngPixels {
 /** What a PNG file begins with. */
 export const PNG_SIGNATURE = Buffer.from('89504e470d0a1a0a', 'hex')
 /** What writers of 256 MiB files need several times over; without a limit, empty chunks would cost much for little. */
-const MAX_CHUNKS = 2 ** 17
+const maxChunks = 2 ** 17
 const PALETTE = 3
 const GREY = 0
 
@@ -80,7 +80,7 @@ function onlyPixels(bytes: Buffer, maxPixels: number): BarePng {
   let compressed = 0
   let at = 8
   for (let count = 0; ; count++) {
-    if (count > MAX_CHUNKS) throw new Error(`it has more than ${MAX_CHUNKS} parts`)
+    if (count > maxChunks) throw new Error(`it has more than ${maxChunks} parts`)
     const end = at + 12 + (at + 12 <= bytes.length ? bytes.readUInt32BE(at) : 0)
     if (end > bytes.length) throw new Error('it ends too early: truncated?')
     const chunk = bytes.subarray(at, end)

@@ -19,10 +19,10 @@ export interface PthCheckpoint {
   readonly previousBest?: number
 }
 
-const MAX_PICKLE = 8 * 2 ** 20
-const MAX_RANK = 8
+const maxPickle = 8 * 2 ** 20
+const maxRank = 8
 /** Tensors may share their data, but not so often that they take so many times the size of the file. */
-const MAX_GROWTH = 4
+const maxGrowth = 4
 
 const LEGACY_MAGIC = [0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e]
 const ZIP_MAGIC = [0x50, 0x4b, 0x03, 0x04]
@@ -63,7 +63,7 @@ class StoredTensor {
 const isTensor = (value: unknown): value is StoredTensor => value instanceof StoredTensor
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 const isSizes = (value: unknown): value is number[] =>
-  Array.isArray(value) && value.length <= MAX_RANK && value.every(isCount)
+  Array.isArray(value) && value.length <= maxRank && value.every(isCount)
 
 const STORAGES: Record<string, Dtype> = {
   DoubleStorage: 'F64',
@@ -113,7 +113,7 @@ function orderedDict(pairs: unknown, fail: Fail): Map<unknown, unknown> {
 function rebuildTensor([storage, offset, shape, strides]: readonly unknown[], fail: Fail): StoredTensor | Foreign {
   if (storage instanceof Foreign) return storage
   if (!(storage instanceof Storage) || !isCount(offset) || !isSizes(shape) || !isSizes(strides)) {
-    return fail(`it holds a tensor without a valid storage, offset, shape or stride (up to ${MAX_RANK} sizes are read)`)
+    return fail(`it holds a tensor without a valid storage, offset, shape or stride (up to ${maxRank} sizes are read)`)
   }
   const last = shape.reduce((at, size, axis) => at + (size - 1) * (strides[axis] ?? Number.NaN), offset)
   const count = elements(shape)
@@ -179,8 +179,8 @@ function openZip(file: BinaryFile, fail: Fail): Opened {
   if (members.has(`${folder}constants.pkl`)) {
     return fail('it is a TorchScript program: save the state_dict of the model instead')
   }
-  if (pickle.size > MAX_PICKLE && !pickle.compressed)
-    return fail(`its pickle has ${pickle.size} bytes (the limit is ${MAX_PICKLE})`)
+  if (pickle.size > maxPickle && !pickle.compressed)
+    return fail(`its pickle has ${pickle.size} bytes (the limit is ${maxPickle})`)
   const order = members.get(`${folder}byteorder`)
   if (order && order.size < 16 && new TextDecoder().decode(readZipEntry(file, order, fail)) !== 'little') {
     return fail('it holds big-endian numbers')
@@ -209,7 +209,7 @@ function explainZip(names: readonly string[]): string {
 
 /** Four pickles (magic number, protocol, system, object), a fifth with the keys of the storages, and their data. */
 function openLegacy(file: BinaryFile, fail: Fail): Opened {
-  const bytes = file.read(0, Math.min(file.size, MAX_PICKLE))
+  const bytes = file.read(0, Math.min(file.size, maxPickle))
   const storages = new Storages(fail)
   const world = { globals: globalsFor(fail), persistent: storages.persistent }
   let at = LEGACY_MAGIC.length
@@ -310,7 +310,7 @@ export function readPth(path: string): PthCheckpoint {
     const tensors = [...state.values(), ...momentumBuffers.values()]
     const parts = [...tensors, ...new Set(tensors.map(({ storage }) => storage))]
     const bytes = parts.reduce((sum, part) => sum + part.bytes, 0)
-    if (bytes > MAX_GROWTH * file.size) return fail(`its tensors need ${bytes} bytes, but it has only ${file.size}`)
+    if (bytes > maxGrowth * file.size) return fail(`its tensors need ${bytes} bytes, but it has only ${file.size}`)
     const loaded = new Map<Storage, TensorData>()
     const load = (tensor: StoredTensor): FileTensor => {
       const { storage, shape } = tensor

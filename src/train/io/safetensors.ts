@@ -50,8 +50,8 @@ export interface Safetensors {
 }
 
 /** Ten thousand tensors take one. */
-const MAX_HEADER = 4 * 2 ** 20
-const MAX_RANK = 8
+const maxHeader = 4 * 2 ** 20
+const maxRank = 8
 
 interface Entry {
   name: string
@@ -79,8 +79,8 @@ function parseEntry(name: string, value: unknown, fail: Fail): Entry {
   if (typeof dtype !== 'string' || !Object.hasOwn(ARRAYS, dtype)) {
     return wrong(`has the element type ${JSON.stringify(dtype)}; readable are ${Object.keys(ARRAYS).join(', ')}`)
   }
-  if (!Array.isArray(shape) || shape.length > MAX_RANK || !shape.every(isCount)) {
-    return wrong(`has an invalid shape (up to ${MAX_RANK} sizes are possible)`)
+  if (!Array.isArray(shape) || shape.length > maxRank || !shape.every(isCount)) {
+    return wrong(`has an invalid shape (up to ${maxRank} sizes are possible)`)
   }
   const [begin, end] = Array.isArray(offsets) && offsets.length === 2 ? (offsets as unknown[]) : []
   if (!isCount(begin) || !isCount(end) || end < begin) return wrong('has invalid offsets')
@@ -173,7 +173,7 @@ export function readSafetensors(path: string): Safetensors {
   return BinaryFile.with(path, fail, (file) => {
     if (file.size < 8) return fail(`it has only ${file.size} bytes`)
     const headerLength = new DataView(file.read(0, 8).buffer).getBigUint64(0, true)
-    if (headerLength > MAX_HEADER) return fail(`its header claims ${headerLength} bytes (the limit is ${MAX_HEADER})`)
+    if (headerLength > maxHeader) return fail(`its header claims ${headerLength} bytes (the limit is ${maxHeader})`)
     if (Number(headerLength) > file.size - 8) {
       return fail(`its header claims ${headerLength} bytes, but the file has only ${file.size}: truncated?`)
     }

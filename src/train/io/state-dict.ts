@@ -18,8 +18,8 @@ const stateKeys = [
 ]
 /** Keys whose tensors are no weights. */
 const otherKeys = /optim|sched|scaler|callback|loop|hyper|rng|random|args|config|meta/i
-const MAX_DEPTH = 3
-const MAX_ENTRIES = 100
+const maxDepth = 3
+const maxEntries = 100
 
 type Test = (value: unknown) => boolean
 
@@ -45,7 +45,7 @@ function usualState(value: unknown, isTensor: Test, depth: number, seen = new Se
 /** State_dicts under any other key; a value that is there under two keys counts once. */
 function otherStates(root: ReadonlyMap<string, unknown>, isTensor: Test): FoundState[] {
   const keyOf = new Map<unknown, string>()
-  for (const [key, value] of [...root].slice(0, MAX_ENTRIES)) if (!keyOf.has(value)) keyOf.set(value, key)
+  for (const [key, value] of [...root].slice(0, maxEntries)) if (!keyOf.has(value)) keyOf.set(value, key)
   const seen = new Set<unknown>()
   return [...keyOf].flatMap(([value, key]) => {
     const found = otherKeys.test(key) ? undefined : usualState(value, isTensor, 1, seen)
@@ -63,7 +63,7 @@ export function findState<T>(
   fail: Fail,
 ): { state: Map<string, T>; keys: readonly string[] } {
   if (root instanceof Foreign) return fail(notRead(root.name))
-  const usual = usualState(root, isTensor, MAX_DEPTH)
+  const usual = usualState(root, isTensor, maxDepth)
   const others = !usual && isNamed(root) ? otherStates(root, isTensor) : []
   const found = usual ?? (others.length === 1 ? others[0] : undefined)
   if (!found) return fail(explainNoState(root, others))

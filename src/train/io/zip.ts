@@ -11,7 +11,7 @@ export interface ZipEntry {
   readonly compressed: boolean
 }
 
-const MAX_DIRECTORY = 32 * 2 ** 20
+const maxDirectory = 32 * 2 ** 20
 const END_BYTES = 22
 const END_SIGNATURE = 0x06054b50
 const END64_LOCATOR_BYTES = 20
@@ -81,8 +81,8 @@ function zip64Fields(extra: DataView, fail: Fail): number[] {
  */
 export function readZipDirectory(file: BinaryFile, fail: Fail): Map<string, ZipEntry> {
   const directory = findDirectory(file, fail)
-  if (directory.size > MAX_DIRECTORY) {
-    return fail(`its directory claims ${directory.size} bytes (the limit is ${MAX_DIRECTORY})`)
+  if (directory.size > maxDirectory) {
+    return fail(`its directory claims ${directory.size} bytes (the limit is ${maxDirectory})`)
   }
   const bytes = file.read(directory.position, directory.size)
   const view = viewOf(bytes)

@@ -3,8 +3,8 @@ import { readImage, readPair, type Sample } from '../data/dataset.js'
 import { labelRules } from '../data/label-rules.js'
 
 /** Reading more images than these before the first step would keep the user waiting. */
-const mostPairs = 400
-const mostUnlabeled = 100
+const maxPairs = 400
+const maxUnlabeled = 100
 
 /** At most `most` evenly spaced samples. */
 export function evenlySpaced(samples: readonly Sample[], most: number): Sample[] {
@@ -31,7 +31,7 @@ export async function checkSamples(
   const rules = labelRules(config)
   const pairs = samples.filter(({ label }) => label !== null)
   const unlabeled = samples.filter(({ label }) => label === null)
-  const next = [...evenlySpaced(pairs, mostPairs), ...evenlySpaced(unlabeled, mostUnlabeled)].values()
+  const next = [...evenlySpaced(pairs, maxPairs), ...evenlySpaced(unlabeled, maxUnlabeled)].values()
   const read = async (): Promise<void> => {
     for (const sample of next) {
       reading.add(sample.image)

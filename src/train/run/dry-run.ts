@@ -33,7 +33,7 @@ export interface DryRunOptions {
 }
 
 /** Validation images whose sizes are looked at. */
-const mostImages = 400
+const maxImages = 400
 const largestShown = 12
 
 /**
@@ -97,7 +97,7 @@ function checkPretrained(config: Config, path: string): string {
 /** The largest validation image, as far as they are looked at: evaluation takes memory by its size. */
 async function largestImage({ validation }: Lists, config: Config): Promise<Image> {
   let largest: Image | undefined
-  for await (const { image } of evaluationSamples(evenlySpaced(validation, mostImages), config)) {
+  for await (const { image } of evaluationSamples(evenlySpaced(validation, maxImages), config)) {
     if (!largest || image.width * image.height > largest.width * largest.height) largest = image
   }
   if (!largest) throw new Error('unreachable: the list of validation images is not empty')

@@ -29,9 +29,9 @@ export interface Figures {
 }
 
 /** Longest time that an input of a few KiB may take, with room for a machine that is busy otherwise. */
-const MAX_MILLISECONDS = 5000
+const maxMilliseconds = 5000
 /** Growth of the process while it reads: the largest picture that is read takes 0.6 GiB. */
-const MAX_GROWTH_MIB = 1024
+const maxGrowthMib = 1024
 
 const mebibytes = (bytes: number): number => bytes / 2 ** 20
 
@@ -80,8 +80,8 @@ export async function fuzz(target: Target, count: number, from = 0): Promise<Fig
       seconds += time / 1000
       slowest = Math.max(slowest, time)
       peak = Math.max(peak, process.memoryUsage.rss())
-      if (time > MAX_MILLISECONDS) throw new Error(`${target.name}: input ${i} takes ${Math.round(time)} ms`)
-      if (mebibytes(peak - before) > MAX_GROWTH_MIB) {
+      if (time > maxMilliseconds) throw new Error(`${target.name}: input ${i} takes ${Math.round(time)} ms`)
+      if (mebibytes(peak - before) > maxGrowthMib) {
         throw new Error(`${target.name}: input ${i} takes the process to ${Math.round(mebibytes(peak))} MiB`)
       }
     }
