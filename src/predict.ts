@@ -17,7 +17,7 @@ import {
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
 import { findImages } from './train/data/find-images.js'
-import { type AnyImage, type AnyPhoto, type ImageParts, inParts, openPhoto } from './train/data/image-parts.js'
+import { type AnyImage, type ImageParts, inParts, type OpenedPhoto, openPhoto } from './train/data/image-parts.js'
 import type { Image } from './train/data/pixels.js'
 import type { ExifOrientation } from './train/data/settings.js'
 import { legendSvg } from './train/drawing/legend.js'
@@ -62,7 +62,7 @@ const command = createCommand(
     notes: [
       'Images are turned as their EXIF orientation says, and results lie as viewers show the images, unless --config says',
       'exif_orientation: stored. Large images are computed in tiles; those of more than 67 megapixels (67108864) are also',
-      'read and written by rows, up to 2147 megapixels, but not with --img-size, nor where they are to be turned.',
+      'read and written by rows, up to 2147 megapixels, but not with --img-size.',
       '',
       'Results are PNG files named after their images: by default a/x.jpg gives x.png. Where images would share a name,',
       'these take their ending, too, or their folder (x.jpg.png, a_x.jpg.png); the names of the others stay. With',
@@ -99,14 +99,14 @@ const command = createCommand(
   .addOption(noTuneOption())
 
 /** An image that is read ahead, or why it cannot be. */
-type Read = Promise<AnyPhoto | UserError>
+type Read = Promise<OpenedPhoto | UserError>
 
 const readAhead = 4
 
 async function* images(
   paths: readonly string[],
   orientation: ExifOrientation | undefined,
-): AsyncGenerator<AnyPhoto | UserError> {
+): AsyncGenerator<OpenedPhoto | UserError> {
   const ahead: Read[] = []
   const read = (path: string): Read =>
     openPhoto(path, orientation).catch((error: unknown) => {

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { UserError } from '../error.js'
 import { sharp } from '../io/decoders.js'
-import { readPair, readPhoto, rgbOf, type Sample } from './dataset.js'
+import { readPair, readPhoto, rgbOf, type Sample, sidesFault } from './dataset.js'
 import type { LabelRules } from './label-rules.js'
 import { maxDecodedPixels, readLabel } from './labels.js'
 import { type Box, cut, type Image } from './pixels.js'
@@ -34,6 +34,7 @@ class ImageFile implements ImageParts {
     private readonly path: string,
     readonly width: number,
     readonly height: number,
+    private readonly autoOrient: boolean,
   ) {}
 
   async part(box: Box): Promise<Image> {
@@ -47,8 +48,9 @@ class ImageFile implements ImageParts {
 
   private async decode(top: number, height: number): Promise<Image> {
     const { path, width } = this
+    const { autoOrient } = this
     try {
-      const file = sharp(path, { limitInputPixels: maxReadPixels, failOn: 'error', ignoreIcc: true })
+      const file = sharp(path, { limitInputPixels: maxReadPixels, failOn: 'error', ignoreIcc: true, autoOrient })
       return await rgbOf(file.extract({ left: 0, top, width, height }))
     } catch (error) {
       const [line] = String(error instanceof Error ? error.message : error).split('\n')
@@ -57,57 +59,28 @@ class ImageFile implements ImageParts {
   }
 }
 
-/** An image, and its EXIF orientation, 1 to 8. */
-export interface AnyPhoto {
+/** An image, whole or in parts, and its EXIF orientation; see `Photo`. */
+export interface OpenedPhoto {
   readonly image: AnyImage
   readonly exif: number
 }
 
-/** Opens an image of more than `inMemory` pixels; undefined where it has not so many, or cannot be read. */
-async function openParts(
-  path: string,
-  orientation: ExifOrientation,
-  inMemory: number,
-): Promise<{ readonly image: ImageParts; readonly exif: number } | undefined> {
-  const isFile = await stat(path).then(
-    (found) => found.isFile(),
-    () => false,
-  )
-  const size = isFile
-    ? await sharp(path, { limitInputPixels: false })
-        .metadata()
-        .catch(() => undefined)
-    : undefined
-  const { width = 0, height = 0, orientation: exif = 1 } = size ?? {}
-  if (width * height <= inMemory) return undefined
-  if (width * height > maxReadPixels) {
-    throw new UserError(
-      `the image ${path} has ${width}x${height} pixels, and at most ${maxReadPixels} are read: cut it into parts`,
-    )
-  }
-  if (exif > 1 && orientation === 'apply') {
-    throw new UserError(
-      `the image ${path} has ${width}x${height} pixels, too many to be turned as its EXIF orientation says: turn its pixels ` +
-        `in a copy, or set exif_orientation to stored`,
-    )
-  }
-  return { image: new ImageFile(path, width, height), exif }
-}
-
 /**
  * Reads an image as `readPhoto` does, or opens one of more than `inMemory` pixels to be read in parts.
- * @throws UserError naming the file if it cannot be read, is damaged or larger than `maxReadPixels`, or is to be turned but too
- * large for it
+ * @throws UserError naming the file if it cannot be read, is damaged or larger than `maxReadPixels`
  */
-export const openPhoto = async (
+export async function openPhoto(
   path: string,
   orientation: ExifOrientation = 'apply',
   inMemory = maxDecodedPixels,
-): Promise<AnyPhoto> => (await openParts(path, orientation, inMemory)) ?? readPhoto(path, orientation)
+): Promise<OpenedPhoto> {
+  const known = inMemory < maxDecodedPixels ? await openLarger(path, inMemory, orientation) : undefined
+  return known ?? orParts(path, orientation, readPhoto(path, orientation))
+}
 
 /** The image of `openPhoto`. */
-export const openImage = async (path: string, inMemory?: number, orientation?: ExifOrientation): Promise<AnyImage> =>
-  (await openPhoto(path, orientation, inMemory)).image
+export const openImage = async (path: string, inMemory?: number): Promise<AnyImage> =>
+  (await openPhoto(path, 'apply', inMemory)).image
 
 /**
  * Reads an image and its label as `readPair` does, or opens an image of more than `inMemory` pixels to be read in parts.
@@ -118,16 +91,51 @@ export async function openPair(
   rules: LabelRules,
   inMemory = maxDecodedPixels,
 ): Promise<{ image: AnyImage; label: Image }> {
-  const opened = await openParts(sample.image, rules.orientation ?? 'apply', inMemory)
-  if (sample.label === null || !opened) return readPair(sample, rules)
-  const { image } = opened
-  const label = await readLabel(sample.label, rules, maxReadPixels)
-  const { width, height } = image
-  if (label.width !== width || label.height !== height) {
+  const { image: path, label: labelPath } = sample
+  const { orientation = 'apply' } = rules
+  const known = inMemory < maxDecodedPixels ? await openLarger(path, inMemory, orientation) : undefined
+  const read = known ?? (await orParts(path, orientation, readPair(sample, rules)))
+  if ('label' in read) return read
+  if (labelPath === null) throw new UserError(`${path} has no label: add it to the list`)
+  const label = await readLabel(labelPath, rules, maxReadPixels)
+  // As `readPair` takes an image whose label follows the stored pixels.
+  const stored = await openLarger(path, inMemory, 'stored')
+  const fits = ({ width, height }: AnyImage) => width === label.width && height === label.height
+  const image = !fits(read.image) && stored && fits(stored.image) ? stored.image : read.image
+  const fault = sidesFault(sample, image, label, orientation)
+  if (fault !== undefined) throw new UserError(fault)
+  return { image, label }
+}
+
+/** What is read, or the image in parts where it is too large for that: most are not, and need not be opened twice. */
+async function orParts<T>(path: string, orientation: ExifOrientation, reading: Promise<T>): Promise<T | OpenedPhoto> {
+  try {
+    return await reading
+  } catch (error) {
+    const photo = error instanceof UserError ? await openLarger(path, maxDecodedPixels, orientation) : undefined
+    if (photo) return photo
+    throw error
+  }
+}
+
+/** An image of more than `most` pixels; undefined for another file. */
+async function openLarger(path: string, most: number, orientation: ExifOrientation): Promise<OpenedPhoto | undefined> {
+  const isFile = await stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  )
+  if (!isFile) return undefined
+  const file = await sharp(path, { limitInputPixels: false })
+    .metadata()
+    .catch(() => undefined)
+  if (!file || file.width * file.height <= most) return undefined
+  if (file.width * file.height > maxReadPixels) {
     throw new UserError(
-      `${sample.image} has ${width}x${height} pixels, but its label ${sample.label} has ` +
-        `${label.width}x${label.height}: give both the same size`,
+      `the image ${path} has ${file.width}x${file.height} pixels, and at most ${maxReadPixels} are read: cut it into parts`,
     )
   }
-  return { image, label }
+  const autoOrient = orientation === 'apply'
+  const { width, height } = autoOrient ? file.autoOrient : file
+  const image = new ImageFile(path, width, height, autoOrient)
+  return { image, exif: file.orientation ?? 1 }
 }
