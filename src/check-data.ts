@@ -2,10 +2,12 @@
 import { createCommand, runCommand } from './command.js'
 import { type ConfigOptions, configOption, listOptions, overridesOf, setOption, wholeNumber } from './options.js'
 import { type Config, loadConfig } from './train/config/load.js'
-import { type DataReport, reportOf, showReport } from './train/data/checks.js'
+import { type DataReport, type ListName, reportOf, showReport } from './train/data/checks.js'
+import { paletteOf } from './train/data/classes.js'
 import { readList, type Sample } from './train/data/dataset.js'
 import { inspectSamples } from './train/data/inspect.js'
-import { labelRules } from './train/data/labels.js'
+import { labelRules } from './train/data/label-rules.js'
+import { type CheckedList, remarksOnLists } from './train/data/list-checks.js'
 import { UserError } from './train/error.js'
 import { writeAtomically } from './train/io/files.js'
 import { duration } from './train/logging/log.js'
@@ -25,8 +27,8 @@ const sources = [
 const command = createCommand(
   'check-data',
   'Reads every image and label of a configuration once and reports per class the share of the pixels and the number ' +
-    'of images, the sizes, files that cannot be read, and label values that stand for no class. Exit code 1 if a ' +
-    'file cannot be used.',
+    'of images, the sizes, files that cannot be read, and label values that stand for no class; notes tell of images and ' +
+    'labels that can be read but hardly learned from. Exit code 1 if a file cannot be used.',
   {
     examples: [
       '--config configs/custom.yaml',
@@ -59,19 +61,13 @@ function showProgress(name: string): ((done: number, total: number) => void) | u
   }
 }
 
-/** Images that train and validate at once. */
-function shared(lists: ReadonlyMap<string, readonly Sample[]>): string[] {
-  const validation = new Set(lists.get('validation')?.map(({ image }) => image))
-  return ['labeled', 'unlabeled'].flatMap((name) => {
-    const both = lists.get(name)?.filter(({ image }) => validation.has(image)) ?? []
-    return both[0]
-      ? [`note: ${both.length} ${name} images are validation images, too, the first is ${both[0].name}`]
-      : []
-  })
+/** Colours that viewers show classes in where the configuration names none. */
+function usualColors(config: Config): Map<number, number> {
+  return new Map(paletteOf(config).map(([r, g, b], k) => [(r << 16) | (g << 8) | b, k]))
 }
 
 async function check(config: Config, options: Options): Promise<Record<string, DataReport>> {
-  const lists = new Map<string, Sample[]>()
+  const lists = new Map<ListName, Sample[]>()
   for (const { name, key, labels } of sources) {
     const source = config[key]
     if (source !== undefined) lists.set(name, readList(source, config.data_root, labels))
@@ -80,16 +76,17 @@ async function check(config: Config, options: Options): Promise<Record<string, D
     throw new UserError('there is nothing to check: give --labeled-id-path, --unlabeled-id-path or --val-id-path')
   }
   const rules = labelRules(config)
-  const reports: Record<string, DataReport> = {}
+  const checked = new Map<ListName, CheckedList>()
   for (const [name, samples] of lists) {
     const { workers } = options
-    const inspections = await inspectSamples(samples, rules, { workers, onProgress: showProgress(name) })
-    const report = reportOf(samples, inspections, config.class_names, rules, name !== 'unlabeled')
-    reports[name] = report
+    const looking = { workers, usualColors: usualColors(config), onProgress: showProgress(name) }
+    const inspections = await inspectSamples(samples, rules, looking)
+    const report = reportOf(samples, inspections, config.class_names, rules, name)
+    checked.set(name, { samples, inspections, report })
     for (const line of showReport(name, report)) console.log(line)
   }
-  for (const line of shared(lists)) console.log(line)
-  return reports
+  for (const remark of remarksOnLists(checked, config.batch_size)) console.log(`note: ${remark}`)
+  return Object.fromEntries([...checked].map(([name, { report }]) => [name, report]))
 }
 
 await runCommand(async () => {
@@ -105,5 +102,11 @@ await runCommand(async () => {
   const seconds = (performance.now() - begin) / 1000
   console.log(`${images} images read in ${duration(seconds)} (${(images / seconds).toFixed(0)} per second)`)
   if (wrong > 0) throw new UserError(`${wrong} ${wrong === 1 ? 'thing is' : 'things are'} wrong, see WRONG above`)
-  console.log('everything can be used')
+  const doubts = all.reduce((sum, report) => sum + report.doubts.length, 0)
+  const notes = doubts === 1 ? 'a note above says' : `${doubts} notes above say`
+  console.log(
+    doubts === 0
+      ? 'everything can be used'
+      : `every file can be read, but ${notes} what may keep a model from learning`,
+  )
 })

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { join } from 'node:path'
+import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
 import { Tuning } from './engine/autotune.js'
 import { open } from './engine/node.js'
@@ -16,10 +17,20 @@ import {
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
 import { findImages } from './train/data/find-images.js'
-import { type AnyImage, type ImageParts, inParts, openImage } from './train/data/image-parts.js'
+import { type AnyImage, type ImageParts, inParts, type OpenedPhoto, openPhoto } from './train/data/image-parts.js'
 import type { Image } from './train/data/pixels.js'
+import type { ExifOrientation } from './train/data/settings.js'
 import { legendSvg } from './train/drawing/legend.js'
-import { colored, indexPng, OverlayRows, outputNames, overlay, rgbPng } from './train/drawing/masks.js'
+import {
+  colored,
+  indexPng,
+  type NameRule,
+  nameRuleNames,
+  OverlayRows,
+  outputNames,
+  overlay,
+  rgbPng,
+} from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { Predictor } from './train/evaluation/predictor.js'
 import { writeOutput } from './train/io/files.js'
@@ -36,6 +47,7 @@ interface Options {
   imgSize?: number
   flip?: true
   scales?: number[]
+  names: NameRule
   out: string
   gpu?: string
   tune: boolean
@@ -47,10 +59,15 @@ const command = createCommand(
   'predict',
   'Segments images: masks of class indices, in the colours of the classes, and laid over the images.',
   {
-    notes:
-      'Images are taken as their pixels are stored; EXIF rotation is not applied. Large ones are computed in tiles; those ' +
-      'of more than 67 megapixels (67108864) are also read and written by rows, up to 2147 megapixels, and not with ' +
-      '--img-size.',
+    notes: [
+      'Images are turned as their EXIF orientation says, and results lie as viewers show the images, unless --config says',
+      'exif_orientation: stored. Large images are computed in tiles; those of more than 67 megapixels (67108864) are also read',
+      'and written by rows, up to 2147 megapixels, and not with --img-size.',
+      '',
+      'Results are PNG files named after their images: by default a/x.jpg gives x.png. Where images would share a name,',
+      'these take their ending, too, or their folder (x.jpg.png, a_x.jpg.png); the names of the others stay. With',
+      '--names file or path every name holds them, so that no name depends on the other images.',
+    ].join('\n'),
     examples: [
       '--images photos --ckpt-path runs/first/best.safetensors',
       '--images "photos/**/*.jpg" --ckpt-path best.safetensors --img-size 500 --out segmented',
@@ -68,34 +85,55 @@ const command = createCommand(
   )
   .addOption(flipOption())
   .addOption(scalesOption())
+  .addOption(
+    new Option(
+      '--names <rule>',
+      'what results are called by: the name of the image without ending, with it, or with folders',
+    )
+      .choices(nameRuleNames)
+      .default('stem'),
+  )
   .option('--out <folder>', 'where masks/, colors/, overlays/ and legend.svg go', 'predictions')
   .addOption(gpuOption())
   .addOption(amp)
   .addOption(noTuneOption())
 
 /** An image that is read ahead, or why it cannot be. */
-type Read = Promise<AnyImage | UserError>
+type Read = Promise<OpenedPhoto | UserError>
 
 const readAhead = 4
 
-async function* images(paths: readonly string[]): AsyncGenerator<AnyImage | UserError> {
+async function* images(
+  paths: readonly string[],
+  orientation: ExifOrientation | undefined,
+): AsyncGenerator<OpenedPhoto | UserError> {
   const ahead: Read[] = []
   const read = (path: string): Read =>
-    openImage(path).catch((error: unknown) => {
+    openPhoto(path, orientation).catch((error: unknown) => {
       if (error instanceof UserError) return error
       throw error
     })
   for (let next = 0, i = 0; i < paths.length; i++) {
     for (; next < paths.length && next < i + readAhead; next++) ahead.push(read(paths[next] ?? ''))
-    const image = await ahead.shift()
-    if (image) yield image
+    const photo = await ahead.shift()
+    if (photo) yield photo
   }
+}
+
+/** What is to be said of images that carry an EXIF orientation. */
+function orientationNote(turned: readonly string[], orientation: ExifOrientation | undefined): string {
+  const what = turned.length === 1 ? '1 image carries' : `${turned.length} images carry`
+  const use =
+    orientation === 'stored' ? 'not applied: masks follow the stored pixels' : 'applied: masks lie as it is shown'
+  return `note: ${what} an EXIF orientation, such as ${turned[0]}; it is ${use}`
 }
 
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
-  const paths = findImages(options.images)
-  const loaded = readModel(options.ckptPath, options.config === undefined ? undefined : loadConfig(options.config))
+  const paths = findImages(options.images, (line) => console.log(`note: ${line}`))
+  const config = options.config === undefined ? undefined : loadConfig(options.config)
+  const orientation = config?.exif_orientation
+  const loaded = readModel(options.ckptPath, config)
   if (loaded.checkpoint.note) console.log(loaded.checkpoint.note)
   const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
@@ -107,20 +145,23 @@ await runCommand(async () => {
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, console.log).read()))
   const { imgSize: longSide, flip, scales: factors, out } = options
   const predictor = new Predictor(device, openModel(device, loaded), { longSide, flip, scales: factors, amp: half })
-  const names = outputNames(paths)
+  const names = outputNames(paths, options.names)
+  const turned: string[] = []
   const progress = new Progress('prediction', paths.length, process.stdout)
   const unreadable: string[] = []
   let writing: Promise<unknown> = Promise.resolve()
   let at = 0
   try {
-    for await (const image of images(paths)) {
+    for await (const photo of images(paths, orientation)) {
       const name = `${names[at++]}.png`
-      const refused = image instanceof UserError ? image : refusal(image, paths[at - 1] ?? '')
-      if (image instanceof UserError || refused) {
+      const refused = photo instanceof UserError ? photo : refusal(photo.image, paths[at - 1] ?? '')
+      if (photo instanceof UserError || refused) {
         unreadable.push(refused?.message ?? '')
         progress.line(`left out: ${refused?.message}`)
         continue
       }
+      const { image, exif } = photo
+      if (exif > 1) turned.push(paths[at - 1] ?? '')
       const { width, height } = image
       const { tiles } = await predictor.plan(image)
       if (tiles.length > 1) progress.line(`${paths[at - 1]}: ${width}x${height} pixels in ${tiles.length} tiles`)
@@ -147,6 +188,7 @@ await runCommand(async () => {
   const done = paths.length - unreadable.length
   if (done > 0) {
     writeOutput(out, 'legend.svg', legendSvg(classNames, palette))
+    if (turned.length > 0) console.log(orientationNote(turned, orientation))
     console.log(`results: masks, colors, overlays and legend.svg in ${out}`)
   }
   if (unreadable.length > 0) {

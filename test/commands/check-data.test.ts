@@ -13,7 +13,9 @@ const folder = mkdtempSync(join(tmpdir(), 'check-'))
 const at = (...names: string[]) => join(folder, ...names)
 
 const writeImage = (name: string, width: number, height: number) =>
-  sharp(Buffer.alloc(width * height * 3, 77), { raw: { width, height, channels: 3 } }).toFile(at(name))
+  sharp(Buffer.from(Array.from({ length: width * height * 3 }, (_, i) => (i * 37) % 251)), {
+    raw: { width, height, channels: 3 },
+  }).toFile(at(name))
 
 function writeLabel(name: string, width: number, height: number, value: (i: number) => number): void {
   const data = Uint8Array.from({ length: width * height }, (_, i) => value(i))
@@ -60,6 +62,7 @@ test('counts classes, sizes and ignored pixels', () => {
     { name: 'boat', share: 0, images: 0 },
   ])
   assert.equal(labeled.ignored, { share: 12 / 256, whole: 0 })
+  assert.equal(labeled.doubts, [])
   assert.match(stdout, /labeled: 3 images, 3 usable labels/)
   assert.match(stdout, /0 {2}sky +83\.61 % +3/)
   assert.match(stdout, /note: never shown: boat/)
@@ -97,7 +100,7 @@ test('every fault is named with its file, and the exit code is 1', async () => {
   assert.is(code, 1)
   assert.equal(errors, ['error: 4 things are wrong, see WRONG above'], stdout)
   assert.match(stdout, /WRONG: cannot read the image .*cut\.jpg/)
-  assert.match(stdout, /WRONG: .*size\.png has 10x8 pixels, but its image has 8x10: turn/)
+  assert.match(stdout, /WRONG: .*size\.jpg has 8x10 pixels, but its label .*size\.png has 10x8: turn/)
   assert.match(stdout, /WRONG: cannot read the label .*crc\.png/)
   assert.match(
     stdout,

@@ -193,7 +193,8 @@ test('lists that leave the data folder, or have too many lines', async () => {
   }
   await refuses(list('\u001b[2J/../../x\n'), /line 1: \\u001b/)
   await refuses(list('\n'.repeat(2_000_001)), /more than 2000000 lines/)
-  await refuses(() => readList(fileOf('a\0b.jpg c.png\n', 'x.txt'), folder, 'unused'), /line 1: there is no file/)
+  await refuses(() => readList(fileOf('a\0b.jpg c.png\n', 'x.txt'), folder, 'unused'), /zero bytes/)
+  await refuses(list('..\\x\n'), /is outside of data_root/)
 })
 
 const isFifo = process.platform !== 'win32' && spawnSync('mkfifo', [at('pipe')]).status === 0

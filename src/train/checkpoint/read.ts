@@ -143,12 +143,8 @@ export function checkpointModel({ tensors, metadata, names }: Checkpoint, path: 
   if (mismatch !== undefined) throw new UserError(`${path}: ${mismatch}`)
   const model = inferModel(row, tensors, parsed(metadata.model))
   if (!model) {
-    const parts = [...new Set([...tensors.keys()].map((name) => names.nameInFile(name).split('.', 1)[0]))]
-    const more = parts.length > mostParts ? ' and more' : ''
-    throw new UserError(
-      `${path}: it does not hold a whole ${row.contents}; its tensors are those of ` +
-        `${parts.slice(0, mostParts).join(', ')}${more}`,
-    )
+    const parts = partsOf([...tensors.keys()].map(names.nameInFile))
+    throw new UserError(`${path}: it does not hold a whole ${row.contents}; its tensors are those of ${parts}`)
   }
   const { nclass } = model.config
   if (nclass > 255) throw new UserError(`${path}: it has ${nclass} classes, and at most 255 are possible`)
@@ -156,6 +152,16 @@ export function checkpointModel({ tensors, metadata, names }: Checkpoint, path: 
 }
 
 const mostParts = 8
+
+/** What names begin with, up to the first place where they differ. */
+function partsOf(names: readonly string[]): string {
+  const split = names.map((name) => name.split('.'))
+  const [first = []] = split
+  let depth = 0
+  while (depth < first.length - 1 && split.every((name) => name[depth] === first[depth])) depth++
+  const parts = [...new Set(split.map((name) => name.slice(0, depth + 1).join('.')))]
+  return parts.slice(0, mostParts).join(', ') + (parts.length > mostParts ? ' and more' : '')
+}
 
 /** @throws UserError where a file holds several networks, of which none is meant */
 function checkSingle({ several }: Checkpoint['names'], path: string): void {
@@ -263,7 +269,10 @@ export function readBackbone(model: SegmentationModel, path: string): BackboneSt
   try {
     checkStateDict(model, state, prefix, (name) => names.nameInFile(whole ? name : name.slice(prefix.length)))
   } catch (error) {
-    throw new UserError(`pretrained ${path}: ${diagnose(model, state)}${reasonOf(error)}`)
+    throw new UserError(
+      `pretrained ${path}: ${diagnose(model, state)}${reasonOf(error)}: choose weights of the backbone that is configured, ` +
+        "or give its widths in the section 'model'",
+    )
   }
   return { state, line: `backbone: weights of ${note ?? path}` }
 }

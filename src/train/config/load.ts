@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { UserError } from '../error.js'
+import { decodeText } from '../io/text.js'
 import { checkTogether } from './check.js'
 import { explain, keysAt, type Origin, show, unknownKey } from './explain.js'
 import { aliases, type Config, configSchema } from './schema.js'
@@ -75,7 +76,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
     const stat = statSync(path)
     if (!stat.isFile()) throw new UserError(`${path} is not a file`)
     if (stat.size > MAX_BYTES) throw new UserError(`${path} is larger than 1 MiB: not a configuration`)
-    text = readFileSync(path, 'utf8')
+    text = decodeText(readFileSync(path))
   } catch (error) {
     if (error instanceof UserError) throw error
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'

@@ -11,7 +11,7 @@ const byte = z.int().min(0).max(255)
 const color = z.preprocess(
   (value): unknown => (typeof value === 'string' && hexColor.test(value) ? parseColor(value.slice(1)) : value),
   z
-    .tuple([byte, byte, byte], { error: 'expected a colour: [r, g, b] of 0 to 255, or "#rrggbb"' })
+    .tuple([byte, byte, byte], { error: 'expected a colour: [r, g, b] of 0 to 255, or "#rrggbb" in quotes' })
     .readonly()
     .meta({ title: '`[r, g, b]` or `"#rrggbb"`' }),
 )
@@ -37,6 +37,13 @@ const dataKeys = {
   labeled_id_path: source.describe('Labeled images: a list file, relative to the working folder, or folders.'),
   unlabeled_id_path: source.describe('Unlabeled images, likewise; labels are not read.'),
   val_id_path: source.describe('Labeled images for the evaluation after each epoch, likewise.'),
+  exif_orientation: z
+    .enum(['apply', 'stored'])
+    .optional()
+    .describe(
+      'Whether images are turned as their EXIF orientation says, as viewers show them, or masks follow the pixels as they ' +
+        'are stored. Default: `apply`, except where only the stored pixels have the sides of the label.',
+    ),
   workers: z
     .int()
     .min(1)
@@ -60,11 +67,16 @@ const classKeys = {
   palette: z
     .array(color)
     .optional()
-    .describe('A colour for each class: to show it, and to read labels that are RGB images.'),
+    .describe(
+      'A colour for each class: to show it, and to read labels in colours, RGB or with a palette in any order.',
+    ),
   label_map: z
     .record(z.string(), byte)
     .optional()
-    .describe("Class, or `ignore_index`, of each value that label files hold; a colour is written `'#rrggbb'`."),
+    .describe(
+      "Class, or `ignore_index`, of each value that label files hold; a colour is written `'#rrggbb'`. With values, those " +
+        'of label files with a palette are its indices.',
+    ),
   reduce_zero_label: z
     .boolean()
     .optional()

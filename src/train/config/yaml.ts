@@ -26,6 +26,27 @@ function checkLimits(text: string, refuse: (why: string) => never): void {
   }
 }
 
+/** A colour at the beginning of a comment, where a value or key could be. */
+const colorInComment = /(?:^[ \t]*|[[{,][ \t]*|[-:][ \t]+)(#(?:[0-9a-f]{6}|[0-9a-f]{3}))(?![\w])/im
+
+/** What becomes of a colour without quotes, where a text has one. */
+function explainColor(text: string): string | undefined {
+  const found = colorInComment.exec(text)
+  if (!found?.[1]) return undefined
+  const line = text.slice(0, found.index + found[0].length).split('\n').length
+  return `line ${line} has the colour ${found[1]} without quotes, which begins a comment: write "${found[1]}"`
+}
+
+/** Whether a value holds nothing anywhere, which no key of a configuration may. */
+function holdsNull(text: string): boolean {
+  let found = false
+  JSON.parse(text, (_, value: unknown) => {
+    found ||= value === null
+    return value
+  })
+  return found
+}
+
 /**
  * The value of a YAML text.
  * @throws UserError naming the origin, also for what would cost much more memory or time than its length suggests
@@ -42,13 +63,18 @@ export function parseYaml(text: string, origin: string): unknown {
     value = parse(text, { ...plain, maxAliasCount: MAX_ALIASES, prettyErrors: true, logLevel: 'error' })
   } catch (error) {
     const [first = ''] = String(error instanceof Error ? error.message : error).split('\n')
+    const bareColor = explainColor(text)
+    if (error instanceof YAMLError && bareColor !== undefined) throw new UserError(`${origin}: ${bareColor}`)
     if (error instanceof YAMLError) throw new UserError(`${origin} is not valid YAML: ${first.replace(/:$/, '')}`)
     refuse(`${first} (at most ${MAX_ALIASES} uses of an alias are read)`)
   }
+  let json: string | undefined
   try {
-    JSON.stringify(value)
+    json = JSON.stringify(value)
   } catch {
     refuse('a value holds itself by an alias')
   }
+  const bareColor = explainColor(text)
+  if (bareColor !== undefined && json !== undefined && holdsNull(json)) throw new UserError(`${origin}: ${bareColor}`)
   return value
 }

@@ -1,6 +1,8 @@
 import type { Sample } from './dataset.js'
+import { findingsOn } from './doubts.js'
 import type { Inspection } from './inspect-worker.js'
-import { explainInvalid, type LabelRules, showValue } from './labels.js'
+import type { LabelRules } from './label-rules.js'
+import { explainInvalid, showValue } from './labels.js'
 
 /** A stored value that stands for no class, over all labels. */
 export interface InvalidValueCount {
@@ -28,18 +30,22 @@ export interface DataReport {
   readonly invalidValues: readonly InvalidValueCount[]
   /** Files that cannot be used, a line each. */
   readonly problems: readonly string[]
+  /** What may keep a model from learning, although every file can be read, a line each. */
+  readonly doubts: readonly string[]
   /** What may be meant as it is, a line each. */
   readonly remarks: readonly string[]
 }
 
+/** What is in a list. */
+export type ListName = 'labeled' | 'unlabeled' | 'validation'
+
+/** What is counted, without conclusions. */
+type Counts = Omit<DataReport, 'doubts' | 'remarks'>
+
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0)
 
 /** Remarks on values that point to a way of storing labels that the configuration does not name. */
-function guesses(
-  invalid: readonly InvalidValueCount[],
-  report: Omit<DataReport, 'remarks'>,
-  rules: LabelRules,
-): string[] {
+function guesses(invalid: readonly InvalidValueCount[], report: Counts, rules: LabelRules): string[] {
   const { nclass, ignoreIndex, values, reduceZero } = rules
   const present = report.classes.map(({ images }, i) => (images > 0 ? i : -1)).filter((i) => i >= 0)
   if (values || reduceZero || report.labels + invalid.length === 0) return []
@@ -54,16 +60,13 @@ function guesses(
   return []
 }
 
-/**
- * Sums up inspections.
- * @param labeled whether the images need labels
- */
+/** Sums up inspections of a list. */
 export function reportOf(
   samples: readonly Sample[],
   inspections: readonly Inspection[],
   names: readonly string[],
   rules: LabelRules,
-  labeled: boolean,
+  list: ListName,
 ): DataReport {
   const sizes = new Map<string, { width: number; height: number; images: number }>()
   const pixels = new Array<number>(names.length + 1).fill(0)
@@ -78,14 +81,14 @@ export function reportOf(
       if (entry) entry.images++
       else sizes.set(key, { ...size, images: 1 })
     }
-    for (const { value, colored, pixels: count, x, y } of found) {
+    for (const { value, colored, indexed, pixels: count, x, y } of found) {
       const key = showValue(value, colored)
       const entry = invalid.get(key)
       if (entry) {
         entry.images++
         entry.pixels += count
       } else {
-        const remedy = explainInvalid(value, colored, rules)
+        const remedy = explainInvalid(value, colored, rules, indexed)
         invalid.set(key, { value: key, images: 1, pixels: count, file: samples[id]?.label ?? '', x, y, remedy })
       }
     }
@@ -103,21 +106,23 @@ export function reportOf(
     images: samples.length,
     labels,
     sizes: [...sizes.values()].sort((a, b) => b.images - a.images || a.width * a.height - b.width * b.height),
-    classes: labeled
-      ? names.map((name, k) => ({ name, share: (pixels[k] as number) / (counted || 1), images: shown[k] as number }))
-      : [],
+    classes:
+      list !== 'unlabeled'
+        ? names.map((name, k) => ({ name, share: (pixels[k] as number) / (counted || 1), images: shown[k] as number }))
+        : [],
     ignored: { share: ignored / (counted + ignored || 1), whole },
     invalidValues: [...invalid.values()].sort((a, b) => b.images - a.images),
     problems: inspections.flatMap(({ problems }) => problems),
   }
-  return { ...report, remarks: remarksOn(samples, report, rules) }
+  const purpose = list === 'validation' ? 'validate on' : 'learn from'
+  const { doubts, remarks } = findingsOn(samples, inspections, names, rules, purpose)
+  return { ...report, doubts, remarks: [...remarks, ...remarksOn(samples, report, rules)] }
 }
 
-function remarksOn(samples: readonly Sample[], report: Omit<DataReport, 'remarks'>, rules: LabelRules): string[] {
+function remarksOn(samples: readonly Sample[], report: Counts, rules: LabelRules): string[] {
   const remarks = guesses(report.invalidValues, report, rules)
   const missing = report.classes.filter(({ images }) => images === 0).map(({ name }) => name)
   if (report.labels > 0 && missing.length > 0) remarks.push(`never shown: ${missing.join(', ')}`)
-  if (report.ignored.whole > 0) remarks.push(`${report.ignored.whole} labels are ignored as a whole`)
   const twice = samples.length - new Set(samples.map(({ image }) => image)).size
   if (twice > 0) remarks.push(`${twice} lines name an image again`)
   return remarks
@@ -127,7 +132,7 @@ const percent = (share: number): string => `${(100 * share).toFixed(share > 0 &&
 
 /** Lines that show a report. At most `most` files and values of a kind are named. */
 export function showReport(title: string, report: DataReport, most = 20): string[] {
-  const { images, labels, sizes, classes, ignored, invalidValues: invalid, problems, remarks } = report
+  const { images, labels, sizes, classes, ignored, invalidValues: invalid, problems, doubts, remarks } = report
   const lines = [`${title}: ${images} images${classes.length > 0 ? `, ${labels} usable labels` : ''}`]
   const some = sizes.slice(0, 5).map(({ width, height, images: n }) => `${width}x${height} (${n})`)
   if (sizes.length > 0) {
@@ -154,6 +159,6 @@ export function showReport(title: string, report: DataReport, most = 20): string
   lines.push(...more(invalid.length, 'values'))
   for (const problem of problems.slice(0, most)) lines.push(`  WRONG: ${problem}`)
   lines.push(...more(problems.length, 'files'))
-  for (const remark of remarks) lines.push(`  note: ${remark}`)
+  for (const remark of [...doubts, ...remarks]) lines.push(`  note: ${remark}`)
   return lines
 }

@@ -17,6 +17,20 @@ export function toLuma(pixels: Uint8Array): Uint8Array {
   return out
 }
 
+/** [H, W, 4] -> [H, W, 3] */
+export function cmykToRgb(pixels: Uint8Array): Uint8Array {
+  const out = new Uint8Array((pixels.length / 4) * 3)
+  for (let from = 0, at = 0; from < pixels.length; from += 4) {
+    const light = 255 - (pixels[from + 3] as number)
+    for (let c = 0; c < 3; c++, at++) {
+      const product = (pixels[from + c] as number) * light + 128
+      // The product divided by 255, rounded.
+      out[at] = light - (((product >> 8) + product) >> 8)
+    }
+  }
+  return out
+}
+
 /** Replaces each colour by its luma. */
 export function grayscale(pixels: Uint8Array): void {
   for (let at = 0; at < pixels.length; at += 3) {

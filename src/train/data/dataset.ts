@@ -3,10 +3,13 @@ import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
+import { decodeText } from '../io/text.js'
+import { cmykToRgb } from './color.js'
 import { isInside, pairFolders } from './folders.js'
-import { type LabelRules, labelRules, MAX_PIXELS, readLabel } from './labels.js'
+import { type LabelRules, labelRules } from './label-rules.js'
+import { MAX_PIXELS, readLabel } from './labels.js'
 import type { Image } from './pixels.js'
-import type { Folders, LabelSettings } from './settings.js'
+import type { ExifOrientation, Folders, LabelSettings } from './settings.js'
 
 /** An image and its label. */
 export interface Sample {
@@ -34,9 +37,13 @@ export interface ListEntry {
   readonly where: string
 }
 
+/** A path with slashes where backslashes stand between its folders: unless that is the name of a file. */
+const slashed = (root: string, path: string): string =>
+  path.includes('\\') && !existsSync(resolve(root, path)) ? path.replaceAll('\\', '/') : path
+
 /**
  * Reads a list of lines `image label` or `image`, with a space or a tab between the two (names may hold spaces where
- * there is a tab); empty lines are skipped.
+ * there is a tab), in UTF-8 or UTF-16, with slashes or backslashes in names; empty lines are skipped.
  * @throws UserError for a list that is missing or empty, has lines of more words, or names files outside `dataRoot`
  */
 export function readEntries(path: string, dataRoot: string): ListEntry[] {
@@ -45,7 +52,7 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
     const stat = statSync(path)
     if (!stat.isFile()) throw new UserError(`the list ${path} is not a file`)
     if (stat.size > MAX_LIST_BYTES) throw new UserError(`the list ${path} is larger than 256 MiB`)
-    text = readFileSync(path, 'utf8')
+    text = decodeText(readFileSync(path))
   } catch (error) {
     if (error instanceof UserError) throw error
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
@@ -61,7 +68,7 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
     const line = text.slice(start, end < 0 ? undefined : end)
     start = end < 0 ? text.length : end + 1
     const words = line.includes('\t') ? line.split('\t').map((word) => word.trim()) : line.split(/\s+/)
-    const [image, label, ...rest] = words.filter((word) => word !== '')
+    const [image, label, ...rest] = words.filter((word) => word !== '').map((word) => slashed(dataRoot, word))
     if (image === undefined) continue
     const where = `${path} line ${index + 1}`
     if (rest.length > 0) {
@@ -116,7 +123,10 @@ function fromList(path: string, dataRoot: string, wanted: boolean, mustExist: bo
     }
     for (const file of [sample.image, sample.label]) {
       if (mustExist && file !== null && !existsSync(file)) {
-        throw new UserError(`${where}: there is no file ${file}; paths are relative to data_root (${dataRoot})`)
+        const remedy = file.includes('\uFFFD')
+          ? 'save the list as UTF-8, which its letters are not'
+          : `paths are relative to data_root (${dataRoot})`
+        throw new UserError(`${where}: there is no file ${file}; ${remedy}`)
       }
     }
     return sample
@@ -142,21 +152,32 @@ function fromFolders(folders: Folders, dataRoot: string, wanted: boolean): Sampl
   }))
 }
 
+/** An image, and how its file says that it is to be shown. */
+export interface Photo {
+  readonly image: Image
+  /** EXIF orientation, 1 to 8; 1 where the file says none. */
+  readonly exif: number
+}
+
 /**
- * Decodes a photograph to RGB, pixels as stored (no EXIF rotation, no colour profile, alpha dropped).
- * @returns data [H, W, 3]
+ * Decodes a photograph to RGB: no colour profile, alpha dropped, CMYK by its plain formula.
+ * @param orientation whether it is turned as its EXIF orientation says
+ * @returns image.data [H, W, 3]
  * @throws UserError naming the file if it cannot be read, is damaged or larger than `MAX_PIXELS`
  */
-export async function readImage(path: string): Promise<Image> {
+export async function readPhoto(path: string, orientation: ExifOrientation = 'apply'): Promise<Photo> {
   try {
     if (!(await stat(path)).isFile()) throw new Error('it is not a file')
-    const { data, info } = await sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true })
-      .removeAlpha()
-      .toColourspace('srgb')
-      .raw()
-      .toBuffer({ resolveWithObject: true })
-    if (info.channels !== 3) throw new Error(`it has ${info.channels} channels instead of 3`)
-    return { data, width: info.width, height: info.height }
+    const autoOrient = orientation === 'apply'
+    const file = sharp(path, { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true, autoOrient })
+    const { space, orientation: exif = 1 } = await file.metadata()
+    const pixels = file.removeAlpha()
+    if (space === 'cmyk') pixels.pipelineColourspace('cmyk').toColourspace('cmyk')
+    else pixels.toColourspace('srgb')
+    const { data, info } = await pixels.raw().toBuffer({ resolveWithObject: true })
+    const { width, height, channels } = info
+    if (channels !== (space === 'cmyk' ? 4 : 3)) throw new Error(`it has ${channels} channels instead of 3`)
+    return { image: { data: space === 'cmyk' ? cmykToRgb(data) : data, width, height }, exif }
   } catch (error) {
     const why = firstLine(error)
     if (why.includes('exceeds pixel limit')) {
@@ -172,23 +193,58 @@ export async function readImage(path: string): Promise<Image> {
   }
 }
 
+/** The image of `readPhoto`, data [H, W, 3]. */
+export const readImage = async (path: string, orientation?: ExifOrientation): Promise<Image> =>
+  (await readPhoto(path, orientation)).image
+
+/** Width and height in pixels. */
+interface Sides {
+  readonly width: number
+  readonly height: number
+}
+
+const equalSides = (a: Sides, b: Sides): boolean => a.width === b.width && a.height === b.height
+
+/** The image in the direction that its label has: its pixels as stored, where only so it has the label's sides. */
+export async function inLabelDirection(
+  image: Image,
+  label: Sides,
+  path: string,
+  orientation: ExifOrientation = 'apply',
+): Promise<Image> {
+  const isTurned = image.width === label.height && image.height === label.width
+  if (orientation === 'stored' || equalSides(image, label) || !isTurned) return image
+  const stored = await readImage(path, 'stored')
+  return equalSides(stored, label) ? stored : image
+}
+
+/** What is wrong with the sides of an image and its label, with a remedy; nothing where they are equal. */
+export function sidesFault(
+  { image: path, label: labelPath }: Sample,
+  image: Sides,
+  label: Sides,
+  orientation: ExifOrientation = 'apply',
+): string | undefined {
+  if (equalSides(image, label)) return undefined
+  const isTurned = image.width === label.height && image.height === label.width
+  const other = orientation === 'stored' ? ', or set exif_orientation: apply' : ', which no EXIF orientation does'
+  return (
+    `${path} has ${image.width}x${image.height} pixels, but its label ${labelPath} has ` +
+    `${label.width}x${label.height}: ${isTurned ? `turn one of them${other}` : 'give both the same size'}`
+  )
+}
+
 /**
  * Reads an image and its label.
  * @throws UserError also if their sizes differ
  */
 export async function readPair(sample: Sample, rules: LabelRules): Promise<{ image: Image; label: Image }> {
   if (sample.label === null) throw new UserError(`${sample.image} has no label: add it to the list`)
-  const [image, label] = await Promise.all([readImage(sample.image), readLabel(sample.label, rules)])
-  if (image.width !== label.width || image.height !== label.height) {
-    const turned = image.width === label.height && image.height === label.width
-    const remedy = turned
-      ? 'turn the stored pixels of one of them (EXIF rotation is not applied)'
-      : 'give both the same size'
-    throw new UserError(
-      `${sample.image} has ${image.width}x${image.height} pixels, but its label ${sample.label} has ` +
-        `${label.width}x${label.height}: ${remedy}`,
-    )
-  }
+  const { orientation } = rules
+  const [decoded, label] = await Promise.all([readImage(sample.image, orientation), readLabel(sample.label, rules)])
+  const image = await inLabelDirection(decoded, label, sample.image, orientation)
+  const fault = sidesFault(sample, image, label, orientation)
+  if (fault !== undefined) throw new UserError(fault)
   return { image, label }
 }
 

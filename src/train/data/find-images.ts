@@ -2,7 +2,7 @@ import { readdirSync, statSync } from 'node:fs'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { globSync, isDynamicPattern } from 'tinyglobby'
 import { UserError } from '../error.js'
-import { explainUnreadable, isImageName } from '../io/decoders.js'
+import { explainUnreadable, isImageName, isOtherImageName } from '../io/decoders.js'
 
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
 
@@ -30,7 +30,7 @@ function filesLike(pattern: string): string[] {
     .sort()
 }
 
-function imagesOf(source: string): string[] {
+function imagesOf(source: string, report: (line: string) => void): string[] {
   const stat = statSync(source, { throwIfNoEntry: false })
   if (stat?.isFile()) {
     const unreadable = explainUnreadable([source])
@@ -42,17 +42,24 @@ function imagesOf(source: string): string[] {
   if (!whole && !isDynamicPattern(slashed(source))) throw fail('there is no such file or folder')
   const files = whole ? filesIn(source) : filesLike(source)
   const images = files.filter(isImageName)
-  if (images.length > 0) return images
+  if (images.length > 0) {
+    const others = files.filter(isOtherImageName)
+    if (others.length > 0)
+      report(`passed over in ${source}: ${others.length} of other formats; ${explainUnreadable(others)}`)
+    return images
+  }
   throw fail(explainUnreadable(files) ?? (whole ? 'the folder holds no image' : 'no image has such a name'))
 }
 
 /**
  * Image files by file, folder (its images, not those of folders in it) or pattern (`photos/*.jpg`, `photos/**`), each
  * once, in the order given; those of a folder or pattern in the order of their names.
+ * @param report receives a line about images that no decoder reads and that are passed over beside others
  * @throws UserError for what does not exist, where there is no image, and for images that no decoder reads
  */
-export function findImages(sources: readonly string[]): string[] {
+export function findImages(sources: readonly string[], report: (line: string) => void = () => {}): string[] {
   const found = new Map<string, string>()
-  for (const path of sources.flatMap(imagesOf)) if (!found.has(resolve(path))) found.set(resolve(path), path)
+  for (const path of sources.flatMap((source) => imagesOf(source, report)))
+    if (!found.has(resolve(path))) found.set(resolve(path), path)
   return [...found.values()]
 }

@@ -1,9 +1,12 @@
 import { stat } from 'node:fs/promises'
 import { UserError } from '../error.js'
 import { sharp } from '../io/decoders.js'
-import { readImage, readPair, type Sample } from './dataset.js'
-import { type LabelRules, MAX_PIXELS, readLabel } from './labels.js'
+import { cmykToRgb } from './color.js'
+import { readPair, readPhoto, type Sample, sidesFault } from './dataset.js'
+import type { LabelRules } from './label-rules.js'
+import { MAX_PIXELS, readLabel } from './labels.js'
 import { type Box, cut, type Image } from './pixels.js'
+import type { ExifOrientation } from './settings.js'
 
 /** An RGB image of which parts are read when they are needed. */
 export interface ImageParts {
@@ -32,6 +35,7 @@ class ImageFile implements ImageParts {
     private readonly path: string,
     readonly width: number,
     readonly height: number,
+    private readonly how: { readonly autoOrient: boolean; readonly isCmyk: boolean },
   ) {}
 
   async part(box: Box): Promise<Image> {
@@ -45,15 +49,15 @@ class ImageFile implements ImageParts {
 
   private async decode(top: number, height: number): Promise<Image> {
     const { path, width } = this
+    const { autoOrient, isCmyk } = this.how
     try {
-      const { data, info } = await sharp(path, { limitInputPixels: mostPixels, failOn: 'error', ignoreIcc: true })
-        .extract({ left: 0, top, width, height })
-        .removeAlpha()
-        .toColourspace('srgb')
-        .raw()
-        .toBuffer({ resolveWithObject: true })
-      if (info.channels !== 3) throw new Error(`it has ${info.channels} channels instead of 3`)
-      return { data, width, height }
+      const file = sharp(path, { limitInputPixels: mostPixels, failOn: 'error', ignoreIcc: true, autoOrient })
+      const pixels = file.extract({ left: 0, top, width, height }).removeAlpha()
+      if (isCmyk) pixels.pipelineColourspace('cmyk').toColourspace('cmyk')
+      else pixels.toColourspace('srgb')
+      const { data, info } = await pixels.raw().toBuffer({ resolveWithObject: true })
+      if (info.channels !== (isCmyk ? 4 : 3)) throw new Error(`it has ${info.channels} channels instead of 3`)
+      return { data: isCmyk ? cmykToRgb(data) : data, width, height }
     } catch (error) {
       const [line] = String(error instanceof Error ? error.message : error).split('\n')
       throw new UserError(`cannot read rows ${top} to ${top + height} of the image ${path}: ${line}; replace the file`)
@@ -61,13 +65,28 @@ class ImageFile implements ImageParts {
   }
 }
 
+/** An image, whole or in parts, and its EXIF orientation; see `Photo`. */
+export interface OpenedPhoto {
+  readonly image: AnyImage
+  readonly exif: number
+}
+
 /**
- * Reads an image as `readImage` does, or opens one of more than `inMemory` pixels to be read in parts.
+ * Reads an image as `readPhoto` does, or opens one of more than `inMemory` pixels to be read in parts.
  * @throws UserError naming the file if it cannot be read, is damaged or larger than `mostPixels`
  */
-export async function openImage(path: string, inMemory = MAX_PIXELS): Promise<AnyImage> {
-  return (inMemory < MAX_PIXELS ? await openLarger(path, inMemory) : undefined) ?? orParts(path, readImage(path))
+export async function openPhoto(
+  path: string,
+  orientation: ExifOrientation = 'apply',
+  inMemory = MAX_PIXELS,
+): Promise<OpenedPhoto> {
+  const known = inMemory < MAX_PIXELS ? await openLarger(path, inMemory, orientation) : undefined
+  return known ?? orParts(path, orientation, readPhoto(path, orientation))
 }
+
+/** The image of `openPhoto`. */
+export const openImage = async (path: string, inMemory?: number): Promise<AnyImage> =>
+  (await openPhoto(path, 'apply', inMemory)).image
 
 /**
  * Reads an image and its label as `readPair` does, or opens an image of more than `inMemory` pixels to be read in parts.
@@ -79,48 +98,50 @@ export async function openPair(
   inMemory = MAX_PIXELS,
 ): Promise<{ image: AnyImage; label: Image }> {
   const { image: path, label: labelPath } = sample
-  const known = inMemory < MAX_PIXELS ? await openLarger(path, inMemory) : undefined
-  const read = known ?? (await orParts(path, readPair(sample, rules)))
+  const { orientation = 'apply' } = rules
+  const known = inMemory < MAX_PIXELS ? await openLarger(path, inMemory, orientation) : undefined
+  const read = known ?? (await orParts(path, orientation, readPair(sample, rules)))
   if ('label' in read) return read
-  if (labelPath === null || !inParts(read)) throw new UserError(`${path} has no label: add it to the list`)
+  if (labelPath === null) throw new UserError(`${path} has no label: add it to the list`)
   const label = await readLabel(labelPath, rules, mostPixels)
-  const { width, height } = read
-  if (label.width !== width || label.height !== height) {
-    throw new UserError(
-      `${path} has ${width}x${height} pixels, but its label ${labelPath} has ${label.width}x${label.height}: ` +
-        'give both the same size',
-    )
-  }
-  return { image: read, label }
+  // As `readPair` takes an image whose label follows the stored pixels.
+  const stored = await openLarger(path, inMemory, 'stored')
+  const fits = ({ width, height }: AnyImage) => width === label.width && height === label.height
+  const image = !fits(read.image) && stored && fits(stored.image) ? stored.image : read.image
+  const fault = sidesFault(sample, image, label, orientation)
+  if (fault !== undefined) throw new UserError(fault)
+  return { image, label }
 }
 
 /** What is read, or the image in parts where it is too large for that: most are not, and need not be opened twice. */
-async function orParts<T>(path: string, reading: Promise<T>): Promise<T | ImageParts> {
+async function orParts<T>(path: string, orientation: ExifOrientation, reading: Promise<T>): Promise<T | OpenedPhoto> {
   try {
     return await reading
   } catch (error) {
-    const image = error instanceof UserError ? await openLarger(path, MAX_PIXELS) : undefined
-    if (image) return image
+    const photo = error instanceof UserError ? await openLarger(path, MAX_PIXELS, orientation) : undefined
+    if (photo) return photo
     throw error
   }
 }
 
 /** An image of more than `most` pixels; undefined for another file. */
-async function openLarger(path: string, most: number): Promise<ImageParts | undefined> {
+async function openLarger(path: string, most: number, orientation: ExifOrientation): Promise<OpenedPhoto | undefined> {
   const isFile = await stat(path).then(
     (found) => found.isFile(),
     () => false,
   )
   if (!isFile) return undefined
-  const size = await sharp(path, { limitInputPixels: false })
+  const file = await sharp(path, { limitInputPixels: false })
     .metadata()
     .catch(() => undefined)
-  const { width = 0, height = 0 } = size ?? {}
-  if (width * height <= most) return undefined
-  if (width * height > mostPixels) {
+  if (!file || file.width * file.height <= most) return undefined
+  if (file.width * file.height > mostPixels) {
     throw new UserError(
-      `the image ${path} has ${width}x${height} pixels, and at most ${mostPixels} are read: cut it into parts`,
+      `the image ${path} has ${file.width}x${file.height} pixels, and at most ${mostPixels} are read: cut it into parts`,
     )
   }
-  return new ImageFile(path, width, height)
+  const autoOrient = orientation === 'apply'
+  const { width, height } = autoOrient ? file.autoOrient : file
+  const image = new ImageFile(path, width, height, { autoOrient, isCmyk: file.space === 'cmyk' })
+  return { image, exif: file.orientation ?? 1 }
 }

@@ -1,7 +1,11 @@
 import { parentPort } from 'node:worker_threads'
 import { UserError } from '../error.js'
-import { readImage, type Sample } from './dataset.js'
-import { type LabelRules, readStoredLabel, toClasses } from './labels.js'
+import { inLabelDirection, readPhoto, type Sample, sidesFault } from './dataset.js'
+import { factsOf, type ImageFacts } from './image-facts.js'
+import type { LabelRules } from './label-rules.js'
+import { readStoredLabel, toClasses } from './labels.js'
+import { type PaletteReading, paletteReading } from './palette-labels.js'
+import type { Image } from './pixels.js'
 
 /** A file pair to be looked at. */
 export interface InspectionTask {
@@ -9,12 +13,16 @@ export interface InspectionTask {
   readonly sample: Sample
   /** With rules, image and label are read and checked; without, the label's values are listed alone. */
   readonly rules: LabelRules | null
+  /** Colours 0xRRGGBB that the classes have elsewhere, where the rules name none. */
+  readonly usualColors: ReadonlyMap<number, number> | null
 }
 
 /** A stored value that stands for no class, in one label. */
 export interface InvalidValueAt {
   readonly value: number
   readonly colored: boolean
+  /** Whether the label has a palette. */
+  readonly indexed: boolean
   readonly pixels: number
   readonly x: number
   readonly y: number
@@ -25,8 +33,16 @@ export interface Inspection {
   readonly id: number
   /** Size of the image; null where it cannot be read. */
   readonly size: { readonly width: number; readonly height: number } | null
+  /** 1 to 8: 1 where the image has no EXIF orientation. */
+  readonly orientation: number
+  /** Whether the image has its label's sides only as its pixels are stored, although its orientation is to be applied. */
+  readonly fitsStored: boolean
+  /** What its pixels tell; null where it cannot be read. */
+  readonly facts: ImageFacts | null
   /** Pixels per class, those that are ignored last; null where the label is absent, unreadable or has invalid values. */
   readonly pixels: readonly number[] | null
+  /** How a label with a palette is read, where colours of the classes are known. */
+  readonly palette: PaletteReading | null
   readonly invalidValues: readonly InvalidValueAt[]
   /** Different values in the label; at most `mostValues`. */
   readonly values: readonly number[]
@@ -39,53 +55,81 @@ export const mostValues = 1024
 
 type Draft = { -readonly [Key in keyof Inspection]: Inspection[Key] } & { problems: string[] }
 
-async function inspectLabel(path: string, rules: LabelRules | null, draft: Draft): Promise<void> {
-  const stored = await readStoredLabel(path)
-  const { width, height } = stored
-  if (!rules) {
-    const values = new Set<number>()
-    for (const value of stored.values) if (values.size < mostValues) values.add(value)
-    draft.values = [...values]
-    return
-  }
-  if (draft.size && (draft.size.width !== width || draft.size.height !== height)) {
-    const { width: imageWidth, height: imageHeight } = draft.size
-    const turned = imageWidth === height && imageHeight === width
-    const remedy = turned ? 'turn the stored pixels of one of them (EXIF rotation is not applied)' : 'make them equal'
-    draft.problems.push(
-      `${path} has ${width}x${height} pixels, but its image has ${imageWidth}x${imageHeight}: ${remedy}`,
-    )
-  }
-  const { label, invalid } = toClasses(stored, rules, path)
+const draftOf = (id: number): Draft => {
+  const nothing = { size: null, facts: null, pixels: null, palette: null, invalidValues: [], values: [] }
+  return { id, orientation: 1, fitsStored: false, ...nothing, problems: [] }
+}
+
+async function listValues(path: string, draft: Draft): Promise<void> {
+  const { values: stored } = await readStoredLabel(path)
+  const values = new Set<number>()
+  for (const value of stored) if (values.size < mostValues) values.add(value)
+  draft.values = [...values]
+}
+
+/**
+ * Looks at a label.
+ * @returns its classes, and the image turned the way it is read for them; null where there is no such pair
+ */
+async function inspectLabel(
+  sample: Sample & { readonly label: string },
+  rules: LabelRules,
+  usualColors: InspectionTask['usualColors'],
+  decoded: Image | null,
+  draft: Draft,
+): Promise<{ image: Image; label: Image } | null> {
+  const stored = await readStoredLabel(sample.label)
+  const image = decoded && (await inLabelDirection(decoded, stored, sample.image, rules.orientation))
+  const fault = image && sidesFault(sample, image, stored, rules.orientation)
+  if (fault) draft.problems.push(fault)
+  if (image) draft.size = { width: image.width, height: image.height }
+  draft.fitsStored = image !== decoded
+  draft.palette = paletteReading(stored, rules, usualColors)
+  const { label, invalid, colored } = toClasses(stored, rules, sample.label)
   if (invalid.length > 0) {
     draft.invalidValues = invalid.slice(0, mostValues).map(({ value, pixels, first }) => {
-      return { value, colored: stored.colored, pixels, x: first % width, y: Math.floor(first / width) }
+      return {
+        value,
+        colored,
+        indexed: stored.palette !== undefined,
+        pixels,
+        x: first % stored.width,
+        y: Math.floor(first / stored.width),
+      }
     })
-    return
+    return null
   }
   const byValue = new Array<number>(256).fill(0)
   for (const value of label.data) byValue[value] = (byValue[value] as number) + 1
   draft.pixels = [...byValue.slice(0, rules.nclass), byValue[rules.ignoreIndex] as number]
+  return image && !fault ? { image, label } : null
 }
 
-async function inspect({ id, sample, rules }: InspectionTask): Promise<Inspection> {
-  const draft: Draft = { id, size: null, pixels: null, invalidValues: [], values: [], problems: [] }
-  const attempt = async (body: () => Promise<void>) => {
+async function inspect({ id, sample, rules, usualColors }: InspectionTask): Promise<Inspection> {
+  const draft = draftOf(id)
+  const attempt = async <T>(body: () => Promise<T>): Promise<T | null> => {
     try {
-      await body()
+      return await body()
     } catch (error) {
       if (!(error instanceof UserError)) throw error
       draft.problems.push(error.message)
+      return null
     }
   }
-  if (rules) {
-    await attempt(async () => {
-      const { width, height } = await readImage(sample.image)
-      draft.size = { width, height }
-    })
-  }
   const { label } = sample
-  if (label !== null) await attempt(() => inspectLabel(label, rules, draft))
+  if (!rules) {
+    if (label !== null) await attempt(() => listValues(label, draft))
+    return draft
+  }
+  const photo = await attempt(() => readPhoto(sample.image, rules.orientation))
+  const image = photo?.image ?? null
+  if (photo && image) {
+    draft.orientation = photo.exif
+    draft.size = { width: image.width, height: image.height }
+  }
+  const pair =
+    label === null ? null : await attempt(() => inspectLabel({ ...sample, label }, rules, usualColors, image, draft))
+  if (image) draft.facts = factsOf(pair?.image ?? image, pair?.label ?? null)
   return draft
 }
 

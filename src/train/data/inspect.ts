@@ -3,11 +3,13 @@ import { Worker } from 'node:worker_threads'
 import type { Sample } from './dataset.js'
 import '../io/decoders.js'
 import type { Inspection, InspectionTask } from './inspect-worker.js'
-import type { LabelRules } from './labels.js'
+import type { LabelRules } from './label-rules.js'
 
 export interface InspectOptions {
   /** Threads. Default: as many as there are cores, at most 16. */
   readonly workers?: number | undefined
+  /** Colours 0xRRGGBB that the classes have elsewhere: labels that go by them are noted where the rules name none. */
+  readonly usualColors?: ReadonlyMap<number, number> | undefined
   /** Called after each pair. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined
 }
@@ -23,10 +25,13 @@ const LANES = 2
 export async function inspectSamples(
   samples: readonly Sample[],
   rules: LabelRules | null,
-  { workers: count = Math.min(16, availableParallelism()), onProgress }: InspectOptions = {},
+  { workers: count = Math.min(16, availableParallelism()), usualColors, onProgress }: InspectOptions = {},
 ): Promise<Inspection[]> {
   const found: Inspection[] = []
   if (samples.length === 0) return found
+  const taskOf = (id: number, sample: Sample): InspectionTask => {
+    return { id, sample, rules, usualColors: usualColors ?? null }
+  }
   const workers: Worker[] = []
   let next = 0
   let done = 0
@@ -34,7 +39,7 @@ export async function inspectSamples(
     await new Promise<void>((resolve, reject) => {
       const give = (worker: Worker) => {
         const sample = samples[next]
-        if (sample) worker.postMessage({ id: next++, sample, rules } satisfies InspectionTask)
+        if (sample) worker.postMessage(taskOf(next++, sample))
       }
       for (let i = 0; i < Math.min(count, samples.length); i++) {
         const worker = new Worker(new URL('./inspect-worker.js', import.meta.url))

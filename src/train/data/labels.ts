@@ -1,48 +1,11 @@
 import { readFile, stat } from 'node:fs/promises'
 import { UserError } from '../error.js'
 import { decodePng, type PngPixels } from '../io/png.js'
+import { classOf, type LabelRules, type StoredLabel } from './label-rules.js'
+import { asRead } from './palette-labels.js'
 import type { Image } from './pixels.js'
-import type { LabelSettings } from './settings.js'
 
-/** How the values of label files become classes. */
-export interface LabelRules {
-  nclass: number
-  ignoreIndex: number
-  /** 0 is "ignore", classes are stored as 1 to nclass. */
-  reduceZero: boolean
-  /** Class of each value; others are refused. Without it the values are the classes. */
-  values?: ReadonlyMap<number, number>
-  /** Class of each colour 0xRRGGBB; others are refused. Without it images in colours are. */
-  colors?: ReadonlyMap<number, number>
-}
-
-export function labelRules(config: LabelSettings): LabelRules {
-  const { nclass, ignore_index: ignoreIndex, reduce_zero_label: reduceZero, palette, label_map: map = {} } = config
-  const keys = Object.keys(map)
-  const number = (key: string) => (key.startsWith('#') ? Number.parseInt(key.slice(1), 16) : Number(key))
-  const entries = (wanted: string[]) => wanted.map((key): [number, number] => [number(key), map[key] as number])
-  const values = new Map(entries(keys.filter((key) => !key.startsWith('#'))))
-  const fromPalette = (palette ?? []).map(([r, g, b], i): [number, number] => [(r << 16) | (g << 8) | b, i])
-  const colors = new Map([...fromPalette, ...entries(keys.filter((key) => key.startsWith('#')))])
-  return {
-    nclass,
-    ignoreIndex,
-    reduceZero,
-    ...(values.size > 0 ? { values } : {}),
-    ...(colors.size > 0 ? { colors } : {}),
-  }
-}
-
-/** A label file as it is stored. */
-export interface StoredLabel {
-  readonly width: number
-  readonly height: number
-  /** [H, W]: grey values or palette indices, or colours 0xRRGGBB. */
-  readonly values: Uint8Array | Uint16Array | Uint32Array
-  readonly colored: boolean
-}
-
-/** A value of a label that stands for no class. */
+/** A value that stands for no class. */
 export interface InvalidValue {
   readonly value: number
   pixels: number
@@ -67,7 +30,7 @@ function valuesOf({ width, height, channels, samples }: PngPixels): StoredLabel[
 }
 
 /**
- * Decodes a label file: a grey, palette or RGB PNG. Of a palette the indices count, not the colours.
+ * Decodes a label file: a grey, palette or RGB PNG. Of a palette the indices are the values, with its colours beside them.
  * @throws UserError naming the file
  */
 export async function readStoredLabel(path: string, maxPixels = MAX_PIXELS): Promise<StoredLabel> {
@@ -76,7 +39,8 @@ export async function readStoredLabel(path: string, maxPixels = MAX_PIXELS): Pro
     if (!file.isFile()) throw new Error('it is not a file')
     if (file.size > MAX_LABEL_BYTES) throw new Error(`it has ${file.size} bytes, more than ${MAX_LABEL_BYTES}`)
     const png = await decodePng(await readFile(path), maxPixels)
-    return { width: png.width, height: png.height, values: valuesOf(png), colored: png.channels === 3 }
+    const { width, height, channels, palette } = png
+    return { width, height, values: valuesOf(png), colored: channels === 3, ...(palette && { palette }) }
   } catch (error) {
     const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
     throw new UserError(
@@ -85,27 +49,22 @@ export async function readStoredLabel(path: string, maxPixels = MAX_PIXELS): Pro
   }
 }
 
-/** What a stored value stands for, -1 for nothing. */
-function classOf(value: number, rules: LabelRules): number {
-  const { nclass, ignoreIndex, reduceZero, values } = rules
-  if (values) return values.get(value) ?? (value === ignoreIndex ? ignoreIndex : -1)
-  if (reduceZero && (value === 0 || value === 255)) return ignoreIndex
-  const index = reduceZero ? value - 1 : value
-  if (index < nclass) return index
-  return value === ignoreIndex ? ignoreIndex : -1
+/** A label as classes. */
+export interface ClassLabel {
+  /** data [H, W]: 0 to nclass - 1, or ignoreIndex, also for the invalid values */
+  readonly label: Image
+  /** In the order of rows. */
+  readonly invalid: readonly InvalidValue[]
+  /** Whether invalid values are colours. */
+  readonly colored: boolean
 }
 
 /**
- * Turns stored values into classes.
- * @returns data [H, W]: 0 to nclass - 1, or ignoreIndex, also for the invalid values, which come in the order of rows
+ * Turns stored values into classes; of a label with a palette its colours where the rules name them, see `readPalette`.
  * @throws UserError where the label has colours and the rules have none
  */
-export function toClasses(
-  stored: StoredLabel,
-  rules: LabelRules,
-  path: string,
-): { label: Image; invalid: InvalidValue[] } {
-  const { width, height, values, colored } = stored
+export function toClasses(stored: StoredLabel, rules: LabelRules, path: string): ClassLabel {
+  const { width, height, values, colored } = asRead(stored, rules)
   if (colored && !rules.colors) {
     throw new UserError(
       `the label ${path} holds colours: give the colours of the classes as 'palette', or store class indices`,
@@ -132,21 +91,25 @@ export function toClasses(
       else invalid.set(value, { value, pixels: 1, first: i })
     }
   }
-  return { label: { data, width, height }, invalid: [...invalid.values()] }
+  return { label: { data, width, height }, invalid: [...invalid.values()], colored }
 }
 
 /** A stored value as people write it. */
 export const showValue = (value: number, colored: boolean): string =>
   colored ? `#${value.toString(16).padStart(6, '0')}` : String(value)
 
-/** What is wrong with a value, and the remedy. */
-export function explainInvalid(value: number, colored: boolean, rules: LabelRules): string {
+/**
+ * What is wrong with a value, and the remedy.
+ * @param indexed whether it is of a label with a palette
+ */
+export function explainInvalid(value: number, colored: boolean, rules: LabelRules, indexed = false): string {
   const { nclass, ignoreIndex, reduceZero, values } = rules
   const shown = showValue(value, colored)
   if (colored) {
+    const otherwise = indexed ? ', or give the indices of its palette there (0: 0, 1: 1, ...)' : ''
     return (
       `the colour ${shown} is not in the palette: correct the label, or add the colour to label_map ` +
-      `('${shown}': ${ignoreIndex} to ignore it)`
+      `('${shown}': ${ignoreIndex} to ignore it)${otherwise}`
     )
   }
   if (values) {
@@ -164,13 +127,12 @@ export function explainInvalid(value: number, colored: boolean, rules: LabelRule
  */
 export async function readLabel(path: string, rules: LabelRules, maxPixels = MAX_PIXELS): Promise<Image> {
   const stored = await readStoredLabel(path, maxPixels)
-  const { label, invalid } = toClasses(stored, rules, path)
+  const { label, invalid, colored } = toClasses(stored, rules, path)
   const [first] = invalid
   if (!first) return label
   const [x, y] = [first.first % label.width, Math.floor(first.first / label.width)]
-  const { colored } = stored
   throw new UserError(
     `${path}: label value ${showValue(first.value, colored)} at x=${x}, y=${y}, but ` +
-      explainInvalid(first.value, colored, rules),
+      explainInvalid(first.value, colored, rules, stored.palette !== undefined),
   )
 }

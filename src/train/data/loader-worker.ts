@@ -4,7 +4,7 @@ import { Random } from '../random.js'
 import { augment, drawSample } from './augment.js'
 import { type Batch, type BatchLayout, batchViews, bytesOf, type StreamSpec } from './batch.js'
 import { readImage, readPair } from './dataset.js'
-import type { LabelRules } from './labels.js'
+import type { LabelRules } from './label-rules.js'
 import type { Image } from './pixels.js'
 
 /** What a worker receives when it starts. */
@@ -81,7 +81,8 @@ function streamOf({ stream }: Task): StreamSpec {
 }
 
 async function decodeTask(task: Task): Promise<Decoded> {
-  if (streamOf(task).split === 'unlabeled') return { image: await readImage(task.image), label: null }
+  if (streamOf(task).split === 'unlabeled')
+    return { image: await readImage(task.image, settings.rules.orientation), label: null }
   return readPair({ name: task.image, image: task.image, label: task.label }, settings.rules)
 }
 

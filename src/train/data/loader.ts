@@ -6,7 +6,7 @@ import { Random } from '../random.js'
 import { type Batch, type BatchLayout, batchBytes, batchViews, imagesOf, type StreamSpec, takes } from './batch.js'
 import type { Sample } from './dataset.js'
 import { DecodedCache, imageKey } from './decoded-cache.js'
-import { labelRules } from './labels.js'
+import { labelRules } from './label-rules.js'
 import { JobTable, PendingBatch, type PostedTask, taskOf, type UnreadableFile } from './loader-jobs.js'
 import type { Reply, Task, WorkerSettings } from './loader-worker.js'
 import { Quarantine } from './quarantine.js'
@@ -304,6 +304,17 @@ class ThreadedLoader implements Loader {
     this.failure ??= error
     for (const { batch } of this.jobs.all()) batch.abandon(error)
   }
+}
+
+/** What an epoch leaves out of the labeled images, in a line; nothing where it passes over all of them. */
+export function shortenedEpoch(labeled: number, unlabeled: number, batchSize: number): string | undefined {
+  const taken = Math.floor(unlabeled / batchSize) * batchSize
+  // What does not fill a batch is left out in any case, and lists of about one length are meant as they are.
+  if (unlabeled === 0 || taken >= 0.9 * labeled) return undefined
+  return (
+    `an epoch is one pass over the ${unlabeled} unlabeled images, in which ${taken} of the ${labeled} labeled ones take ` +
+    'part, others in each: list the labeled images as unlabeled ones, too, or train for more epochs'
+  )
 }
 
 /**

@@ -1,5 +1,11 @@
 import type { Rgb } from './classes.js'
 
+/**
+ * Which way up images are read: turned as their EXIF orientation says, as viewers show them (`apply`), or as their pixels
+ * are stored.
+ */
+export type ExifOrientation = 'apply' | 'stored'
+
 /** What reading labels takes from the configuration, under its names there. */
 export interface LabelSettings {
   readonly nclass: number
@@ -9,6 +15,8 @@ export interface LabelSettings {
   readonly palette?: readonly Rgb[] | undefined
   /** Class of each value; a colour is written '#rrggbb'. */
   readonly label_map?: Readonly<Record<string, number>> | undefined
+  /** Default: `apply`. */
+  readonly exif_orientation?: ExifOrientation | undefined
 }
 
 /** What loading batches takes from the configuration, under its names there. */

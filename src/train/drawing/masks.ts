@@ -82,19 +82,38 @@ function below(upper: Image, lower: Image): Image {
   return { data, width: upper.width, height: upper.height + lower.height }
 }
 
-/**
- * A different file name, without ending, for each image: its own name, with its ending or its folder where two would be
- * the same. Holds no folder, so that nothing is written elsewhere.
- */
-export function outputNames(paths: readonly string[]): string[] {
-  const stem = (path: string) => basename(path, extname(path))
-  const inFolder = (path: string) =>
+const stemOf = (path: string): string => basename(path, extname(path))
+
+/** Names of results without their ending, from short to long; the last one is of one image alone. */
+const nameRules = {
+  stem: stemOf,
+  file: (path: string) => basename(path),
+  path: (path: string) =>
     join(dirname(path), basename(path))
       .replace(/[\\/:]+/g, '_')
-      .replace(/^[._]+/, '')
-  for (const name of [stem, (path: string) => basename(path), inFolder]) {
-    const names = paths.map(name)
-    if (new Set(names).size === names.length) return names
+      .replace(/^[._]+/, ''),
+  number: (path: string, index: number) => `${index}_${stemOf(path)}`,
+} as const
+
+/** What results are called by. */
+export type NameRule = Exclude<keyof typeof nameRules, 'number'>
+export const nameRuleNames: readonly NameRule[] = ['stem', 'file', 'path']
+
+const rulesInOrder = Object.values(nameRules)
+
+/**
+ * A different file name, without ending, for each image: by the rule, and only where images would share a name, for these
+ * by the next longer one. Holds no folder, so that nothing is written elsewhere.
+ */
+export function outputNames(paths: readonly string[], rule: NameRule = 'stem'): string[] {
+  const levels = new Uint8Array(paths.length).fill(nameRuleNames.indexOf(rule))
+  const nameAt = (i: number) => rulesInOrder[levels[i] as number]?.(paths[i] ?? '', i) ?? ''
+  for (;;) {
+    const names = paths.map((_, i) => nameAt(i))
+    const counts = new Map<string, number>()
+    for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1)
+    const shared = [...names.keys()].filter((i) => (counts.get(names[i] ?? '') ?? 0) > 1)
+    if (shared.length === 0) return names
+    for (const i of shared) levels[i] = Math.min((levels[i] as number) + 1, rulesInOrder.length - 1)
   }
-  return paths.map((path, i) => `${i}_${stem(path)}`)
 }

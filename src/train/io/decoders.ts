@@ -55,9 +55,12 @@ export const isImageName = (name: string): boolean => endings.has(endingOf(name)
 
 const readable = imageFormats.map(({ name }) => name).join(', ')
 
+/** Whether the ending of a name is that of an image that no decoder reads. */
+export const isOtherImageName = (name: string): boolean => otherFormats[endingOf(name)] !== undefined
+
 /** What is wrong with the first file whose ending is that of a format that is not read, if there is one. */
 export function explainUnreadable(files: readonly string[]): string | undefined {
-  const file = files.find((name) => otherFormats[endingOf(name)] !== undefined)
+  const file = files.find(isOtherImageName)
   if (file === undefined) return undefined
   return `${file} is a file of ${otherFormats[endingOf(file)]}, which is not read: convert it to PNG (read are ${readable})`
 }

@@ -32,8 +32,13 @@ const MAX_INTEGER_BYTES = 64
 const MAX_NAME = 256
 
 /** Functions, beside classes, that pickles of data call. What they would give is not made. */
-const harmless =
-  /^(builtins|__builtin__)\.(set|frozenset|bytearray|complex|slice|range|list|dict|tuple)$|^collections\.(deque|defaultdict)$|^copy_?reg\._reconstructor$|^datetime\.\w+$|^numpy(\.\w+)*\.(_reconstruct|ndarray|scalar|_frombuffer)$|^torch\.(device|dtype|_utils\.\w+|storage\.\w+)$/
+const harmless = [
+  /^(builtins|__builtin__)\.(set|frozenset|bytearray|complex|slice|range|list|dict|tuple)$/,
+  /^(collections\.(deque|defaultdict)|copy_?reg\._reconstructor|functools\.partial|datetime\.\w+)$/,
+  /^numpy(\.\w+)*\.(_reconstruct|ndarray|scalar|_frombuffer)$/,
+  /^numpy\.random\._pickle\.\w+$/,
+  /^torch\.(device|dtype|_utils\.\w+|storage\.\w+)$/,
+]
 /** Modules of which a file of weights has nothing to call. */
 const system = /^(os|posix|nt|sys|subprocess|multiprocessing|shutil|runpy|importlib|code|codeop|ctypes|pty|socket)\./
 const isClass = (name: string): boolean => /\._*[A-Z]\w*$/.test(name) && !system.test(name)
@@ -223,7 +228,7 @@ class Unpickler {
     const args = this.pop()
     const target = this.pop()
     if (target instanceof Foreign) {
-      if (!isClass(target.name) && !harmless.test(target.name)) this.fail(notRead(target.name))
+      if (!isClass(target.name) && !harmless.some((names) => names.test(target.name))) this.fail(notRead(target.name))
       this.push(target)
       return
     }

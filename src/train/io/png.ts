@@ -10,6 +10,8 @@ export interface PngPixels {
   readonly channels: 1 | 3
   /** [H, W, channels] */
   readonly samples: Uint8Array | Uint16Array
+  /** Colours 0xRRGGBB by index, where the samples are indices of a palette. */
+  readonly palette?: readonly number[]
 }
 
 /** What a PNG file begins with. */
@@ -57,11 +59,24 @@ export function chunkOf(type: string, data: Uint8Array): Buffer {
   return chunk
 }
 
-/** The same pixels without any part that is not needed for them, and without a palette: its indices become greys. */
-function onlyPixels(bytes: Buffer, maxPixels: number): { header: Header; png: Buffer } {
+/** Colours 0xRRGGBB of a palette's bytes. */
+const colorsOf = (bytes: Buffer): number[] =>
+  Array.from({ length: Math.floor(bytes.length / 3) }, (_, i) => bytes.readUIntBE(3 * i, 3))
+
+/** A PNG file of nothing but pixels. */
+interface BarePng {
+  readonly header: Header
+  readonly png: Buffer
+  readonly palette: readonly number[] | undefined
+}
+
+/** The same pixels without any part that is not needed for them, and the palette apart: its indices become greys. */
+function onlyPixels(bytes: Buffer, maxPixels: number): BarePng {
   if (!bytes.subarray(0, 8).equals(PNG_SIGNATURE)) throw new Error('it is not a PNG file')
   const parts: Buffer[] = [PNG_SIGNATURE]
   let header: Header | undefined
+  let isIndexed = false
+  let palette: readonly number[] | undefined
   let compressed = 0
   let at = 8
   for (let count = 0; ; count++) {
@@ -76,7 +91,8 @@ function onlyPixels(bytes: Buffer, maxPixels: number): { header: Header; png: Bu
     if (type === 'IHDR' && !header) {
       const data = Buffer.from(chunk.subarray(8, -4))
       header = readHeader(data, maxPixels)
-      if (data[9] === PALETTE) data[9] = GREY
+      isIndexed = data[9] === PALETTE
+      if (isIndexed) data[9] = GREY
       parts.push(chunkOf('IHDR', data))
     } else if (!header || type === 'IHDR') {
       throw new Error('its header is not in its place')
@@ -84,21 +100,23 @@ function onlyPixels(bytes: Buffer, maxPixels: number): { header: Header; png: Bu
       compressed += chunk.length - 12
       if (compressed > header.maxBytes) throw new Error('it has more data than its pixels need')
       parts.push(chunk)
+    } else if (type === 'PLTE' && isIndexed) {
+      palette ??= colorsOf(chunk.subarray(8, -4))
     } else if (type === 'IEND') {
-      return { header, png: Buffer.concat([...parts, chunk]) }
+      return { header, png: Buffer.concat([...parts, chunk]), palette }
     }
     at = end
   }
 }
 
 /**
- * Decodes a PNG file for its stored values: of a palette the indices, of few bits the small numbers, which `sharp` alone
- * would turn into colours. Nothing of the file is trusted: its size is checked before anything is inflated, and nothing
+ * Decodes a PNG file for its stored values: of a palette the indices, beside their colours; of few bits the small numbers,
+ * which `sharp` alone would turn into colours. Nothing of the file is trusted: its size is checked before anything is inflated, and nothing
  * but its pixels is decoded.
  * @throws Error that says what is wrong with it
  */
 export async function decodePng(bytes: Buffer, maxPixels: number): Promise<PngPixels> {
-  const { header, png } = onlyPixels(bytes, maxPixels)
+  const { header, png, palette } = onlyPixels(bytes, maxPixels)
   const { bits, channels } = header
   const [grey, depth] = bits === 16 ? (['grey16', 'ushort'] as const) : (['b-w', 'uchar'] as const)
   const colors = bits === 16 ? 'rgb16' : 'srgb'
@@ -117,7 +135,7 @@ export async function decodePng(bytes: Buffer, maxPixels: number): Promise<PngPi
   }
   // Values of few bits come spread over 0 to 255.
   if (bits < 8) for (const [i, value] of data.entries()) data[i] = value >> (8 - bits)
-  return { width, height, channels, samples: data }
+  return { width, height, channels, samples: data, ...(palette && { palette }) }
 }
 
 /** 8-bit pixels that become a PNG file. */

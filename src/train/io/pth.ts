@@ -1,7 +1,8 @@
 import { UserError } from '../error.js'
 import { BinaryFile, type Fail } from './files.js'
-import { Callable, Foreign, NumpyType, notRead, quoted, unpickle } from './pickle.js'
+import { Callable, Foreign, NumpyType, quoted, unpickle } from './pickle.js'
 import { ARRAYS, type Dtype, elements, type FileTensor, type TensorData } from './safetensors.js'
+import { findState } from './state-dict.js'
 import { readZipDirectory, readZipEntry } from './zip.js'
 
 /** What a PyTorch checkpoint holds that a training can use. */
@@ -59,6 +60,7 @@ class StoredTensor {
   }
 }
 
+const isTensor = (value: unknown): value is StoredTensor => value instanceof StoredTensor
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 const isSizes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.length <= MAX_RANK && value.every(isCount)
@@ -273,81 +275,6 @@ function gather(values: TensorData, { offset, shape, strides, storage }: StoredT
   return result
 }
 
-const isNamed = (value: unknown): value is Map<string, unknown> =>
-  value instanceof Map && value.size > 0 && [...value.keys()].every((key) => typeof key === 'string')
-
-const holdsTensors = (value: unknown): value is Map<string, unknown> =>
-  isNamed(value) && [...value.values()].some((item) => item instanceof StoredTensor)
-
-/** Where programs keep the weights of their model, the usual places first. */
-const stateKeys = [
-  'model',
-  'state_dict',
-  'model_state_dict',
-  'model_state',
-  'net',
-  'network',
-  'module',
-  'weights',
-  'params',
-]
-/** Keys whose tensors are no weights. */
-const otherKeys = /optim|sched|scaler|callback|loop|hyper|rng|random|args|config|meta/i
-const MAX_DEPTH = 3
-const MAX_ENTRIES = 100
-
-interface FoundState {
-  readonly state: ReadonlyMap<string, unknown>
-  readonly keys: readonly string[]
-}
-
-/** A state_dict that is this value, or is within it under at most `depth` usual keys. */
-function usualState(value: unknown, depth: number): FoundState | undefined {
-  if (!isNamed(value)) return undefined
-  for (const key of depth > 0 ? stateKeys : []) {
-    const found = usualState(value.get(key), depth - 1)
-    if (found) return { ...found, keys: [key, ...found.keys] }
-  }
-  return holdsTensors(value) ? { state: value, keys: [] } : undefined
-}
-
-/** State_dicts under any other key; a value that is there under two keys counts once. */
-function otherStates(root: ReadonlyMap<string, unknown>): FoundState[] {
-  const keyOf = new Map<unknown, string>()
-  for (const [key, value] of [...root].slice(0, MAX_ENTRIES)) if (!keyOf.has(value)) keyOf.set(value, key)
-  return [...keyOf].flatMap(([value, key]) => {
-    const found = otherKeys.test(key) ? undefined : usualState(value, 1)
-    return found ? [{ ...found, keys: [key, ...found.keys] }] : []
-  })
-}
-
-/** The state_dict of a checkpoint: itself, or one of its entries. */
-function findState(root: unknown, fail: Fail): { state: Map<string, StoredTensor>; keys: readonly string[] } {
-  if (root instanceof Foreign) return fail(notRead(root.name))
-  const usual = usualState(root, MAX_DEPTH)
-  const others = !usual && isNamed(root) ? otherStates(root) : []
-  const found = usual ?? (others.length === 1 ? others[0] : undefined)
-  if (!found) return fail(explainNoState(root, others))
-  for (const [name, value] of found.state) {
-    if (value instanceof Foreign) return fail(`its entry ${quoted(name)} is no tensor: ${notRead(value.name)}`)
-    if (!(value instanceof StoredTensor)) return fail(`its entry ${quoted(name)} is not a tensor`)
-  }
-  return { state: found.state as Map<string, StoredTensor>, keys: found.keys }
-}
-
-function explainNoState(root: unknown, others: readonly FoundState[]): string {
-  const list = (keys: readonly string[]) => keys.slice(0, 8).map(quoted).join(', ')
-  if (others.length > 1) {
-    const keys = others.map((other) => other.keys.join('.'))
-    return `it holds the weights of several models, under the keys ${list(keys)}: save the one that is meant by itself`
-  }
-  if (!isNamed(root)) return "it holds no weights: a state_dict is expected, by itself or under 'model' or 'state_dict'"
-  if (root.has('param_groups')) return 'it holds the state of an optimizer and no weights: choose the file of the model'
-  const module = stateKeys.map((key) => root.get(key)).find((value) => value instanceof Foreign)
-  if (module) return notRead(module.name)
-  return `it holds no weights: a state_dict is expected, by itself or under 'model' or 'state_dict'; its keys are ${list([...root.keys()])}`
-}
-
 /** Momenta of torch.optim.SGD: `state[index]['momentum_buffer']`. */
 function findMomentumBuffers(root: unknown): Map<number, StoredTensor> {
   const entry = (value: unknown, key: string): unknown => (value instanceof Map ? value.get(key) : undefined)
@@ -378,7 +305,7 @@ export function readPth(path: string): PthCheckpoint {
       : startsWith(start, LEGACY_MAGIC)
         ? openLegacy(file, fail)
         : fail('it begins as neither form of a file of torch.save does')
-    const { state, keys } = findState(root, fail)
+    const { state, keys } = findState(root, isTensor, fail)
     const momentumBuffers = findMomentumBuffers(root)
     const tensors = [...state.values(), ...momentumBuffers.values()]
     const parts = [...tensors, ...new Set(tensors.map(({ storage }) => storage))]

@@ -1,6 +1,6 @@
 import type { Config } from '../config/load.js'
 import { readImage, readPair, type Sample } from '../data/dataset.js'
-import { labelRules } from '../data/labels.js'
+import { labelRules } from '../data/label-rules.js'
 
 /** Reading more images than these before the first step would keep the user waiting. */
 const mostPairs = 400
@@ -35,7 +35,7 @@ export async function checkSamples(
   const read = async (): Promise<void> => {
     for (const sample of next) {
       reading.add(sample.image)
-      if (sample.label === null) await readImage(sample.image)
+      if (sample.label === null) await readImage(sample.image, rules.orientation)
       else {
         const { label } = await readPair(sample, rules)
         labels.set(

@@ -9,6 +9,7 @@ import { parametersOf } from '../../models/segmentation.js'
 import { readBackbone } from '../checkpoint/read.js'
 import type { Config } from '../config/load.js'
 import { evaluationSamples } from '../data/dataset.js'
+import { shortenedEpoch } from '../data/loader.js'
 import type { Image } from '../data/pixels.js'
 import { Evaluator } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
@@ -54,6 +55,8 @@ export async function dryRun(
   if (note !== undefined) print(note)
   const { labeled, unlabeled, validation } = lists
   print(`data: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images`)
+  const short = shortenedEpoch(labeled.length, unlabeled.length, config.batch_size)
+  if (short !== undefined) print(short)
   const image = await largestImage(lists, config)
   useTuning(real, new Tuning(tune === false ? [] : new TuningCache(real.adapter, print).read()))
   const step = await planRun(real, config, image, traceNan)

@@ -8,7 +8,7 @@ import { parametersOf } from '../../models/segmentation.js'
 import { loadBackbone } from '../checkpoint/read.js'
 import { type Config, withAbsolutePaths } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
-import { createLoader } from '../data/loader.js'
+import { createLoader, shortenedEpoch } from '../data/loader.js'
 import { UserError } from '../error.js'
 import { Evaluator } from '../evaluation/evaluator.js'
 import { makeFolder, writeAtomically } from '../io/files.js'
@@ -234,6 +234,8 @@ function describe(
       `${config.epochs} epochs x ${trainer.options.iterationsPerEpoch}; ` +
       `${Math.round(trainer.memory.planned / 2 ** 20)} MiB for a step${trainer.options.amp ? ' in half precision' : ''}`,
   )
+  const short = shortenedEpoch(labeled.length, unlabeled.length, config.batch_size)
+  if (short !== undefined) print(short)
 }
 
 /**

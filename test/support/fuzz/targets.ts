@@ -12,6 +12,7 @@ import { BinaryFile } from '#dist/train/io/files.js'
 import { writeSafetensors } from '#dist/train/io/safetensors.js'
 import { readZipDirectory, readZipEntry } from '#dist/train/io/zip.js'
 import type { Random } from '../../../cases/case.js'
+import { asTorch } from '../as-torch.js'
 import { type Member, pickle, pthOf, zipOf } from '../torch-file.js'
 import type { Target } from './fuzz.js'
 import { type Mutation, mutateJson, pick, plain, pngChunks, words } from './mutate.js'
@@ -83,7 +84,10 @@ function zipMembers(seeds: ReadonlyMap<Buffer, readonly Member[]>): Mutation {
 
 function pthTarget(folder: string): Target {
   const files = filesIn(fixtures, '.pth').map((path) => readFileSync(path))
-  const seeds = [...files, pthOf(Float32Array.of(1, 2, 3, 4)), pthOf(Float32Array.of(1), undefined, { zip64: true })]
+  const one = { dtype: 'F32', shape: [1], data: Float32Array.of(1) } as const
+  const lightning = asTorch(new Map([['w', one]]), { prefix: 'model.', key: 'state_dict', beside: 'lightning' })
+  const plain4 = pthOf(Float32Array.of(1, 2, 3, 4))
+  const seeds = [...files, lightning, plain4, pthOf(Float32Array.of(1), undefined, { zip64: true })]
   const zips = new Map(
     seeds.filter((bytes) => bytes.subarray(0, 2).toString() === 'PK').map((bytes) => [bytes, membersOf(bytes, folder)]),
   )
@@ -183,7 +187,7 @@ async function imageTarget(): Promise<Target> {
     picture().tiff({ compression: 'lzw' }).toBuffer(),
     picture().gif().toBuffer(),
   ])
-  return { name: 'image', seeds, mutations: [...plain, pngChunks], read: readImage }
+  return { name: 'image', seeds, mutations: [...plain, pngChunks], read: (path) => readImage(path) }
 }
 
 const yamlWords = [

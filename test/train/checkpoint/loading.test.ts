@@ -88,6 +88,73 @@ test('module. before every name is dropped', async () => {
   })
 })
 
+test('a counter is read as a count, whatever type it has', async () => {
+  const state = await stateOf(small, 1)
+  const name = 'backbone.bn1.num_batches_tracked'
+  const counted = (tensor: FileTensor) =>
+    withModel(small, 2, (model) => {
+      loadCheckpoint(fileOf(new Map<string, FileTensor>(state).set(name, tensor)), model)
+      return model.batchesTracked.get(name)
+    })
+  for (const [dtype, data, count] of [
+    ['F32', Float32Array.of(70_000), 70_000],
+    ['F64', Float64Array.of(20_000_001), 20_000_001],
+    ['I32', Int32Array.of(20_000_001), 20_000_001],
+    ['U8', Uint8Array.of(7), 7],
+    ['U64', BigUint64Array.of(2n ** 40n), 2 ** 40],
+    // 1.5 as an average of counts gives, and more than half precision holds.
+    ['F16', Uint16Array.of(0x3e00), 1],
+    ['F16', Uint16Array.of(0x7c00), 65_504],
+    ['BF16', Uint16Array.of(0x4000), 2],
+  ] as const) {
+    for (const shape of [[], [1]]) assert.is(await counted({ dtype, shape, data }), count, dtype)
+  }
+  for (const [data, pattern] of [
+    [Float32Array.of(-1), `counter '${name}' is -1`],
+    [Float32Array.of(Number.NaN), `counter '${name}' is NaN`],
+  ] as const) {
+    const path = fileOf(new Map<string, FileTensor>(state).set(name, { dtype: 'F32', shape: [], data }))
+    assert.match(
+      messageOf(() => readCheckpoint(path)),
+      pattern,
+    )
+  }
+})
+
+test('of a file with two networks none is taken, neither whole nor as a backbone', async () => {
+  const state = await stateOf(small, 1)
+  const two = ['student.', 'teacher.'].flatMap((prefix) => renamed(state, (name) => prefix + name))
+  const path = fileOf(two)
+  const expected = "it holds 2 networks, with names that begin with 'student.', 'teacher.': save the one that is meant"
+  assert.match(
+    messageOf(() => checkpointModel(readCheckpoint(path), path)),
+    expected,
+  )
+  await withModel(small, 2, (model) => {
+    assert.match(
+      messageOf(() => loadBackbone(model, path)),
+      expected,
+    )
+  })
+})
+
+test('messages name tensors as the file does', async () => {
+  const state = await stateOf(small, 1)
+  const path = fileOf([
+    ...renamed(state, (name) => (name === 'fuse.0.weight' ? undefined : `model.${name}`)),
+    ['model.further.weight', { dtype: 'F32', shape: [1], data: new Float32Array(1) }],
+  ])
+  await withModel(small, 2, (model) => {
+    const message = messageOf(() => loadCheckpoint(path, model))
+    assert.match(message, 'missing: model.fuse.0.weight; unexpected: model.further.weight')
+  })
+  const other = fileOf(renamed(state, (name) => (name.startsWith('backbone.') ? `net.${name}` : `net.decode_${name}`)))
+  assert.match(
+    messageOf(() => checkpointModel(readCheckpoint(other), other)),
+    /does not hold a whole .*; its tensors are those of net\.backbone, net\.decode_head, /,
+  )
+})
+
 const lone = (name: string) => (name.startsWith('backbone.') ? name.slice('backbone.'.length) : undefined)
 
 for (const [what, rename] of [

@@ -135,6 +135,27 @@ test('says what was found and what is expected', async () => {
   await refuses(() => load(minimal, 'lr'), '--set lr', 'key=value')
 })
 
+test('a colour without quotes is named, however it spoils the text', async () => {
+  const wrong = [
+    'palette: [#ff0000, "#00ff00"]',
+    'palette: ["#00ff00", #ff0000]',
+    'palette:\n  - #ff0000',
+    'label_map:\n  #ff0000: 1',
+  ]
+  for (const text of wrong) {
+    await refuses(() => load(`${minimal}${text}\n`), path, 'has the colour #ff0000 without quotes', 'write "#ff0000"')
+  }
+  await refuses(() => load(minimal, 'palette=[#ff0000]'), '--set', 'write "#ff0000"')
+  const right = 'palette: ["#00ff00", [0, 0, 0], [1, 2, 3], [4, 5, 6], [7, 8, 9]] #ff0000 was red\n#ff0000: 1\n'
+  assert.equal(load(`${minimal}${right}`).palette?.[0], [0, 255, 0])
+  await refuses(() => load(`${minimal}palette: [null]`), "'palette.0' is null", 'in quotes')
+})
+
+test('a configuration in UTF-16 is read', () => {
+  writeFileSync(path, Buffer.from(`\uFEFF${minimal}`, 'utf16le'))
+  assert.is(loadConfig(path).nclass, 5)
+})
+
 test('checks keys against each other', async () => {
   await refuses(() => load(minimal, 'ignore_index=3'), "'ignore_index' is 3", '5 classes')
   await refuses(() => load(minimal, 'model.nclass=3'), "'model.nclass' is 3")

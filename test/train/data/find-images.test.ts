@@ -91,6 +91,13 @@ test('formats that no decoder reads are passed over, or named with what to do', 
   files('mixed/1.bmp', 'mixed/2.jpg', 'bitmaps/1.bmp', 'bitmaps/notes.txt', 'bitmaps/2.png.heic', 'gifs/1.gif')
   const remedy = ['is a file of BMP, which is not read: convert it to PNG', 'JPEG, PNG, WebP, TIFF, GIF, AVIF']
   assert.equal(found('mixed', 'mixed/*'), ['mixed/2.jpg'])
+  const lines: string[] = []
+  findImages([at('mixed')], (line) => lines.push(line))
+  assert.is(lines.length, 1)
+  assert.match(
+    lines[0] ?? '',
+    /passed over in .*mixed: 1 of other formats; .*1\.bmp is a file of BMP, which is not read/,
+  )
   await refuses(() => found('bitmaps'), `--images ${at('bitmaps')}: ${at('bitmaps', '1.bmp')}`, ...remedy)
   await refuses(() => found('bitmaps/1*'), at('bitmaps', '1.bmp'), ...remedy)
   await refuses(() => found('mixed/2.jpg', 'bitmaps/1.bmp'), `--images: ${at('bitmaps', '1.bmp')}`, ...remedy)

@@ -8,7 +8,8 @@ import * as assert from 'uvu/assert'
 import { type Config, loadConfig, parseConfig } from '#dist/train/config/load.js'
 import { knownClasses, paletteOf, vocPalette } from '#dist/train/data/classes.js'
 import { readList } from '#dist/train/data/dataset.js'
-import { labelRules, readLabel } from '#dist/train/data/labels.js'
+import { labelRules } from '#dist/train/data/label-rules.js'
+import { readLabel } from '#dist/train/data/labels.js'
 import { createLoader } from '#dist/train/data/loader.js'
 import { labeledStream } from '#dist/train/methods/supervised.js'
 import { refuses } from '../../support/refuses.js'
@@ -76,14 +77,79 @@ test('further colours are named in the map, unknown ones refused by name', async
   assert.equal(await read('rgb3.png', { ...keys, label_map: { '#0000FF': 1 } }), [1, 0, 1])
 })
 
-test('of a palette PNG the indices count', async () => {
-  const palette = Array.from({ length: 256 }, (_, i) => [255 - i, 0, 0])
-  writeFileSync(
-    at('indexed.png'),
-    encode({ width: 3, height: 1, channels: 1, data: Uint8Array.of(0, 2, 255), palette }),
+const black = [0, 0, 0]
+const grey = (level: number) => [level, level, level]
+
+/** A PNG with a palette, a row of indices. */
+function writeIndexed(name: string, palette: number[][], ...indices: number[]): void {
+  const all = Array.from({ length: 256 }, (_, i) => palette[i] ?? [9, 99, 199])
+  const data = Uint8Array.from(indices)
+  writeFileSync(at(name), encode({ width: indices.length, height: 1, channels: 1, data, palette: all }))
+}
+
+test('of a palette PNG the indices count where no colours are configured, or values are mapped', async () => {
+  writeIndexed('indexed.png', [red, black, blue], 0, 2, 255)
+  assert.equal(await read('indexed.png', { nclass: 3 }), [0, 2, 255])
+  assert.equal(
+    await read('indexed.png', { nclass: 3, palette: [white, red, blue], label_map: { 0: 2, 2: 0 } }),
+    [2, 0, 255],
   )
-  assert.equal(await read('indexed.png', { nclass: 3, palette: [white, red, blue] }), [0, 2, 255])
-  assert.equal(await read('indexed.png', { nclass: 3, label_map: { 0: 2, 2: 0 } }), [2, 0, 255])
+})
+
+test('a palette in another order is the same picture where colours are configured', async () => {
+  const keys = { nclass: 3, palette: [black, red, blue], label_map: { '#ffffff': 255 } }
+  writeIndexed('order.png', [black, red, blue, white], 0, 1, 2, 3)
+  writeIndexed('other.png', [blue, white, black, red], 2, 3, 0, 1)
+  writeIndexed('twice.png', [blue, blue, white, red, black, black], 4, 3, 1, 2)
+  for (const name of ['order.png', 'other.png', 'twice.png']) assert.equal(await read(name, keys), [0, 1, 2, 255], name)
+  assert.equal(
+    await read('other.png', { nclass: 2, label_map: { '#000000': 0, '#ff0000': 1, '#0000ff': 1, '#ffffff': 0 } }),
+    [0, 1, 1, 0],
+  )
+  assert.equal(
+    await read('other.png', { nclass: 3, label_map: { 0: 0, 1: 1, 2: 2, 3: 255 }, palette: [black, red, blue] }),
+    [2, 255, 0, 1],
+  )
+})
+
+test('a grey image is the same picture as one in colours that are greys, where a map names them', async () => {
+  const keys = { nclass: 2, label_map: { '#000000': 0, '#ffffff': 1 } }
+  write('bw.png', 2, Uint8Array.of(0, 255, 255, 0))
+  write('bw-rgb.png', 2, Uint8Array.of(...black, ...white, ...white, ...black), 3)
+  writeIndexed('bw-palette.png', [white, black], 1, 0, 0, 1)
+  for (const name of ['bw.png', 'bw-rgb.png', 'bw-palette.png'])
+    assert.equal(await read(name, keys), [0, 1, 1, 0], name)
+  // Others are indices.
+  write('indices.png', 2, Uint8Array.of(0, 1, 255, 0))
+  assert.equal(await read('indices.png', keys), [0, 1, 255, 0])
+})
+
+test('a colour without a class is refused beside others in another order, and void keeps its index beside the same order', async () => {
+  const keys = { nclass: 3, palette: [black, red, blue] }
+  writeIndexed('stray.png', [red, white, black], 0, 1, 2)
+  await refuses(
+    () => read('stray.png', keys),
+    'stray.png',
+    '#ffffff at x=1',
+    "'#ffffff': 255",
+    'indices of its palette',
+  )
+  writeIndexed('void.png', [black, red, blue], 0, 1, 2, 255)
+  assert.equal(await read('void.png', keys), [0, 1, 2, 255])
+  // A palette that ends before the index of what is ignored: no black is meant.
+  const data = Uint8Array.of(0, 1, 2, 255)
+  writeFileSync(at('short.png'), encode({ width: 4, height: 1, channels: 1, data, palette: [black, red, blue] }))
+  assert.equal(await read('short.png', keys), [0, 1, 2, 255])
+})
+
+test('greys in a palette are the values of a grey image, unless the palette has nothing to do with the classes', async () => {
+  const keys = { nclass: 4, palette: [black, red, blue, white] }
+  writeIndexed('greys.png', [grey(1), grey(3), grey(0), grey(2), grey(255)], 0, 1, 2, 3, 4)
+  // White is a class here, as all other colours are not.
+  assert.equal(await read('greys.png', keys), [1, 3, 0, 2, 255])
+  assert.equal(await read('greys.png', { nclass: 5 }), [0, 1, 2, 3, 4])
+  writeIndexed('show.png', [black, grey(80), grey(160), grey(240)], 0, 1, 2, 3)
+  assert.equal(await read('show.png', keys), [0, 1, 2, 3])
 })
 
 test('labels that count from 1 are told by a key, or by the name of the data set', async () => {
@@ -200,7 +266,7 @@ test('lists of the reference code, and folders, give images and labels', async (
     () => readList({ ...images, labels: 'SegmentationClass' }, folder, 'required'),
     '1 of 2 images',
     'b b.JPG',
-    'split.js',
+    'the command split',
   )
   rmSync(at('JPEGImages/b b.JPG'))
   const masks = { ...images, labels: 'my masks', label_suffix: '_m' }

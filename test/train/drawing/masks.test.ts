@@ -21,7 +21,12 @@ test('masks keep their indices, take the colours of the classes, and shine throu
 
 test('output names differ and hold no folder', () => {
   assert.equal(outputNames(['a/x.jpg', 'b/y.png']), ['x', 'y'])
-  assert.equal(outputNames(['a/x.jpg', 'a/x.png']), ['x.jpg', 'x.png'])
+  assert.equal(outputNames(['a/x.jpg', 'a/x.png', 'a/y.png']), ['x.jpg', 'x.png', 'y'])
+  assert.equal(outputNames(['a/x.jpg', 'a/x.png', 'a/x.jpg.png']), ['a_x.jpg', 'x.png', 'x.jpg.png'])
+  assert.equal(outputNames(['a/x.jpg', 'a/x.jpg', '0_x.png']), ['0_x', '1_x', '0_x.png'])
+  assert.equal(outputNames(['a/x.jpg', 'b/y.png'], 'file'), ['x.jpg', 'y.png'])
+  assert.equal(outputNames(['a/x.jpg', 'b/x.jpg', 'b/y.jpg'], 'file'), ['a_x.jpg', 'b_x.jpg', 'y.jpg'])
+  assert.equal(outputNames(['a/x.jpg', './b/y.png'], 'path'), ['a_x.jpg', 'b_y.png'])
   assert.equal(outputNames(['../a/x.jpg', 'b/x.jpg']), ['a_x.jpg', 'b_x.jpg'])
   const hard = outputNames(['a/b_c.jpg', 'a_b/c.jpg', 'b/b_c.jpg', '../../etc/c.jpg'])
   assert.is(new Set(hard).size, 4)

@@ -148,7 +148,8 @@ const withRoot = (root: Buffer) => pthOf(values, root)
 const tensorOf = (offset: number, shape: number[], strides: number[]) =>
   withRoot(pickle.dict(['w', pickle.tensor(pickle.storage('0', 4), offset, shape, strides)]))
 
-const weights = pickle.dict(['w', pickle.tensor(pickle.storage('0', 4), 0, [4], [1])])
+const tensor = pickle.tensor(pickle.storage('0', 4), 0, [4], [1])
+const weights = pickle.dict(['w', tensor])
 const stateOf = (root: Buffer) => {
   const { state, keys } = readPth(fileOf(withRoot(root)))
   assert.equal([...state.keys()], ['w'])
@@ -192,6 +193,12 @@ test('objects of other programs beside the weights stay empty, and none of their
     ['set', Buffer.from('\x8f(K\x01\x90', 'latin1')],
   ]
   assert.is(stateOf(pickle.dict(...beside, ['state_dict', weights])), 'state_dict')
+  const extra = made('a', 'B')
+  assert.is(stateOf(pickle.dict(['epoch', pickle.int(3)], ['w', tensor], ['conv._extra_state', extra])), '')
+  refuses(withRoot(pickle.dict(['w', tensor], ['v', extra])), /its entry "v" is no tensor: its pickle names "a\.B"/)
+  const complex = pickle.tensor(pickle.storage('1', 4, 'ComplexFloatStorage'), 0, [4], [1])
+  assert.is(stateOf(pickle.dict(['model', weights], ['spectrum', complex])), 'model')
+  refuses(withRoot(pickle.dict(['v', complex], ['w', tensor])), /"v" is no tensor: .*torch\.ComplexFloatStorage/)
   refuses(
     withRoot(pickle.dict(['model', made('ultralytics.nn', 'Model')])),
     /names "ultralytics\.nn\.Model".*save only the/,
@@ -238,6 +245,33 @@ test('nesting, stacks and texts are limited', () => {
   refuses(withRoot(Buffer.from('h\x05')), /never stored/)
   refuses(withRoot(Buffer.from('0')), /opcode 0x30 '0'/)
   refuses(zipOf([{ name: 'a/data.pkl', data: new Uint8Array(9 * 2 ** 20) }]), /its pickle has 9437184 bytes/)
+})
+
+test('dictionaries within each other under many keys are looked at once', () => {
+  const keys = [
+    'model',
+    'state_dict',
+    'model_state_dict',
+    'model_state',
+    'net',
+    'network',
+    'module',
+    'weights',
+    'params',
+  ]
+  const entries = Array.from({ length: 40_000 }, (_, i): [string, Buffer] => [`${i}`, Buffer.from('N')])
+  // Each level is stored under its number, and all keys of the next one recall it.
+  const levels = [1, 2, 3].map((level) =>
+    Buffer.concat([
+      pickle.dict(...keys.map((key): [string, Buffer] => [key, Buffer.from([0x68, level - 1])])),
+      Buffer.from([0x71, level]),
+    ]),
+  )
+  const inner = Buffer.concat([pickle.dict(...entries), Buffer.from([0x71, 0])])
+  const start = performance.now()
+  const all = ['3', '2', '1', '0'].map((name, i): [string, Buffer] => [name, [inner, ...levels][i] ?? inner])
+  refuses(withRoot(pickle.dict(...all, ['model', Buffer.from([0x68, 3])])), /holds no weights/)
+  assert.ok(performance.now() - start < 5000)
 })
 
 test('values that are recalled and copied again and again are refused before they fill the memory', () => {

@@ -1,0 +1,62 @@
+import type { ExifOrientation, LabelSettings } from './settings.js'
+
+/** How the values of label files become classes. */
+export interface LabelRules {
+  nclass: number
+  ignoreIndex: number
+  /** 0 is "ignore", classes are stored as 1 to nclass. */
+  reduceZero: boolean
+  /** Class of each value; others are refused. Without it the values are the classes. */
+  values?: ReadonlyMap<number, number>
+  /** Class of each colour 0xRRGGBB; others are refused. Without it images in colours are. */
+  colors?: ReadonlyMap<number, number>
+  /** Levels of grey whose colours a map of values names: `#ffffff` is 255 in a grey image. */
+  greys?: ReadonlySet<number>
+  /** Which way up the images are that labels belong to. Default: `apply`. */
+  orientation?: ExifOrientation
+}
+
+/** The level of a grey, -1 of other colours. */
+export const greyOf = (color: number): number => (color % 0x010101 === 0 ? color / 0x010101 : -1)
+
+export function labelRules(config: LabelSettings): LabelRules {
+  const { nclass, ignore_index: ignoreIndex, reduce_zero_label: reduceZero, palette, label_map: map = {} } = config
+  const keys = Object.keys(map)
+  const number = (key: string) => (key.startsWith('#') ? Number.parseInt(key.slice(1), 16) : Number(key))
+  const entries = (wanted: string[]) => wanted.map((key): [number, number] => [number(key), map[key] as number])
+  const values = new Map(entries(keys.filter((key) => !key.startsWith('#'))))
+  const fromPalette = (palette ?? []).map(([r, g, b], i): [number, number] => [(r << 16) | (g << 8) | b, i])
+  const mapped = entries(keys.filter((key) => key.startsWith('#')))
+  const colors = new Map([...fromPalette, ...mapped])
+  const greys = new Set(mapped.map(([color]) => greyOf(color)).filter((level) => level >= 0))
+  return {
+    nclass,
+    ignoreIndex,
+    reduceZero,
+    ...(values.size > 0 ? { values } : {}),
+    ...(colors.size > 0 ? { colors } : {}),
+    ...(greys.size > 0 ? { greys } : {}),
+    ...(config.exif_orientation ? { orientation: config.exif_orientation } : {}),
+  }
+}
+
+/** A label file as it is stored. */
+export interface StoredLabel {
+  readonly width: number
+  readonly height: number
+  /** [H, W]: grey values or palette indices, or colours 0xRRGGBB. */
+  readonly values: Uint8Array | Uint16Array | Uint32Array
+  readonly colored: boolean
+  /** Colours 0xRRGGBB by index, where the values are indices. */
+  readonly palette?: readonly number[]
+}
+
+/** What a stored value stands for, -1 for nothing. */
+export function classOf(value: number, rules: LabelRules): number {
+  const { nclass, ignoreIndex, reduceZero, values } = rules
+  if (values) return values.get(value) ?? (value === ignoreIndex ? ignoreIndex : -1)
+  if (reduceZero && (value === 0 || value === 255)) return ignoreIndex
+  const index = reduceZero ? value - 1 : value
+  if (index < nclass) return index
+  return value === ignoreIndex ? ignoreIndex : -1
+}
