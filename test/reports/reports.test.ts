@@ -13,11 +13,12 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
+import sharp from 'sharp'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parse } from 'yaml'
 import { z } from 'zod'
-import { indexPng, rgbPng } from '#dist/train/drawing/masks.js'
+import { rgbPng } from '#dist/train/drawing/masks.js'
 import { Random } from '#dist/train/random.js'
 import { tinyData } from '../support/tiny-run.js'
 
@@ -79,8 +80,13 @@ async function paint(path: string, [width, height, content]: Case['images'][stri
     const random = new Random(width, height)
     return { data: Uint8Array.from({ length: width * height * 3 }, () => random.integer(0, 256)), width, height }
   }
-  const label = () => ({ data: new Uint8Array(width * height).fill(Number(content)), width, height })
-  writeFileSync(path, await (content === 'noise' ? rgbPng(noise()) : indexPng(label())))
+  const background = { r: Number(content), g: Number(content), b: Number(content) }
+  const label = () =>
+    sharp({ create: { width, height, channels: 3, background } })
+      .toColourspace('b-w')
+      .png()
+      .toBuffer()
+  writeFileSync(path, await (content === 'noise' ? rgbPng(noise()) : label()))
 }
 
 /** A folder with everything that a case starts from. */

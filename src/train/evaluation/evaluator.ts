@@ -17,7 +17,7 @@ import { UserError } from '../error.js'
 import { classLabels, classScores, type InferenceOptions, isPlain, windowsOf } from './inference.js'
 import { type Scores, scoresOf } from './metrics.js'
 import { Programs } from './programs.js'
-import { type Tile, tilesOf } from './tiles.js'
+import { keptOnly, paste, type Tile, tilesOf } from './tiles.js'
 import { SlidingWindows } from './windows.js'
 
 export { type Scores, scoresOf } from './metrics.js'
@@ -405,32 +405,5 @@ const sizesOf = ({ width, height }: ImageSize, out: ImageSize = { width, height 
   outWidth: out.width,
 })
 
-/** The labels of a tile, of which only those that are kept count. */
-function keptOnly(target: Readonly<Image>, seen: Box, kept: Box, ignored: number): Uint8Array {
-  const out = new Uint8Array(seen.w * seen.h).fill(ignored)
-  const part = cut(target, 1, kept)
-  for (let row = 0; row < kept.h; row++) {
-    const to = (kept.y - seen.y + row) * seen.w + kept.x - seen.x
-    out.set(part.data.subarray(row * kept.w, (row + 1) * kept.w), to)
-  }
-  return out
-}
-
 const pixelsOf = async (image: AnyImage): Promise<Uint8Array> =>
   (inParts(image) ? await image.part({ x: 0, y: 0, w: image.width, h: image.height }) : image).data
-
-/** Copies the kept part of values [·, ·, channels] that lie at `from` of an image into a map of its rows from `top` on. */
-function paste<A extends Uint8Array | Uint32Array | Float32Array>(
-  values: A,
-  channels: number,
-  from: Box,
-  kept: Box,
-  map: A,
-  width: number,
-  top = 0,
-): void {
-  for (let y = kept.y; y < kept.y + kept.h; y++) {
-    const start = ((y - from.y) * from.w + kept.x - from.x) * channels
-    map.set(values.subarray(start, start + kept.w * channels), ((y - top) * width + kept.x) * channels)
-  }
-}

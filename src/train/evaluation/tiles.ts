@@ -1,4 +1,4 @@
-import type { Box } from '../data/pixels.js'
+import { type Box, cut, type Image } from '../data/pixels.js'
 
 /** A part of an image that is computed by itself, and the part of the result that is kept of it. */
 export interface Tile {
@@ -46,4 +46,31 @@ export function tilesOf(width: number, height: number, maxPixels: number): Tile[
       kept: { x: column.from, y: row.from, w: column.to - column.from, h: row.to - row.from },
     })),
   )
+}
+
+/** The labels of a tile, of which only those that are kept count. */
+export function keptOnly(target: Readonly<Image>, seen: Box, kept: Box, ignored: number): Uint8Array {
+  const out = new Uint8Array(seen.w * seen.h).fill(ignored)
+  const part = cut(target, 1, kept)
+  for (let row = 0; row < kept.h; row++) {
+    const to = (kept.y - seen.y + row) * seen.w + kept.x - seen.x
+    out.set(part.data.subarray(row * kept.w, (row + 1) * kept.w), to)
+  }
+  return out
+}
+
+/** Copies the kept part of values [·, ·, channels] that lie at `from` of an image into a map of its rows from `top` on. */
+export function paste<A extends Uint8Array | Uint32Array | Float32Array>(
+  values: A,
+  channels: number,
+  from: Box,
+  kept: Box,
+  map: A,
+  width: number,
+  top = 0,
+): void {
+  for (let y = kept.y; y < kept.y + kept.h; y++) {
+    const start = ((y - from.y) * from.w + kept.x - from.x) * channels
+    map.set(values.subarray(start, start + kept.w * channels), ((y - top) * width + kept.x) * channels)
+  }
 }
