@@ -31,7 +31,7 @@ const root = fileURLToPath(new URL('../../', import.meta.url))
 function readArguments(): { pattern: string; limitSeconds: number } {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { limit: { type: 'string', default: '240' } },
+    options: { limit: { type: 'string', default: '480' } },
   })
   const limitSeconds = Number(values.limit)
   if (!(limitSeconds > 0)) throw new Error(`--limit ${values.limit}: give a number of seconds above 0`)
