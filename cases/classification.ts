@@ -1,4 +1,4 @@
-import { type Data, spec } from '#dist/engine/shape.js'
+import { type Data, elements, spec } from '#dist/engine/shape.js'
 import {
   confidenceWeightedLoss,
   confidentRatio,
@@ -125,44 +125,43 @@ const benchLabelled = ({ crop, batch }: { crop: number; batch: number }) => ({
   logits: labelled([batch, crop, crop], { classes: 21 }),
 })
 
+const operators = {
+  crossEntropy: [crossEntropy, reference.crossEntropy],
+  crossEntropyMean: [crossEntropyMean, reference.crossEntropyMean],
+} as const
+
+function crossEntropyBody(
+  operator: keyof typeof operators,
+  inputs: Labelled,
+  expected: { readonly terms?: number; readonly zeroGradient?: boolean },
+) {
+  const [run, expect] = operators[operator]
+  return body({
+    inputs: { ...inputs },
+    run: (t) => ({ out: run(t.logits, t.target) }),
+    reference: (v) => ({ out: expect(v.logits, v.target) }),
+    differentiable: ['logits'],
+    ...expected,
+  })
+}
+
 export const perPixel = family(
   'crossEntropy',
-  (inputs: Labelled) =>
-    body({
-      inputs: { ...inputs },
-      run: (t) => ({ out: crossEntropy(t.logits, t.target) }),
-      reference: (v) => ({ out: reference.crossEntropy(v.logits, v.target) }),
-      differentiable: ['logits'],
-      terms: inputs.logits.spec.shape.at(-1) ?? 1,
-    }),
+  (inputs: Labelled) => crossEntropyBody('crossEntropy', inputs, { terms: inputs.logits.spec.shape.at(-1) ?? 1 }),
   { ...labelledShapes, 'all ignored': labelled([1, 3, 5], { ignored: 1 }) },
   benchLabelled,
 )
 
 export const mean = family(
   'crossEntropyMean',
-  (inputs: Labelled) =>
-    body({
-      inputs: { ...inputs },
-      run: (t) => ({ out: crossEntropyMean(t.logits, t.target) }),
-      reference: (v) => ({ out: reference.crossEntropyMean(v.logits, v.target) }),
-      differentiable: ['logits'],
-      terms: inputs.target.spec.shape.reduce((product, extent) => product * extent, 1),
-    }),
+  (inputs: Labelled) => crossEntropyBody('crossEntropyMean', inputs, { terms: elements(inputs.target.spec.shape) }),
   labelledShapes,
   benchLabelled,
 )
 
 const meanOfNone = family(
   'crossEntropyMean of nothing',
-  (inputs: Labelled) =>
-    body({
-      inputs: { ...inputs },
-      run: (t) => ({ out: crossEntropyMean(t.logits, t.target) }),
-      reference: (v) => ({ out: reference.crossEntropyMean(v.logits, v.target) }),
-      differentiable: ['logits'],
-      zeroGradient: true,
-    }),
+  (inputs: Labelled) => crossEntropyBody('crossEntropyMean', inputs, { zeroGradient: true }),
   { 'all ignored': labelled([2, 3, 5], { ignored: 1 }) },
 )
 
@@ -172,7 +171,7 @@ const repeated = (shape: Shape, different: number): Source => ({
   draw: (random) => {
     const classes = shape.at(-1) ?? 1
     const kinds = Array.from({ length: different }, () => Array.from({ length: classes }, () => 2 * random.normal()))
-    const data: Data = new Float32Array(shape.reduce((product, extent) => product * extent, 1))
+    const data: Data = new Float32Array(elements(shape))
     for (let at = 0; at < data.length; at += classes) data.set(kinds[random.integer(different)] ?? [], at)
     return data
   },
@@ -186,7 +185,7 @@ function easy(shape: Shape, classes: number): Labelled {
     logits: {
       spec: spec([...shape, classes]),
       draw: (random) => {
-        const data = new Float32Array([...shape, classes].reduce((product, extent) => product * extent, 1))
+        const data = new Float32Array(elements([...shape, classes]))
         for (let at = 0; at < data.length; at += classes) {
           for (let c = 0; c < classes; c++) data[at + c] = random.normal()
           data[at + random.integer(classes)] = 8
@@ -214,7 +213,7 @@ const ohem = family(
       }),
       differentiable: ['logits'],
       passing: ['loss'],
-      terms: target.spec.shape.reduce((product, extent) => product * extent, 1),
+      terms: elements(target.spec.shape),
       zeroGradient,
     }),
   {
@@ -277,7 +276,7 @@ const weighted = family(
         out: reference.confidenceWeightedLoss(v.loss, v.confidence, v.ignore, { threshold, mode }),
       }),
       differentiable: ['loss'],
-      terms: shape.reduce((product, extent) => product * extent, 1),
+      terms: elements(shape),
     }),
   inModes(weightedRows),
   ({ crop, batch }) => inModes({ pixels: { shape: [batch, crop, crop] } }),

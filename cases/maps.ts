@@ -1,3 +1,4 @@
+import { elements } from '#dist/engine/shape.js'
 import { batchNormEvaluation, batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { globalAveragePool, maxPool2d } from '#dist/kernels/pool.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
@@ -25,7 +26,7 @@ const statistics = (channels: number) => ({
   runningVar: uniform([channels], 0.5, 1.5),
 })
 
-const rowsOf = (shape: Shape): number => shape.slice(0, -1).reduce((product, extent) => product * extent, 1)
+const rowsOf = (shape: Shape): number => elements(shape.slice(0, -1))
 
 interface BatchNormCase {
   readonly shape: Shape

@@ -1,3 +1,4 @@
+import { elements } from '#dist/engine/shape.js'
 import * as kernels from '#dist/kernels/pointwise.js'
 import {
   body,
@@ -60,7 +61,7 @@ const patterns = {
 type Pair = readonly [Shape, Shape]
 type Binary = keyof typeof kernelOf
 
-const sizes = ([x, y]: Pair): number => [...x, ...y].reduce((product, extent) => product * extent, 1)
+const sizes = ([x, y]: Pair): number => elements([...x, ...y])
 
 const kernelOf = { add: kernels.add, sub: kernels.sub, mul: kernels.mul, div: kernels.div }
 const referenceOf = { add: reference.add, sub: reference.sub, mul: reference.mul, div: reference.div }

@@ -1,3 +1,4 @@
+import { elements } from '#dist/engine/shape.js'
 import * as kernels from '#dist/kernels/pointwise.js'
 import { body, type Family, family, mapSizes, normal } from './case.js'
 import * as reference from './reference/index.js'
@@ -13,7 +14,7 @@ export const sum = family(
       run: (t) => ({ out: kernels.sum(t.x) }),
       reference: (v) => ({ out: reference.sum(v.x) }),
       differentiable: ['x'],
-      terms: shape.reduce((product, extent) => product * extent, 1),
+      terms: elements(shape),
     }),
   {
     scalar: [],
@@ -37,7 +38,7 @@ export const sumTo = family(
       run: (t) => ({ out: kernels.sumTo(t.x, to) }),
       reference: (v) => ({ out: reference.sumTo(v.x, to) }),
       differentiable: ['x'],
-      terms: from.reduce((product, extent) => product * extent, 1),
+      terms: elements(from),
     }),
   {
     channels: [[2, 5, 7, 17], [17]],

@@ -3,7 +3,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Graph, tracing } from '#dist/engine/graph.js'
 import { open } from '#dist/engine/node.js'
-import { spec } from '#dist/engine/shape.js'
+import { elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import type { DeepLabV3PlusConfig } from '#dist/models/deeplabv3plus.js'
 import { architectureOf, chooseModel, createModel } from '#dist/models/index.js'
@@ -46,7 +46,7 @@ for (const name of ['resnet50', 'resnet101'] as const) {
     const store = new Store(device, name)
     const model = createModel(store, chooseModel({ backbone: name, nclass: 21 }))
     assert.equal([...stateShapes(model)], Object.entries(expected.shapes))
-    const sizes = parametersOf(model).map(({ spec }) => spec.shape.reduce((a, b) => a * b, 1))
+    const sizes = parametersOf(model).map(({ spec }) => elements(spec.shape))
     const count = sizes.reduce((a, b) => a + b, 0)
     assert.is(count, expected.parameters)
     if (name === 'resnet50') assert.is(count, 40_475_957)
@@ -168,7 +168,7 @@ test('a state_dict survives the way through the store, counters included', async
   const random = new Random(3)
   const state = new Map<string, StateTensor>()
   for (const [name, shape] of stateShapes(model)) {
-    const length = shape.reduce((a, b) => a * b, 1)
+    const length = elements(shape)
     const counter = name.endsWith('num_batches_tracked')
     if (counter) state.set(name, { dtype: 'I64', shape, data: BigInt64Array.of(BigInt(random.integer(0, 1000))) })
     else state.set(name, { dtype: 'F32', shape, data: Float32Array.from({ length }, () => random.normal()) })

@@ -6,7 +6,7 @@ import { read, scoped } from '#dist/engine/graph.js'
 import type { Tensor } from '#dist/engine/ir.js'
 import { open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
-import { spec } from '#dist/engine/shape.js'
+import { elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { flip } from '#dist/kernels/flip.js'
 import { matmul } from '#dist/kernels/matmul.js'
@@ -45,8 +45,8 @@ function weightsFor(shapes: ReadonlyMap<string, readonly number[]>): Map<string,
   const random = new Random(5)
   const state = new Map<string, StateTensor>()
   for (const [name, shape] of shapes) {
-    const length = shape.reduce((a, b) => a * b, 1)
-    const fanIn = shape.slice(1).reduce((a, b) => a * b, 1)
+    const length = elements(shape)
+    const fanIn = elements(shape.slice(1))
     const positive = /running_var$/.test(name) || (shape.length === 1 && /weight$/.test(name))
     const value = () => (positive ? 0.5 + random.uniform(0, 1) : random.normal() * Math.sqrt(2 / fanIn))
     if (shape.length === 0) state.set(name, { dtype: 'I64', shape, data: BigInt64Array.of(4n) })

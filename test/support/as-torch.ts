@@ -30,20 +30,13 @@ const counterTypes: Readonly<Record<string, [storage: string, write: (n: number)
 
 /** Objects of classes as a Lightning checkpoint holds them: none is a plain dictionary. */
 const lightning = (): [string, Buffer][] => {
-  const object = (module: string, name: string, ...state: [string, Buffer][]) =>
-    Buffer.concat([
-      pickle.global(module, name),
-      Buffer.from(')\x81', 'latin1'),
-      pickle.dict(...state),
-      Buffer.from('b'),
-    ])
   const path = pickle.call(pickle.global('pathlib', 'PosixPath'), pickle.text('runs'))
   return [
     ['pytorch-lightning_version', pickle.text('2.4.0')],
     ['epoch', pickle.int(3)],
     ['callbacks', pickle.dict(['ModelCheckpoint', pickle.dict(['dirpath', path])])],
-    ['hyper_parameters', object('lightning.fabric.utilities.data', 'AttributeDict', ['lr', pickle.int(1)])],
-    ['options', object('argparse', 'Namespace', ['encoder', pickle.text('resnet50')])],
+    ['hyper_parameters', pickle.object('lightning.fabric.utilities.data', 'AttributeDict', ['lr', pickle.int(1)])],
+    ['options', pickle.object('argparse', 'Namespace', ['encoder', pickle.text('resnet50')])],
   ]
 }
 

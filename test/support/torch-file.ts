@@ -99,6 +99,14 @@ export const pickle = {
       ...entries.flatMap(([key, value]) => [pickle.text(key), value]),
       Buffer.from('u'),
     ]),
+  /** An object that a class makes without arguments, and its state. */
+  object: (module: string, name: string, ...state: [string, Buffer][]) =>
+    Buffer.concat([
+      pickle.global(module, name),
+      Buffer.from(')\x81', 'latin1'),
+      pickle.dict(...state),
+      Buffer.from('b'),
+    ]),
   /** The whole: protocol, value, stop. */
   file: (value: Buffer) => Buffer.concat([Buffer.from([0x80, 2]), value, Buffer.from('.')]),
   storage: (key: string, count: number, type = 'FloatStorage') =>

@@ -1,3 +1,4 @@
+import { elements } from '../../engine/shape.js'
 import type { Store } from '../../engine/store.js'
 import { defaultArchitecture, type ModelSpec } from '../../models/index.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
@@ -35,7 +36,7 @@ async function tensorsOf(store: Store, prefix = ''): Promise<Map<string, FileTen
 function fill(store: Store, tensors: Checkpoint['tensors'], origin: string, prefix = ''): void {
   for (const { name, spec } of store.all()) {
     const tensor = tensors.get(prefix + name)
-    const size = spec.shape.reduce((a, b) => a * b, 1)
+    const size = elements(spec.shape)
     if (!tensor || tensor.data.length !== size) {
       throw new UserError(
         `${origin}: tensor '${prefix}${name}' is missing or of another size: it is no checkpoint of this run`,

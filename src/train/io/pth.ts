@@ -1,7 +1,8 @@
+import { elements } from '../../engine/shape.js'
 import { UserError } from '../error.js'
 import { BinaryFile, type Fail } from './files.js'
 import { Callable, Foreign, NumpyType, quoted, unpickle } from './pickle.js'
-import { ARRAYS, type Dtype, elements, type FileTensor, type TensorData } from './safetensors.js'
+import { ARRAYS, type Dtype, type FileTensor, type TensorData } from './safetensors.js'
 import { findState } from './state-dict.js'
 import { readZipDirectory, readZipEntry } from './zip.js'
 

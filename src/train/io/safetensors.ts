@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { Float16Array } from '@petamoriken/float16'
+import { elements } from '../../engine/shape.js'
 import { DamagedFileError } from '../error.js'
 import { BinaryFile, type Fail, type WriteOptions, writeAtomically } from './files.js'
 
@@ -65,11 +66,6 @@ const isCount = (value: unknown): value is number => Number.isSafeInteger(value)
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-/** Elements of a shape. */
-export function elements(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1)
 }
 
 function parseEntry(name: string, value: unknown, fail: Fail): Entry {

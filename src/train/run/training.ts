@@ -2,6 +2,7 @@ import { existsSync, rmdirSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { stringify } from 'yaml'
 import type { Device } from '../../engine/device.js'
+import { elements } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import { chooseModel, createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
@@ -224,10 +225,7 @@ function describe(
   print: (line: string) => void,
 ) {
   const { labeled, unlabeled, validation } = lists
-  const parameters = parametersOf(trainer.model).reduce(
-    (sum, { spec }) => sum + spec.shape.reduce((a, b) => a * b, 1),
-    0,
-  )
+  const parameters = parametersOf(trainer.model).reduce((sum, { spec }) => sum + elements(spec.shape), 0)
   print(
     `${config.method}: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images, ` +
       `${config.nclass} classes; ${(parameters / 1e6).toFixed(2)} M parameters; ${lastIteration} iterations of ` +

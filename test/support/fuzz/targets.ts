@@ -2,6 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { encode } from 'fast-png'
 import sharp from 'sharp'
+import { elements } from '#dist/engine/shape.js'
 import { checkpointModel, readCheckpoint } from '#dist/train/checkpoint/read.js'
 import { loadConfig } from '#dist/train/config/load.js'
 import { readEntries, readImage } from '#dist/train/data/dataset.js'
@@ -123,8 +124,7 @@ const safetensorsHeader: Mutation = (bytes, random) => {
 
 function safetensorsTarget(folder: string): Target {
   const path = join(folder, 'seed')
-  const tensor = (...shape: number[]) =>
-    ({ dtype: 'F32', shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) }) as const
+  const tensor = (...shape: number[]) => ({ dtype: 'F32', shape, data: new Float32Array(elements(shape)) }) as const
   // The names that tell a model's widths.
   const layers = [1, 2, 3, 4].map((layer) => `backbone.layer${layer}.0.conv1`)
   const names = ['backbone.conv1.0', 'backbone.conv1.3', 'backbone.conv1.6', ...layers, 'backbone.layer1.0.conv3']

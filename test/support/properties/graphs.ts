@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import type { Tensor } from '#dist/engine/ir.js'
+import { elements } from '#dist/engine/shape.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import * as kernels from '#dist/kernels/pointwise.js'
@@ -131,7 +132,7 @@ function graphCase(graph: Graph): Case {
 }
 
 const extent = fc.oneof({ weight: 3, arbitrary: fc.integer({ min: 1, max: 6 }) }, fc.integer({ min: 1, max: 40 }))
-const space = fc.array(extent, { minLength: 1, maxLength: 4 }).filter((s) => s.reduce((a, b) => a * b, 1) <= 4000)
+const space = fc.array(extent, { minLength: 1, maxLength: 4 }).filter((s) => elements(s) <= 4000)
 const view = fc.constantFrom(...views)
 const steps = fc.array(
   fc.record({
@@ -161,7 +162,7 @@ interface Epilogue {
 function epilogueCase(epilogue: Epilogue): Case {
   const { product, pixels, c, o, chain } = epilogue
   const isConv = product === 'conv2d'
-  const rows = isConv ? pixels : [pixels.reduce((a, b) => a * b, 1)]
+  const rows = isConv ? pixels : [elements(pixels)]
   const operands = chain.map(({ view }, i) => [`operand${i}`, uniform(viewed([...rows, o], view), -1, 1)] as const)
   const terms = isConv ? 9 * c : c
   const compute = <T>(algebra: Algebra<T>, values: readonly T[]) => {

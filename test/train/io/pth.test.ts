@@ -7,6 +7,7 @@ import { readCheckpoint } from '#dist/train/checkpoint/read.js'
 import { UserError } from '#dist/train/error.js'
 import { readPth } from '#dist/train/io/pth.js'
 import { type FileTensor, readSafetensors, toFloat32 } from '#dist/train/io/safetensors.js'
+import { stateKeys } from '#dist/train/io/state-dict.js'
 import { skipUnless } from '../../support/skip.js'
 import { type Member, pickle, pthOf, zipOf } from '../../support/torch-file.js'
 
@@ -179,32 +180,25 @@ test('weights are found under the usual keys, or under the only key that has any
 })
 
 test('objects of other programs beside the weights stay empty, and none of their code runs', () => {
-  const made = (module: string, name: string, ...state: [string, Buffer][]) =>
-    Buffer.concat([
-      pickle.global(module, name),
-      Buffer.from(')\x81', 'latin1'),
-      pickle.dict(...state),
-      Buffer.from('b'),
-    ])
   const beside: [string, Buffer][] = [
-    ['hyper_parameters', made('argparse', 'Namespace', ['lr', pickle.int(1)])],
+    ['hyper_parameters', pickle.object('argparse', 'Namespace', ['lr', pickle.int(1)])],
     ['path', pickle.call(pickle.global('pathlib', 'PosixPath'), pickle.text('x'))],
     ['device', pickle.call(pickle.global('torch', 'device'), pickle.text('cuda'))],
     ['set', Buffer.from('\x8f(K\x01\x90', 'latin1')],
   ]
   assert.is(stateOf(pickle.dict(...beside, ['state_dict', weights])), 'state_dict')
-  const extra = made('a', 'B')
+  const extra = pickle.object('a', 'B')
   assert.is(stateOf(pickle.dict(['epoch', pickle.int(3)], ['w', tensor], ['conv._extra_state', extra])), '')
   refuses(withRoot(pickle.dict(['w', tensor], ['v', extra])), /its entry "v" is no tensor: its pickle names "a\.B"/)
   const complex = pickle.tensor(pickle.storage('1', 4, 'ComplexFloatStorage'), 0, [4], [1])
   assert.is(stateOf(pickle.dict(['model', weights], ['spectrum', complex])), 'model')
   refuses(withRoot(pickle.dict(['v', complex], ['w', tensor])), /"v" is no tensor: .*torch\.ComplexFloatStorage/)
   refuses(
-    withRoot(pickle.dict(['model', made('ultralytics.nn', 'Model')])),
+    withRoot(pickle.dict(['model', pickle.object('ultralytics.nn', 'Model')])),
     /names "ultralytics\.nn\.Model".*save only the/,
   )
   refuses(
-    withRoot(pickle.dict(['model', pickle.dict(['w', made('a', 'Quantized')], ['v', weights])])),
+    withRoot(pickle.dict(['model', pickle.dict(['w', pickle.object('a', 'Quantized')], ['v', weights])])),
     /holds no weights/,
   )
   for (const [module, name] of [
@@ -248,22 +242,11 @@ test('nesting, stacks and texts are limited', () => {
 })
 
 test('dictionaries within each other under many keys are looked at once', () => {
-  const keys = [
-    'model',
-    'state_dict',
-    'model_state_dict',
-    'model_state',
-    'net',
-    'network',
-    'module',
-    'weights',
-    'params',
-  ]
   const entries = Array.from({ length: 40_000 }, (_, i): [string, Buffer] => [`${i}`, Buffer.from('N')])
   // Each level is stored under its number, and all keys of the next one recall it.
   const levels = [1, 2, 3].map((level) =>
     Buffer.concat([
-      pickle.dict(...keys.map((key): [string, Buffer] => [key, Buffer.from([0x68, level - 1])])),
+      pickle.dict(...stateKeys.map((key): [string, Buffer] => [key, Buffer.from([0x68, level - 1])])),
       Buffer.from([0x71, level]),
     ]),
   )
