@@ -3,7 +3,7 @@ import { createCommand, runCommand } from './command.js'
 import { type ConfigOptions, configOption, listOptions, overridesOf, setOption, wholeNumber } from './options.js'
 import { type Config, loadConfig } from './train/config/load.js'
 import { type DataReport, type ListName, reportOf, showReport } from './train/data/checks.js'
-import { paletteOf } from './train/data/classes.js'
+import { packColor, paletteOf } from './train/data/classes.js'
 import { readList, type Sample } from './train/data/dataset.js'
 import { inspectSamples } from './train/data/inspect.js'
 import { labelRules } from './train/data/label-rules.js'
@@ -63,7 +63,7 @@ function showProgress(name: string): ((done: number, total: number) => void) | u
 
 /** Colours that viewers show classes in where the configuration names none. */
 function usualColors(config: Config): Map<number, number> {
-  return new Map(paletteOf(config).map(([r, g, b], k) => [(r << 16) | (g << 8) | b, k]))
+  return new Map(paletteOf(config).map((color, k) => [packColor(color), k]))
 }
 
 async function check(config: Config, options: Options): Promise<Record<string, DataReport>> {

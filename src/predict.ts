@@ -17,8 +17,9 @@ import {
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
 import { findImages } from './train/data/find-images.js'
-import { type AnyImage, type ImageParts, inParts, type OpenedPhoto, openPhoto } from './train/data/image-parts.js'
+import { type AnyImage, type ImageParts, inParts, openPhoto } from './train/data/image-parts.js'
 import type { Image } from './train/data/pixels.js'
+import { readAhead } from './train/data/read-ahead.js'
 import type { ExifOrientation } from './train/data/settings.js'
 import { legendSvg } from './train/drawing/legend.js'
 import {
@@ -98,27 +99,8 @@ const command = createCommand(
   .addOption(amp)
   .addOption(noTuneOption())
 
-/** An image that is read ahead, or why it cannot be. */
-type Read = Promise<OpenedPhoto | UserError>
-
-const readAhead = 4
-
-async function* images(
-  paths: readonly string[],
-  orientation: ExifOrientation | undefined,
-): AsyncGenerator<OpenedPhoto | UserError> {
-  const ahead: Read[] = []
-  const read = (path: string): Read =>
-    openPhoto(path, orientation).catch((error: unknown) => {
-      if (error instanceof UserError) return error
-      throw error
-    })
-  for (let next = 0, i = 0; i < paths.length; i++) {
-    for (; next < paths.length && next < i + readAhead; next++) ahead.push(read(paths[next] ?? ''))
-    const photo = await ahead.shift()
-    if (photo) yield photo
-  }
-}
+/** Images that are read while one is predicted. */
+const imagesAhead = 3
 
 /** What is to be said of images that carry an EXIF orientation. */
 function orientationNote(turned: readonly string[], orientation: ExifOrientation | undefined): string {
@@ -152,7 +134,7 @@ await runCommand(async () => {
   let writing: Promise<unknown> = Promise.resolve()
   let at = 0
   try {
-    for await (const photo of images(paths, orientation)) {
+    for await (const photo of readAhead(paths, (path) => openPhoto(path, orientation), imagesAhead)) {
       const name = `${names[at++]}.png`
       const refused = photo instanceof UserError ? photo : refusal(photo.image, paths[at - 1] ?? '')
       if (photo instanceof UserError || refused) {

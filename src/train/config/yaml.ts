@@ -1,5 +1,6 @@
 import { type CST, Lexer, Parser, parse, YAMLError } from 'yaml'
 import { UserError } from '../error.js'
+import { firstLineOf } from '../io/files.js'
 
 const maxAliases = 20
 /** A configuration with the colours of 150 classes has some two thousand. The time to compare keys grows by the square. */
@@ -62,10 +63,10 @@ export function parseYaml(text: string, origin: string): unknown {
     const plain = { schema: 'core', resolveKnownTags: false, merge: false } as const
     value = parse(text, { ...plain, maxAliasCount: maxAliases, prettyErrors: true, logLevel: 'error' })
   } catch (error) {
-    const [first = ''] = String(error instanceof Error ? error.message : error).split('\n')
+    const first = firstLineOf(error)
     const bareColor = explainColor(text)
     if (error instanceof YAMLError && bareColor !== undefined) throw new UserError(`${origin}: ${bareColor}`)
-    if (error instanceof YAMLError) throw new UserError(`${origin} is not valid YAML: ${first.replace(/:$/, '')}`)
+    if (error instanceof YAMLError) throw new UserError(`${origin} is not valid YAML: ${first}`)
     refuse(`${first} (at most ${maxAliases} uses of an alias are read)`)
   }
   let json: string | undefined

@@ -18,6 +18,9 @@ export function parseColor(hex: string): Rgb {
   return [value >> 16, (value >> 8) & 255, value & 255]
 }
 
+/** A colour as 0xRRGGBB. */
+export const packColor = ([red, green, blue]: Rgb): number => (red << 16) | (green << 8) | blue
+
 /** A colour as '#rrggbb'. */
 export const showColor = (rgb: Rgb): string => `#${rgb.map((value) => value.toString(16).padStart(2, '0')).join('')}`
 

@@ -4,12 +4,14 @@ import { resolve } from 'node:path'
 import type { Sharp } from 'sharp'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
+import { firstLineOf } from '../io/files.js'
 import { decodeText } from '../io/text.js'
 import { cmykToRgb } from './color.js'
 import { isInside, pairFolders } from './folders.js'
 import { type LabelRules, labelRules } from './label-rules.js'
 import { maxDecodedPixels, readLabel } from './labels.js'
 import type { Image } from './pixels.js'
+import { readAhead } from './read-ahead.js'
 import type { ExifOrientation, Folders, LabelSettings } from './settings.js'
 
 /** An image and its label. */
@@ -24,11 +26,6 @@ export interface Sample {
 
 const maxListBytes = 2 ** 28
 const maxListLines = 2_000_000
-
-function firstLine(error: unknown): string {
-  const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
-  return line
-}
 
 /** One line of a list, as it is written. */
 export interface ListEntry {
@@ -58,7 +55,7 @@ export function readEntries(path: string, dataRoot: string): ListEntry[] {
     if (error instanceof UserError) throw error
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
     throw new UserError(
-      missing ? `there is no list ${path}: check its path` : `cannot read the list ${path}: ${firstLine(error)}`,
+      missing ? `there is no list ${path}: check its path` : `cannot read the list ${path}: ${firstLineOf(error)}`,
     )
   }
   if (!existsSync(dataRoot)) throw new UserError(`there is no data folder ${dataRoot}: check data_root`)
@@ -160,9 +157,12 @@ export interface Photo {
   readonly exif: number
 }
 
-/** The pixels of a file as RGB: alpha dropped, CMYK by its plain formula. */
-export async function rgbOf(file: Sharp): Promise<Image> {
-  const { space } = await file.metadata()
+/**
+ * The pixels of a file as RGB: alpha dropped, CMYK by its plain formula. Throws the decoder's errors.
+ * @param space of its colours, as the file's metadata say
+ * @returns data [H, W, 3]
+ */
+export async function rgbOf(file: Sharp, space: string | undefined): Promise<Image> {
   const pixels = file.removeAlpha()
   if (space === 'cmyk') pixels.pipelineColourspace('cmyk').toColourspace('cmyk')
   else pixels.toColourspace('srgb')
@@ -183,10 +183,10 @@ export async function readPhoto(path: string, orientation: ExifOrientation = 'ap
     if (!(await stat(path)).isFile()) throw new Error('it is not a file')
     const autoOrient = orientation === 'apply'
     const file = sharp(path, { limitInputPixels: maxDecodedPixels, failOn: 'error', ignoreIcc: true, autoOrient })
-    const { orientation: exif = 1 } = await file.metadata()
-    return { image: await rgbOf(file), exif }
+    const { orientation: exif = 1, space } = await file.metadata()
+    return { image: await rgbOf(file, space), exif }
   } catch (error) {
-    const why = firstLine(error)
+    const why = firstLineOf(error)
     if (why.includes('exceeds pixel limit')) {
       throw new UserError(
         `the image ${path} exceeds the pixel limit: it has more than ${maxDecodedPixels} pixels (67 megapixels), which is the ` +
@@ -276,21 +276,12 @@ export async function* samplesReadBy<I>(
   onUnreadable?: (sample: Sample, error: UserError) => void,
 ): AsyncGenerator<EvaluationSample<I>, void, undefined> {
   const rules = labelRules(config)
-  const ahead: Promise<{ image: I; label: Image }>[] = []
-  for (let next = 0, i = 0; i < list.length; i++) {
-    for (; next < list.length && next <= i + prefetch; next++) {
-      const pair = read(list[next] as Sample, rules)
-      // A failure is reported when its turn comes, which may be after it happens.
-      pair.catch(() => {})
-      ahead.push(pair)
-    }
-    const sample = list[i] as Sample
-    let pair: { image: I; label: Image }
-    try {
-      pair = await (ahead.shift() as Promise<{ image: I; label: Image }>)
-    } catch (error) {
-      if (!onUnreadable || !(error instanceof UserError)) throw error
-      onUnreadable(sample, error)
+  const samples = list.values()
+  for await (const pair of readAhead(list, (sample) => read(sample, rules), prefetch)) {
+    const sample = samples.next().value as Sample
+    if (pair instanceof UserError) {
+      if (!onUnreadable) throw pair
+      onUnreadable(sample, pair)
       continue
     }
     yield { ...pair, name: sample.name }

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { UserError } from '../error.js'
 import { sharp } from '../io/decoders.js'
+import { firstLineOf } from '../io/files.js'
 import { readPair, readPhoto, rgbOf, type Sample, sidesFault } from './dataset.js'
 import type { LabelRules } from './label-rules.js'
 import { maxDecodedPixels, readLabel } from './labels.js'
@@ -35,6 +36,7 @@ class ImageFile implements ImageParts {
     readonly width: number,
     readonly height: number,
     private readonly autoOrient: boolean,
+    private readonly space: string | undefined,
   ) {}
 
   async part(box: Box): Promise<Image> {
@@ -47,14 +49,14 @@ class ImageFile implements ImageParts {
   }
 
   private async decode(top: number, height: number): Promise<Image> {
-    const { path, width } = this
-    const { autoOrient } = this
+    const { path, width, autoOrient, space } = this
     try {
       const file = sharp(path, { limitInputPixels: maxReadPixels, failOn: 'error', ignoreIcc: true, autoOrient })
-      return await rgbOf(file.extract({ left: 0, top, width, height }))
+      return await rgbOf(file.extract({ left: 0, top, width, height }), space)
     } catch (error) {
-      const [line] = String(error instanceof Error ? error.message : error).split('\n')
-      throw new UserError(`cannot read rows ${top} to ${top + height} of the image ${path}: ${line}; replace the file`)
+      throw new UserError(
+        `cannot read rows ${top} to ${top + height} of the image ${path}: ${firstLineOf(error)}; replace the file`,
+      )
     }
   }
 }
@@ -77,10 +79,6 @@ export async function openPhoto(
   const known = inMemory < maxDecodedPixels ? await openLarger(path, inMemory, orientation) : undefined
   return known ?? orParts(path, orientation, readPhoto(path, orientation))
 }
-
-/** The image of `openPhoto`. */
-export const openImage = async (path: string, inMemory?: number): Promise<AnyImage> =>
-  (await openPhoto(path, 'apply', inMemory)).image
 
 /**
  * Reads an image and its label as `readPair` does, or opens an image of more than `inMemory` pixels to be read in parts.
@@ -136,6 +134,6 @@ async function openLarger(path: string, most: number, orientation: ExifOrientati
   }
   const autoOrient = orientation === 'apply'
   const { width, height } = autoOrient ? file.autoOrient : file
-  const image = new ImageFile(path, width, height, autoOrient)
+  const image = new ImageFile(path, width, height, autoOrient, file.space)
   return { image, exif: file.orientation ?? 1 }
 }

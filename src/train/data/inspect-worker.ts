@@ -85,7 +85,7 @@ async function inspectLabel(
   if (image) draft.size = { width: image.width, height: image.height }
   draft.fitsStored = image !== decoded
   draft.palette = paletteReading(stored, rules, usualColors)
-  const { label, invalid, colored } = toClasses(stored, rules, sample.label)
+  const { label, invalid, colored } = toClasses(stored, rules, sample.label, draft.palette)
   if (invalid.length > 0) {
     draft.invalidValues = invalid.slice(0, maxValues).map(({ value, pixels, first }) => {
       return {

@@ -1,3 +1,4 @@
+import { packColor } from './classes.js'
 import type { ExifOrientation, LabelSettings } from './settings.js'
 
 /** How the values of label files become classes. */
@@ -19,13 +20,14 @@ export interface LabelRules {
 /** The level of a grey, -1 of other colours. */
 export const greyOf = (color: number): number => (color % 0x010101 === 0 ? color / 0x010101 : -1)
 
+/** The rules that a configuration gives; where `palette` and `label_map` name the same colour, `label_map` counts. */
 export function labelRules(config: LabelSettings): LabelRules {
   const { nclass, ignore_index: ignoreIndex, reduce_zero_label: reduceZero, palette, label_map: map = {} } = config
   const keys = Object.keys(map)
   const number = (key: string) => (key.startsWith('#') ? Number.parseInt(key.slice(1), 16) : Number(key))
   const entries = (wanted: string[]) => wanted.map((key): [number, number] => [number(key), map[key] as number])
   const values = new Map(entries(keys.filter((key) => !key.startsWith('#'))))
-  const fromPalette = (palette ?? []).map(([r, g, b], i): [number, number] => [(r << 16) | (g << 8) | b, i])
+  const fromPalette = (palette ?? []).map((color, i): [number, number] => [packColor(color), i])
   const mapped = entries(keys.filter((key) => key.startsWith('#')))
   const colors = new Map([...fromPalette, ...mapped])
   const greys = new Set(mapped.map(([color]) => greyOf(color)).filter((level) => level >= 0))

@@ -1,8 +1,9 @@
 import { readFile, stat } from 'node:fs/promises'
 import { UserError } from '../error.js'
+import { firstLineOf } from '../io/files.js'
 import { decodePng, type PngPixels } from '../io/png.js'
 import { classOf, type LabelRules, type StoredLabel } from './label-rules.js'
-import { asRead } from './palette-labels.js'
+import { asRead, type PaletteReading } from './palette-labels.js'
 import type { Image } from './pixels.js'
 
 /** A value that stands for no class. */
@@ -42,9 +43,8 @@ export async function readStoredLabel(path: string, maxPixels = maxDecodedPixels
     const { width, height, channels, palette } = png
     return { width, height, values: valuesOf(png), colored: channels === 3, ...(palette && { palette }) }
   } catch (error) {
-    const [line = ''] = (error instanceof Error ? error.message : String(error)).trim().split('\n')
     throw new UserError(
-      `cannot read the label ${path}: ${line.replace(/:$/, '')}; replace the file, or take it off the list`,
+      `cannot read the label ${path}: ${firstLineOf(error)}; replace the file, or take it off the list`,
     )
   }
 }
@@ -61,10 +61,16 @@ export interface ClassLabel {
 
 /**
  * Turns stored values into classes; of a label with a palette its colours where the rules name them, see `readPalette`.
+ * @param reading how its palette is read, where that is known already
  * @throws UserError where the label has colours and the rules have none
  */
-export function toClasses(stored: StoredLabel, rules: LabelRules, path: string): ClassLabel {
-  const { width, height, values, colored } = asRead(stored, rules)
+export function toClasses(
+  stored: StoredLabel,
+  rules: LabelRules,
+  path: string,
+  reading?: PaletteReading | null,
+): ClassLabel {
+  const { width, height, values, colored } = asRead(stored, rules, reading)
   if (colored && !rules.colors) {
     throw new UserError(
       `the label ${path} holds colours: give the colours of the classes as 'palette', or store class indices`,

@@ -323,9 +323,8 @@ export function shortenedEpoch(labeled: number, unlabeled: number, batchSize: nu
  * integer arithmetic with an order of operations that differs from image to image, a CPU adapter would run it on the
  * same cores and more slowly (docs/performance.md), and beside a GPU those cores are idle.
  *
- * The labeled list is repeated to the length of the unlabeled one; a batch holds `batch_size` labeled images, as many
- * unlabeled ones, and as many of a second, independent order of the unlabeled list (`..._mix`). What does not fill a
- * batch at the end of an epoch is left out.
+ * A batch holds what `layout` says; an epoch is one pass over the unlabeled images, to whose number the labeled list is
+ * repeated, or over the labeled ones where no unlabeled ones are used. What does not fill a batch at its end is left out.
  * @throws UserError if the lists do not fill a batch
  */
 export function createLoader(options: LoaderOptions): Loader {

@@ -64,8 +64,15 @@ const isNamedByColor = ({ values, colored }: StoredLabel, { greys }: LabelRules)
   values instanceof Uint8Array &&
   usedIndices(values).every((level) => greys.has(level))
 
-/** A label as its rules read it: one with a palette, or in named greys, becomes colours, or greys, where these count. */
-export function asRead(stored: StoredLabel, rules: LabelRules): StoredLabel {
+/**
+ * A label as its rules read it: one with a palette, or in named greys, becomes colours, or greys, where these count.
+ * @param reading how its palette is read
+ */
+export function asRead(
+  stored: StoredLabel,
+  rules: LabelRules,
+  reading: PaletteReading | null = paletteReading(stored, rules, null),
+): StoredLabel {
   const { palette, values, width, height } = stored
   // Values that are named mean the stored ones.
   if (!rules.colors || rules.values) return stored
@@ -73,9 +80,8 @@ export function asRead(stored: StoredLabel, rules: LabelRules): StoredLabel {
     if (!isNamedByColor(stored, rules)) return stored
     return { width, height, values: Uint32Array.from(values, (level) => level * 0x010101), colored: true }
   }
-  const { by } = readPalette(stored, rules, rules.colors)
-  if (by === 'index') return stored
-  if (by === 'grey') {
+  if (!reading || reading.by === 'index') return stored
+  if (reading.by === 'grey') {
     return { width, height, values: Uint8Array.from(values, (value) => greyOf(palette[value] ?? -1)), colored: false }
   }
   return { width, height, values: Uint32Array.from(values, (value) => palette[value] ?? -1), colored: true }

@@ -1,7 +1,7 @@
-import { existsSync, renameSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { UserError, WriteError } from '../error.js'
-import { makeFolder, reasonOf, removeQuietly, writeAtomically } from '../io/files.js'
+import { makeFolder, reasonOf, removeQuietly, renameDurably, writeAtomically } from '../io/files.js'
 import { Random } from '../random.js'
 import { readEntries } from './dataset.js'
 import { type Pair, pairFolders } from './folders.js'
@@ -102,26 +102,45 @@ function unique<T extends Pair & { readonly where: string }>(entries: readonly T
   return entries
 }
 
-/** The different values in each label but the ignored one. */
-async function classesOf(pairs: readonly Pair[], { dataRoot, ignoreIndex }: SplitOptions): Promise<number[][]> {
+/** The different values in the label of each pair but the ignored one. */
+async function classesOf(
+  pairs: readonly Pair[],
+  { dataRoot, ignoreIndex }: SplitOptions,
+): Promise<Map<Pair, number[]>> {
   const samples = pairs.map(({ image, label }) => {
     return { name: image, image: resolve(dataRoot, image), label: resolve(dataRoot, label ?? '') }
   })
   const inspections = await inspectSamples(samples, null)
-  return inspections.map(({ id, values, problems }) => {
+  const classes = new Map<Pair, number[]>()
+  for (const [i, { id, values, problems }] of inspections.entries()) {
     const [problem] = problems
     if (problem !== undefined) throw new UserError(problem)
     if (values.length >= maxValues) {
       throw new UserError(`${samples[id]?.label} has ${maxValues} different values or more: it is no label`)
     }
-    return values.filter((value) => value !== ignoreIndex)
-  })
+    classes.set(
+      pairs[i] as Pair,
+      values.filter((value) => value !== ignoreIndex),
+    )
+  }
+  return classes
 }
 
-async function choose(pairs: readonly Pair[], count: number, options: SplitOptions, stream: number): Promise<Pair[]> {
-  const random = new Random(options.seed, stream)
-  const chosen = options.balanced
-    ? chooseBalanced(await classesOf(pairs, options), count, random)
+/** @param classes of each pair, where the choice is to be balanced */
+function choose(
+  pairs: readonly Pair[],
+  count: number,
+  { seed }: SplitOptions,
+  stream: number,
+  classes: ReadonlyMap<Pair, readonly number[]> | undefined,
+): Pair[] {
+  const random = new Random(seed, stream)
+  const chosen = classes
+    ? chooseBalanced(
+        pairs.map((pair) => classes.get(pair) ?? []),
+        count,
+        random,
+      )
     : chooseRandom(pairs.length, count, random)
   return chosen.map((index) => pairs[index] as Pair)
 }
@@ -155,10 +174,12 @@ export async function makeLists(options: SplitOptions): Promise<Map<string, read
   if (known.length === 0) {
     throw new UserError('no image has a label: give --labels, or a list with labels; check --label-suffix')
   }
-  const validation = val === undefined ? [] : await choose(known, countOf(val, known.length, '--val'), options, 1)
+  const wanted = val === undefined ? undefined : countOf(val, known.length, '--val')
+  const classes = options.balanced ? await classesOf(known, options) : undefined
+  const validation = wanted === undefined ? [] : choose(known, wanted, options, 1, classes)
   const rest = without(known, validation)
   if (rest.length === 0) throw new UserError(`--val ${val}: all labeled images are taken: ask for fewer`)
-  const chosen = await choose(rest, countOf(labeled ?? '', rest.length, '--labeled'), options, 2)
+  const chosen = choose(rest, countOf(labeled ?? '', rest.length, '--labeled'), options, 2, classes)
   const lists = new Map<string, readonly Pair[]>([
     ['labeled.txt', chosen],
     ['unlabeled.txt', without(without(all, validation), chosen)],
@@ -197,7 +218,7 @@ export function writeLists(lists: ReadonlyMap<string, readonly Pair[]>, out: str
 
 function rename(from: string, to: string): void {
   try {
-    renameSync(from, to)
+    renameDurably(from, to)
   } catch (error) {
     throw new WriteError(to, reasonOf(error))
   }

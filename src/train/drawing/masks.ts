@@ -18,7 +18,13 @@ export const rgbPng = (image: Image): Promise<Buffer> => encodePng(image, 3)
  */
 export function colored({ data, width, height }: Image, palette: readonly Rgb[], other: Rgb = unknown): Image {
   const out = new Uint8Array(data.length * 3)
-  for (const [i, label] of data.entries()) out.set(palette[label] ?? other, i * 3)
+  // A plain loop over bytes: an image has millions of pixels.
+  for (let i = 0, at = 0; i < data.length; i++) {
+    const color = palette[data[i] as number] ?? other
+    out[at++] = color[0]
+    out[at++] = color[1]
+    out[at++] = color[2]
+  }
   return { data: out, width, height }
 }
 
@@ -29,7 +35,8 @@ const opacity = 0.5
 export function overlay(image: Image, mask: Image, palette: readonly Rgb[]): Image {
   const { width, height } = image
   const data = new Uint8Array(image.data.length)
-  for (const [i, label] of mask.data.entries()) {
+  for (let i = 0; i < mask.data.length; i++) {
+    const label = mask.data[i] as number
     const rightmost = i % width === width - 1
     const lowest = i >= width * (height - 1)
     const border = (!rightmost && mask.data[i + 1] !== label) || (!lowest && mask.data[i + width] !== label)

@@ -23,9 +23,11 @@ export function shorten(text: string, length: number): string {
 
 const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' }
 
+/** A text as it may stand in HTML, also within an attribute's double quotes. */
+export const escapeMarkup = (text: string): string => text.replace(/[&<>"]/g, (sign) => entities[sign] ?? sign)
+
 /** A text as it may stand in XML, which has no control characters. */
-const escapeXml = (text: string): string =>
-  text.replace(/[\p{Cc}\uFFFE\uFFFF]/gu, '\uFFFD').replace(/[&<>"]/g, (sign) => entities[sign] ?? sign)
+const escapeXml = (text: string): string => escapeMarkup(text.replace(/[\p{Cc}\uFFFE\uFFFF]/gu, '\uFFFD'))
 
 const attributes = (values: Readonly<Record<string, string | number | undefined>>): string =>
   Object.entries(values)

@@ -56,6 +56,7 @@ export class BinaryFile {
     return target
   }
 
+  /** Fills `target` from `position`. Fails where the file ends before. */
   readInto(target: Uint8Array, position: number): void {
     let done = 0
     while (done < target.length) {
@@ -93,13 +94,25 @@ export interface WriteOptions {
   readonly backup?: string | undefined
 }
 
+/** The name under which a file is written until it is complete. */
+export const temporaryOf = (path: string): string => join(dirname(path), `.${basename(path)}.${process.pid}.tmp`)
+
+/** Whether a name is one of `temporaryOf`. */
+export const isTemporary = (name: string): boolean => /^\..+\.\d+\.tmp$/.test(name)
+
+/** Renames a file, in the place of one that has the name, and flushes the folder's entry. Throws the system's error. */
+export function renameDurably(from: string, to: string): void {
+  renameSync(from, to)
+  syncFolder(dirname(to))
+}
+
 /**
  * Writes a file that appears under its name only when complete and on the disk (temporary file in the same folder,
  * flushed, renamed, the folder flushed), so that a crash or a power cut leaves the previous one.
  * @throws WriteError if it cannot be written; a previous file is then untouched
  */
 export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { backup }: WriteOptions = {}): void {
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`)
+  const temporary = temporaryOf(path)
   try {
     const file = openSync(temporary, 'w')
     try {
@@ -109,12 +122,11 @@ export function writeAtomically(path: string, parts: Iterable<Uint8Array>, { bac
       closeSync(file)
     }
     if (backup !== undefined && existsSync(path)) keepAs(path, backup)
-    renameSync(temporary, path)
+    renameDurably(temporary, path)
   } catch (error) {
     removeQuietly(temporary)
     throw new WriteError(path, reasonOf(error))
   }
-  syncFolder(dirname(path))
 }
 
 /**
@@ -126,12 +138,9 @@ export function writeOutput(folder: string, name: string, content: Uint8Array | 
   writeAtomically(join(folder, name), [typeof content === 'string' ? Buffer.from(content) : content])
 }
 
-/** Names of the temporary files of `writeAtomically`. */
-export const isTemporary = (name: string): boolean => /^\..+\.\d+\.tmp$/.test(name)
-
 /** Gives a file a second name, in the place of the one that has it. */
 function keepAs(path: string, backup: string): void {
-  const temporary = join(dirname(backup), `.${basename(backup)}.${process.pid}.tmp`)
+  const temporary = temporaryOf(backup)
   try {
     rmSync(temporary, { force: true })
     linkSync(path, temporary)
@@ -171,4 +180,8 @@ export function removeQuietly(path: string): void {
   }
 }
 
+/** What an error says, whatever was thrown. */
 export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+/** The first line of what an error says: libraries add stacks, source lines and hints below it. */
+export const firstLineOf = (error: unknown): string => (reasonOf(error).trim().split('\n')[0] ?? '').replace(/:$/, '')

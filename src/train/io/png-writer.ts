@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import { closeSync, fsyncSync, openSync, renameSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { closeSync, fsyncSync, openSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { createDeflate } from 'node:zlib'
 import { WriteError } from '../error.js'
-import { makeFolder, reasonOf, removeQuietly, writeFully } from './files.js'
+import { makeFolder, reasonOf, removeQuietly, renameDurably, temporaryOf, writeFully } from './files.js'
 import { chunkOf, PNG_SIGNATURE } from './png.js'
 
 /** How the rows of a PNG are prepared for compression: by the difference to the row above. */
@@ -17,6 +17,7 @@ export class PngWriter {
   private readonly deflate = createDeflate({ chunkSize: 2 ** 18 })
   private readonly temporary: string
   private readonly file: number
+  private isOpen = true
   private readonly written: Promise<void>
   /** The row above the next one. */
   private above: Uint8Array
@@ -32,7 +33,7 @@ export class PngWriter {
     channels: 1 | 3,
   ) {
     this.above = new Uint8Array(width * channels)
-    this.temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`)
+    this.temporary = temporaryOf(path)
     makeFolder(dirname(path))
     const header = Buffer.alloc(13)
     header.writeUInt32BE(width, 0)
@@ -70,17 +71,19 @@ export class PngWriter {
     if (!this.deflate.write(filtered)) await Promise.race([once(this.deflate, 'drain'), this.written])
   }
 
-  /** Completes the file. */
+  /**
+   * Completes the file.
+   * @throws WriteError where it cannot be written; `discard` then removes what there is
+   */
   async finish(): Promise<void> {
     this.deflate.end()
     await this.written
     try {
       writeFully(this.file, chunkOf('IEND', Buffer.alloc(0)))
       fsyncSync(this.file)
-      closeSync(this.file)
-      renameSync(this.temporary, this.path)
+      this.close()
+      renameDurably(this.temporary, this.path)
     } catch (error) {
-      removeQuietly(this.temporary)
       throw new WriteError(this.path, reasonOf(error))
     }
   }
@@ -89,17 +92,27 @@ export class PngWriter {
   discard(): void {
     this.deflate.destroy()
     try {
-      closeSync(this.file)
+      this.close()
     } catch {
-      // It is closed already.
+      // What could not be written is not wanted.
     }
     removeQuietly(this.temporary)
+  }
+
+  /** Once: the number of a closed descriptor may be another file's already. */
+  private close(): void {
+    if (!this.isOpen) return
+    this.isOpen = false
+    closeSync(this.file)
   }
 
   private async drain(header: Buffer): Promise<void> {
     try {
       writeFully(this.file, Buffer.concat([PNG_SIGNATURE, chunkOf('IHDR', header)]))
-      for await (const part of this.deflate) writeFully(this.file, chunkOf('IDAT', part as Buffer))
+      for await (const part of this.deflate) {
+        if (!this.isOpen) return
+        writeFully(this.file, chunkOf('IDAT', part as Buffer))
+      }
     } catch (error) {
       throw new WriteError(this.path, reasonOf(error))
     }

@@ -134,7 +134,7 @@ export async function decodePng(bytes: Buffer, maxPixels: number): Promise<PngPi
     return { width, height, channels, samples: new Uint16Array(buffer, byteOffset, length / 2) }
   }
   // Values of few bits come spread over 0 to 255.
-  if (bits < 8) for (const [i, value] of data.entries()) data[i] = value >> (8 - bits)
+  if (bits < 8) for (let i = 0; i < data.length; i++) data[i] = (data[i] as number) >> (8 - bits)
   return { width, height, channels, samples: data, ...(palette && { palette }) }
 }
 

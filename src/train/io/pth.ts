@@ -2,7 +2,7 @@ import { elements } from '../../engine/shape.js'
 import { UserError } from '../error.js'
 import { BinaryFile, type Fail } from './files.js'
 import { Callable, Foreign, NumpyType, quoted, unpickle } from './pickle.js'
-import { ARRAYS, type Dtype, type FileTensor, type TensorData } from './safetensors.js'
+import { ARRAYS, type Dtype, type FileTensor, isCount, maxRank, type TensorData } from './safetensors.js'
 import { findState } from './state-dict.js'
 import { readZipDirectory, readZipEntry } from './zip.js'
 
@@ -21,7 +21,6 @@ export interface PthCheckpoint {
 }
 
 const maxPickle = 8 * 2 ** 20
-const maxRank = 8
 /** Tensors may share their data, but not so often that they take so many times the size of the file. */
 const maxGrowth = 4
 
@@ -62,7 +61,6 @@ class StoredTensor {
 }
 
 const isTensor = (value: unknown): value is StoredTensor => value instanceof StoredTensor
-const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 const isSizes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.length <= maxRank && value.every(isCount)
 

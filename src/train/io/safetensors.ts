@@ -52,7 +52,7 @@ export interface Safetensors {
 
 /** Ten thousand tensors take one. */
 const maxHeader = 4 * 2 ** 20
-const maxRank = 8
+export const maxRank = 8
 
 interface Entry {
   name: string
@@ -62,7 +62,8 @@ interface Entry {
   end: number
 }
 
-const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
+/** Whether a value of a file is a number of things. */
+export const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)

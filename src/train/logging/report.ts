@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { stringify } from 'yaml'
 import type { Rgb } from '../data/classes.js'
+import { escapeMarkup } from '../drawing/svg.js'
 import { writeAtomically } from '../io/files.js'
 import type { MetricSpec } from '../methods/method.js'
 import { type ClassRow, chartsOf, classRows, type LogEvent, numberOf, trainingSeconds } from './report-data.js'
@@ -59,7 +60,7 @@ export async function renderReport(report: Report): Promise<string> {
     section('Curves', charts.length === 0 ? '' : `<div class="charts">${charts.map(figure).join('')}</div>`),
     section('Classes', classTable(classRows(events, classNames), evaluation, palette)),
     section('Validation images', gallery(pictures, classNames, palette)),
-    section('Configuration', `<details><summary>Show</summary><pre>${escaped(stringify(config))}</pre></details>`),
+    section('Configuration', `<details><summary>Show</summary><pre>${escapeMarkup(stringify(config))}</pre></details>`),
   ]
   return `<!doctype html>
 <html lang="en">
@@ -69,7 +70,7 @@ export async function renderReport(report: Report): Promise<string> {
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
-<title>${escaped(title)} · training report</title>
+<title>${escapeMarkup(title)} · training report</title>
 <style>${asset(import.meta.resolve('uplot/dist/uPlot.min.css'))}</style>
 <style>${asset(new URL('../../../assets/report/page.css', import.meta.url))}</style>
 </head>
@@ -92,9 +93,6 @@ function perEpoch(evaluation: LogEvent): number | undefined {
   return iteration === undefined || epoch === undefined ? undefined : iteration / (epoch + 1)
 }
 
-const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' }
-const escaped = (text: string): string => text.replace(/[&<>"]/g, (character) => entities[character] ?? '')
-
 /** JSON that cannot end the script element which holds it. */
 const json = (value: unknown): string => JSON.stringify(value).replaceAll('<', '\\u003c')
 
@@ -111,8 +109,8 @@ function header({ title, config, events }: Report, date: Date): string {
   const device = typeof adapter === 'object' && adapter && 'device' in adapter ? ` · ${adapter.device}` : ''
   const shown = date.toISOString()
   return `<header>
-<p class="about">${escaped(about + device)}</p>
-<h1>${escaped(title)}</h1>
+<p class="about">${escapeMarkup(about + device)}</p>
+<h1>${escapeMarkup(title)}</h1>
 <p class="about">as of <time datetime="${shown}">${shown.slice(0, 16).replace('T', ' ')} UTC</time></p>
 </header>`
 }
@@ -124,7 +122,7 @@ function cards({ events, config }: Report): string {
   const train = events.findLast(({ event }) => event === 'train')
   const found: string[] = []
   const card = (name: string, value: string, note: string) => {
-    found.push(`<div class="card"><dt>${name}</dt><dd><b>${value}</b><span>${escaped(note)}</span></dd></div>`)
+    found.push(`<div class="card"><dt>${name}</dt><dd><b>${value}</b><span>${escapeMarkup(note)}</span></dd></div>`)
   }
   if (last) {
     const best = Math.max(...scores)
@@ -176,7 +174,7 @@ function classTable(rows: readonly ClassRow[], evaluation: LogEvent | undefined,
   }
   const body = rows.map(
     ({ name, iou, change: by, accuracy, share, history }, k) =>
-      `<tr><th scope="row">${swatch(palette[k] ?? unknownColor)}${escaped(name)}</th>` +
+      `<tr><th scope="row">${swatch(palette[k] ?? unknownColor)}${escapeMarkup(name)}</th>` +
       `<td class="bar"><div><i style="width:${(iou ?? 0).toFixed(1)}%"></i></div></td><td class="number">${shown(iou)}</td>` +
       (changes ? change(by) : '') +
       (accuracies ? `<td class="number">${shown(accuracy)}</td>` : '') +
@@ -216,9 +214,9 @@ function gallery(
   if (pictures.length === 0) return ''
   const rows = pictures.map(([{ name }, { image, groundTruth, prediction, errors, pixelAccuracy, width, height }]) => {
     const picture = (kind: string, uri: string) =>
-      `<figure><img src="${uri}" width="${width}" height="${height}" alt="${kind} of ${escaped(name)}"><figcaption>${kind}</figcaption></figure>`
+      `<figure><img src="${uri}" width="${width}" height="${height}" alt="${kind} of ${escapeMarkup(name)}"><figcaption>${kind}</figcaption></figure>`
     const score = pixelAccuracy === undefined ? '' : ` <small>${pixelAccuracy.toFixed(1)} % of the pixels right</small>`
-    return `<article class="sample"><h3>${escaped(name)}${score}</h3><div class="pictures">${picture('image', image)}${picture('ground truth', groundTruth)}${picture('prediction', prediction)}${picture('errors', errors)}</div></article>`
+    return `<article class="sample"><h3>${escapeMarkup(name)}${score}</h3><div class="pictures">${picture('image', image)}${picture('ground truth', groundTruth)}${picture('prediction', prediction)}${picture('errors', errors)}</div></article>`
   })
   const used = new Set<number>()
   for (const [{ groundTruth, prediction }] of pictures) {
@@ -226,7 +224,7 @@ function gallery(
     for (const value of prediction) used.add(value)
   }
   const legend = palette
-    .map((color, k) => [k, `<li>${swatch(color)}${escaped(classNames[k] ?? `class ${k}`)}</li>`] as const)
+    .map((color, k) => [k, `<li>${swatch(color)}${escapeMarkup(classNames[k] ?? `class ${k}`)}</li>`] as const)
     .filter(([k]) => used.has(k))
     .map(([, item]) => item)
   const errors = `<li>${swatch(wrongColor)}wrong</li><li>${swatch(uncountedColor)}does not count</li>`

@@ -5,7 +5,7 @@ import sharp from 'sharp'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readImage } from '#dist/train/data/dataset.js'
-import { inParts, openImage, openPair, partOf } from '#dist/train/data/image-parts.js'
+import { type AnyImage, inParts, openPair, openPhoto, partOf } from '#dist/train/data/image-parts.js'
 import { labelRules } from '#dist/train/data/label-rules.js'
 import { cut } from '#dist/train/data/pixels.js'
 import { indexPng, OverlayRows, overlay, rgbPng } from '#dist/train/drawing/masks.js'
@@ -16,6 +16,9 @@ import { refuses } from '../../support/refuses.js'
 const folder = mkdtempSync(join(tmpdir(), 'atrous-parts-'))
 const at = (name: string) => join(folder, name)
 test.after(() => rmSync(folder, { recursive: true }))
+
+const openImage = async (path: string, inMemory?: number): Promise<AnyImage> =>
+  (await openPhoto(path, 'apply', inMemory)).image
 
 const random = new Random(1)
 const [width, height] = [61, 47]
