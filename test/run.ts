@@ -1,8 +1,8 @@
 // node build/test/run.js [PATTERN] [--limit SECONDS]
 //
-// Runs the files *.test.ts in test/ (those whose path contains PATTERN) from their compiled form, each in a process of its own, one
-// after the other, so that a crash or a lost device stays with the file that caused it. Prints a line per file and
-// ends with `N passed, N failed[, N skipped]`; exits with 1 if anything failed.
+// Runs the files *.test.ts in test/ (those whose path contains PATTERN) from their compiled form, each in a process of
+// its own, one after the other, so that a crash or a lost device stays with the file that caused it. Prints a line per
+// file and ends with `N passed, N failed[, N skipped]`; exits with 1 if anything failed.
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { join, sep } from 'node:path'

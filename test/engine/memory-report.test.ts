@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert'
 import { OutOfMemoryError } from '#dist/engine/device.js'
 import { UserError } from '#dist/train/error.js'
 import { stepModels, stepTrainer } from '../../cases/steps.js'
+import { messageOf } from '../support/messages.js'
 import { nullDevice } from '../support/null-device.js'
 
 const steps = [
@@ -27,37 +28,24 @@ for (const [name, size] of steps) {
   }
 }
 
-const messageOf = async (
-  action: Promise<unknown>,
-  kind: new (message: string) => Error = UserError,
-): Promise<string> => {
-  try {
-    await action
-  } catch (error) {
-    assert.instance(error, kind)
-    return (error as Error).message
-  }
-  throw new Error('nothing was refused')
-}
-
 test('a tensor that the adapter cannot bind is refused with the sizes that fit', async () => {
   const adapter = { bindingLimit: 2 ** 27 }
   const step = (crop: number, batch: number) => {
     return stepTrainer(nullDevice(adapter), stepModels.resnet50, 'prevmatch', { crop, batch })
   }
-  const message = await messageOf(step(321, 8))
+  const message = await messageOf(() => step(321, 8), UserError)
   const tensor = /^prevmatch step: .*concat f32\[32, 81, 81, 304\] of 243.5 MiB is too large: this adapter binds /
   assert.match(message, tensor)
   assert.match(message, /at most 128.0 MiB at once: use at most batch_size 4, or at most crop_size 229$/)
   await step(321, 4)
   await step(229, 8)
-  await messageOf(step(321, 5))
-  await messageOf(step(233, 8))
+  await messageOf(() => step(321, 5), UserError)
+  await messageOf(() => step(233, 8), UserError)
 })
 
 test('a step that does not fit the memory is refused with its largest tensors', async () => {
   const device = nullDevice({ memory: 2 ** 30 })
-  const step = stepTrainer(device, stepModels.resnet50, 'supervised', { crop: 321, batch: 8 })
+  const step = () => stepTrainer(device, stepModels.resnet50, 'supervised', { crop: 321, batch: 8 })
   const message = await messageOf(step, OutOfMemoryError)
   assert.match(message, /^allocating 2\d{3}\.\d MiB, the largest tensors being backbone\.[^;]+ of 101\.3 MiB; /)
   assert.match(message, / for supervised step: out of GPU memory: buffer allocation failed: use a smaller batch_size /)

@@ -1,7 +1,7 @@
 // node build/test/soak/evaluation.soak.js [--images N]
 //
-// Evaluations of images of random sizes, each with a program of its own. Without its garbage, the memory of process and device must be as
-// flat in the second half as in the first.
+// Evaluations of images of random sizes, each with a program of its own. Without its garbage, the memory of process and
+// device must be as flat in the second half as in the first.
 import { parseArgs } from 'node:util'
 import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'

@@ -1,4 +1,4 @@
-// node build/test/soak/run.js [PATTERN] [-- OPTIONS]
+// node build/test/soak/run.js [PATTERN] [--] [OPTIONS]
 //
 // Runs test/soak/*.soak.ts (those whose name contains PATTERN) from their compiled form, one after the other, each in a
 // process of its own, with their output and OPTIONS. Exits with 1 if one of them fails.
@@ -9,9 +9,10 @@ import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('../../../', import.meta.url))
 const args = process.argv.slice(2)
-const split = args.indexOf('--')
-const [pattern = ''] = split < 0 ? args : args.slice(0, split)
-const options = split < 0 ? [] : args.slice(split + 1)
+// A first argument that begins with a dash is an option already: the pattern may be left out.
+const pattern = args[0]?.startsWith('-') ? '' : (args.shift() ?? '')
+// npm takes the first `--` for itself, and leaves a second one.
+const options = args[0] === '--' ? args.slice(1) : args
 const names = readdirSync(join(root, 'test/soak'))
   .filter((file) => file.endsWith('.soak.ts') && file.slice(0, -'.soak.ts'.length).includes(pattern))
   .sort()

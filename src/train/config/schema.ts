@@ -4,6 +4,8 @@ import { hexColor, parseColor } from '../data/classes.js'
 import { methodKeys, methods } from '../methods/index.js'
 
 const count = z.int().min(1)
+// The bound that the model sets as well: here, so that what is beyond it is refused under the key that was written.
+const dilation = count.max(1000)
 const fraction = z.number().min(0).max(1)
 const byte = z.int().min(0).max(255)
 
@@ -154,7 +156,7 @@ const networkKeys = {
     .default([false, false, true])
     .describe('Whether layer2, layer3 and layer4 dilate their convolutions instead of halving the size.'),
   dilations: z
-    .tuple([count, count, count])
+    .tuple([dilation, dilation, dilation])
     .default([6, 12, 18])
     .describe('Dilations of the three 3x3 branches of the ASPP.'),
   model: z

@@ -5,7 +5,7 @@ const isNamed = (value: unknown): value is Map<string, unknown> =>
   value instanceof Map && value.size > 0 && [...value.keys()].every((key) => typeof key === 'string')
 
 /** Where programs keep the weights of their model, the usual places first. */
-export const stateKeys: readonly string[] = [
+const stateKeys: readonly string[] = [
   'model',
   'state_dict',
   'model_state_dict',

@@ -14,6 +14,7 @@ import { loadCheckpoint } from '#dist/train/checkpoint/write.js'
 import { UserError } from '#dist/train/error.js'
 import { type FileTensor, writeSafetensors } from '#dist/train/io/safetensors.js'
 import { Random } from '#dist/train/random.js'
+import { messageOf } from '../../support/messages.js'
 import { skipUnless } from '../../support/skip.js'
 
 const test = suite('loading')
@@ -61,16 +62,10 @@ function fileOf(tensors: Iterable<readonly [string, FileTensor]>, metadata: Reco
 }
 
 /** The one line with which `body` ends. */
-function messageOf(body: () => unknown): string {
-  try {
-    body()
-  } catch (error) {
-    assert.instance(error, UserError, String(error))
-    const { message } = error as UserError
-    assert.not.match(message, /\n/)
-    return message
-  }
-  return assert.unreachable('nothing was refused') as never
+async function refusal(body: () => unknown): Promise<string> {
+  const message = await messageOf(body, UserError)
+  assert.not.match(message, /\n/)
+  return message
 }
 
 const renamed = (state: Map<string, StateTensor>, rename: (name: string) => string | undefined) =>
@@ -114,10 +109,7 @@ test('a counter is read as a count, whatever type it has', async () => {
     [Float32Array.of(Number.NaN), `counter '${name}' is NaN`],
   ] as const) {
     const path = fileOf(new Map<string, FileTensor>(state).set(name, { dtype: 'F32', shape: [], data }))
-    assert.match(
-      messageOf(() => readCheckpoint(path)),
-      pattern,
-    )
+    assert.match(await refusal(() => readCheckpoint(path)), pattern)
   }
 })
 
@@ -126,15 +118,9 @@ test('of a file with two networks none is taken, neither whole nor as a backbone
   const two = ['student.', 'teacher.'].flatMap((prefix) => renamed(state, (name) => prefix + name))
   const path = fileOf(two)
   const expected = "it holds 2 networks, with names that begin with 'student.', 'teacher.': save the one that is meant"
-  assert.match(
-    messageOf(() => checkpointModel(readCheckpoint(path), path)),
-    expected,
-  )
-  await withModel(small, 2, (model) => {
-    assert.match(
-      messageOf(() => loadBackbone(model, path)),
-      expected,
-    )
+  assert.match(await refusal(() => checkpointModel(readCheckpoint(path), path)), expected)
+  await withModel(small, 2, async (model) => {
+    assert.match(await refusal(() => loadBackbone(model, path)), expected)
   })
 })
 
@@ -144,13 +130,13 @@ test('messages name tensors as the file does', async () => {
     ...renamed(state, (name) => (name === 'fuse.0.weight' ? undefined : `model.${name}`)),
     ['model.further.weight', { dtype: 'F32', shape: [1], data: new Float32Array(1) }],
   ])
-  await withModel(small, 2, (model) => {
-    const message = messageOf(() => loadCheckpoint(path, model))
+  await withModel(small, 2, async (model) => {
+    const message = await refusal(() => loadCheckpoint(path, model))
     assert.match(message, 'missing: model.fuse.0.weight; unexpected: model.further.weight')
   })
   const other = fileOf(renamed(state, (name) => (name.startsWith('backbone.') ? `net.${name}` : `net.decode_${name}`)))
   assert.match(
-    messageOf(() => checkpointModel(readCheckpoint(other), other)),
+    await refusal(() => checkpointModel(readCheckpoint(other), other)),
     /does not hold a whole .*; its tensors are those of net\.backbone, net\.decode_head, /,
   )
 })
@@ -183,23 +169,20 @@ test('a ResNet with one 7x7 convolution in front is diagnosed', async () => {
   const stem: StateTensor = { dtype: 'F32', shape: [64, 3, 7, 7], data: new Float32Array(64 * 147) }
   const rest = renamed(state, (name) => (/^backbone\.(?!conv1)/.test(name) ? lone(name) : undefined))
   const path = fileOf([['conv1.weight', stem], ...rest])
-  await withModel(small, 2, (model) => {
-    const message = messageOf(() => loadBackbone(model, path))
+  await withModel(small, 2, async (model) => {
+    const message = await refusal(() => loadBackbone(model, path))
     assert.match(message, `pretrained ${path}: it is a ResNet with one 7x7 convolution`)
     assert.match(message, 'deep stem of three 3x3')
     assert.match(message, 'missing: conv1.0.weight')
     assert.match(message, 'unexpected: conv1.weight')
   })
-  assert.match(
-    messageOf(() => checkpointModel(readCheckpoint(path), path)),
-    /7x7/,
-  )
+  assert.match(await refusal(() => checkpointModel(readCheckpoint(path), path)), /7x7/)
 })
 
 test('another number of classes, and other widths, are diagnosed', async () => {
   const path = fileOf(await stateOf(small, 1))
-  await withModel({ ...small, nclass: 5, blocks: [1, 1, 1, 1] }, 2, (model) => {
-    const message = messageOf(() => loadCheckpoint(path, model))
+  await withModel({ ...small, nclass: 5, blocks: [1, 1, 1, 1] }, 2, async (model) => {
+    const message = await refusal(() => loadCheckpoint(path, model))
     assert.match(message, 'it was trained with blocks [1,1,2,1] instead of [1,1,1,1], nclass 3 instead of 5')
     assert.match(message, 'unexpected: backbone.layer3.1.conv1.weight')
     assert.match(message, 'of another shape: classifier.weight [3, 12, 1, 1] instead of [5, 12, 1, 1]')
@@ -215,7 +198,7 @@ test('weights that are not numbers are refused, and nothing is loaded', async ()
   const path = fileOf(state)
   await withModel(small, 2, async (model) => {
     assert.match(
-      messageOf(() => loadCheckpoint(path, model)),
+      await refusal(() => loadCheckpoint(path, model)),
       "tensor 'fuse.0.weight' holds values that are not finite",
     )
     assert.equal(await stateDict(model), await stateOf(small, 2))
@@ -239,14 +222,11 @@ test('the model of a checkpoint is told by its shapes and its metadata', async (
   // What the metadata claim of widths is of no account.
   assert.equal(of({ model: JSON.stringify({ ...small, nclass: 2 ** 40 }) }), { config: small, hasGeometry: true })
   assert.match(
-    messageOf(() => of({ architecture: '"unet"' })),
+    await refusal(() => of({ architecture: '"unet"' })),
     /its architecture is none of those that there are: deeplabv3plus/,
   )
   const path = fileOf([...state].filter(([name]) => !name.startsWith('head.')))
-  assert.match(
-    messageOf(() => checkpointModel(readCheckpoint(path), path)),
-    /does not hold a whole DeepLabV3\+/,
-  )
+  assert.match(await refusal(() => checkpointModel(readCheckpoint(path), path)), /does not hold a whole DeepLabV3\+/)
 })
 
 test('full-size models are told by their shapes', () => {
@@ -274,31 +254,19 @@ goldenTest('a checkpoint of PyTorch loads as the same safetensors do', async () 
   assert.equal(await load(whole), await load(join(golden, 'tiny-prevmatch/pascal-like/final.safetensors')))
 })
 
-test('a header of 2^60 bytes, overlapping ranges and a folder are refused', () => {
+test('a header of 2^60 bytes, overlapping ranges and a folder are refused', async () => {
   const path = join(folder, 'bad.safetensors')
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(2n ** 60n)
   writeFileSync(path, Buffer.concat([length, Buffer.from('{}')]))
-  assert.match(
-    messageOf(() => readCheckpoint(path)),
-    /header claims 1152921504606846976 bytes/,
-  )
+  assert.match(await refusal(() => readCheckpoint(path)), /header claims 1152921504606846976 bytes/)
   const entry = (from: number) => ({ dtype: 'F32', shape: [2], data_offsets: [from, from + 8] })
   const header = Buffer.from(JSON.stringify({ a: entry(0), b: entry(4) }))
   length.writeBigUInt64LE(BigInt(header.length))
   writeFileSync(path, Buffer.concat([length, header, Buffer.alloc(12)]))
-  assert.match(
-    messageOf(() => readCheckpoint(path)),
-    /overlaps/,
-  )
-  assert.match(
-    messageOf(() => readCheckpoint(folder)),
-    /not a file/,
-  )
-  assert.match(
-    messageOf(() => readCheckpoint(join(folder, 'none.pth'))),
-    /cannot open .*none\.pth/,
-  )
+  assert.match(await refusal(() => readCheckpoint(path)), /overlaps/)
+  assert.match(await refusal(() => readCheckpoint(folder)), /not a file/)
+  assert.match(await refusal(() => readCheckpoint(join(folder, 'none.pth'))), /cannot open .*none\.pth/)
 })
 
 test.run()

@@ -119,6 +119,7 @@ test('says what was found and what is expected', async () => {
   await refuses(() => load(minimal, 'lr=abc'), '--set lr=abc', '"abc"', 'number')
   await refuses(() => load(`${minimal}lr_multi: -1`, 'lr=1'), path, "'lr_multi' is -1", '>0')
   await refuses(() => load(minimal, 'dilations=[1, 2]'), "'dilations' is [1,2]", '3 items')
+  await refuses(() => load(minimal, 'dilations=[1, 2, 2000]'), "'dilations.2' is 2000", '1000')
   await refuses(() => load(minimal, 'method=foo'), '"foo"', 'supervised', 'prevmatch')
   await refuses(
     () => load(minimal, 'checkpoint=[layer1, layer5]'),

@@ -17,7 +17,7 @@ test('every key has a row with its values and default', () => {
   for (const key of keys) assert.match(tables, `| \`${key}\` | `)
   assert.match(tables, '| `crop_size` | whole number, 8 to 4096 | required | ')
   assert.match(tables, '| `criterion.kwargs.thresh` | number, 0 to 1 |  | ')
-  assert.match(tables, '| `dilations` | 3 whole numbers from 1 | `[6, 12, 18]` | ')
+  assert.match(tables, '| `dilations` | 3 whole numbers, 1 to 1000 | `[6, 12, 18]` | ')
 })
 
 test('tables that are not current are replaced, and the text around them is not', () => {

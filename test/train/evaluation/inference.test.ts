@@ -11,6 +11,7 @@ import { type Box, cut, type Image, normalize } from '#dist/train/data/pixels.js
 import { resizeBilinear } from '#dist/train/data/resize.js'
 import { UserError } from '#dist/train/error.js'
 import { type EvaluationOptions, Evaluator, scoresOf } from '#dist/train/evaluation/evaluator.js'
+import { parseScales } from '#dist/train/evaluation/inference.js'
 import { Predictor } from '#dist/train/evaluation/predictor.js'
 import { tilesOf } from '#dist/train/evaluation/tiles.js'
 import { Random } from '#dist/train/random.js'
@@ -405,6 +406,11 @@ test('windows that the adapter does not bind are refused with what it does', asy
     const fitting = new Evaluator(small, model, { mode: 'sliding_window', window: Number(most) })
     await fitting.predict(imageOf(new Random(14), 300, 300))
   }
+})
+
+test('a list of scales is read where each is a number of a usual size', () => {
+  assert.equal(parseScales('0.75, 1,1.25'), [0.75, 1, 1.25])
+  for (const text of ['', '1,', '0', 'a', '1,99', '-1', 'NaN']) assert.is(parseScales(text), undefined, text)
 })
 
 test.run()

@@ -3,11 +3,8 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { parseScales } from '#dist/train/evaluation/inference.js'
 import { scoresOf } from '#dist/train/evaluation/metrics.js'
 import { scoreTable } from '#dist/train/evaluation/metrics-table.js'
-import { protocolOf } from '#dist/train/evaluation/protocol.js'
-import { Progress } from '#dist/train/logging/progress.js'
 import { readJson, TensorFile } from '../../golden/files.js'
 import { skipUnless } from '../../support/skip.js'
 
@@ -82,34 +79,6 @@ test('accuracy, shares and the mean over present classes', () => {
   const lines = scoreTable(scores, names)
   assert.match(lines[4] ?? '', /^boat +0\.00 +- +0\.00$/)
   assert.match(lines[5] ?? '', /^sea +- +- +0\.00$/)
-})
-
-test('the protocol says all that a score depends on', () => {
-  assert.is(protocolOf({ mode: 'original' }), 'whole images at their own size; label 255 ignored')
-  const text = protocolOf({ mode: 'sliding_window', window: 801, flip: true, scales: [0.75, 1], ignoreIndex: 254 })
-  assert.match(text, /windows of 801 in steps of 534.*scale 0\.75, 1, each also mirrored.*254/)
-  assert.match(protocolOf({ mode: 'center_crop', window: 321 }), /321x321/)
-  assert.match(protocolOf({ mode: 'original', amp: true }), /ignored; in half precision$/)
-  assert.equal(parseScales('0.75, 1,1.25'), [0.75, 1, 1.25])
-  for (const text of ['', '1,', '0', 'a', '1,99', '-1', 'NaN']) assert.is(parseScales(text), undefined, text)
-})
-
-test('progress shows the speed: a live line on a terminal, elsewhere a line every ten seconds', () => {
-  for (const isTTY of [true, false]) {
-    let [now, text] = [0, '']
-    const write = (part: string) => {
-      text += part
-    }
-    const progress = new Progress('evaluation', 100, { isTTY, columns: 80, write }, () => now)
-    for (let i = 0; i < 100; i++) {
-      now += 250
-      progress.tick()
-    }
-    progress.finish()
-    assert.is(text.split('\n').length - 1, isTTY ? 2 : 3)
-    assert.match(text, /evaluation: 40\/100 {2}4\.00 images\/s {2}ETA 0:15/)
-    assert.match(text, /evaluation: 100 images in 0:25, 4\.00 images\/s\n$/)
-  }
 })
 
 test.run()

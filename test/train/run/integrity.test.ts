@@ -131,7 +131,8 @@ test('a damaged checkpoint is refused by evaluate and predict', () => {
   assert.match(errors.join('\n'), /^error: .*damaged\.safetensors .*checksum does not hold: it is damaged$/)
 })
 
-// The changes of the checkpoints' files in the second epoch: in the midst of a write, and after the last renaming. `npm run soak kills` goes through all of them.
+// The changes of the checkpoints' files in the second epoch: in the midst of a write, and after the last renaming.
+// `npm run soak kills` goes through all of them.
 for (const change of [22, 29]) {
   test(`a run whose power fails at change ${change} of its checkpoint files goes on with the same bits`, async () => {
     const name = `killed-${change}`
