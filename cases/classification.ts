@@ -1,4 +1,4 @@
-import { type Data, elements, spec } from '#dist/engine/shape.js'
+import { type Data, elements, type Shape, spec } from '#dist/engine/shape.js'
 import {
   confidenceWeightedLoss,
   confidentRatio,
@@ -23,8 +23,6 @@ import {
   tied,
 } from './case.js'
 import * as reference from './reference/index.js'
-
-type Shape = readonly number[]
 
 const logitShapes: Record<string, Source> = {
   'one class': normal([2, 3, 5, 1]),
@@ -261,14 +259,17 @@ const inModes = (rows: Record<string, Omit<WeightedCase, 'mode'>>): Record<strin
     ),
   )
 
+/** One confidence in four is the threshold itself, which counts. */
+const confidences = (shape: Shape, threshold: number): Source =>
+  floats(shape, (random) => (random.integer(4) ? random.uniform() : threshold))
+
 const weighted = family(
   'confidenceWeightedLoss',
   ({ shape, mode, threshold = 0.7, ignored = 0.2, dtype = 'u8' }: WeightedCase) =>
     body({
       inputs: {
         loss: floats(shape, (random) => Math.abs(random.normal())),
-        // One confidence in four is the threshold itself, which counts.
-        confidence: floats(shape, (random) => (random.integer(4) ? random.uniform() : threshold)),
+        confidence: confidences(shape, threshold),
         ignore: mask(shape, ignored, 255, dtype),
       },
       run: (t) => ({ out: confidenceWeightedLoss(t.loss, t.confidence, t.ignore, { threshold, mode }) }),
@@ -287,7 +288,7 @@ const confident = family(
   ({ shape, threshold = 0.7, ignored = 0.2, dtype = 'u8' }: Omit<WeightedCase, 'mode'>) =>
     body({
       inputs: {
-        confidence: floats(shape, (random) => (random.integer(4) ? random.uniform() : threshold)),
+        confidence: confidences(shape, threshold),
         ignore: mask(shape, ignored, 255, dtype),
       },
       run: (t) => ({ out: confidentRatio(t.confidence, t.ignore, threshold) }),

@@ -1,4 +1,4 @@
-import { elements } from '#dist/engine/shape.js'
+import { elements, type Shape } from '#dist/engine/shape.js'
 import { batchNormEvaluation, batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { globalAveragePool, maxPool2d } from '#dist/kernels/pool.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
@@ -16,8 +16,6 @@ import {
   uniform,
 } from './case.js'
 import * as reference from './reference/index.js'
-
-type Shape = readonly number[]
 
 const statistics = (channels: number) => ({
   weight: normal([channels], { scale: 0.3, offset: 1 }),

@@ -1,10 +1,9 @@
+import type { Shape } from '#dist/engine/shape.js'
 import { flip as flipKernel } from '#dist/kernels/flip.js'
 import * as kernels from '#dist/kernels/movement.js'
 import { addWindows } from '#dist/kernels/windows.js'
 import { body, type Family, family, integers, mapSizes, normal, type Random, type Source } from './case.js'
 import * as reference from './reference/index.js'
-
-type Shape = readonly number[]
 
 export const concat = family(
   'concat',

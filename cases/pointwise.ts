@@ -1,4 +1,4 @@
-import { elements } from '#dist/engine/shape.js'
+import { elements, type Shape } from '#dist/engine/shape.js'
 import * as kernels from '#dist/kernels/pointwise.js'
 import {
   body,
@@ -15,8 +15,6 @@ import {
   uniform,
 } from './case.js'
 import * as reference from './reference/index.js'
-
-type Shape = readonly number[]
 
 /** Patterns of broadcasting in a space [N, H, W, C], and one long enough for several elements a thread. */
 const patterns = {

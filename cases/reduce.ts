@@ -1,9 +1,8 @@
-import { elements } from '#dist/engine/shape.js'
+import { elements, type Shape } from '#dist/engine/shape.js'
 import * as kernels from '#dist/kernels/pointwise.js'
 import { body, type Family, family, mapSizes, normal } from './case.js'
 import * as reference from './reference/index.js'
 
-type Shape = readonly number[]
 type Pair = readonly [from: Shape, to: Shape]
 
 export const sum = family(

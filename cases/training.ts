@@ -1,3 +1,4 @@
+import type { Shape } from '#dist/engine/shape.js'
 import { nonFiniteCounts } from '#dist/kernels/finite.js'
 import { cutmix, normalizeImage } from '#dist/kernels/images.js'
 import { sgd } from '#dist/kernels/update.js'
@@ -14,8 +15,6 @@ import {
   uniform,
 } from './case.js'
 import * as reference from './reference/index.js'
-
-type Shape = readonly number[]
 
 const cutmixFamily = family(
   'cutmix',

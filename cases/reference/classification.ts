@@ -67,7 +67,7 @@ export interface Ohem {
  * minKept-th smallest one; ignored pixels count as 1 in that order. All valid pixels where minKept is 0 or exceeds
  * their number.
  */
-export function ohemKept(logits: Values, target: Values, { threshold, minKept, ignoreIndex = 255 }: Ohem): Values {
+function ohemKept(logits: Values, target: Values, { threshold, minKept, ignoreIndex = 255 }: Ohem): Values {
   const [rows, channels] = rowsAndChannels(logits)
   const probabilities = softmax(logits)
   const ofTarget = new Float64Array(rows).fill(1)

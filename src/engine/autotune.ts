@@ -133,8 +133,10 @@ export class Tuning {
 }
 
 /**
- * Times the kernels of each node, one node after the other.
- * @param onMeasured called, and waited for, after each
+ * Compiles the kernels of all nodes, then times those of each node, one node after the other.
+ * @param onMeasured called, and waited for, after each node
+ * @param onCompiled called before the first and after each pipeline that compiled, with their number so far and that of
+ *   all; one that fails to compile is not counted
  */
 export async function measureKernels(
   device: Device,

@@ -11,7 +11,10 @@ export interface Node {
   /** Undefined for leaves: inputs of the program and variables of a store. */
   readonly op: Op | undefined
   readonly leaf?: Leaf
-  /** What errors and profiles call it; that of a fused node joins those of its parts by `+`. Nothing is decided by it. */
+  /**
+   * What errors and profiles call it; that of a fused node joins those of its parts by `+`. What a program computes does
+   * not depend on it, but the measurements that select kernels are found by it: under a new name a call is measured anew.
+   */
   readonly name: string
   readonly inputs: readonly Tensor[]
   readonly attrs: unknown

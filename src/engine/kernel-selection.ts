@@ -14,7 +14,7 @@ export const candidatesOf = ({ op, inputs, outputs, attrs }: Node, adapter: Adap
   op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
 
 /** The first of each operator, which is the best by rule. */
-export const selectFirst: SelectKernel = (_, candidates) => candidates[0]
+const selectFirst: SelectKernel = (_, candidates) => candidates[0]
 
 const defaults = new WeakMap<object, KernelSelection>()
 

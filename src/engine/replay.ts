@@ -61,7 +61,7 @@ export function setRecorder(gpu: GPUDevice, recorder: RunRecorder | undefined): 
 
 /** Encodes and submits a run. */
 export function submit(gpu: GPUDevice, run: Run): void {
-  const recorder = recorders.get(gpu)
+  const recorder = recorderOf(gpu)
   if (recorder) recorder.submit(gpu, run)
   else {
     const encoder = gpu.createCommandEncoder({ label: run.program })

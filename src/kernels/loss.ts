@@ -84,6 +84,13 @@ function meanOf(total: Tensor, count: Tensor, { empty = 'nan' }: EmptyOptions): 
   return div(total, pointwise('atLeastOne', [atLeastOne], [count]))
 }
 
+/** The sum of `values` over all pixels, divided by the sum of `counted`. */
+function meanOver(values: Tensor, counted: Tensor, options: EmptyOptions): Tensor {
+  const [total, count] = sumAllTo([values, counted], [])
+  if (!total || !count) throw new Error('unreachable: two sums were asked for')
+  return meanOf(total, count, options)
+}
+
 /**
  * Cross entropy per pixel, as `torch.nn.functional.cross_entropy(reduction='none')`; 0 where ignored.
  *
@@ -98,18 +105,16 @@ export const crossEntropy = (logits: Tensor, target: Tensor, { ignoreIndex = 255
 const countedPixels = (target: Tensor, ignoreIndex: number): Tensor =>
   pointwise('counted', [e.formula((x) => e.sub(e.constant(1), e.equal(x, e.constant(ignoreIndex))))], [target])
 
-/** The mean cross entropy of the pixels that are not ignored: a scalar. Where all are, its gradient is 0. */
+/**
+ * The mean cross entropy of the pixels that are not ignored: a scalar. Where all are, it is NaN, or 0 with
+ * `empty: 'zero'`; its gradient is 0 in both cases.
+ */
 export function crossEntropyMean(
   logits: Tensor,
   target: Tensor,
   { ignoreIndex = 255, ...options }: IgnoreOptions & EmptyOptions = {},
 ): Tensor {
-  const [total, count] = sumAllTo(
-    [crossEntropy(logits, target, { ignoreIndex }), countedPixels(target, ignoreIndex)],
-    [],
-  )
-  if (!total || !count) throw new Error('unreachable: two sums were asked for')
-  return meanOf(total, count, options)
+  return meanOver(crossEntropy(logits, target, { ignoreIndex }), countedPixels(target, ignoreIndex), options)
 }
 
 export interface OhemOptions extends IgnoreOptions, EmptyOptions {
@@ -142,9 +147,7 @@ export function ohemCrossEntropy(
     })
     kept = pointwise('hardPixels', [formula], [probability, counted, kth, enough]).detach()
   }
-  const [total, count] = sumAllTo([mul(loss, kept), kept], [])
-  if (!total || !count) throw new Error('unreachable: two sums were asked for')
-  return { loss: meanOf(total, count, options), kept }
+  return { loss: meanOver(mul(loss, kept), kept, options), kept }
 }
 
 /**
@@ -180,9 +183,7 @@ export function confidenceWeightedLoss(
   const trusted = confidence.detach()
   const valid = countedPixels(ignoreMask, 255)
   if (mode === 'pixelwise') {
-    const [total, count] = sumAllTo([mul(loss, confidentPixels(trusted, ignoreMask, threshold)), valid], [])
-    if (!total || !count) throw new Error('unreachable: two sums were asked for')
-    return meanOf(total, count, options)
+    return meanOver(mul(loss, confidentPixels(trusted, ignoreMask, threshold)), valid, options)
   }
   const perImage = [loss.shape[0] ?? 0, 1, 1]
   const weight = mode === 'pixelratio' ? confidentPixels(trusted, ignoreMask, threshold) : mul(trusted, valid)
@@ -200,8 +201,6 @@ export function confidentRatio(
   threshold: number,
   options: EmptyOptions = {},
 ): Tensor {
-  const pixels = [confidentPixels(confidence.detach(), ignoreMask, threshold), countedPixels(ignoreMask, 255)]
-  const [confident, valid] = sumAllTo(pixels, [])
-  if (!confident || !valid) throw new Error('unreachable: two sums were asked for')
-  return meanOf(confident, valid, options)
+  const confident = confidentPixels(confidence.detach(), ignoreMask, threshold)
+  return meanOver(confident, countedPixels(ignoreMask, 255), options)
 }

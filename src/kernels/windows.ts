@@ -21,9 +21,10 @@ const addWindowsOp = defineOp<undefined>('addWindows', {
     const [count = 0, height = 0, width = 0] = maps.shape
     const pixels = height * width
     const grid = flatGrid(ceilDiv(pixels, 64))
+    const source = shader('add_windows')
     const dispatches = Array.from({ length: count }, (_, index) => ({
       label: 'addWindows',
-      source: shader('add_windows'),
+      source,
       reads: [inputBuffer(1), inputBuffer(2)],
       writes: [outputBuffer(0)],
       uniforms: [pixels, width, channels, index, sumHeight, sumWidth, grid[0]],

@@ -143,7 +143,10 @@ function inferConfig(state: StateShapes): InferredConfig {
   return { widths, geometry: { replace_stride_with_dilation: resnet50.replace_stride_with_dilation } }
 }
 
-/** Whether a state_dict begins with one 7x7 convolution, as torchvision's ResNet does, rather than with three 3x3. */
+/**
+ * Why a state_dict does not fit, where it begins with one 7x7 convolution, as torchvision's ResNet does, rather than with
+ * three 3x3; undefined where it does not.
+ */
 function explainMismatch(state: StateShapes): string | undefined {
   const [, , height, width] = (state.get('backbone.conv1.weight') ?? state.get('conv1.weight'))?.shape ?? []
   if (height !== 7 || width !== 7) return undefined

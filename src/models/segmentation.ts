@@ -170,15 +170,18 @@ export function withPerturbed(
 }
 
 /**
- * For `compile`'s `checkpoint`: the stage among the `chosen` ones that a scope belongs to.
+ * For `compile`'s `recompute`: the stage among the `chosen` ones that a scope belongs to.
  * @throws Error where the model has no stage of a chosen name
  */
-export function stageOf({ stages }: SegmentationModel, chosen: readonly string[]) {
+export function stageOf(
+  { stages }: SegmentationModel,
+  chosen: readonly string[],
+): (scope: string) => string | undefined {
   for (const name of chosen) {
     if (!Object.hasOwn(stages, name)) {
       throw new Error(`the model has no stage '${name}': choose among ${Object.keys(stages).join(', ')}`)
     }
   }
-  return (scope: string): string | undefined =>
+  return (scope) =>
     chosen.find((stage) => stages[stage]?.some((path) => scope === path || scope.startsWith(`${path}.`)))
 }

@@ -35,6 +35,10 @@ export const asMap = (extents: readonly Extent[]): Omit<Value, 'name'> => ({
 export const axisIn = ({ channelsFirst }: Value, axis: number): number =>
   channelsFirst ? channelsFirstAxes.indexOf(axis) : axis
 
+/** The variable that a tensor is read from, if it is. */
+export const variableOf = ({ node: { leaf } }: Tensor): Variable | undefined =>
+  leaf && 'variable' in leaf ? leaf.variable : undefined
+
 /** Writes a trace as a graph: each value when it is first needed, so that what is absorbed into others never is. */
 export class Emitter {
   private readonly values = new Map<string, Value>()
@@ -59,9 +63,11 @@ export class Emitter {
     return sameShape(declared, tensor.a.shape) ? known : this.reshaped(known, tensor)
   }
 
-  private emit({ node, index }: Tensor): Value {
-    const { leaf, op, scope } = node
-    if (leaf && 'variable' in leaf) return this.variable(leaf.variable)
+  private emit(tensor: Tensor): Value {
+    const { node, index } = tensor
+    const { op, scope } = node
+    const variable = variableOf(tensor)
+    if (variable) return this.variable(variable)
     const emit = op && this.find(node)
     if (!emit || index > 0 || node.outputs[0]?.dtype !== 'f32') {
       throw new Error(`${scope}: ${node.name} has no counterpart in ONNX yet`)
@@ -87,12 +93,26 @@ export class Emitter {
     return { ...result, name: this.graph.node(name, op, inputs, attributes) }
   }
 
-  /** The weights of a variable under its name, as PyTorch lays them out. */
-  private variable({ name, spec }: Variable): Value {
+  /** The elements of a variable. Those of four axes are laid out for convolutions, and would be wrong elsewhere. */
+  private variable(variable: Variable): Value {
+    const { name, spec } = variable
+    if (spec.shape.length === 4) {
+      throw new Error(`${name}: weights of four axes outside of a convolution have no counterpart in ONNX yet`)
+    }
+    const extents = spec.shape.map((extent): Extent => [extent, extent])
+    return { name: this.parameter(variable), extents, channelsFirst: false }
+  }
+
+  /** The weights of a convolution as Conv reads them, which is as PyTorch lays them out: their name. */
+  convolutionWeights(variable: Variable): string {
+    return this.parameter(variable)
+  }
+
+  /** The constant of a variable, in the shape and under the name that it has in the state_dict. */
+  private parameter({ name }: Variable): string {
     const tensor = this.state.get(name)
     if (!tensor) throw new Error(`missing: ${name}`)
-    this.graph.constant(name, tensor.shape, tensor.data)
-    return { name, extents: spec.shape.map((extent) => [extent, extent]), channelsFirst: false }
+    return this.constant(name, tensor.shape, tensor.data)
   }
 
   /** A float32 scalar. */

@@ -1,5 +1,6 @@
 import type { Expr, FunctionName } from '../engine/expr.js'
 import type { Node } from '../engine/ir.js'
+import { valueText } from '../engine/value-text.js'
 import { evaluationFormula } from '../kernels/batchnorm.js'
 import { asMap, type Emit, type Emitter, type Value } from './emitter.js'
 import { type Extent, inputsOf, sameExtent, type Twin } from './twin.js'
@@ -34,7 +35,7 @@ export function formulaOf({ op, attrs }: Node): { readonly expr: Expr; readonly 
   return expr && exprs.length === 1 ? { expr, space } : undefined
 }
 
-export const isSame = (x: Expr, y: Expr): boolean => JSON.stringify(x) === JSON.stringify(y)
+const isSame = (x: Expr, y: Expr): boolean => valueText(x) === valueText(y)
 
 /** Emits a pointwise call: batch normalisation and ReLU as what they are, all else function by function. */
 export const emitFormula: Emit = (emitter, node, name) =>

@@ -1,10 +1,11 @@
 import type { Node } from '../engine/ir.js'
+import { sameShape } from '../engine/shape.js'
 import type { ConvAttrs } from '../kernels/conv2d.js'
 import type { MatmulAttrs } from '../kernels/matmul.js'
 import type { AxisAttrs, RangeAttrs } from '../kernels/movement.js'
 import type { PoolAttrs } from '../kernels/pool.js'
 import type { SumAttrs } from '../kernels/reduce-kernels.js'
-import { asMap, axisIn, type Emit, type Emitter, type FindEmit, type Value } from './emitter.js'
+import { asMap, axisIn, type Emit, type Emitter, type FindEmit, type Value, variableOf } from './emitter.js'
 import { emitFormula, formulaOf } from './formulas.js'
 import { type Extent, inputsOf, type Twin } from './twin.js'
 
@@ -41,11 +42,13 @@ const emitPointwise: Emit = (emitter, node, name) =>
 function emitConvolution(emitter: Emitter, node: Twin<Node>, name: string, bias: readonly string[] = []): Value {
   const { stride, padding, dilation, groups } = node.a.attrs as ConvAttrs
   const [x, weight] = inputsOf(node)
-  const leaf = weight?.a.node.leaf
-  if (!x || !weight || !leaf || !('variable' in leaf)) throw new Error(`${name}: its weights are no parameter`)
+  const variable = weight && variableOf(weight.a)
+  if (!x || !weight || !variable || !sameShape(weight.a.shape, variable.spec.shape)) {
+    throw new Error(`${name}: its weights are no parameter`)
+  }
   const [rows = 1, columns = 1] = weight.a.shape
   const map = emitter.channelsFirst(emitter.value(x))
-  return emitter.node(name, 'Conv', [map.name, emitter.value(weight).name, ...bias], asMap(resultOf(node)), {
+  return emitter.node(name, 'Conv', [map.name, emitter.convolutionWeights(variable), ...bias], asMap(resultOf(node)), {
     dilations: [dilation, dilation],
     kernel_shape: [rows, columns],
     pads: [padding, padding, padding, padding],
@@ -54,15 +57,20 @@ function emitConvolution(emitter: Emitter, node: Twin<Node>, name: string, bias:
   })
 }
 
-/** A vector that is added to the result of a convolution, which nothing else reads, is its bias. */
+/**
+ * A vector with an entry for each channel that is added to the result of a convolution, which nothing else reads, is its
+ * bias. Under another shape the result's last axis need not be its channels.
+ */
 function emitWithBias(emitter: Emitter, node: Twin<Node>, name: string): Value | undefined {
   const expr = formulaOf(node.a)?.expr
   const isSum = expr?.kind === 'call' && expr.fn === 'add' && expr.args.every(({ kind }) => kind === 'input')
   const [x, bias] = inputsOf(node)
   if (!isSum || !x || !bias) return undefined
-  const isBias = bias.a.node.leaf !== undefined && 'variable' in bias.a.node.leaf && bias.a.shape.length === 1
+  const isBias = variableOf(bias.a) && bias.a.shape.length === 1
   const source = x.a.node
   if (!isBias || source.op?.name !== 'conv2d' || emitter.trace.uses.get(source.id) !== 1) return undefined
+  const isPerChannel = bias.a.shape[0] === x.a.shape.at(-1)
+  if (!isPerChannel || !sameShape(x.a.shape, source.outputs[0]?.shape ?? [])) return undefined
   return emitConvolution(emitter, emitter.trace.twinOf(source), name, [emitter.value(bias).name])
 }
 
@@ -143,12 +151,17 @@ function emitSum(emitter: Emitter, node: Twin<Node>, name: string): Value {
   return emitter.node(name, 'ReduceSum', [x.name, emitter.integers(placed)], result, attributes)
 }
 
-/** What a sum is the mean of: its operand before the division by the number of elements that are added up. */
+/**
+ * What a sum is the mean of: its operand before the division by the number of elements that are added up. The axes of
+ * the sum are those of the operand only where the quotient is read under its own shape.
+ */
 function meanOf(emitter: Emitter, { a, b }: Twin<Node>) {
   const sides = [a, b].map((node) => {
     const { space, shape } = node.attrs as SumAttrs
-    const source = node.inputs[0]?.node
-    const expr = source && formulaOf(source)?.expr
+    const [operand] = node.inputs
+    const source = operand?.node
+    if (!source || !sameShape(operand.shape, source.outputs[0]?.shape ?? [])) return undefined
+    const expr = formulaOf(source)?.expr
     if (expr?.kind !== 'call' || expr.fn !== 'mul') return undefined
     const [value, factor] = expr.args
     const count = space.reduce((x, y) => x * y, 1) / shape.reduce((x, y) => x * y, 1)

@@ -54,8 +54,9 @@ const sizes: readonly [ImageSize, ImageSize] = [
  * @throws Error where the model does different things at different sizes
  */
 export function traceTwice(model: SegmentationModel, fixed?: readonly [number, number]): TwinTrace {
-  const [a, b] = fixed ? [[1, ...fixed] as const, [1, ...fixed] as const] : sizes
-  const twin = { a: traceAt(model, a), b: traceAt(model, b) }
+  const [a, b] = fixed ? [[1, ...fixed] as const] : sizes
+  const first = traceAt(model, a)
+  const twin = { a: first, b: b ? traceAt(model, b) : first }
   const nodes = new Map(twin.b.nodes.map((node) => [node.id, node]))
   const twinOf = (node: Node): Twin<Node> => {
     const other = nodes.get(node.id)

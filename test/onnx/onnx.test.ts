@@ -8,6 +8,7 @@ import { open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
+import { conv2d } from '#dist/kernels/conv2d.js'
 import { flip } from '#dist/kernels/flip.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { concat, slice } from '#dist/kernels/movement.js'
@@ -218,6 +219,85 @@ test('an operator without counterpart, and what depends on the size in another w
     const model = tokens(new Store(device, 'fixed'), change)
     assert.ok(exportOnnx(model, weightsFor(stateShapes(model)), { size: [33, 47] }).length > 0)
   }
+})
+
+/** The model of tokens, with parameters of its own that a change of the map reads. */
+const withParameters =
+  (change: (at: Declarations) => (x: Tensor) => Tensor) =>
+  (store: Store): SegmentationModel => {
+    const at = new Declarations(store, undefined, 'changed')
+    const model = tokens(store, change(at))
+    return { ...model, groups: [...model.groups, { name: 'head', parameters: at.parameters }] }
+  }
+
+/** The rows of a map: its pixels, or parts of them. */
+const asRows = (x: Tensor, columns: number): Tensor => x.reshape(elements(x.shape) / columns, columns)
+
+async function exportsRight(change: (at: Declarations) => (x: Tensor) => Tensor): Promise<void> {
+  const { compare, close } = await exported(withParameters(change))
+  within(await compare(2, 33, 20), '2 x 33 x 20')
+  await close()
+}
+
+test('what is added to a convolution under another shape is no bias of it', async () => {
+  await exportsRight((at) => {
+    const [weight, bias] = [at.parameter('weight', [1, 1, 6, 6]), at.parameter('bias', [6])]
+    const mix = at.parameter('mix', [6, 6])
+    return (x) => {
+      const rows = add(asRows(conv2d(x, read(weight)), 6), read(bias))
+      return matmul(rows, read(mix)).reshape(...x.shape)
+    }
+  })
+  await exportsRight((at) => {
+    const [weight, bias] = [at.parameter('weight', [1, 1, 6, 6]), at.parameter('bias', [3])]
+    return (x) => add(asRows(conv2d(x, read(weight)), 3), read(bias)).reshape(...x.shape)
+  })
+})
+
+test('one number that is added to a convolution is no bias of it', () =>
+  exportsRight((at) => {
+    const [weight, bias] = [at.parameter('weight', [1, 1, 6, 6]), at.parameter('bias', [1])]
+    return (x) => add(conv2d(x, read(weight)), read(bias))
+  }))
+
+test('a sum of what was divided under another shape', () =>
+  exportsRight(() => (x) => {
+    const [n = 0, height = 0, width = 0] = x.shape
+    const parts = asRows(scale(x, 1 / 3), 3)
+    const means = sumTo(parts, [parts.shape[0] ?? 0, 1]).reshape(n, height, width, 2)
+    return add(x, concat([means, means, means], 3))
+  }))
+
+test('weights of a convolution that something else reads have no counterpart', () => {
+  const refuses = (change: (at: Declarations) => (x: Tensor) => Tensor, pattern: RegExp) => {
+    const model = withParameters(change)(new Store(device, 'refused'))
+    assert.throws(() => exportOnnx(model, weightsFor(stateShapes(model))), pattern)
+  }
+  const read4 = /^changed\.weight: weights of four axes outside of a convolution have no counterpart in ONNX yet$/
+  refuses((at) => {
+    const weight = at.parameter('weight', [1, 1, 1, 6])
+    return (x) => mul(x, read(weight))
+  }, read4)
+  refuses((at) => {
+    const weight = at.parameter('weight', [1, 1, 6, 6])
+    return (x) => matmul(asRows(conv2d(x, read(weight)), 6), read(weight).reshape(6, 6)).reshape(...x.shape)
+  }, read4)
+  refuses((at) => {
+    const weight = at.parameter('weight', [6, 1, 1, 6])
+    return (x) => conv2d(x, read(weight).reshape(1, 1, 6, 6))
+  }, /conv2d: its weights are no parameter$/)
+})
+
+test('infinite constants that differ between sizes are told apart', () => {
+  const bounded = (x: Tensor) => {
+    const bound = (x.shape[1] ?? 0) > 600 ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY
+    return scoped('bound', () => pointwise('bounded', [e.max(e.input(0), e.constant(bound))], [x]))
+  }
+  const model = tokens(new Store(device, 'bounded'), bounded)
+  assert.throws(
+    () => exportOnnx(model, weightsFor(stateShapes(model))),
+    /^bound\/bounded: its constants follow from the size of the image/,
+  )
 })
 
 test('weights that are not those of the model are named', () => {
