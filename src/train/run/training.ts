@@ -190,7 +190,7 @@ async function trainLocked(
     }
     const run = { options: { ...options, savePath: folder }, ...parts }
     try {
-      return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
+      return await runEpochs({ ...run, state, fingerprint, lastIteration })
     } catch (error) {
       throw withCheckpoint(error, files.checkpoint, files.lastGood)
     } finally {
