@@ -10,19 +10,14 @@ import { checkStateDict } from './models/weights.js'
 import { exportOnnx } from './onnx/export.js'
 import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
 import { showGeometry } from './train/checkpoint/load-model.js'
-import {
-  type Checkpoint,
-  checkpointModel,
-  momentumPrefix,
-  readCheckpoint,
-  stateOfFile,
-} from './train/checkpoint/read.js'
+import { type Checkpoint, checkpointModel, readCheckpoint, stateOfFile } from './train/checkpoint/read.js'
 import { metadataOf } from './train/checkpoint/write.js'
 import { loadConfig } from './train/config/load.js'
 import { paletteOf } from './train/data/classes.js'
 import { UserError } from './train/error.js'
 import { makeFolder, writeAtomically } from './train/io/files.js'
 import { writeSafetensors } from './train/io/safetensors.js'
+import { momentumPrefix } from './train/trainer/saved-store.js'
 
 interface Options {
   config?: string
