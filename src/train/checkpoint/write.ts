@@ -12,7 +12,8 @@ import { type Checkpoint, loadWeights, readCheckpoint } from './read.js'
 /** What a checkpoint says of itself besides its tensors; each key is JSON in the file's metadata. */
 export type CheckpointInfo = Readonly<Record<string, unknown>>
 
-const encode = (info: CheckpointInfo): Record<string, string> =>
+/** As the metadata of a file. */
+export const encode = (info: CheckpointInfo): Record<string, string> =>
   Object.fromEntries(Object.entries(info).map(([key, value]) => [key, JSON.stringify(value)]))
 
 /** Variables of a store as PyTorch lays them out, under `prefix` and their names. */
