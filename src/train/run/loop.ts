@@ -110,7 +110,7 @@ async function validate(
 const fileState = ({ validationDue: _, ...where }: RunState) => where
 
 const showClasses = (iou: readonly number[], { class_names: names }: Config): string =>
-  iou.map((value, k) => `${names?.[k] ?? k} ${value.toFixed(1)}`).join(', ')
+  iou.map((value, k) => `${names[k]} ${value.toFixed(1)}`).join(', ')
 
 /** The loss scale of a step in half precision, and the steps that it skipped so far. */
 const scalingOf = ({ loss_scale, skipped_steps }: StepResult) =>
