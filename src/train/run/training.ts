@@ -24,6 +24,7 @@ import type { Trainer } from '../trainer/trainer.js'
 import { RunTuning } from '../tuning/run-tuning.js'
 import { versions } from '../versions.js'
 import { checkSamples, nothingToScore } from './check-samples.js'
+import { evaluationOf } from './evaluation-of.js'
 import { withCheckpoint } from './exit-codes.js'
 import { type Fingerprint, fingerprintOf } from './fingerprint.js'
 import { type Lists, readLists } from './lists.js'
@@ -138,7 +139,7 @@ async function trainLocked(
       },
     })
     kernels.freeze()
-    const evaluation = { mode: config.eval_mode, window: config.crop_size, amp, ignoreIndex: config.ignore_index }
+    const evaluation = evaluationOf(config, amp)
     evaluators = trainer.run.deployed.map(({ name, model }) => {
       return { name, model, evaluator: new Evaluator(device, model, evaluation) }
     })
