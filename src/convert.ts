@@ -10,19 +10,14 @@ import { checkStateDict } from './models/weights.js'
 import { exportOnnx } from './onnx/export.js'
 import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
 import { showGeometry } from './train/checkpoint/load-model.js'
-import {
-  type Checkpoint,
-  checkpointModel,
-  momentumPrefix,
-  readCheckpoint,
-  stateOfFile,
-} from './train/checkpoint/read.js'
-import { metadataOf } from './train/checkpoint/write.js'
+import { type Checkpoint, checkpointModel, readCheckpoint, stateOfFile } from './train/checkpoint/read.js'
+import { encode, metadataOf } from './train/checkpoint/write.js'
 import { loadConfig } from './train/config/load.js'
 import { paletteOf } from './train/data/classes.js'
 import { UserError } from './train/error.js'
 import { makeFolder, writeAtomically } from './train/io/files.js'
 import { writeSafetensors } from './train/io/safetensors.js'
+import { momentumPrefix } from './train/trainer/saved-store.js'
 
 interface Options {
   config?: string
@@ -76,15 +71,13 @@ function describe(checkpoint: Checkpoint, path: string, { config: file, set }: O
       )
     }
     const said = { ...metadataOf(given), class_names: settings.class_names, palette: paletteOf(settings) }
-    const metadata = Object.entries(said).map(([name, value]) => [name, JSON.stringify(value)])
-    return { model: given, metadata: Object.fromEntries(metadata) as Record<string, string> }
+    return { model: given, metadata: encode(said) }
   }
   if (!hasGeometry) {
     console.log(`${path} does not say its ${showGeometry({ geometry })}; give --config where that is wrong`)
   }
   const model = { architecture, config }
-  const metadata = Object.entries(metadataOf(model)).map(([name, value]) => [name, JSON.stringify(value)])
-  return { model, metadata: Object.fromEntries(metadata) as Record<string, string> }
+  return { model, metadata: encode(metadataOf(model)) }
 }
 
 function toSafetensors(checkpoint: Checkpoint, input: string, output: string, options: Options): void {

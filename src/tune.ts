@@ -11,6 +11,7 @@ import { configOption, gpuOption, methodOption, setOption, sizeOption, wholeNumb
 import { type Config, loadConfig, withOverrides } from './train/config/load.js'
 import { Evaluator } from './train/evaluation/evaluator.js'
 import { duration } from './train/logging/log.js'
+import { evaluationOf } from './train/run/evaluation-of.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { createTrainer } from './train/trainer/create.js'
 import { measureUnknown } from './train/tuning/run-tuning.js'
@@ -118,7 +119,7 @@ async function fill(device: Device, config: Config, size: [number, number], cach
     gains.push(showGain(what, seen))
     seen = []
   }
-  const { batch_size: labeled, crop_size: height, crop_size: width, method, ignore_index: ignoreIndex } = config
+  const { batch_size: labeled, crop_size: height, crop_size: width, method } = config
   const store = new Store(device, 'model')
   const model = createModel(store, chooseModel(config))
   const sizes = { labeled, unlabeled: labeled, height, width }
@@ -126,7 +127,7 @@ async function fill(device: Device, config: Config, size: [number, number], cach
   const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 1, amp, ...sizes })
   trainer.destroy()
   note(`training step, ${method}, ${labeled} images of ${height}x${width}`)
-  const evaluator = new Evaluator(device, model, { mode: config.eval_mode, window: width, ignoreIndex, amp })
+  const evaluator = new Evaluator(device, model, evaluationOf(config, amp))
   const [rows, columns] = size
   await evaluator.predict({ height: rows, width: columns, data: new Uint8Array(rows * columns * 3) })
   evaluator.destroy()

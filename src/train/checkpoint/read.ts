@@ -14,10 +14,9 @@ import { BinaryFile } from '../io/files.js'
 import { quoted } from '../io/pickle.js'
 import { isPth, readPth } from '../io/pth.js'
 import { type FileTensor, readSafetensors, toFloat32 } from '../io/safetensors.js'
+import { momentumPrefix } from '../trainer/saved-store.js'
 import { type Renamed, rename } from './names.js'
 
-/** Names of the momentum buffers in a safetensors file: this and the parameter's name. */
-export const momentumPrefix = 'momentum/'
 /** Names of further models and of a method's stores in a safetensors file. */
 const furtherPrefix = /^(models|stores)\//
 

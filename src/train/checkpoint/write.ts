@@ -6,19 +6,15 @@ import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../../mod
 import { DamagedFileError, UserError } from '../error.js'
 import type { WriteOptions } from '../io/files.js'
 import { type FileTensor, readSafetensors, toFloat32, writeSafetensors } from '../io/safetensors.js'
-import { type Checkpoint, loadWeights, momentumPrefix, readCheckpoint } from './read.js'
+import { momentumPrefix, type SavedStore } from '../trainer/saved-store.js'
+import { type Checkpoint, loadWeights, readCheckpoint } from './read.js'
 
 /** What a checkpoint says of itself besides its tensors; each key is JSON in the file's metadata. */
 export type CheckpointInfo = Readonly<Record<string, unknown>>
 
-const encode = (info: CheckpointInfo): Record<string, string> =>
+/** As the metadata of a file. */
+export const encode = (info: CheckpointInfo): Record<string, string> =>
   Object.fromEntries(Object.entries(info).map(([key, value]) => [key, JSON.stringify(value)]))
-
-/** A store of a checkpoint, with what its names begin with there. */
-export interface PrefixedStore {
-  readonly prefix: string
-  readonly store: Store
-}
 
 /** Variables of a store as PyTorch lays them out, under `prefix` and their names. */
 async function tensorsOf(store: Store, prefix = ''): Promise<Map<string, FileTensor>> {
@@ -63,7 +59,7 @@ export const metadataOf = ({ architecture, config }: ModelSpec): CheckpointInfo 
 export async function prepareCheckpoint(
   model: SegmentationModel,
   info: CheckpointInfo,
-  stores: readonly PrefixedStore[] = [],
+  stores: readonly SavedStore[] = [],
 ): Promise<PreparedFile> {
   const tensors: [string, FileTensor][] = [...(await stateDict(model))]
   for (const { prefix, store } of stores) tensors.push(...(await tensorsOf(store, prefix)))
@@ -77,7 +73,7 @@ export function loadCheckpoint(path: string, model: SegmentationModel): void {
   loadWeights(model, tensors, path, names.nameInFile)
 }
 
-/** What `saveCheckpoint` said besides the tensors. Throws a UserError where it is not JSON. */
+/** What `prepareCheckpoint` was told besides the tensors. Throws a UserError where it is not JSON. */
 export function infoOf({ metadata }: Checkpoint, path: string): CheckpointInfo {
   try {
     return Object.fromEntries(Object.entries(metadata).map(([key, text]) => [key, JSON.parse(text) as unknown]))
@@ -90,7 +86,7 @@ export function infoOf({ metadata }: Checkpoint, path: string): CheckpointInfo {
 export function loadTraining(
   checkpoint: Checkpoint,
   model: SegmentationModel,
-  stores: readonly PrefixedStore[],
+  stores: readonly SavedStore[],
   path: string,
 ): void {
   loadWeights(model, checkpoint.tensors, path)

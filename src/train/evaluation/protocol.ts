@@ -1,20 +1,17 @@
 import type { EvaluationOptions } from './evaluator.js'
-import { windowStep } from './inference.js'
+import { isPlain, windowStep } from './inference.js'
 
 /**
  * In words, how a score comes about: what has to be the same for two scores to be compared.
  * @param tiled how many of the images were too large to be computed at once
  */
-export function protocolOf(
-  { mode, window = 0, flip, scales = [1], ignoreIndex = 255, amp }: EvaluationOptions,
-  tiled = 0,
-): string {
+export function protocolOf(options: EvaluationOptions, tiled = 0): string {
+  const { mode, window = 0, flip, scales = [1], ignoreIndex = 255, amp } = options
   const whole = 'whole images at their own size'
   const crop = `the ${window}x${window} pixels in the middle of each image, or less where it is smaller`
   const windows = `windows of ${window} in steps of ${windowStep(window)}, cut at the border, probabilities added`
   const seen = { original: whole, center_crop: crop, sliding_window: windows }[mode]
-  const plain = scales.length === 1 && scales[0] === 1 && !flip
-  const passes = plain
+  const passes = isPlain(options)
     ? ''
     : `; mean of the probabilities at scale ${scales.join(', ')}${flip ? ', each also mirrored' : ''}`
   const tiles = tiled === 0 ? '' : `; ${tiled} too large for that, in tiles that overlap by a quarter`

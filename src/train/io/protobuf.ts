@@ -1,6 +1,6 @@
 /**
- * Protocol buffers, as far as writing ONNX needs them: a message is a list of byte pieces, so that weights are not
- * copied. Field numbers are those of onnx.proto.
+ * Protocol buffers, as far as writing ONNX and TensorBoard's events needs them: a message is a list of byte pieces, so that
+ * weights are not copied. Field numbers of `GraphBuilder` are those of onnx.proto.
  */
 export type Message = readonly Uint8Array[]
 
@@ -23,6 +23,12 @@ export const float = (field: number, value: number): Message => {
   const bytes = new Uint8Array(4)
   new DataView(bytes.buffer).setFloat32(0, value, true)
   return [varint((field << 3) | 5), bytes]
+}
+
+export const double = (field: number, value: number): Message => {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setFloat64(0, value, true)
+  return [varint((field << 3) | 1), bytes]
 }
 
 /** A message, text or bytes within a message. */

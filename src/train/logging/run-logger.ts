@@ -73,7 +73,6 @@ export class RunLogger {
   async report(samples: readonly ReportSample[]): Promise<void> {
     const { folder, config, metrics, failures } = this.options
     const path = join(folder, 'report.html')
-    const classNames = config.class_names ?? Array.from({ length: config.nclass }, (_, k) => `class ${k}`)
     let failure: unknown
     try {
       await writeReport(path, {
@@ -82,7 +81,7 @@ export class RunLogger {
         events: readLog(join(folder, 'log.jsonl')),
         metrics,
         samples,
-        classNames,
+        classNames: config.class_names,
         palette: paletteOf(config),
         ignoreIndex: config.ignore_index,
       })

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { WriteError } from '../error.js'
 import { AppendFile } from '../io/append-file.js'
 import { reasonOf } from '../io/files.js'
+import { double, float, integer, type Message, nested, text } from '../io/protobuf.js'
 import type { MetricSpec } from '../methods/method.js'
 
 /**
@@ -68,44 +69,16 @@ export function tfRecord(bytes: Uint8Array): Uint8Array {
   return record
 }
 
-// Fields of a protobuf message, with the wire types 0 (varint), 1 (double), 2 (bytes), 5 (float).
-
-function varint(value: number): Buffer {
-  const bytes: number[] = []
-  // Without bit operators, which would cut steps beyond 2^31.
-  for (; value >= 128; value = Math.floor(value / 128)) bytes.push((value % 128) + 128)
-  return Buffer.from([...bytes, value])
-}
-
-const integerField = (field: number, value: number) => Buffer.concat([varint(field * 8), varint(value)])
-
-function doubleField(field: number, value: number): Buffer {
-  const bytes = Buffer.alloc(8)
-  bytes.writeDoubleLE(value)
-  return Buffer.concat([varint(field * 8 + 1), bytes])
-}
-
-function bytesField(field: number, bytes: Uint8Array): Buffer {
-  return Buffer.concat([varint(field * 8 + 2), varint(bytes.length), bytes])
-}
-
-function floatField(field: number, value: number): Buffer {
-  const bytes = Buffer.alloc(4)
-  bytes.writeFloatLE(value)
-  return Buffer.concat([varint(field * 8 + 5), bytes])
-}
-
 /** `Event {wall_time = 1, step = 2, …}`; a step of 0 is the default, which the format leaves out. */
-const event = (time: number, step: number, content: Buffer): Uint8Array =>
-  tfRecord(Buffer.concat([doubleField(1, time), ...(step === 0 ? [] : [integerField(2, step)]), content]))
+const event = (time: number, step: number, content: Message): Uint8Array =>
+  tfRecord(Buffer.concat([...double(1, time), ...(step === 0 ? [] : integer(2, step)), ...content]))
 
-const fileVersion = bytesField(3, Buffer.from('brain.Event:2'))
+const fileVersion = text(3, 'brain.Event:2')
 /** `SessionLog {status = START}` */
-const sessionStart = bytesField(7, integerField(1, 1))
+const sessionStart = nested(7, integer(1, 1))
 
 /** `Summary {value: [Value {tag = 1, simple_value = 2}]}` */
-const summary = (tag: string, value: number) =>
-  bytesField(5, bytesField(1, Buffer.concat([bytesField(1, Buffer.from(tag)), floatField(2, value)])))
+const summary = (tag: string, value: number): Message => nested(5, nested(1, [...text(1, tag), ...float(2, value)]))
 
 /**
  * Begins a new event file in a folder, beside those of earlier processes: TensorBoard reads all of them as one run.

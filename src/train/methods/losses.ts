@@ -1,6 +1,7 @@
 import type { Tensor } from '../../engine/ir.js'
 import { cutmix } from '../../kernels/images.js'
 import {
+  type ConfidenceOptions,
   confidenceWeightedLoss,
   confidentRatio,
   crossEntropy,
@@ -33,12 +34,6 @@ export function supervisedLoss(
   if (name === 'CELoss') return crossEntropyMean(logits, target, { ignoreIndex, empty })
   const { thresh: threshold = 0.7, min_kept: minKept = 256 } = kwargs
   return ohemCrossEntropy(logits, target, { threshold, minKept, ignoreIndex, empty }).loss
-}
-
-/** How pseudo-labels count: `pixelavg` weighs by their mean confidence, `pixelwise` drops those below `threshold`. */
-export interface ConfidenceOptions {
-  readonly threshold: number
-  readonly mode: 'pixelwise' | 'pixelavg'
 }
 
 /** Pseudo-labels: `confidence` f32 and `label` u32, both [N, H, W]. */
@@ -83,7 +78,7 @@ export function consistencyLosses(
   students: StudentPredictions,
   labels: PseudoLabels,
   mixLabels: PseudoLabels,
-  confidence: ConfidenceOptions,
+  confidence: Pick<ConfidenceOptions, 'threshold' | 'mode'>,
 ): ConsistencyLosses {
   const loss = (logits: Tensor, target: PseudoLabels, ignore: Tensor): Tensor =>
     confidenceWeightedLoss(crossEntropy(logits, target.label), target.confidence, ignore, { ...confidence, empty })

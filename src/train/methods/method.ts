@@ -1,5 +1,4 @@
 import type { z } from 'zod'
-import type { Device } from '../../engine/device.js'
 import type { Tensor } from '../../engine/ir.js'
 import type { Program } from '../../engine/program.js'
 import type { Data, Spec } from '../../engine/shape.js'
@@ -49,14 +48,12 @@ export interface Method<K extends z.ZodRawShape = z.ZodRawShape> {
 
 /** What a method works with. */
 export interface MethodContext<S extends CommonSettings = CommonSettings> {
-  readonly device: Device
   readonly settings: S
   /** Images of a step from each split, in a stream that takes `batch_size` of them. */
   readonly labeled: number
   readonly unlabeled: number
   /** Height and width of the crops, in pixels. */
   readonly size: readonly [number, number]
-  readonly iterationsPerEpoch: number
   /**
    * A model in a store of its own. Number 0 is the one whose weights have the plain names in checkpoints; each number has
    * initial weights of its own, or those of `like`.

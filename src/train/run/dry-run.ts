@@ -20,6 +20,7 @@ import type { Trainer } from '../trainer/trainer.js'
 import { useTuning } from '../tuning/run-tuning.js'
 import { TuningCache } from '../tuning/tuning-cache.js'
 import { checkSamples, evenlySpaced, nothingToScore } from './check-samples.js'
+import { evaluationOf } from './evaluation-of.js'
 import { type Lists, readLists } from './lists.js'
 
 export interface DryRunOptions {
@@ -124,10 +125,9 @@ async function planRun(real: Device, config: Config, image: Image, keepBefore: b
   const trainer = await createTrainer(device, model, config, options)
   const { snapshots } = trainer.run
   for (let i = 0; i < (snapshots?.most ?? 0); i++) snapshots?.push(store, String(i))
-  const { eval_mode: mode, ignore_index: ignoreIndex } = config
   let tiles = 1
   for (const { model: deployed } of trainer.run.deployed) {
-    const evaluator = new Evaluator(device, deployed, { mode, window: config.crop_size, ignoreIndex, amp })
+    const evaluator = new Evaluator(device, deployed, evaluationOf(config, amp))
     tiles = (await evaluator.plan(image)).length
     await evaluator.predict(image)
   }

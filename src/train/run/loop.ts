@@ -12,6 +12,12 @@ import type { RunState } from './run-state.js'
 import { namesOf, save } from './save.js'
 import { evaluateAll, firstOf, samplesOf } from './validate.js'
 
+/** When the steps of this process began, and after which iteration; what was skipped took no time. */
+interface Start {
+  readonly time: number
+  readonly iteration: number
+}
+
 /** Trains to the end of a run, or until it is interrupted, with an evaluation and checkpoints after every epoch. */
 export async function runEpochs(run: Run): Promise<TrainingResult> {
   const { trainer, logger, state, lastIteration, loader } = run
@@ -22,6 +28,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   /** The best model, until it is written. */
   let best: PreparedFile | undefined
   let skipped = run.options.skipIterations ?? 0
+  const start: Start = { time: begin, iteration: trainer.iteration + skipped }
   while ((trainer.iteration < lastIteration || state.validationDue) && !signal?.aborted) {
     if (!state.validationDue) {
       const { epoch } = trainer
@@ -29,7 +36,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
       const events = first === 0 ? trainer.beginEpoch(state.newBest) : []
       for (const { name, fields, line } of events) logger.event(name, fields, line)
       trainer.iteration += skipped
-      await runEpoch(run, epoch, first + skipped, begin)
+      await runEpoch(run, epoch, first + skipped, start)
       skipped = 0
       if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
       state.validationDue = true
@@ -103,7 +110,7 @@ async function validate(
 const fileState = ({ validationDue: _, ...where }: RunState) => where
 
 const showClasses = (iou: readonly number[], { class_names: names }: Config): string =>
-  iou.map((value, k) => `${names?.[k] ?? k} ${value.toFixed(1)}`).join(', ')
+  iou.map((value, k) => `${names[k]} ${value.toFixed(1)}`).join(', ')
 
 /** The loss scale of a step in half precision, and the steps that it skipped so far. */
 const scalingOf = ({ loss_scale, skipped_steps }: StepResult) =>
@@ -113,8 +120,8 @@ const showScale = ({ loss_scale: scale, skipped_steps: skipped = 0 }: StepResult
   scale === undefined ? '' : `loss scale ${scale}${skipped > 0 ? `, ${skipped} skipped` : ''}  `
 
 /** The steps of an epoch from the iteration `first` on. */
-async function runEpoch(run: Run, epoch: number, first: number, begin: number): Promise<void> {
-  const { trainer, loader, logger, watchdog, means, state, firstIteration, lastIteration } = run
+async function runEpoch(run: Run, epoch: number, first: number, start: Start): Promise<void> {
+  const { trainer, loader, logger, watchdog, means, state, lastIteration } = run
   const { config, signal } = run.options
   const { iterationsPerEpoch } = loader
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
@@ -143,7 +150,7 @@ async function runEpoch(run: Run, epoch: number, first: number, begin: number): 
     means.add({ ...result.metrics, ...times })
     waitedSince = done
     const inEpoch = trainer.iteration - epoch * iterationsPerEpoch
-    const perStep = (done - begin) / 1000 / (trainer.iteration - firstIteration)
+    const perStep = (done - start.time) / 1000 / (trainer.iteration - start.iteration)
     const eta = duration(perStep * (lastIteration - trainer.iteration))
     logger.status((width) => {
       const status = {

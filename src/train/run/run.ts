@@ -78,7 +78,6 @@ export interface Run {
   readonly means: Means
   readonly state: RunState
   readonly fingerprint: Fingerprint
-  /** Where this process began, and where it ends. */
-  readonly firstIteration: number
+  /** Where this process ends. */
   readonly lastIteration: number
 }

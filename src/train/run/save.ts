@@ -9,7 +9,7 @@ import { backupOf } from './run-state.js'
 
 /** What a checkpoint says of its classes, for those who predict with it. */
 export const namesOf = (config: Config) => ({
-  ...(config.class_names ? { class_names: config.class_names } : {}),
+  class_names: config.class_names,
   palette: paletteOf(config),
 })
 

@@ -24,12 +24,13 @@ import type { Trainer } from '../trainer/trainer.js'
 import { RunTuning } from '../tuning/run-tuning.js'
 import { versions } from '../versions.js'
 import { checkSamples, nothingToScore } from './check-samples.js'
+import { evaluationOf } from './evaluation-of.js'
 import { withCheckpoint } from './exit-codes.js'
 import { type Fingerprint, fingerprintOf } from './fingerprint.js'
 import { type Lists, readLists } from './lists.js'
 import { runEpochs } from './loop.js'
 import { quotedArgument } from './resume-command.js'
-import type { TrainingOptions, TrainingResult } from './run.js'
+import type { DeployedEvaluator, TrainingOptions, TrainingResult } from './run.js'
 import { RunLock } from './run-lock.js'
 import { clearRun, clearUnfinished, initialState, RunFiles, restoreRun } from './run-state.js'
 import { StepProfiler, warmUpSteps } from './step-profiler.js'
@@ -96,11 +97,6 @@ async function trainLocked(
 
   const { seed } = config
   const { labeled, unlabeled, validation } = lists
-  const store = new Store(device, 'model')
-  const model = createModel(store, chooseModel(config), new Random(seed, 0, PURPOSE.initialization))
-  if (resume) print(`weights: from ${resume}`)
-  else if (config.pretrained) print(loadBackbone(model, config.pretrained))
-  else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
   const workers = config.workers === undefined ? {} : { workers: config.workers }
   /** Reports what goes wrong with the images; once there is a log, it goes there, too. */
   let report: RunLogger['event'] = (_name, _fields, line) => {
@@ -118,28 +114,35 @@ async function trainLocked(
       report('unreadable', { image, reason, replacement }, `${reason}; meanwhile ${replacement} takes its place`),
     onCrash: (line) => report('crash', { reason: line }, line),
   })
-  const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
-  const trainer = await createTrainer(device, model, config, {
-    iterationsPerEpoch: loader.iterationsPerEpoch,
-    labeled: config.batch_size,
-    unlabeled: config.batch_size,
-    height: config.crop_size,
-    width: config.crop_size,
-    keepBefore: options.traceNan === true,
-    amp,
-    pretrain: (further) => {
-      if (!resume && config.pretrained) loadBackbone(further, config.pretrained)
-    },
-    onProgress: (done, total) => {
-      if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
-    },
-  })
-  kernels.freeze()
-  const evaluation = { mode: config.eval_mode, window: config.crop_size, amp, ignoreIndex: config.ignore_index }
-  const evaluators = trainer.run.deployed.map(({ name, model }) => {
-    return { name, model, evaluator: new Evaluator(device, model, evaluation) }
-  })
+  const store = new Store(device, 'model')
+  let trainer: Trainer | undefined
+  let evaluators: DeployedEvaluator[] = []
   try {
+    const model = createModel(store, chooseModel(config), new Random(seed, 0, PURPOSE.initialization))
+    if (resume) print(`weights: from ${resume}`)
+    else if (config.pretrained) print(loadBackbone(model, config.pretrained))
+    else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
+    const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
+    trainer = await createTrainer(device, model, config, {
+      iterationsPerEpoch: loader.iterationsPerEpoch,
+      labeled: config.batch_size,
+      unlabeled: config.batch_size,
+      height: config.crop_size,
+      width: config.crop_size,
+      keepBefore: options.traceNan === true,
+      amp,
+      pretrain: (further) => {
+        if (!resume && config.pretrained) loadBackbone(further, config.pretrained)
+      },
+      onProgress: (done, total) => {
+        if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
+      },
+    })
+    kernels.freeze()
+    const evaluation = evaluationOf(config, amp)
+    evaluators = trainer.run.deployed.map(({ name, model }) => {
+      return { name, model, evaluator: new Evaluator(device, model, evaluation) }
+    })
     const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
     const { saved, changes = [] } = resume ? restoreRun(resume, trainer, fingerprint, print) : {}
     checkSkipped(trainer, options.skipIterations ?? 0, print)
@@ -190,7 +193,7 @@ async function trainLocked(
     }
     const run = { options: { ...options, savePath: folder }, ...parts }
     try {
-      return await runEpochs({ ...run, state, fingerprint, firstIteration: iteration, lastIteration })
+      return await runEpochs({ ...run, state, fingerprint, lastIteration })
     } catch (error) {
       throw withCheckpoint(error, files.checkpoint, files.lastGood)
     } finally {
@@ -199,7 +202,7 @@ async function trainLocked(
   } finally {
     await loader.close()
     profiler?.destroy()
-    trainer.destroy()
+    trainer?.destroy()
     for (const { evaluator } of evaluators) evaluator.destroy()
     store.destroy()
   }

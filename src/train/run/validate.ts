@@ -2,6 +2,7 @@ import { type EvaluationSample, evaluationSamples, type Sample } from '../data/d
 import { UserError } from '../error.js'
 import type { Scores } from '../evaluation/metrics.js'
 import type { ReportSample } from '../logging/report.js'
+import { evenlySpaced } from './check-samples.js'
 import type { DeployedEvaluator, Run } from './run.js'
 
 /**
@@ -58,9 +59,7 @@ const reportSamples = 4
 
 /** The validation images that the report shows, evenly spaced over the list, with what is predicted now. */
 export async function samplesOf({ options, validation, evaluators }: Run): Promise<ReportSample[]> {
-  const count = Math.min(reportSamples, validation.length)
-  const chosen = Array.from({ length: count }, (_, i) => validation[Math.floor((i * validation.length) / count)])
-  const list = chosen.filter((sample) => sample !== undefined)
+  const list = evenlySpaced(validation, reportSamples)
   const samples: ReportSample[] = []
   for await (const { image, label, name } of evaluationSamples(list, options.config, 2, () => {})) {
     const { width, height, data } = image

@@ -21,10 +21,9 @@ export function contextOf<S extends TrainerSettings>(
   batch: Store,
   workspace: Store,
 ): MethodContext<S> {
-  const { labeled, unlabeled, height, width, iterationsPerEpoch } = options
+  const { labeled, unlabeled, height, width } = options
   return {
-    device: first.store.device,
-    ...{ settings, labeled, unlabeled, iterationsPerEpoch, workspace },
+    ...{ settings, labeled, unlabeled, workspace },
     size: [height, width],
     model: (index, label, like) =>
       index === 0 && !like ? first : furtherModel(first, index, label, like, settings, options),

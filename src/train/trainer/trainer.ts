@@ -18,6 +18,7 @@ import { LossScale } from './loss-scale.js'
 import { learningRateAt } from './lr-schedule.js'
 import { createMomentum, globalNorm, type Optimized, updateParameters } from './optimizer.js'
 import type { TrainerOptions, TrainerSettings } from './options.js'
+import { momentumPrefix, type SavedStore } from './saved-store.js'
 
 /** What one step computed. */
 export interface StepResult {
@@ -54,17 +55,19 @@ interface Trained extends Optimized {
   readonly model: SegmentationModel
 }
 
-/** A store of a checkpoint, with the prefix of its names there. */
-export interface SavedStore {
-  readonly prefix: string
-  readonly store: Store
-}
-
 /** Trains the models of a method; the state of a training between its steps. */
 export class Trainer {
   /** Steps done. Set it to resume from a checkpoint. */
   iteration = 0
   private readonly before: Before | undefined
+  /** Scalars that a step computes: the total loss, and what is shown beside it. */
+  private readonly metricNames: readonly string[]
+  /** In half precision, of the loss scale. */
+  private readonly scalingNames: readonly string[]
+  /** Weights and statistics of the trained models, in the order in which a step checks them. */
+  private readonly variableNames: readonly string[]
+  /** Fields of the batch that hold labels. */
+  private readonly labelFields: readonly string[]
 
   private constructor(
     readonly settings: TrainerSettings,
@@ -85,6 +88,14 @@ export class Trainer {
     private readonly program: Program,
     private readonly others: readonly Program[],
   ) {
+    const norm = options.gradNorm ? ['grad_norm'] : []
+    this.metricNames = ['total_loss', ...run.metrics.map(({ name }) => name), ...norm]
+    this.scalingNames = options.amp ? ['loss_scale', 'skipped_steps'] : []
+    this.variableNames = run.trained.flatMap(({ store }, i) =>
+      store.all().map(({ name }) => (i === 0 ? name : `${store.label}/${name}`)),
+    )
+    const fields = layout.flatMap(({ fields }) => Object.entries(fields))
+    this.labelFields = fields.filter(([, { view }]) => view === 'label').map(([name]) => name)
     if (!options.keepBefore) return
     const changed = [
       ...trained.flatMap(({ model, momentum }) => [model.store, momentum]),
@@ -165,7 +176,7 @@ export class Trainer {
       { prefix: `models/${model.store.label}/momentum/`, store: momentum },
     ])
     const stores = Object.entries(this.run.stores ?? {}).map(([name, store]) => ({ prefix: `stores/${name}/`, store }))
-    return [{ prefix: 'momentum/', store: this.momentum }, ...models, ...stores]
+    return [{ prefix: momentumPrefix, store: this.momentum }, ...models, ...stores]
   }
 
   get iterations(): number {
@@ -221,7 +232,7 @@ export class Trainer {
    * @param draws the random choices; by default those that seed and iteration give
    */
   async step(batch: Batch, draws: Draws = this.run.draw?.(this.at) ?? {}): Promise<StepResult> {
-    const { run, options } = this
+    const { run, metricNames: metrics, scalingNames: scaling } = this
     const [backbone, head] = this.learningRates
     for (const { name } of this.batch.all()) this.batch.write(name, batch[name] ?? new Uint8Array())
     const { inputs: given, values = {}, absent = [] } = run.prepare?.(this.at, draws) ?? { inputs: {} }
@@ -231,13 +242,8 @@ export class Trainer {
       this.before.inputs = inputs
     }
     this.program.run(inputs)
-    const metrics = ['total_loss', ...run.metrics.map(({ name }) => name), ...(options.gradNorm ? ['grad_norm'] : [])]
-    const scaling = options.amp ? ['loss_scale', 'skipped_steps'] : []
     const read = await this.program.readAll([...metrics, ...scaling, 'non_finite'])
     const counts = read.at(-1) ?? []
-    const names = run.trained.flatMap(({ store }, i) => {
-      return store.all().map(({ name }) => (i === 0 ? name : `${store.label}/${name}`))
-    })
     this.iteration++
     for (const [model, passes] of run.passes) countBatches(model, passes)
     const scalars = [...metrics, ...scaling].map((name, i) => [name, read[i]?.[0] ?? Number.NaN] as const)
@@ -249,15 +255,13 @@ export class Trainer {
       ...Object.fromEntries(scalars.slice(metrics.length)),
       lr_used: [backbone, head],
       withoutLabels: this.hasNoLabels(batch),
-      nonFinite: names.filter((_, i) => counts[i] !== 0),
+      nonFinite: this.variableNames.filter((_, i) => counts[i] !== 0),
     }
   }
 
   private hasNoLabels(batch: Batch): boolean {
-    const fields = this.layout.flatMap(({ fields }) => Object.entries(fields))
-    const labels = fields.flatMap(([name, { view }]) => (view === 'label' ? [batch[name] ?? new Uint8Array()] : []))
     const { ignore_index: ignore } = this.settings
-    return labels.every((map) => map.every((label) => label === ignore))
+    return this.labelFields.every((name) => (batch[name] ?? new Uint8Array()).every((label) => label === ignore))
   }
 
   /**
