@@ -97,7 +97,6 @@ async function trainLocked(
 
   const { seed } = config
   const { labeled, unlabeled, validation } = lists
-  const workers = config.workers === undefined ? {} : { workers: config.workers }
   /** Reports what goes wrong with the images; once there is a log, it goes there, too. */
   let report: RunLogger['event'] = (_name, _fields, line) => {
     if (line !== undefined) print(line)
@@ -108,7 +107,6 @@ async function trainLocked(
     unlabeled,
     seed,
     layout: methodOf(config.method).layout(config),
-    ...workers,
     maxUnreadable: config.max_unreadable,
     onUnreadable: ({ image, reason, replacement }) =>
       report('unreadable', { image, reason, replacement }, `${reason}; meanwhile ${replacement} takes its place`),
