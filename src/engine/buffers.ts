@@ -1,3 +1,5 @@
+import type { Mirror } from './mirror.js'
+
 /** A value that needs storage from the first command that touches it to the last. */
 export interface Interval {
   readonly key: string
@@ -88,6 +90,34 @@ function insert(buffer: FilledBuffer, value: Interval, offset: number): void {
   buffer.bytes = Math.max(buffer.bytes, offset + value.bytes)
   const next = buffer.values.findIndex((other) => other.offset > offset)
   buffer.values.splice(next < 0 ? buffer.values.length : next, 0, { value, offset })
+}
+
+/** A mirror that needs a texture while it lives. */
+export interface MirrorInterval extends Pick<Interval, 'key' | 'first' | 'last'> {
+  readonly mirror: Mirror
+}
+
+/**
+ * Gives every mirror a texture of its format, which holds one at a time: the largest go first.
+ *
+ * @param share false: every mirror has a texture of its own
+ */
+export function assignTextures(
+  mirrors: readonly MirrorInterval[],
+  share: boolean,
+): { readonly mirrors: readonly Mirror[]; readonly places: ReadonlyMap<string, number> } {
+  const textures: { readonly mirror: Mirror; readonly held: MirrorInterval[] }[] = []
+  const places = new Map<string, number>()
+  for (const wanted of [...mirrors].sort((a, b) => b.mirror.rows - a.mirror.rows || a.first - b.first)) {
+    const isFree = ({ mirror, held }: (typeof textures)[number]) =>
+      mirror.format === wanted.mirror.format &&
+      held.every(({ first, last }) => last < wanted.first || wanted.last < first)
+    const found = share ? textures.findIndex(isFree) : -1
+    const texture = found < 0 ? textures.push({ mirror: wanted.mirror, held: [] }) - 1 : found
+    textures[texture]?.held.push(wanted)
+    places.set(wanted.key, texture)
+  }
+  return { mirrors: textures.map(({ mirror }) => mirror), places }
 }
 
 /** The largest sum of the values that live at the same time: no plan can do with less. */

@@ -6,7 +6,15 @@ import {
   traitsOf,
   usefulFeatures,
 } from './adapter.js'
-import type { GPUAdapter, GPUBindGroupLayout, GPUBuffer, GPUComputePipeline, GPUDevice } from './webgpu-types.js'
+import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
+import type {
+  GPUAdapter,
+  GPUBindGroupLayout,
+  GPUBuffer,
+  GPUComputePipeline,
+  GPUDevice,
+  GPUTexture,
+} from './webgpu-types.js'
 
 /** Waits for a promise of the device's; where a pending promise keeps a core busy, this is the place to sleep. */
 export type Wait = <T>(promise: Promise<T>) => Promise<T>
@@ -36,8 +44,22 @@ export class ValidationError extends Error {}
 /** The driver, or Dawn, refuses a kernel: what it has told of itself does not hold. */
 export class KernelError extends Error {}
 
-/** Which buffers a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage. */
+/**
+ * What a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage, mirrors of `f`32 and of `h`alf
+ * precision.
+ */
 export type Layout = string
+
+const mirrorBinding = (format: MirrorFormat) =>
+  ({ storageTexture: { access: 'read-only', format, viewDimension: '2d' } }) as const
+
+const bindings = {
+  u: { buffer: { type: 'uniform' } },
+  r: { buffer: { type: 'read-only-storage' } },
+  w: { buffer: { type: 'storage' } },
+  f: mirrorBinding('rgba32float'),
+  h: mirrorBinding('rgba16float'),
+} as const
 
 /**
  * A WebGPU device whose every error is an exception: errors that WebGPU reports out of band (validation, out of memory,
@@ -143,15 +165,20 @@ export class Device {
     return this.gpu.createBuffer({ label, size, usage })
   }
 
+  /** A texture for mirrors of so many rows, the first of which stays zeros; see `mirror.ts`. */
+  mirror(label: string, { format, rows }: Mirror): GPUTexture {
+    const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST
+    return this.gpu.createTexture({ label, size: [mirrorWidth, rows], format, usage })
+  }
+
   layout(pattern: Layout): GPUBindGroupLayout {
     const known = this.layouts.get(pattern)
     if (known) return known
-    const types = { u: 'uniform', r: 'read-only-storage', w: 'storage' } as const
     const entries = [...pattern].map((letter, position) => ({
       // The uniforms, where there are any, take binding 0; storage always starts at 1.
       binding: pattern.startsWith('u') ? position : position + 1,
       visibility: GPUShaderStage.COMPUTE,
-      buffer: { type: types[letter as keyof typeof types] },
+      ...bindings[letter as keyof typeof bindings],
     }))
     const layout = this.gpu.createBindGroupLayout({ label: pattern, entries })
     this.layouts.set(pattern, layout)

@@ -1,9 +1,10 @@
 import type { AdapterSummary, AdapterTraits } from './adapter.js'
 import { BindingLimitError, Device } from './device.js'
 import { kernelSelectionOf, setKernelSelection } from './kernel-selection.js'
+import { type MirrorFormat, mirrorBytes } from './mirror.js'
 import type { DeviceProperties, GPUDevice } from './webgpu-types.js'
 
-/** A buffer that a program would allocate. */
+/** A buffer, or a texture, that a program would allocate. */
 export interface DryBuffer {
   readonly label: string
   readonly bytes: number
@@ -11,7 +12,7 @@ export interface DryBuffer {
 
 /** What a device would have been asked for. */
 export interface DryUse {
-  /** Buffers that are not destroyed. */
+  /** Buffers and textures that are not destroyed. */
   readonly buffers: ReadonlySet<DryBuffer>
   /** The most bytes that buffers held at a time. */
   readonly peak: number
@@ -42,20 +43,27 @@ export function dryDevice(
   const scopes: GPUErrorFilter[] = []
   const nothing = () => undefined
   const { adapterInfo, features, limits } = real.gpu
-  const createBuffer = ({ label = '', size: bytes }: GPUBufferDescriptor) => {
-    if (bytes > limits.maxBufferSize) throw new BindingLimitError(label, bytes, limits.maxBufferSize)
+  const hold = (label: string, bytes: number) => {
     const buffer = { label, bytes }
     buffers.add(buffer)
     held += bytes
     use.peak = Math.max(use.peak, held)
+    return () => {
+      if (buffers.delete(buffer)) held -= bytes
+    }
+  }
+  const createBuffer = ({ label = '', size: bytes }: GPUBufferDescriptor) => {
+    if (bytes > limits.maxBufferSize) throw new BindingLimitError(label, bytes, limits.maxBufferSize)
     return {
       mapAsync: async () => undefined,
       getMappedRange: () => new ArrayBuffer(bytes),
       unmap: nothing,
-      destroy: () => {
-        if (buffers.delete(buffer)) held -= bytes
-      },
+      destroy: hold(label, bytes),
     }
+  }
+  const createTexture = ({ label = '', size, format }: GPUTextureDescriptor) => {
+    const [, rows = 1] = size as number[]
+    return { createView: nothing, destroy: hold(label, mirrorBytes({ format: format as MirrorFormat, rows })) }
   }
   const pass = { setPipeline: nothing, setBindGroup: nothing, dispatchWorkgroups: nothing, end: nothing }
   const gpu = {
@@ -69,6 +77,7 @@ export function dryDevice(
     popErrorScope: async () =>
       scopes.pop() === 'out-of-memory' && held > memory ? { message: 'buffer allocation failed' } : null,
     createBuffer,
+    createTexture,
     createBindGroupLayout: () => ({}),
     createPipelineLayout: () => ({}),
     createShaderModule: () => ({}),
@@ -77,7 +86,12 @@ export function dryDevice(
       return {}
     },
     createBindGroup: () => ({}),
-    createCommandEncoder: () => ({ beginComputePass: () => pass, copyBufferToBuffer: nothing, finish: () => ({}) }),
+    createCommandEncoder: () => ({
+      beginComputePass: () => pass,
+      copyBufferToBuffer: nothing,
+      copyBufferToTexture: nothing,
+      finish: () => ({}),
+    }),
     destroy: nothing,
   }
   const { shapes } = real.traits.matrixUnits ?? {}

@@ -1,10 +1,13 @@
 import type { AdapterTraits } from './adapter.js'
+import type { MirrorFormat } from './mirror.js'
 import type { Spec } from './shape.js'
 
 /** A buffer that a dispatch binds, named by its role in the operator. */
 export interface Operand {
   readonly role: 'input' | 'output' | 'temporary'
   readonly index: number
+  /** Bound as the texture that mirrors it, see `mirror.ts`; of what is read alone. */
+  readonly mirror?: MirrorFormat
 }
 export const inputBuffer = (index: number): Operand => ({ role: 'input', index })
 export const outputBuffer = (index: number): Operand => ({ role: 'output', index })
@@ -12,7 +15,8 @@ export const temporaryBuffer = (index: number): Operand => ({ role: 'temporary',
 
 /**
  * One dispatch. Its shader binds at group 0: the uniforms at 0 (absent when there are none), then `reads`
- * (read-only storage), then `writes` (read-write storage), numbered on from 1.
+ * (read-only storage, of mirrors `texture_storage_2d<FORMAT, read>`), then `writes` (read-write storage), numbered on
+ * from 1.
  */
 export interface Dispatch {
   readonly label: string

@@ -2,8 +2,9 @@ import type { AdapterTraits } from './adapter.js'
 import { labelOf, results, type Trace, valueKey } from './ir.js'
 import type { Dispatch, Operand } from './kernel.js'
 import { candidatesOf, type SelectKernel } from './kernel-selection.js'
+import { type Mirror, mirrorBytes, mirrorOf } from './mirror.js'
 import type { KernelInfo } from './profile.js'
-import { byteLength, type Spec } from './shape.js'
+import { byteLength, elements, type Spec } from './shape.js'
 import type { Variable } from './store.js'
 
 /** A value that needs storage while it lives. */
@@ -13,9 +14,11 @@ export interface Value {
   readonly bytes: number
   /** What to call it in messages: operator and layer. */
   readonly label: string
+  /** Where it is a mirror: a texture. */
+  readonly mirror?: Mirror
 }
 
-/** One command of a program: a dispatch, or a copy between values. */
+/** One command of a program: a dispatch, a copy between values, or one into a mirror. */
 export type Command =
   | {
       readonly kind: 'dispatch'
@@ -27,7 +30,7 @@ export type Command =
       readonly writes: readonly string[]
     }
   | {
-      readonly kind: 'copy'
+      readonly kind: 'copy' | 'mirror'
       readonly label: string
       readonly from: string
       readonly to: string
@@ -62,6 +65,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
   const variables = new Map<Variable, string>()
   const define = (key: string, spec: Spec, label: string) =>
     values.set(key, { key, spec, bytes: byteLength(spec), label })
+  const mirrorKey = mirrors(commands, values)
   const showAll = (keys: readonly string[]) => keys.map((key) => shortSpec(values.get(key)?.spec)).join(', ')
 
   for (const node of trace.nodes) {
@@ -89,7 +93,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
       return valueKey(source)
     }
     for (const dispatch of candidate.dispatches) {
-      const reads = dispatch.reads.map(keyOf)
+      const reads = dispatch.reads.map((operand) => (operand.mirror ? mirrorKey(keyOf(operand)) : keyOf(operand)))
       const writes = dispatch.writes.map(keyOf)
       const info = {
         op: node.name,
@@ -114,6 +118,37 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
     variables,
     outputs: keys(trace.outputs),
     assigned: keys(trace.assigned),
+  }
+}
+
+/** A mirror of so many bytes is kept for all its readers, since copying it again costs more time than memory. */
+const smallMirror = 2 ** 18
+/** A larger one is copied again for a reader that is more commands away: its memory serves others meanwhile. */
+const nearCommands = 12
+
+/**
+ * Gives the mirror of a value to a command that is about to be listed. Before that it lists the copy that makes the
+ * mirror, unless an earlier one is kept for so long.
+ */
+function mirrors(commands: Command[], values: Map<string, Value>): (source: string) => string {
+  const latest = new Map<string, { readonly key: string; readonly usedAt: number }>()
+  let made = 0
+  return (source) => {
+    const value = values.get(source)
+    if (!value) throw new Error(`a kernel reads a mirror of ${source}, which is no value`)
+    const { spec, bytes, label } = value
+    if (elements(spec.shape) % 4 !== 0 || !['f32', 'f16'].includes(spec.dtype))
+      throw new Error(`${label}: a mirror holds floats by fours`)
+    const mirror = mirrorOf(spec)
+    const known = latest.get(source)
+    const isKept = known && (mirrorBytes(mirror) <= smallMirror || commands.length - known.usedAt <= nearCommands)
+    const key = isKept ? known.key : `${source} mirror ${made++}`
+    if (!isKept) {
+      values.set(key, { key, spec, bytes, label: `${label} mirror`, mirror })
+      commands.push({ kind: 'mirror', label: `mirror of ${label}`, from: source, to: key, bytes })
+    }
+    latest.set(source, { key, usedAt: commands.length })
+    return key
   }
 }
 

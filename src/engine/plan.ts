@@ -1,10 +1,12 @@
-import { assignBuffers, type BufferRange, type Interval, livePeak } from './buffers.js'
+import { assignBuffers, assignTextures, type BufferRange, type Interval, livePeak } from './buffers.js'
 import type { Command, CommandList, InPlaceAlias } from './lower.js'
+import { type Mirror, mirrorBytes } from './mirror.js'
 import type { Variable } from './store.js'
 
 /** Where a value lives. */
 export type Location =
   | ({ readonly kind: 'buffer' } & BufferRange)
+  | { readonly kind: 'texture'; readonly texture: number }
   | { readonly kind: 'input'; readonly name: string }
   | { readonly kind: 'variable'; readonly variable: Variable }
 
@@ -27,6 +29,8 @@ export interface Plan {
    * one buffer in the same dispatch, even at different places: such values lie in different buffers.
    */
   readonly buffers: readonly number[]
+  /** Textures, each of which holds one mirror at a time. */
+  readonly textures: readonly Mirror[]
   /** Bytes of all values that live in these buffers, without sharing. */
   readonly unsharedBytes: number
   /** The most bytes of such values that live at the same time: no plan for these commands can do with less. */
@@ -53,15 +57,31 @@ export function plan(list: CommandList, share = true): Plan {
   }
   // What the program delivers must survive until its end.
   const delivered = [...list.outputs.values(), ...list.assigned.values()].map(root)
-  const bytesOf = (key: string) => list.values.get(key)?.bytes ?? 0
+  const bytesOf = (key: string) => {
+    const value = list.values.get(key)
+    return value?.mirror ? mirrorBytes(value.mirror) : (value?.bytes ?? 0)
+  }
   const intervals = intervalsOf(commands, root, bytesOf, new Set(delivered)).filter(({ key }) => !locations.has(key))
-  const layout = assignBuffers(intervals, share)
+  const mirrorOf = (key: string) => list.values.get(key)?.mirror
+  const layout = assignBuffers(
+    intervals.filter(({ key }) => !mirrorOf(key)),
+    share,
+  )
+  const textures = assignTextures(
+    intervals.flatMap((interval) => {
+      const mirror = mirrorOf(interval.key)
+      return mirror ? { ...interval, mirror } : []
+    }),
+    share,
+  )
   for (const key of list.values.keys()) {
     if (locations.has(key)) continue
     const base = root(key)
     const location = locations.get(base)
     const range = layout.ranges.get(base)
+    const texture = textures.places.get(key)
     if (location) locations.set(key, location)
+    else if (texture !== undefined) locations.set(key, { kind: 'texture', texture })
     else if (range) locations.set(key, { kind: 'buffer', ...range })
   }
   const variableWrites = variableWritesOf(list, locations)
@@ -71,6 +91,7 @@ export function plan(list: CommandList, share = true): Plan {
     variableWrites,
     locations: new Map([...locations, ...kept.locations]),
     outputs: kept.outputs,
+    textures: textures.mirrors,
     buffers: [...layout.sizes, ...kept.commands.map(({ bytes }) => bytes)],
     unsharedBytes: [...intervals, ...kept.commands].reduce((sum, { bytes }) => sum + bytes, 0),
     liveBytes: livePeak(intervals),
@@ -123,7 +144,7 @@ function keepOutputs(
   return { commands, locations: kept, outputs }
 }
 
-type CopyCommand = Command & { kind: 'copy' }
+type CopyCommand = Exclude<Command, { kind: 'dispatch' }>
 
 const copyCommand = (list: CommandList, label: string, from: string, to: string): CopyCommand => ({
   kind: 'copy',
@@ -176,8 +197,8 @@ function chainEnds(inPlace: readonly InPlaceAlias[]): (key: string) => string {
   }
 }
 
-const readsOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.from] : command.reads)
-const writesOf = (command: Command): readonly string[] => (command.kind === 'copy' ? [command.to] : command.writes)
+const readsOf = (command: Command): readonly string[] => (command.kind === 'dispatch' ? command.reads : [command.from])
+const writesOf = (command: Command): readonly string[] => (command.kind === 'dispatch' ? command.writes : [command.to])
 
 /** The lifetime of each value together with those that share its location. */
 function intervalsOf(

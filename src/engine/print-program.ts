@@ -1,6 +1,7 @@
 import { megabytes } from './device.js'
 import { type Node, type Tensor, type Trace, valueKey } from './ir.js'
 import type { Command } from './lower.js'
+import { mirrorBytes } from './mirror.js'
 import type { Location, Plan } from './plan.js'
 import { byteLength, sameShape, showShape, showSpec } from './shape.js'
 import type { Variable } from './store.js'
@@ -35,7 +36,7 @@ export function printTrace({ nodes, outputs, assigned }: Trace): string {
 
 /**
  * A program as text: its trace, what the passes made of it, the commands of a run with the places that they read and
- * write (`b2+1024` is byte 1024 of buffer 2), and the memory that all of it takes.
+ * write (`b2+1024` is byte 1024 of buffer 2, `t0` is texture 0), and the memory that all of it takes.
  */
 export function printProgram({ label, traced, trace, planned }: PrintedProgram): string {
   const sections = [
@@ -70,6 +71,7 @@ const nameOf = ({ store, name }: Variable): string => `variable ${store.label}/$
 
 function showLocation(location: Location | undefined): string {
   if (location?.kind === 'buffer') return `b${location.buffer}${location.offset > 0 ? `+${location.offset}` : ''}`
+  if (location?.kind === 'texture') return `t${location.texture}`
   if (location?.kind === 'input') return `input ${location.name}`
   return location ? nameOf(location.variable) : 'nowhere'
 }
@@ -78,7 +80,7 @@ function printCommands({ commands, variableWrites, locations }: Plan): string {
   const values = (keys: readonly string[]): string =>
     keys.map((key) => `%${key} ${showLocation(locations.get(key))}`).join(', ')
   const row = (command: Command): string[] => {
-    if (command.kind === 'copy')
+    if (command.kind !== 'dispatch')
       return [command.label, '', megabytes(command.bytes), `${values([command.from])} → ${values([command.to])}`]
     const { dispatch, info, reads, writes } = command
     const flow = `${values(reads)} → ${values(writes)}`.trimStart()
@@ -95,7 +97,7 @@ function printCommands({ commands, variableWrites, locations }: Plan): string {
   return aligned([...commands.map(row), ...written]).join('\n')
 }
 
-function printMemory({ nodes }: Trace, { buffers, liveBytes, unsharedBytes }: Plan): string {
+function printMemory({ nodes }: Trace, { buffers, textures, liveBytes, unsharedBytes }: Plan): string {
   const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0)
   const leaves = nodes.flatMap(({ leaf, outputs }) => (leaf ? outputs.map((spec) => ({ leaf, spec })) : []))
   const bytesOf = (kind: 'input' | 'variable'): number[] =>
@@ -106,10 +108,14 @@ function printMemory({ nodes }: Trace, { buffers, liveBytes, unsharedBytes }: Pl
       total('inputs', bytesOf('input')),
       total('variables that are read', bytesOf('variable')),
       total('buffers of intermediates', buffers),
+      total('textures of mirrors', textures.map(mirrorBytes)),
       ['live at once, at most', '', megabytes(liveBytes)],
       ['without sharing', '', megabytes(unsharedBytes)],
     ]),
-    ...aligned(buffers.map((bytes, i) => [`b${i}`, `${bytes} bytes`])),
+    ...aligned([
+      ...buffers.map((bytes, i) => [`b${i}`, `${bytes} bytes`]),
+      ...textures.map((mirror, i) => [`t${i}`, `${mirrorBytes(mirror)} bytes`]),
+    ]),
   ].join('\n')
 }
 

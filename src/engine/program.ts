@@ -1,11 +1,12 @@
-import type { Arena } from './arena.js'
+import { type Arena, destroyMemory, ownMemory, type ProgramMemory } from './arena.js'
 import { type Device, type Layout, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
 import type { Tensor, Trace } from './ir.js'
-import type { Dispatch } from './kernel.js'
+import type { Dispatch, Operand } from './kernel.js'
 import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
 import { type Command, lower } from './lower.js'
 import { checkBindings, describeMemory } from './memory-report.js'
+import { mirrorBytes } from './mirror.js'
 import { autocast, type Cast } from './passes/autocast.js'
 import { batchUpdates } from './passes/batch-updates.js'
 import { concatInPlace } from './passes/concat-in-place.js'
@@ -14,7 +15,7 @@ import { fusePointwise } from './passes/fuse-pointwise.js'
 import { recompute } from './passes/recompute.js'
 import { dropDead, shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
-import { type Location, plan } from './plan.js'
+import { type Location, type Plan, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
@@ -82,7 +83,7 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const planned = plan(lower(trace, device.traits, select), options.share ?? optimize)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
-  const memory = describeMemory(trace, sum(planned.buffers))
+  const memory = describeMemory(trace, plannedBytes(planned))
   const made: Program<I, O>[] = []
   try {
     return await device.guarded(`allocating ${memory} for ${label}`, () => {
@@ -97,6 +98,9 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   }
 }
 
+/** Bytes of the buffers and textures of a program. */
+const plannedBytes = ({ buffers, textures }: Plan): number => sum(buffers) + sum(textures.map(mirrorBytes))
+
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, value) => total + value, 0)
 
 function optimized(trace: Trace, device: Device, stageOf: CompileOptions['recompute']): Trace {
@@ -108,9 +112,11 @@ function optimized(trace: Trace, device: Device, stageOf: CompileOptions['recomp
   return batchUpdates(updateEarly(placed), maxStorageBuffers)
 }
 
-/** Which buffers a dispatch binds. */
-export const layoutOf = ({ uniforms, reads, writes }: Dispatch): Layout =>
-  `${uniforms.length > 0 ? 'u' : ''}${'r'.repeat(reads.length)}${'w'.repeat(writes.length)}`
+/** What a dispatch binds. */
+export const layoutOf = ({ uniforms, reads, writes }: Dispatch): Layout => {
+  const read = ({ mirror }: Operand) => (mirror ? { rgba32float: 'f', rgba16float: 'h' }[mirror] : 'r')
+  return `${uniforms.length > 0 ? 'u' : ''}${reads.map(read).join('')}${'w'.repeat(writes.length)}`
+}
 
 async function compilePipelines(
   device: Device,
@@ -152,7 +158,7 @@ export class Program<
   O extends object = Record<string, unknown>,
 > {
   readonly memory: MemorySummary
-  private readonly buffers: GPUBuffer[]
+  private readonly owned: ProgramMemory
   private readonly inputBuffers = new Map<string, GPUBuffer>()
   private readonly uniforms: GPUBuffer
   private readonly uniformOffsets = new Map<Command, { offset: number; size: number }>()
@@ -175,14 +181,14 @@ export class Program<
       const name = names[i - planned.buffers.length]
       return name === undefined ? `${label} buffer ${i}` : `${label} input ${name}`
     }
-    const buffers = arena ? arena.take(sizes) : sizes.map((bytes, i) => device.storage(labelOf(i), bytes))
-    this.buffers = buffers.slice(0, planned.buffers.length)
-    for (const [i, buffer] of buffers.slice(planned.buffers.length).entries())
+    const { textures } = planned
+    this.owned = arena ? arena.take(sizes, textures) : ownMemory(device, labelOf, sizes, textures)
+    for (const [i, buffer] of this.owned.buffers.slice(planned.buffers.length).entries())
       this.inputBuffers.set(names[i] ?? '', buffer)
     this.uniforms = this.makeUniforms()
     this.steps = this.bind(new Map())
     const { unsharedBytes: unshared, liveBytes: live, commands } = planned
-    this.memory = { planned: sum(planned.buffers), live, unshared, dispatches: commands.length }
+    this.memory = { planned: plannedBytes(planned), live, unshared, dispatches: commands.length }
   }
 
   /**
@@ -251,7 +257,9 @@ export class Program<
 
   /** Labels of the dispatches in their order. */
   get kernels(): string[] {
-    return this.parts.planned.commands.map((command) => (command.kind === 'dispatch' ? command.dispatch.label : 'copy'))
+    return this.parts.planned.commands.map((command) =>
+      command.kind === 'dispatch' ? command.dispatch.label : command.kind,
+    )
   }
 
   /** The trace, what became of it, the commands of a run and the memory, as lines for people. */
@@ -269,7 +277,7 @@ export class Program<
       bytes: 2 * bytes,
     })
     const commands = this.parts.planned.commands.map((command) =>
-      command.kind === 'copy' ? copy(command.label, command.bytes) : command.info,
+      command.kind === 'dispatch' ? command.info : copy(command.label, command.bytes),
     )
     const writes = this.parts.planned.variableWrites.map(({ variable }) =>
       copy('new value of a variable', byteLength(variable.spec)),
@@ -278,9 +286,8 @@ export class Program<
   }
 
   destroy(): void {
-    const buffers = [...this.buffers, ...this.inputBuffers.values()]
-    if (this.arena) this.arena.give(buffers)
-    else for (const buffer of buffers) buffer.destroy()
+    if (this.arena) this.arena.give(this.owned)
+    else destroyMemory(this.owned)
     this.uniforms.destroy()
   }
 
@@ -309,7 +316,9 @@ export class Program<
   /** Where a value begins, and its bytes where the buffer holds others too. */
   private addressOf(location: Location, stores: ReadonlyMap<Store, Store>): BufferAddress & { readonly size?: number } {
     if (location.kind === 'variable') return { buffer: this.variableBuffer(location.variable, stores), offset: 0 }
-    const buffer = location.kind === 'buffer' ? this.buffers[location.buffer] : this.inputBuffers.get(location.name)
+    if (location.kind === 'texture') throw new Error(`${this.parts.label}: a mirror has no address`)
+    const buffer =
+      location.kind === 'buffer' ? this.owned.buffers[location.buffer] : this.inputBuffers.get(location.name)
     if (!buffer) throw new Error(`${this.parts.label}: a planned buffer is missing`)
     return location.kind === 'buffer'
       ? { buffer, offset: location.offset, size: location.bytes }
@@ -343,18 +352,31 @@ export class Program<
   }
 
   private bind(stores: ReadonlyMap<Store, Store>): Step[] {
-    const addressOf = (key: string) => {
-      const location = this.parts.planned.locations.get(key)
+    const { locations, textures } = this.parts.planned
+    const locationOf = (key: string) => {
+      const location = locations.get(key)
       if (!location) throw new Error(`${this.parts.label}: value ${key} has no location`)
-      return this.addressOf(location, stores)
+      return location
     }
+    const addressOf = (key: string) => this.addressOf(locationOf(key), stores)
+    const textureOf = (key: string) => {
+      const location = locationOf(key)
+      const number = location.kind === 'texture' ? location.texture : -1
+      const [texture, mirror] = [this.owned.textures[number], textures[number]]
+      if (!texture || !mirror) throw new Error(`${this.parts.label}: mirror ${key} has no texture`)
+      return { texture, format: mirror.format }
+    }
+    const resourceOf = (key: string) =>
+      locationOf(key).kind === 'texture' ? textureOf(key).texture.createView() : addressOf(key)
     const steps = this.parts.planned.commands.map((command): Step => {
-      if (command.kind === 'copy') {
-        return { kind: 'copy', from: addressOf(command.from), to: addressOf(command.to), bytes: command.bytes }
+      if (command.kind !== 'dispatch') {
+        const { kind, from, to, bytes } = command
+        if (kind === 'mirror') return { kind, from: addressOf(from), ...textureOf(to), bytes }
+        return { kind, from: addressOf(from), to: addressOf(to), bytes }
       }
       const pipeline = this.parts.pipelines.get(command)
       if (!pipeline) throw new Error(`${this.parts.label}: no pipeline for ${command.label}`)
-      const storage = [...command.reads, ...command.writes].map(addressOf)
+      const storage = [...command.reads, ...command.writes].map(resourceOf)
       const uniform = this.uniformOffsets.get(command)
       const entries = storage.map((resource, i): GPUBindGroupEntry => ({ binding: i + 1, resource }))
       if (uniform) entries.unshift({ binding: 0, resource: { buffer: this.uniforms, ...uniform } })

@@ -1,3 +1,4 @@
+import { type MirrorFormat, mirrorExtent, mirrorWidth, rowBytes } from './mirror.js'
 import type { KernelInfo } from './profile.js'
 import type {
   GPUBindGroup,
@@ -6,6 +7,7 @@ import type {
   GPUComputePassTimestampWrites,
   GPUComputePipeline,
   GPUDevice,
+  GPUTexture,
 } from './webgpu-types.js'
 
 /** Where in a buffer a value begins. */
@@ -24,6 +26,13 @@ export type Step =
       readonly label: string
     }
   | { readonly kind: 'copy'; readonly from: BufferAddress; readonly to: BufferAddress; readonly bytes: number }
+  | {
+      readonly kind: 'mirror'
+      readonly from: BufferAddress
+      readonly texture: GPUTexture
+      readonly format: MirrorFormat
+      readonly bytes: number
+    }
 
 /** Writes the device's time between its commands. */
 export interface TimestampWriter {
@@ -74,13 +83,13 @@ export function submit(gpu: GPUDevice, run: Run): void {
 export function replay(encoder: GPUCommandEncoder, label: string, steps: readonly Step[]): void {
   let pass: GPUComputePassEncoder | undefined
   for (const step of steps) {
-    if (step.kind === 'copy') {
+    if (step.kind === 'dispatch') {
+      pass ??= encoder.beginComputePass({ label })
+      dispatch(pass, step)
+    } else {
       pass?.end()
       pass = undefined
       copy(encoder, step)
-    } else {
-      pass ??= encoder.beginComputePass({ label })
-      dispatch(pass, step)
     }
   }
   pass?.end()
@@ -90,19 +99,43 @@ export function replay(encoder: GPUCommandEncoder, label: string, steps: readonl
 export function replayTimed(encoder: GPUCommandEncoder, steps: readonly Step[], stamps: TimestampWriter): void {
   stamps.mark(encoder)
   for (const step of steps) {
-    if (step.kind === 'copy') {
-      copy(encoder, step)
-      stamps.mark(encoder)
-    } else {
+    if (step.kind === 'dispatch') {
       const pass = encoder.beginComputePass({ label: step.label, timestampWrites: stamps.atEnd() })
       dispatch(pass, step)
       pass.end()
+    } else {
+      copy(encoder, step)
+      stamps.mark(encoder)
     }
   }
 }
 
-const copy = (encoder: GPUCommandEncoder, { from, to, bytes }: Step & { kind: 'copy' }): void =>
-  encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes)
+function copy(encoder: GPUCommandEncoder, step: Exclude<Step, { kind: 'dispatch' }>): void {
+  const { from, bytes } = step
+  if (step.kind === 'copy') {
+    encoder.copyBufferToBuffer(from.buffer, from.offset, step.to.buffer, step.to.offset, bytes)
+    return
+  }
+  const { texture, format } = step
+  const bytesPerRow = rowBytes(format)
+  const { rows, rest } = mirrorExtent(bytes, format)
+  if (rows > 0)
+    encoder.copyBufferToTexture({ ...addressed(from, 0), bytesPerRow }, { texture, origin: [0, 1] }, [
+      mirrorWidth,
+      rows,
+    ])
+  if (rest > 0)
+    encoder.copyBufferToTexture(
+      { ...addressed(from, rows * bytesPerRow), bytesPerRow },
+      { texture, origin: [0, 1 + rows] },
+      [rest, 1],
+    )
+}
+
+const addressed = ({ buffer, offset }: BufferAddress, further: number): BufferAddress => ({
+  buffer,
+  offset: offset + further,
+})
 
 function dispatch(pass: GPUComputePassEncoder, { pipeline, bindGroup, grid }: Step & { kind: 'dispatch' }): void {
   pass.setPipeline(pipeline)

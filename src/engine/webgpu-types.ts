@@ -11,6 +11,7 @@ export type GPUBuffer = InstanceOf<'GPUBuffer'>
 export type GPUCommandEncoder = InstanceOf<'GPUCommandEncoder'>
 export type GPUComputePipeline = InstanceOf<'GPUComputePipeline'>
 export type GPUDevice = InstanceOf<'GPUDevice'>
+export type GPUTexture = InstanceOf<'GPUTexture'>
 
 /** Where a compute pass writes time stamps. */
 export type GPUComputePassTimestampWrites = GPUCommandEncoder extends {

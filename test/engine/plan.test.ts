@@ -25,6 +25,7 @@ interface Range {
 const rangeOf = (location: Location): Range => {
   if (location.kind === 'buffer')
     return { buffer: `buffer ${location.buffer}`, offset: location.offset, bytes: location.bytes }
+  if (location.kind === 'texture') return { buffer: `texture ${location.texture}`, offset: 0, bytes: 1 }
   const buffer = location.kind === 'input' ? `input ${location.name}` : `variable ${location.variable.name}`
   return { buffer, offset: 0, bytes: Number.POSITIVE_INFINITY }
 }
@@ -56,10 +57,10 @@ function simulate(list: CommandList, { commands, variableWrites, locations, outp
   const written = new Set<string>()
   for (const command of commands) {
     const what = command.label
-    if (command.kind === 'copy') {
+    if (command.kind !== 'dispatch') {
       expectAt(locationOf(command.from), command.from, what)
       assert.is.not(locationOf(command.from).buffer, locationOf(command.to).buffer)
-      write(locationOf(command.to), command.from)
+      write(locationOf(command.to), command.kind === 'mirror' ? command.to : command.from)
       continue
     }
     for (const key of command.reads) expectAt(locationOf(key), key, what)
