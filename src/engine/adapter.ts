@@ -39,6 +39,8 @@ export interface AdapterTraits {
   readonly matrixUnits?: MatrixUnits | undefined
   readonly maxStorageBuffers: number
   readonly maxWorkgroupStorage: number
+  /** Rows of the largest texture that mirrors a tensor. */
+  readonly maxMirrorRows: number
 }
 
 /** What kernels for matrix units enable. Dawn alone has the last one, which is not in WebGPU yet. */
@@ -81,6 +83,7 @@ export function traitsOf(
     matrixUnits: hasMatrices ? { shapes: matrixShapes, lanes: subgroupMaxSize } : undefined,
     maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     maxWorkgroupStorage: limits.maxComputeWorkgroupStorageSize,
+    maxMirrorRows: limits.maxTextureDimension2D,
   }
 }
 

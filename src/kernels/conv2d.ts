@@ -3,7 +3,9 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import type { KernelContext } from '../engine/kernel.js'
 import { type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
-import { type ConvGeometry, convCandidates, type Epilogue, weightGradCandidates } from './conv2d-kernels.js'
+import type { ConvGeometry } from './conv2d-geometry.js'
+import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
+import type { Epilogue } from './slice-sums.js'
 
 export interface Conv2dOptions {
   readonly stride?: number

@@ -2,7 +2,8 @@ import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Shape, spec } from '../engine/shape.js'
-import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-kernels.js'
+import type { ConvGeometry } from './conv2d-geometry.js'
+import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
 
 export interface MatmulAttrs {
   readonly transposeA: boolean
