@@ -32,6 +32,11 @@ const pixelChoices = [112, 96, 64] as const
 /** What a panel costs beside its products, in terms. */
 const panelOverhead = 8
 
+/** Products below which panels save less time in a run than their kernels take to compile, a second each. */
+const worthwhile = 2 ** 24
+/** The share of a panel's products that must be asked for: the others are computed for nothing. */
+const leastEfficiency = 0.7
+
 /** Terms of the panels that compute the fewest products beside those asked for. */
 function termsOf(terms: number, choices: readonly number[]): number {
   const cost = (each: number) => ceilDiv(terms, each) * (each + panelOverhead)
@@ -169,7 +174,9 @@ export function convPanel(
   }
   const { temporaries, dispatches } = preparation
   const candidate = { name: 'panel', temporaries, dispatches: [...dispatches, product] }
-  return { candidate, isBest: efficiency >= 0.7 && channels >= 16 && rows >= 32 }
+  const products = rows * phases * columns * channels * ceilDiv(taps, phases)
+  const isBest = efficiency >= leastEfficiency && channels >= 16 && rows >= 32 && products >= worthwhile
+  return { candidate, isBest }
 }
 
 /** The kernel of `conv_weight_grad_panel.wgsl`; undefined where the adapter is not for it. */
@@ -222,6 +229,6 @@ export function weightGradPanel(
   })
   if (slices > 1) dispatches.push(sumSlices(label, written, slices, target))
   const candidate = { name: 'panel', temporaries, dispatches }
-  const isLarge = pixels * taps * rows * columns >= 2 ** 24
-  return { candidate, isBest: efficiency >= 0.7 && rows >= 32 && isLarge }
+  const products = pixels * taps * rows * columns
+  return { candidate, isBest: efficiency >= leastEfficiency && rows >= 32 && products >= worthwhile }
 }
