@@ -9,6 +9,7 @@ diagnostic(off, subgroup_uniformity);
 // A multiple of 32.
 const TERMS = 32u;
 const QUADS = 8u; // TERMS / 4
+const BLOCKS = 2u; // TERMS / 16
 const READS = 1u; // TERMS / 32
 const ROWS = 64u;
 const HALVES = 2u;
@@ -121,6 +122,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     column[g] = n0 + select(g / 4 * 32 + lane * 4 + g % 4, g * 8 + lane, INPUT_GRAD);
   }
 
+  // What the compiler cannot know.
+  let never = s.n == 0;
   var begun = false;
   for (var k0 = 0u; k0 < terms; k0 += TERMS) {
     // Whether any tap of the panel reaches the map at all: dilated ones may not.
@@ -202,11 +205,15 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
             c[h] = sums[at + h * 8];
           }
         }
-        for (var i = 0u; i < TERMS; i++) { // unrolled
-          let v = vec4f(subgroupShuffle(x[i / 32][i % 4], i / 4 % 8));
-          for (var h = 0u; h < HALVES; h++) { // unrolled
-            c[h] = fma(v, panel[i * HALVES + h], c[h]);
+        for (var b = 0u; b < BLOCKS; b++) { // unrolled
+          for (var j = 0u; j < 16u; j++) { // unrolled
+            let v = vec4f(subgroupShuffle(x[(b * 16 + j) / 32][j % 4], (b * 16 + j) / 4 % 8));
+            for (var h = 0u; h < HALVES; h++) { // unrolled
+              c[h] = fma(v, panel[(b * 16 + j) * HALVES + h], c[h]);
+            }
           }
+          // Else the compiler would sum one half after the other: too few independent sums to keep the processor busy.
+          c[0] = select(c[0], c[HALVES - 1], never);
         }
         for (var h = 0u; h < HALVES; h++) { // unrolled
           sums[at + h * 8] = c[h];

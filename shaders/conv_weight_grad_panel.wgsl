@@ -4,9 +4,10 @@
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
-// A multiple of 8.
+// A multiple of 16.
 const TERMS = 32u;
 const EIGHTS = 4u; // TERMS / 8
+const BLOCKS = 2u; // TERMS / 16
 const READS = 1u; // TERMS / 32, rounded up
 const ROWS = 64u;
 const HALVES = 2u;
@@ -66,6 +67,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   let first = min(wg.z * chunk, panels);
   let last = min(first + chunk, panels);
 
+  // What the compiler cannot know.
+  let never = s.n == 0;
   for (var k = first; k < last; k++) {
     let k0 = begin + k * TERMS;
     // The lane's pixel of each eight of the panel: the texel that its tap reads.
@@ -113,11 +116,15 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
           c[h] = sums[at + h * 8];
         }
       }
-      for (var i = 0u; i < TERMS; i++) { // unrolled
-        let v = vec4f(subgroupShuffle(d[i / 32][i % 4], i / 4 % 8));
-        for (var h = 0u; h < HALVES; h++) { // unrolled
-          c[h] = fma(v, panel[i * HALVES + h], c[h]);
+      for (var b = 0u; b < BLOCKS; b++) { // unrolled
+        for (var j = 0u; j < 16u; j++) { // unrolled
+          let v = vec4f(subgroupShuffle(d[(b * 16 + j) / 32][j % 4], (b * 16 + j) / 4 % 8));
+          for (var h = 0u; h < HALVES; h++) { // unrolled
+            c[h] = fma(v, panel[(b * 16 + j) * HALVES + h], c[h]);
+          }
         }
+        // Else the compiler would sum one half after the other: too few independent sums to keep the processor busy.
+        c[0] = select(c[0], c[HALVES - 1], never);
       }
       for (var h = 0u; h < HALVES; h++) { // unrolled
         sums[at + h * 8] = c[h];

@@ -160,7 +160,7 @@ export function convPanel(
       : preparation.mirror(1, w, [taps, channels, columns], [filled, byFours(columns)]),
   ]
   const changes = {
-    constants: { TERMS, QUADS: TERMS / 4, READS: TERMS / 32, ROWS, HALVES, INPUT_GRAD: inputGrad },
+    constants: { TERMS, QUADS: TERMS / 4, BLOCKS: TERMS / 16, READS: TERMS / 32, ROWS, HALVES, INPUT_GRAD: inputGrad },
     aliases: { A: mirrorType(a), B: mirrorType(w) },
   }
   const [x, layers] = flatGrid(ceilDiv(rows, rowsEach))
@@ -219,7 +219,7 @@ export function weightGradPanel(
   dispatches.push({
     label,
     source: shader('conv_weight_grad_panel', {
-      constants: { TERMS, EIGHTS: TERMS / 8, READS: ceilDiv(TERMS, 32), ROWS, HALVES, SWAPPED },
+      constants: { TERMS, EIGHTS: TERMS / 8, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 32), ROWS, HALVES, SWAPPED },
       aliases: { A: mirrorType(rowFactor), B: mirrorType(panelFactor), U: slices > 1 ? 'f32' : target.type },
     }),
     reads: [{ ...transposed, mirror: mirrorFormat(rowFactor) }, panel],
