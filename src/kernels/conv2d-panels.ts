@@ -69,10 +69,12 @@ function panelsOf(
   return { TERMS, HALVES, ROWS, tiles, efficiency }
 }
 
-/** Whether panels are for an adapter: CPU drivers of 8 lanes whose textures hold both factors. */
-const canMirror = ({ software, subgroupSize, maxMirrorRows }: AdapterTraits, factors: readonly Spec[]): boolean =>
-  // Filling up channels by fours at most doubles a factor that panels are of use for.
-  software && subgroupSize === 8 && factors.every((factor) => 2 * mirrorOf(factor).rows <= maxMirrorRows)
+/** Whether panels are for an adapter: CPU drivers of 8 lanes whose textures hold mirrors of so many elements. */
+const canMirror = ({ software, subgroupSize, maxMirrorRows }: AdapterTraits, counts: readonly number[]): boolean =>
+  software && subgroupSize === 8 && counts.every((count) => mirrorOf(spec([count])).rows <= maxMirrorRows)
+
+/** Elements of a map whose channels are filled up by fours. */
+const filledElements = (n: number, [height, width, channels]: Extents): number => n * height * width * byFours(channels)
 
 const byFours = (count: number): number => 4 * ceilDiv(count, 4)
 
@@ -140,13 +142,13 @@ export function convPanel(
   adapter: AdapterTraits,
   epilogue?: Epilogue,
 ): PanelCandidate | undefined {
-  if (!canMirror(adapter, [a, w])) return undefined
   const inputGrad = kind === 'inputGrad'
   const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
   const [height, width, columns] = written
   const channels = read[2]
   const filled = byFours(channels)
   const taps = g.kh * g.kw
+  if (!canMirror(adapter, [filledElements(g.n, read), taps * filled * byFours(columns)])) return undefined
   const step = inputGrad ? g.stride : 1
   const phases = step * step
   const rows = g.n * ceilDiv(height, step) * ceilDiv(width, step)
@@ -185,7 +187,6 @@ export function weightGradPanel(
   { factors, result }: ConvTensors,
   adapter: AdapterTraits,
 ): PanelCandidate | undefined {
-  if (!canMirror(adapter, factors)) return undefined
   // The smaller map is transposed, where the convolution is a product of matrices.
   const SWAPPED = g.kh * g.kw === 1 && g.stride === 1 && g.padding === 0 && g.xChannels < g.yChannels
   const [rowIndex, panelIndex] = SWAPPED ? ([0, 1] as const) : ([1, 0] as const)
@@ -199,6 +200,8 @@ export function weightGradPanel(
   const slices = Math.max(1, Math.min(ceilDiv(4, tilesOfRows * taps * most.tiles), Math.floor(pixels / 512)))
   const { TERMS, HALVES, ROWS, tiles, efficiency } = panelsOf(ceilDiv(pixels, slices), columns, pixelChoices, adapter)
   const filled = byFours(pixels)
+  const mirrored = [filledElements(g.n, rowMap), filledElements(g.n, panelMap), rows * filled]
+  if (!canMirror(adapter, mirrored)) return undefined
 
   const preparation = new Preparation()
   const { dispatches, temporaries } = preparation
