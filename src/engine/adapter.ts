@@ -39,6 +39,8 @@ export interface AdapterTraits {
   readonly matrixUnits?: MatrixUnits | undefined
   readonly maxStorageBuffers: number
   readonly maxWorkgroupStorage: number
+  /** Offsets of the buffers that kernels bind are multiples of so many bytes. */
+  readonly storageAlignment: number
 }
 
 /** What kernels for matrix units enable. Dawn alone has the last one, which is not in WebGPU yet. */
@@ -81,6 +83,8 @@ export function traitsOf(
     matrixUnits: hasMatrices ? { shapes: matrixShapes, lanes: subgroupMaxSize } : undefined,
     maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     maxWorkgroupStorage: limits.maxComputeWorkgroupStorageSize,
+    // Kernels load and store 16 bytes at once.
+    storageAlignment: Math.max(16, limits.minStorageBufferOffsetAlignment),
   }
 }
 

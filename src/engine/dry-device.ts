@@ -88,6 +88,7 @@ export function dryDevice(
     createBindGroup: () => ({}),
     createCommandEncoder: () => ({
       beginComputePass: () => pass,
+      clearBuffer: nothing,
       copyBufferToBuffer: nothing,
       copyBufferToTexture: nothing,
       finish: () => ({}),
@@ -134,7 +135,11 @@ export async function largestFitting(
 
 /** A device for models that are only traced: it has no limits, and nothing of an adapter is known. */
 export function tracingDevice(): Device {
-  const limits = { maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupStorageSize: 16384 } as GPUSupportedLimits
+  const limits = {
+    maxStorageBuffersPerShaderStage: 8,
+    maxComputeWorkgroupStorageSize: 16384,
+    minStorageBufferOffsetAlignment: 256,
+  } as GPUSupportedLimits
   const gpu = { adapterInfo: {} as GPUAdapterInfo, features: new Set<string>(), limits }
   const adapter = { vendor: '', architecture: '', device: 'none', driver: '', software: true }
   return dryDevice({ gpu, adapter, traits: {} }).device

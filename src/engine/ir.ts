@@ -114,12 +114,15 @@ export interface PartAccess<A> {
   set(attrs: A, part: Part, inputs: number): A | undefined
 }
 
-/** How an operator shows that its result is its inputs side by side. */
+/** A call of an operator, as its declaration sees it. */
+export type Call<A> = Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>
+
+/** How an operator shows that its one output is its inputs side by side, and zeros where none of them lies. */
 export interface ConcatAccess<A> {
-  /** Where the inputs lie; none where they must be copied together. */
-  parts(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): readonly Part[]
-  /** Copies one input as a part of the larger tensor that may follow it. */
-  copy(input: Spec, part: Part): { op: Op; name: string; attrs: unknown }
+  /** Where each input lies. */
+  parts(call: Call<A>): readonly Part[]
+  /** Copies one input as a part of the larger tensor that may follow it; undefined where it would not be exact. */
+  copy(input: Spec, part: Part): { op: Op; name: string; attrs: unknown } | undefined
 }
 
 /** One of several calls that a batch does in a dispatch, by its places among the batch's inputs. */
@@ -131,7 +134,7 @@ export interface BatchedCall<A> {
 
 /** How an operator does several independent calls in one dispatch. */
 export interface BatchAccess<A> {
-  fits(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): boolean
+  fits(call: Call<A>): boolean
   /** The operator of the whole batch, whose outputs are those of the calls in their order. */
   join(parts: readonly BatchedCall<A>[]): { op: Op; attrs: unknown }
 }
@@ -164,6 +167,8 @@ export interface Op<A = never> {
   readonly batch?: BatchAccess<A>
   readonly part?: PartAccess<A>
   readonly concat?: ConcatAccess<A>
+  /** The part of its first input that its one output is. */
+  partOfInput?(call: Call<A>): Part
 }
 
 /** Declares an operator; see `Op` for the parts. */

@@ -1,9 +1,10 @@
 import type { AdapterTraits } from './adapter.js'
-import { labelOf, results, type Trace, valueKey } from './ir.js'
+import { labelOf, type Node, results, type Trace, valueKey } from './ir.js'
 import type { Dispatch, Operand } from './kernel.js'
 import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import { type Mirror, mirrorBytes, mirrorOf } from './mirror.js'
 import type { KernelInfo } from './profile.js'
+import { joinedInputs, viewOffset } from './ranges.js'
 import { byteLength, elements, type Spec } from './shape.js'
 import type { Variable } from './store.js'
 
@@ -18,24 +19,63 @@ export interface Value {
   readonly mirror?: Mirror
 }
 
-/** One command of a program: a dispatch, a copy between values, or one into a mirror. */
-export type Command =
-  | {
-      readonly kind: 'dispatch'
-      readonly dispatch: Dispatch
-      readonly label: string
-      /** What a profile says of it. */
-      readonly info: KernelInfo
-      readonly reads: readonly string[]
-      readonly writes: readonly string[]
-    }
-  | {
-      readonly kind: 'copy' | 'mirror'
-      readonly label: string
-      readonly from: string
-      readonly to: string
-      readonly bytes: number
-    }
+interface AnyCommand {
+  readonly label: string
+  /** What a profile says of it. */
+  readonly info: KernelInfo
+}
+
+export interface DispatchCommand extends AnyCommand {
+  readonly kind: 'dispatch'
+  readonly dispatch: Dispatch
+  readonly reads: readonly string[]
+  readonly writes: readonly string[]
+}
+
+/** A copy of a whole value. */
+export interface CopyCommand extends AnyCommand {
+  readonly kind: 'copy'
+  readonly from: string
+  readonly to: string
+  /** Byte of `to` at which it begins. */
+  readonly offset: number
+  readonly bytes: number
+}
+
+/** A copy of a whole value into a mirror. */
+export interface MirrorCommand extends AnyCommand {
+  readonly kind: 'mirror'
+  readonly from: string
+  readonly to: string
+  readonly bytes: number
+}
+
+/** Zeros in a range of a value. */
+export interface ClearCommand extends AnyCommand {
+  readonly kind: 'clear'
+  readonly to: string
+  readonly offset: number
+  readonly bytes: number
+}
+
+export type Command = DispatchCommand | CopyCommand | MirrorCommand | ClearCommand
+
+export const readsOf = (command: Command): readonly string[] => {
+  if (command.kind === 'dispatch') return command.reads
+  return command.kind === 'clear' ? [] : [command.from]
+}
+
+export const writesOf = (command: Command): readonly string[] =>
+  command.kind === 'dispatch' ? command.writes : [command.to]
+
+/** What a profile says of a copy. */
+export const copyInfo = (what: string, bytes: number): KernelInfo => ({
+  op: 'copy',
+  layer: '',
+  kernel: what,
+  shapes: '',
+  bytes: 2 * bytes,
+})
 
 /** A value that is computed in place: it takes over the buffer of another one. */
 export interface InPlaceAlias {
@@ -45,10 +85,19 @@ export interface InPlaceAlias {
   readonly at: number
 }
 
+/** A range of another value, which has no storage of its own. */
+export interface View {
+  /** Not a view itself. */
+  readonly base: string
+  /** In bytes. */
+  readonly offset: number
+}
+
 /** A flat list of commands over values, with nothing decided about memory. */
 export interface CommandList {
   readonly commands: readonly Command[]
   readonly values: ReadonlyMap<string, Value>
+  readonly views: ReadonlyMap<string, View>
   readonly inPlace: readonly InPlaceAlias[]
   readonly inputs: ReadonlyMap<string, string>
   readonly variables: ReadonlyMap<Variable, string>
@@ -56,10 +105,16 @@ export interface CommandList {
   readonly assigned: ReadonlyMap<Variable, string>
 }
 
-/** The commands of a trace: each node becomes the dispatches of the candidate that `select` takes. */
-export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel): CommandList {
+/**
+ * The commands of a trace: each node becomes the dispatches of the candidate that `select` takes. Ranges of other values
+ * become views; values one after the other become copies, which the planner leaves out where it can.
+ *
+ * @param views false: kernels copy ranges too
+ */
+export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel, views = true): CommandList {
   const commands: Command[] = []
   const values = new Map<string, Value>()
+  const viewed = new Map<string, View>()
   const inPlace: InPlaceAlias[] = []
   const inputs = new Map<string, string>()
   const variables = new Map<Variable, string>()
@@ -77,6 +132,18 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
     }
     const { op } = node
     if (!op) continue
+    const offset = views ? viewOffset(node, adapter.storageAlignment) : undefined
+    if (offset !== undefined) {
+      const [input = ''] = node.inputs.map(valueKey)
+      const outer = viewed.get(input) ?? { base: input, offset: 0 }
+      viewed.set(`${node.id}.0`, { base: outer.base, offset: outer.offset + offset })
+      continue
+    }
+    const joined = views ? joinCommands(node, adapter.storageAlignment) : undefined
+    if (joined) {
+      commands.push(...joined)
+      continue
+    }
     const candidate = select(node, candidatesOf(node, adapter))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
     for (const [i, spec] of (candidate.temporaries ?? []).entries())
@@ -113,12 +180,38 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
   return {
     commands,
     values,
+    views: viewed,
     inPlace,
     inputs,
     variables,
     outputs: keys(trace.outputs),
     assigned: keys(trace.assigned),
   }
+}
+
+/** Copies of the values that a node's result is one after the other; undefined where it is not. */
+function joinCommands(node: Node, alignment: number): Command[] | undefined {
+  const joined = joinedInputs(node, alignment)
+  if (!joined) return undefined
+  const label = labelOf(node)
+  const to = `${node.id}.0`
+  const info = (kernel: string, shapes: string, bytes: number) => ({
+    op: node.name,
+    layer: node.scope,
+    kernel,
+    shapes,
+    bytes,
+  })
+  const shape = shortSpec(node.outputs[0])
+  const copies = node.inputs.map((value, i): Command => {
+    const bytes = byteLength(value)
+    const copied = info('copy of a part', `${shortSpec(value)} → ${shape}`, 2 * bytes)
+    return { kind: 'copy', label, info: copied, from: valueKey(value), to, offset: joined.offsets[i] ?? 0, bytes }
+  })
+  const zeros = joined.zeros.map((range): Command => {
+    return { kind: 'clear', label, info: info('zeros', shape, range.bytes), to, ...range }
+  })
+  return [...copies, ...zeros]
 }
 
 /** A mirror of so many bytes is kept for all its readers, since copying it again costs more time than memory. */
@@ -145,7 +238,8 @@ function mirrors(commands: Command[], values: Map<string, Value>): (source: stri
     const key = isKept ? known.key : `${source} mirror ${made++}`
     if (!isKept) {
       values.set(key, { key, spec, bytes, label: `${label} mirror`, mirror })
-      commands.push({ kind: 'mirror', label: `mirror of ${label}`, from: source, to: key, bytes })
+      const what = `mirror of ${label}`
+      commands.push({ kind: 'mirror', label: what, info: copyInfo(what, bytes), from: source, to: key, bytes })
     }
     latest.set(source, { key, usedAt: commands.length })
     return key

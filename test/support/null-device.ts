@@ -27,6 +27,7 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
       maxStorageBuffersPerShaderStage: 10,
       maxComputeWorkgroupStorageSize: 32768,
       maxStorageBufferBindingSize: bindingLimit,
+      minStorageBufferOffsetAlignment: 256,
       minUniformBufferOffsetAlignment: 256,
     },
   } as unknown as GPUDevice
