@@ -104,11 +104,11 @@ export function bindSteps(device: Device, bindings: Bindings, stores: ReadonlyMa
       case 'mirror':
         return { kind: 'mirror', from: addressed(command.from), ...textureOf(command.to), bytes: command.bytes }
       case 'copy': {
-        const { from, to, offset, bytes } = command
-        return { kind: 'copy', from: addressed(from), to: addressed(to, offset), bytes }
+        const { from, to, fromOffset, toOffset, bytes } = command
+        return { kind: 'copy', from: addressed(from, fromOffset), to: addressed(to, toOffset), bytes }
       }
       case 'clear':
-        return { kind: 'clear', to: addressed(command.to, command.offset), bytes: command.bytes }
+        return { kind: 'clear', to: addressed(command.to, command.toOffset), bytes: command.bytes }
       case 'dispatch': {
         const { dispatch, reads, writes } = command
         const pipeline = pipelines.get(command)

@@ -24,7 +24,7 @@ export interface DryUse {
 export interface DryAdapter {
   readonly adapter: AdapterSummary
   readonly gpu: DeviceProperties
-  readonly traits: Pick<AdapterTraits, 'matrixUnits'>
+  readonly traits: Pick<AdapterTraits, 'matrixUnits'> & Partial<Pick<AdapterTraits, 'maxBinding'>>
 }
 
 /**
@@ -95,8 +95,8 @@ export function dryDevice(
     }),
     destroy: nothing,
   }
-  const { shapes } = real.traits.matrixUnits ?? {}
-  const device = new Device(gpu as unknown as GPUDevice, real.adapter, undefined, shapes)
+  const { matrixUnits, maxBinding } = real.traits
+  const device = new Device(gpu as unknown as GPUDevice, real.adapter, undefined, matrixUnits?.shapes, maxBinding)
   setKernelSelection(device, kernelSelectionOf(real))
   return { device, use }
 }
@@ -138,6 +138,7 @@ export function tracingDevice(): Device {
   const limits = {
     maxStorageBuffersPerShaderStage: 8,
     maxComputeWorkgroupStorageSize: 16384,
+    maxStorageBufferBindingSize: Number.POSITIVE_INFINITY,
     minStorageBufferOffsetAlignment: 256,
   } as GPUSupportedLimits
   const gpu = { adapterInfo: {} as GPUAdapterInfo, features: new Set<string>(), limits }

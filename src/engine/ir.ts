@@ -139,6 +139,47 @@ export interface BatchAccess<A> {
   join(parts: readonly BatchedCall<A>[]): { op: Op; attrs: unknown }
 }
 
+/** A call that takes the place of another one, or of a part of it. */
+export interface OpCall {
+  readonly op: Op
+  readonly name: string
+  readonly attrs: unknown
+  readonly outputs: readonly Spec[]
+}
+
+/** How tensors are cut along their first axis, and put together again. */
+export interface Arrangement {
+  /** Those with indices `start` to `start + size` along the first axis. */
+  range(input: Spec, start: number, size: number): OpCall
+  /** A tensor of such a shape from others, each from its start along the first axis on, and zeros where none of them lies. */
+  join(starts: readonly number[], output: Spec): OpCall
+}
+
+/** A call as calls for a few samples each: the first axis of its tensors is that of the samples. */
+export interface Division {
+  readonly samples: number
+  /** Of each input, whether a call for a few samples reads these alone, or all of it, or whether only `last` reads it. */
+  readonly inputs: readonly ('divided' | 'whole' | 'last')[]
+  /** The call for so many samples, of the same operator where it names no other. */
+  piece(samples: number): Pick<OpCall, 'attrs' | 'outputs'> & { readonly op?: Op }
+  /**
+   * What becomes of each of their outputs: they are joined along the first axis, or added up, or each call updates in place
+   * what the one before made.
+   */
+  readonly outputs: readonly ('joined' | 'summed' | 'updated')[]
+  /** Adds two such outputs, where some are added up. */
+  add?(output: Spec): OpCall
+  /** A last call, which reads these outputs and then the inputs that are left for it. */
+  readonly last?: OpCall
+}
+
+/** How an operator computes a batch that is too large to be bound at once a few samples at a time. */
+export interface DivideAccess<A> {
+  readonly arrangement: Arrangement
+  /** Undefined where such a call cannot be divided. */
+  division(call: Call<A>): Division | undefined
+}
+
 /**
  * What half precision makes of an operator; see `autocast`. `half`: a product that reads and stores f16. `sum`: a product
  * that reads f16 and stores f32. `same`: it reads any type, and stores values in the type that they have. `wide`: it reads
@@ -169,6 +210,7 @@ export interface Op<A = never> {
   readonly concat?: ConcatAccess<A>
   /** The part of its first input that its one output is. */
   partOfInput?(call: Call<A>): Part
+  readonly divide?: DivideAccess<A>
 }
 
 /** Declares an operator; see `Op` for the parts. */

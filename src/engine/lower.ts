@@ -1,11 +1,12 @@
 import type { AdapterTraits } from './adapter.js'
+import { BindingLimitError } from './device.js'
 import { labelOf, type Node, results, type Trace, valueKey } from './ir.js'
 import type { Dispatch, Operand } from './kernel.js'
 import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import { type Mirror, mirrorBytes, mirrorOf } from './mirror.js'
 import type { KernelInfo } from './profile.js'
 import { joinedInputs, viewOffset } from './ranges.js'
-import { byteLength, elements, type Spec } from './shape.js'
+import { byteLength, elements, type Spec, showSpec } from './shape.js'
 import type { Variable } from './store.js'
 
 /** A value that needs storage while it lives. */
@@ -32,13 +33,14 @@ export interface DispatchCommand extends AnyCommand {
   readonly writes: readonly string[]
 }
 
-/** A copy of a whole value. */
+/** A copy of a range of a value into one of another. */
 export interface CopyCommand extends AnyCommand {
   readonly kind: 'copy'
   readonly from: string
   readonly to: string
-  /** Byte of `to` at which it begins. */
-  readonly offset: number
+  /** Bytes of the two values at which their ranges begin. */
+  readonly fromOffset: number
+  readonly toOffset: number
   readonly bytes: number
 }
 
@@ -54,7 +56,7 @@ export interface MirrorCommand extends AnyCommand {
 export interface ClearCommand extends AnyCommand {
   readonly kind: 'clear'
   readonly to: string
-  readonly offset: number
+  readonly toOffset: number
   readonly bytes: number
 }
 
@@ -95,6 +97,8 @@ export interface View {
 
 /** A flat list of commands over values, with nothing decided about memory. */
 export interface CommandList {
+  /** Offsets of what commands bind are multiples of so many bytes. */
+  readonly alignment: number
   readonly commands: readonly Command[]
   readonly values: ReadonlyMap<string, Value>
   readonly views: ReadonlyMap<string, View>
@@ -118,8 +122,11 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
   const inPlace: InPlaceAlias[] = []
   const inputs = new Map<string, string>()
   const variables = new Map<Variable, string>()
-  const define = (key: string, spec: Spec, label: string) =>
-    values.set(key, { key, spec, bytes: byteLength(spec), label })
+  const define = (key: string, spec: Spec, label: string): Value => {
+    const value = { key, spec, bytes: byteLength(spec), label }
+    values.set(key, value)
+    return value
+  }
   const mirrorKey = mirrors(commands, values)
   const showAll = (keys: readonly string[]) => keys.map((key) => shortSpec(values.get(key)?.spec)).join(', ')
 
@@ -132,22 +139,30 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
     }
     const { op } = node
     if (!op) continue
-    const offset = views ? viewOffset(node, adapter.storageAlignment) : undefined
-    if (offset !== undefined) {
-      const [input = ''] = node.inputs.map(valueKey)
-      const outer = viewed.get(input) ?? { base: input, offset: 0 }
-      viewed.set(`${node.id}.0`, { base: outer.base, offset: outer.offset + offset })
-      continue
-    }
-    const joined = views ? joinCommands(node, adapter.storageAlignment) : undefined
-    if (joined) {
-      commands.push(...joined)
-      continue
+    const isTooLarge = [...node.inputs, ...node.outputs].some((spec) => byteLength(spec) > adapter.maxBinding)
+    const alignment = adapter.storageAlignment
+    if (views || isTooLarge) {
+      const [from = ''] = node.inputs.map(valueKey)
+      const offset = viewOffset(node, alignment)
+      if (offset !== undefined) {
+        const outer = viewed.get(from) ?? { base: from, offset: 0 }
+        viewed.set(`${node.id}.0`, { base: outer.base, offset: outer.offset + offset })
+        continue
+      }
+      // What no kernel can bind is copied as words.
+      const fromOffset = isTooLarge ? viewOffset(node, 4) : undefined
+      const joined = joinCommands(node, isTooLarge ? 4 : alignment)
+      if (fromOffset !== undefined) commands.push(rangeCommand(node, from, fromOffset))
+      else if (joined) commands.push(...joined)
+      if (fromOffset !== undefined || joined) continue
     }
     const candidate = select(node, candidatesOf(node, adapter))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
-    for (const [i, spec] of (candidate.temporaries ?? []).entries())
-      define(`${node.id}.t${i}`, spec, `${label} temporary`)
+    for (const [i, spec] of (candidate.temporaries ?? []).entries()) {
+      const { bytes } = define(`${node.id}.t${i}`, spec, `${label} temporary`)
+      const limit = adapter.maxBinding
+      if (bytes > limit) throw new BindingLimitError(`temporary ${showSpec(spec)} of ${label}`, bytes, limit)
+    }
     for (const [output, input] of op.inplace?.(node.attrs as never) ?? []) {
       const source = node.inputs[input]
       if (source) inPlace.push({ output: `${node.id}.${output}`, input: valueKey(source), at: commands.length })
@@ -178,6 +193,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
   const keys = <K>(map: ReadonlyMap<K, Parameters<typeof valueKey>[0]>) =>
     new Map([...map].map(([name, value]): [K, string] => [name, valueKey(value)]))
   return {
+    alignment: adapter.storageAlignment,
     commands,
     values,
     views: viewed,
@@ -195,23 +211,29 @@ function joinCommands(node: Node, alignment: number): Command[] | undefined {
   if (!joined) return undefined
   const label = labelOf(node)
   const to = `${node.id}.0`
-  const info = (kernel: string, shapes: string, bytes: number) => ({
-    op: node.name,
-    layer: node.scope,
-    kernel,
-    shapes,
-    bytes,
-  })
   const shape = shortSpec(node.outputs[0])
   const copies = node.inputs.map((value, i): Command => {
     const bytes = byteLength(value)
-    const copied = info('copy of a part', `${shortSpec(value)} → ${shape}`, 2 * bytes)
-    return { kind: 'copy', label, info: copied, from: valueKey(value), to, offset: joined.offsets[i] ?? 0, bytes }
+    const info = infoOf(node, 'copy of a part', `${shortSpec(value)} → ${shape}`, 2 * bytes)
+    const toOffset = joined.offsets[i] ?? 0
+    return { kind: 'copy', label, info, from: valueKey(value), to, fromOffset: 0, toOffset, bytes }
   })
-  const zeros = joined.zeros.map((range): Command => {
-    return { kind: 'clear', label, info: info('zeros', shape, range.bytes), to, ...range }
+  const zeros = joined.zeros.map(({ offset: toOffset, bytes }): Command => {
+    return { kind: 'clear', label, info: infoOf(node, 'zeros', shape, bytes), to, toOffset, bytes }
   })
   return [...copies, ...zeros]
+}
+
+/** The copy of a range of a node's input. */
+function rangeCommand(node: Node, from: string, fromOffset: number): Command {
+  const bytes = byteLength(node.outputs[0] ?? node.inputs[0] ?? { shape: [], dtype: 'f32' })
+  const shapes = `${shortSpec(node.inputs[0])} → ${shortSpec(node.outputs[0])}`
+  const info = infoOf(node, 'copy of a range', shapes, 2 * bytes)
+  return { kind: 'copy', label: labelOf(node), info, from, to: `${node.id}.0`, fromOffset, toOffset: 0, bytes }
+}
+
+const infoOf = ({ name, scope }: Node, kernel: string, shapes: string, bytes: number): KernelInfo => {
+  return { op: name, layer: scope, kernel, shapes, bytes }
 }
 
 /** A mirror of so many bytes is kept for all its readers, since copying it again costs more time than memory. */

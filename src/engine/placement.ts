@@ -68,11 +68,13 @@ export function placeValues(
     if (!block || !around || block === around || fixed.has(inner.root)) return false
     // The value must be all of its block, and stay what it is.
     if (replacedBy.has(command.from) || block.bytes !== command.bytes) return false
+    const offset = target.offset + command.toOffset
+    if (command.fromOffset !== 0 || offset % list.alignment !== 0) return false
     if (block.last >= overwrittenAt(target.root)) return false
     const crosses = (reads: ReadonlySet<number>, writes: ReadonlySet<number>) =>
       [...reads].some((i) => i !== at && writes.has(i))
     if (crosses(block.reads, around.writes) || crosses(around.reads, block.writes)) return false
-    outer.set(inner.root, { root: target.root, offset: target.offset + command.offset - inner.offset })
+    outer.set(inner.root, { root: target.root, offset })
     for (const i of block.reads) around.reads.add(i)
     for (const i of block.writes) around.writes.add(i)
     around.last = Math.max(around.last, block.last)

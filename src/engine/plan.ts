@@ -154,7 +154,7 @@ function keepOutputs(
 
 const copyCommand = (list: CommandList, label: string, from: string, to: string): CopyCommand => {
   const bytes = list.values.get(from)?.bytes ?? 0
-  return { kind: 'copy', label, info: copyInfo(label, bytes), from, to, offset: 0, bytes }
+  return { kind: 'copy', label, info: copyInfo(label, bytes), from, to, fromOffset: 0, toOffset: 0, bytes }
 }
 
 /** Decides which values computed in place share the location of their input, and inserts copies before the others. */

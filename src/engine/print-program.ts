@@ -83,10 +83,11 @@ function printCommands({ commands, variableWrites, locations }: Plan): string {
     keys.map((key) => `%${key} ${showLocation(locations.get(key))}`).join(', ')
   const row = (command: Command): string[] => {
     if (command.kind !== 'dispatch') {
-      const from = command.kind === 'clear' ? 'zeros' : values([command.from])
-      const further = command.kind === 'mirror' ? 0 : command.offset
-      const to = `%${command.to} ${showLocation(locations.get(command.to), further)}`
-      return [command.info.op, command.info.kernel, megabytes(command.bytes), `${from} → ${to}`, command.info.layer]
+      const at = (key: string, further = 0): string => `%${key} ${showLocation(locations.get(key), further)}`
+      const { fromOffset, toOffset } = { fromOffset: 0, toOffset: 0, ...command }
+      const from = command.kind === 'clear' ? 'zeros' : at(command.from, fromOffset)
+      const flow = `${from} → ${at(command.to, toOffset)}`
+      return [command.info.op, command.info.kernel, megabytes(command.bytes), flow, command.info.layer]
     }
     const { dispatch, info, reads, writes } = command
     const flow = `${values(reads)} → ${values(writes)}`.trimStart()

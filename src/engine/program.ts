@@ -10,6 +10,7 @@ import { mirrorBytes } from './mirror.js'
 import { autocast, type Cast } from './passes/autocast.js'
 import { batchUpdates } from './passes/batch-updates.js'
 import { concatInPlace } from './passes/concat-in-place.js'
+import { divide } from './passes/divide.js'
 import { fuseEpilogues } from './passes/fuse-epilogues.js'
 import { fusePointwise } from './passes/fuse-pointwise.js'
 import { recompute } from './passes/recompute.js'
@@ -36,7 +37,7 @@ export interface CompileOptions {
   readonly recompute?: (scope: string) => string | undefined
   /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
   readonly autocast?: Cast | undefined
-  /** A last pass over the trace, before kernels are chosen. */
+  /** A last pass over what is computed, before it is divided and kernels are chosen. */
   readonly pass?: (trace: Trace) => Trace
   /** Whether values with disjoint lifetimes share buffers; by default as `optimize`. */
   readonly share?: boolean
@@ -76,9 +77,10 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const raw = options.autocast ? autocast(full, options.autocast) : full
-  const passed = optimize ? optimized(raw, device, options.recompute) : raw
-  const trace = options.pass?.(passed) ?? passed
-  checkBindings(trace, label, device.gpu.limits.maxStorageBufferBindingSize)
+  const fused = optimize ? fuse(raw, device, options.recompute) : raw
+  const divided = divide(options.pass?.(fused) ?? fused, device.traits.maxBinding)
+  const trace = optimize ? arrange(divided, device) : divided
+  checkBindings(trace, label, device.traits.maxBinding)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
   const share = options.share ?? optimize
   const planned = plan(lower(trace, device.traits, select, share), share)
@@ -104,14 +106,17 @@ const plannedBytes = ({ buffers, textures }: Plan): number => sum(buffers) + sum
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, value) => total + value, 0)
 
-function optimized(trace: Trace, device: Device, stageOf: CompileOptions['recompute']): Trace {
-  const { maxStorageBuffers, storageAlignment } = device.traits
-  const pointwise = fusePointwise(dropDead(shareEqual(trace)), maxStorageBuffers)
-  const fused = fuseEpilogues(pointwise, maxStorageBuffers)
+/** What is computed, by fewer kernels. */
+function fuse(trace: Trace, { traits }: Device, stageOf: CompileOptions['recompute']): Trace {
+  const pointwise = fusePointwise(dropDead(shareEqual(trace)), traits.maxStorageBuffers)
+  const fused = fuseEpilogues(pointwise, traits.maxStorageBuffers)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
-  const placed = concatInPlace(stageOf ? recompute(fused, stageOf) : fused, storageAlignment)
-  return batchUpdates(updateEarly(placed), maxStorageBuffers)
+  return stageOf ? recompute(fused, stageOf) : fused
 }
+
+/** Where results are written, and when. */
+const arrange = (trace: Trace, { traits }: Device): Trace =>
+  batchUpdates(updateEarly(concatInPlace(trace, traits.storageAlignment)), traits.maxStorageBuffers)
 
 async function compilePipelines(
   device: Device,

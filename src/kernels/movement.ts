@@ -1,78 +1,14 @@
 import { applyOne } from '../engine/graph.js'
-import { defineOp, type Op, type Part, type Tensor } from '../engine/ir.js'
-import {
-  type Candidate,
-  ceilDiv,
-  type Dispatch,
-  flatGrid,
-  inputBuffer,
-  type Operand,
-  outputBuffer,
-} from '../engine/kernel.js'
-import { elements, isFloat, type Shape, type Spec, sameShape, spec } from '../engine/shape.js'
+import { type DivideAccess, defineOp, type Op, type Part, type Tensor } from '../engine/ir.js'
+import { inputBuffer } from '../engine/kernel.js'
+import { elements, isFloat, type Spec, sameShape, spec } from '../engine/shape.js'
+import { bySample } from './arrangement.js'
 import { copyPart } from './pointwise.js'
-import { shader } from './shaders.js'
-import { storedType } from './views.js'
+import { type AxisAttrs, copyRows, copyTogether, type Placing, pitch, type RowCopy, withAxis } from './row-copies.js'
 
-export interface AxisAttrs {
-  readonly axis: number
-}
 export interface RangeAttrs extends AxisAttrs {
   readonly start: number
   readonly size: number
-}
-
-/** Elements of one row when everything before `axis` is a row index. */
-const pitch = (shape: Shape, axis: number): number => elements(shape.slice(axis))
-
-const withAxis = (shape: Shape, axis: number, extent: number): number[] =>
-  shape.map((v, i) => (i === axis ? extent : v))
-
-interface RowCopy {
-  readonly rows: number
-  /** Elements written per row. */
-  readonly chunk: number
-  /** Which of them come from x; the others are zero. */
-  readonly from: readonly [number, number]
-  readonly x: readonly [pitch: number, offset: number]
-  readonly y: readonly [pitch: number, offset: number]
-}
-
-function copyRows(label: string, [x, y]: readonly [Spec, Spec], reads: Operand[], copy: RowCopy): Dispatch {
-  const count = copy.rows * copy.chunk
-  const perThread = 4
-  const grid = flatGrid(ceilDiv(count, 64 * perThread))
-  const source = shader('copy_rows', {
-    constants: { PER_THREAD: perThread },
-    aliases: { T: storedType(x), U: storedType(y) },
-  })
-  const uniforms = [count, copy.chunk, ...copy.from, ...copy.x, ...copy.y, grid[0]]
-  return { label, source, reads, writes: [outputBuffer(0)], uniforms, grid }
-}
-
-/** Where tensors lie along an axis of a larger one. */
-interface Placing extends AxisAttrs {
-  readonly starts: readonly number[]
-}
-
-/** Copies tensors into a larger one, and zeros where none of them lies: each also writes those up to the next. */
-function copyTogether(label: string, inputs: readonly Spec[], y: Spec, { axis, starts }: Placing): Candidate {
-  const unit = pitch(y.shape, axis + 1)
-  const total = y.shape[axis] ?? 0
-  const order = inputs.map((_, i) => i).sort((a, b) => (starts[a] ?? 0) - (starts[b] ?? 0))
-  const dispatches = order.map((i, place) => {
-    const x = inputs[i] ?? spec([])
-    const inner = pitch(x.shape, axis)
-    const start = (starts[i] ?? 0) * unit
-    const from = place === 0 ? 0 : start
-    const next = order[place + 1]
-    const chunk = (next === undefined ? total : (starts[next] ?? 0)) * unit - from
-    const low = start - from
-    const rows = elements(y.shape.slice(0, axis))
-    const copy: RowCopy = { rows, chunk, from: [low, low + inner], x: [inner, 0], y: [pitch(y.shape, axis), from] }
-    return copyRows(label, [x, y], [inputBuffer(i)], copy)
-  })
-  return { name: 'copy', dispatches }
 }
 
 const partsOf = ([y = spec([])]: readonly Spec[], { axis, starts }: Placing): Part[] =>
@@ -90,6 +26,12 @@ const concatenated = (inputs: readonly Spec[], { axis }: AxisAttrs): Placing => 
     return end - (shape[axis] ?? 0)
   })
   return { axis, starts }
+}
+
+/** Along the first axis the engine itself puts ranges together. */
+const divide: DivideAccess<AxisAttrs> = {
+  ...bySample(),
+  division: (call) => (call.attrs.axis === 0 ? undefined : bySample<AxisAttrs>().division(call)),
 }
 
 const concatOp = defineOp<AxisAttrs>('concat', {
@@ -116,6 +58,7 @@ const concatOp = defineOp<AxisAttrs>('concat', {
     parts: ({ inputs, outputs, attrs }) => partsOf(outputs, concatenated(inputs, attrs)),
     copy: copyOf('concat'),
   },
+  divide,
 })
 
 /** Tensors one after the other along an axis; their other extents agree. */
@@ -143,6 +86,7 @@ const sliceOp = defineOp<RangeAttrs>('slice', {
     return [{ name: 'copy', dispatches: [copyRows('slice', [x, y], [inputBuffer(0)], copy)] }]
   },
   partOfInput: ({ inputs: [x = spec([])], attrs: { axis, start } }) => ({ axis, start, shape: x.shape }),
+  divide,
 })
 
 /** `size` elements of an axis from `start` on. */
@@ -162,6 +106,7 @@ const padOp = defineOp<PadAttrs>('pad', {
     inputs.map(({ shape }, i) => (dy && wanted[i] ? slice(dy, axis, starts[i] ?? 0, shape[axis] ?? 0) : undefined)),
   kernel: ({ inputs, outputs: [y = spec([])], attrs }) => [copyTogether('pad', inputs, y, attrs)],
   concat: { parts: ({ outputs, attrs }) => partsOf(outputs, attrs), copy: copyOf('pad') },
+  divide,
 })
 
 /** Zeros before and behind a tensor along an axis, which gets extent `size`; its elements begin at `start`. */

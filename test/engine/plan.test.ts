@@ -3,7 +3,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Graph, traceOf, tracing } from '#dist/engine/graph.js'
 import type { Tensor } from '#dist/engine/ir.js'
-import { type Command, type CommandList, lower } from '#dist/engine/lower.js'
+import { type Command, type CommandList, type CopyCommand, lower } from '#dist/engine/lower.js'
 import { dropDead } from '#dist/engine/passes/rewrite.js'
 import { updateEarly } from '#dist/engine/passes/update-early.js'
 import { type Location, type Plan, plan } from '#dist/engine/plan.js'
@@ -56,11 +56,12 @@ function contents(list: CommandList): (key: string) => readonly string[] {
     if (!parts) return Array.from({ length: bytes }, (_, i) => `${key}[${i}]`)
     const whole: string[] = Array(bytes).fill('undefined')
     for (const part of parts) {
-      if (part.kind === 'copy') for (const [i, byte] of of(part.from).entries()) whole[part.offset + i] = byte
-      if (part.kind === 'clear') whole.fill('0', part.offset, part.offset + part.bytes)
+      if (part.kind === 'copy') for (const [i, byte] of rangeFrom(part).entries()) whole[part.toOffset + i] = byte
+      if (part.kind === 'clear') whole.fill('0', part.toOffset, part.toOffset + part.bytes)
     }
     return whole
   }
+  const rangeFrom = ({ from, fromOffset, bytes }: CopyCommand) => of(from).slice(fromOffset, fromOffset + bytes)
   const of = (key: string): readonly string[] => {
     const value = known.get(key) ?? made(key)
     known.set(key, value)
@@ -99,13 +100,14 @@ function simulate(list: CommandList, { commands, variableWrites, locations, outp
     if (command.kind !== 'dispatch') {
       const to = locationOf(command.to)
       if (command.kind === 'clear') {
-        write({ ...to, offset: to.offset + command.offset }, Array(command.bytes).fill('0'))
+        write({ ...to, offset: to.offset + command.toOffset }, Array(command.bytes).fill('0'))
         continue
       }
       expectAt(locationOf(command.from), command.from, what)
       assert.is.not(locationOf(command.from).buffer, to.buffer)
-      const further = command.kind === 'copy' ? command.offset : 0
-      write({ ...to, offset: to.offset + further }, bytesOf(command.from))
+      const { fromOffset, toOffset } = { fromOffset: 0, toOffset: 0, ...command }
+      const bytes = bytesOf(command.from).slice(fromOffset, fromOffset + command.bytes)
+      write({ ...to, offset: to.offset + toOffset }, bytes)
       continue
     }
     for (const key of command.reads) expectAt(locationOf(key), key, what)
