@@ -139,22 +139,16 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
     }
     const { op } = node
     if (!op) continue
-    const isTooLarge = [...node.inputs, ...node.outputs].some((spec) => byteLength(spec) > adapter.maxBinding)
-    const alignment = adapter.storageAlignment
-    if (views || isTooLarge) {
-      const [from = ''] = node.inputs.map(valueKey)
-      const offset = viewOffset(node, alignment)
-      if (offset !== undefined) {
-        const outer = viewed.get(from) ?? { base: from, offset: 0 }
-        viewed.set(`${node.id}.0`, { base: outer.base, offset: outer.offset + offset })
-        continue
-      }
-      // What no kernel can bind is copied as words.
-      const fromOffset = isTooLarge ? viewOffset(node, 4) : undefined
-      const joined = joinCommands(node, isTooLarge ? 4 : alignment)
-      if (fromOffset !== undefined) commands.push(rangeCommand(node, from, fromOffset))
-      else if (joined) commands.push(...joined)
-      if (fromOffset !== undefined || joined) continue
+    const ranges = withoutKernel(node, adapter, views)
+    if (ranges && 'offset' in ranges) {
+      const [input = ''] = node.inputs.map(valueKey)
+      const outer = viewed.get(input) ?? { base: input, offset: 0 }
+      viewed.set(`${node.id}.0`, { base: outer.base, offset: outer.offset + ranges.offset })
+      continue
+    }
+    if (ranges) {
+      commands.push(...ranges.commands)
+      continue
     }
     const candidate = select(node, candidatesOf(node, adapter))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
@@ -205,6 +199,25 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
   }
 }
 
+/**
+ * A node whose result is ranges of its inputs: a view that begins at an offset, or copies; undefined where it takes a kernel.
+ * What is too large for kernels is copied as words.
+ */
+function withoutKernel(
+  node: Node,
+  { storageAlignment, maxBinding }: AdapterTraits,
+  views: boolean,
+): { readonly offset: number } | { readonly commands: readonly Command[] } | undefined {
+  const isTooLarge = [...node.inputs, ...node.outputs].some((spec) => byteLength(spec) > maxBinding)
+  if (!views && !isTooLarge) return undefined
+  const offset = viewOffset(node, storageAlignment)
+  if (offset !== undefined) return { offset }
+  const fromOffset = isTooLarge ? viewOffset(node, 4) : undefined
+  if (fromOffset !== undefined) return { commands: [rangeCommand(node, fromOffset)] }
+  const commands = joinCommands(node, isTooLarge ? 4 : storageAlignment)
+  return commands && { commands }
+}
+
 /** Copies of the values that a node's result is one after the other; undefined where it is not. */
 function joinCommands(node: Node, alignment: number): Command[] | undefined {
   const joined = joinedInputs(node, alignment)
@@ -225,7 +238,8 @@ function joinCommands(node: Node, alignment: number): Command[] | undefined {
 }
 
 /** The copy of a range of a node's input. */
-function rangeCommand(node: Node, from: string, fromOffset: number): Command {
+function rangeCommand(node: Node, fromOffset: number): Command {
+  const [from = ''] = node.inputs.map(valueKey)
   const bytes = byteLength(node.outputs[0] ?? node.inputs[0] ?? { shape: [], dtype: 'f32' })
   const shapes = `${shortSpec(node.inputs[0])} → ${shortSpec(node.outputs[0])}`
   const info = infoOf(node, 'copy of a range', shapes, 2 * bytes)

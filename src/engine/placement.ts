@@ -16,7 +16,6 @@ export interface Placement {
 
 /** Values that share storage, and when a command touches any of them. */
 interface Block {
-  readonly root: string
   readonly bytes: number
   readonly reads: Set<number>
   readonly writes: Set<number>
@@ -25,9 +24,9 @@ interface Block {
 }
 
 /**
- * Lets values that are copied into a range of another one live there from the start, and leaves the copies out. That needs
- * that nothing else overwrites the range while one of the two is read, and that no dispatch reads the one and writes the
- * other: WebGPU forbids one buffer as read and read-write in one dispatch, even at different places.
+ * Lets values that are copied into a range of another one live there from the start, and leaves the copies out. Nothing may
+ * overwrite the range while either of the two is read, and no dispatch may read one and write the other: WebGPU forbids one
+ * buffer as read and read-write in one dispatch, even at different places.
  *
  * @param list views included, see `CommandList`
  * @param commands those of the list, with the copies before updates in place
@@ -57,7 +56,7 @@ export function placeValues(
   for (const [i, command] of commands.entries())
     for (const key of writesOf(command)) if (!firstWrite.has(key)) firstWrite.set(key, i)
 
-  /** When what takes over the storage of a value, in the end of a chain the last one, is written for the first time. */
+  /** When what takes over the storage of a value is written for the first time. */
   const overwrittenAt = (key: string): number => {
     const next = replacedBy.get(key)
     return next === undefined ? Number.POSITIVE_INFINITY : (firstWrite.get(next) ?? 0)
@@ -69,7 +68,7 @@ export function placeValues(
     // The value must be all of its block, and stay what it is.
     if (replacedBy.has(command.from) || block.bytes !== command.bytes) return false
     const offset = target.offset + command.toOffset
-    if (command.fromOffset !== 0 || offset % list.alignment !== 0) return false
+    if (offset % list.alignment !== 0) return false
     if (block.last >= overwrittenAt(target.root)) return false
     const crosses = (reads: ReadonlySet<number>, writes: ReadonlySet<number>) =>
       [...reads].some((i) => i !== at && writes.has(i))
@@ -97,15 +96,10 @@ function blocksOf(
     const root = rootOf(key)
     const known = blocks.get(root)
     if (known) return known
-    const block = {
-      root,
-      bytes: list.values.get(root)?.bytes ?? 0,
-      reads: new Set<number>(),
-      writes: new Set<number>(),
-    }
-    const made = { ...block, last: -1 }
-    blocks.set(root, made)
-    return made
+    const bytes = list.values.get(root)?.bytes ?? 0
+    const block: Block = { bytes, reads: new Set(), writes: new Set(), last: -1 }
+    blocks.set(root, block)
+    return block
   }
   for (const [i, command] of commands.entries()) {
     for (const key of readsOf(command)) blockOf(key).reads.add(i)

@@ -40,6 +40,12 @@ test('a step whose batches the adapter cannot bind is computed a few images at a
   )
 })
 
+test('a step of Cityscapes as published is planned where a kernel binds 128 MiB', async () => {
+  const device = nullDevice({ bindingLimit: 2 ** 27 })
+  const { memory } = await stepTrainer(device, stepModels.resnet101, 'prevmatch', { crop: 801, batch: 8 })
+  assert.ok(memory.planned <= 1.05 * memory.live, `${memory.planned} bytes planned, ${memory.live} live`)
+})
+
 test('an image that the adapter cannot bind is refused with the crop that fits', async () => {
   // Weights take up to 18 MiB.
   const adapter = { bindingLimit: 19 * 2 ** 20 }

@@ -116,6 +116,7 @@ function simulate(list: CommandList, { commands, variableWrites, locations, outp
       if (before !== undefined && !written.has(key)) expectAt(locationOf(key), before, `${what} in place`)
     }
     const bound = command.writes.map(locationOf)
+    for (const { offset } of [...bound, ...command.reads.map(locationOf)]) assert.is(offset % list.alignment, 0)
     const read = new Set(command.reads.map((key) => locationOf(key).buffer))
     assert.not.ok(
       bound.some((range, i) => read.has(range.buffer) || bound.slice(i + 1).some((b) => overlapping(range, b))),
@@ -184,14 +185,25 @@ function trace(
 
 deviceTest('no plan lets a value be overwritten while it is needed', async (device) => {
   const variables = ['u', 'v', 'w'].map((name) => new Store(device, name).declare(name, spec([extent])))
-  const found = { copied: 0, aliased: 0, joined: 0, partsCopied: 0, viewed: 0, shared: 0, sideBySide: 0 }
+  const found = {
+    copied: 0,
+    aliased: 0,
+    joined: 0,
+    partsCopied: 0,
+    rangesCopied: 0,
+    viewed: 0,
+    shared: 0,
+    sideBySide: 0,
+  }
   let refused = 0
   for (let seed = 0; seed < 400; seed++) {
     const random = new Random(`plan ${seed}`)
     const traced = trace(['x', 'y'], (inputs) => randomProgram(random, variables, inputs))
     const ordered = seed % 2 === 0 ? traced : updateEarly(traced)
+    // What is too large to be bound is copied at any offset.
+    const traits = seed % 3 === 0 ? { ...device.traits, maxBinding: 200 } : device.traits
     const list = withRandomSizes(
-      lower(ordered, device.traits, (_, candidates) => candidates[0]),
+      lower(ordered, traits, (_, candidates) => candidates[0]),
       random,
     )
     for (const share of [true, false]) {
@@ -214,6 +226,7 @@ deviceTest('no plan lets a value be overwritten while it is needed', async (devi
       found.joined += parts(list.commands) - parts(planned.commands)
       found.partsCopied += parts(planned.commands)
       found.viewed += list.views.size
+      found.rangesCopied += list.commands.filter((command) => command.kind === 'copy' && command.fromOffset > 0).length
       if (share && planned.buffers.reduce((total, bytes) => total + bytes, 0) < planned.unsharedBytes) found.shared++
       found.sideBySide += [...planned.locations.values()].filter(
         (location) => location.kind === 'buffer' && location.offset > 0,
@@ -222,7 +235,7 @@ deviceTest('no plan lets a value be overwritten while it is needed', async (devi
   }
   // The programs must have exercised what is checked.
   assert.ok(refused < 200, `${refused} refused`)
-  for (const [what, count] of Object.entries(found)) assert.ok(count > 100, `${what}: ${count}`)
+  for (const [what, count] of Object.entries(found)) assert.ok(count > 50, `${what}: ${count}`)
 })
 
 test.run()

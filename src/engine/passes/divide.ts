@@ -234,7 +234,9 @@ class Divider {
 
   private cut(like: Node, tensor: Tensor, { start, size }: SampleRange, { range }: Arrangement): Tensor {
     if (samplesOf(tensor) === size) return tensor
-    const key = `${valueKey(tensor)} from ${start} of ${size} ${showShape(tensor.shape)}`
+    // The backward pass makes its own: where ranges are copies, theirs need not be kept for it.
+    const pass = like.backward ? 'backward' : 'forward'
+    const key = `${pass} ${valueKey(tensor)} from ${start} of ${size} ${showShape(tensor.shape)}`
     const known = this.made.get(key)
     const made = known ?? this.appendOne(like, range(tensor, start, size), [tensor])
     this.made.set(key, made)
