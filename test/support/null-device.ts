@@ -29,6 +29,7 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
       maxComputeWorkgroupStorageSize: 32768,
       maxStorageBufferBindingSize: bindingLimit,
       maxTextureDimension2D: 8192,
+      minStorageBufferOffsetAlignment: 256,
       minUniformBufferOffsetAlignment: 256,
     },
   } as unknown as GPUDevice

@@ -66,11 +66,10 @@ export async function dryRun(
     print(`programs of a step: ${printProgram}`)
   }
   for (const line of describe(step, config, image)) print(line)
-  const { maxStorageBufferBindingSize: binding, maxBufferSize } = real.gpu.limits
   const largest = Math.max(0, ...[...step.use.buffers].map(({ bytes }) => bytes))
   print(
-    `limits of the adapter: largest buffer ${megabytes(largest)} of ${megabytes(Math.min(binding, maxBufferSize))} ` +
-      'that it binds at once: fits',
+    `limits of the adapter: largest buffer ${megabytes(largest)} of ${megabytes(real.gpu.limits.maxBufferSize)}, of ` +
+      `which it binds ${megabytes(real.traits.maxBinding)} at once: fits`,
   )
   if (!real.adapter.software) {
     print(

@@ -45,7 +45,8 @@ export async function explainFit(error: unknown, model: SegmentationModel, step:
  */
 async function smallerStep({ batch, crop, plan }: PlannedStep, share: number): Promise<string> {
   const fitsBatch = (size: number) => canBind(plan({ batch: size, crop }))
-  const batchThatFits = await largestFitting(1, batch - 1, fitsBatch, Math.floor(batch * share))
+  // A batch of 1 gives the batch norm of a pooled map one value per channel.
+  const batchThatFits = await largestFitting(2, batch - 1, fitsBatch, Math.floor(batch * share))
   // Crops of 4 k + 1 pixels are mapped corner to corner at a quarter of their size, as the usual ones are.
   const cropOf = (k: number) => 4 * k + 1
   const [low, high] = [(smallestCrop - 1) / 4, Math.ceil((crop - 1) / 4) - 1]
