@@ -1,0 +1,147 @@
+// Writes WebAssembly modules. Instructions have the names of the text format, and their operands as arguments.
+
+/** Bytes of instructions. */
+export type Code = readonly number[]
+
+/** A parameter or another local variable of a function. */
+export interface Local {
+  readonly get: Code
+  set(value: Code): Code
+}
+
+/** A function without a result whose parameters are all of type i32. */
+export interface FunctionCode {
+  readonly parameterCount: number
+  /** Types of its further locals. */
+  readonly locals: readonly number[]
+  readonly body: Code
+}
+
+/** Memory that grows by pages. */
+export interface Memory {
+  readonly buffer: ArrayBuffer
+  grow(pages: number): number
+}
+export const PAGE_BYTES = 65536
+
+// The part of the global object that is used here: its types come with those of browsers alone.
+declare const WebAssembly: {
+  Module: new (bytes: Uint8Array) => object
+  Instance: new (module: object) => { readonly exports: unknown }
+}
+
+const I32 = 0x7f
+const V128 = 0x7b
+const EMPTY = 0x40
+const END = 0x0b
+
+/** LEB128 of an unsigned number. */
+const unsigned = (value: number): Code => (value < 128 ? [value] : [(value & 127) | 128, ...unsigned(value >>> 7)])
+
+/** LEB128 of a signed number. */
+const signed = (value: number): Code =>
+  value >= -64 && value < 64 ? [value & 127] : [(value & 127) | 128, ...signed(value >> 7)]
+
+/** An instruction behind its operands. */
+const scalar =
+  (...opcode: Code) =>
+  (...operands: readonly Code[]): Code => [...operands.flat(), ...opcode]
+const vector = (opcode: number, ...immediates: Code) => scalar(0xfd, ...unsigned(opcode), ...immediates)
+/** Of any alignment, without an offset. */
+const access = (opcode: number, ...immediates: Code) => vector(opcode, 0, 0, ...immediates)
+
+export const i32 = {
+  const: (value: number): Code => [0x41, ...signed(value)],
+  load: scalar(0x28, 0, 0),
+  ltU: scalar(0x49),
+  add: scalar(0x6a),
+  sub: scalar(0x6b),
+}
+
+export const v128 = {
+  load: access(0x00),
+  load32Splat: access(0x09),
+  store: access(0x0b),
+  /** Stores lane 0. */
+  store32Lane: access(0x5a, 0),
+  load32Zero: access(0x5c),
+}
+
+export const i8x16 = { narrowI16x8U: vector(0x66) }
+
+export const i16x8 = {
+  narrowI32x4U: vector(0x86),
+  extendLowI8x16U: vector(0x89),
+  extendHighI8x16U: vector(0x8a),
+}
+
+export const i32x4 = {
+  splat: vector(0x11),
+  extendLowI16x8U: vector(0xa9),
+  extendHighI16x8U: vector(0xaa),
+  shrU: vector(0xad),
+  add: vector(0xae),
+  mul: vector(0xb5),
+}
+
+/** Does `body` at least once, and again while `condition` is not 0 after it. */
+export const doWhile = (body: readonly Code[], condition: Code): Code => [
+  ...[0x03, EMPTY],
+  ...body.flat(),
+  ...condition,
+  // br_if to the start of the loop
+  ...[0x0d, 0],
+  END,
+]
+
+/**
+ * A function.
+ * @param write makes its body of its parameters, and of further locals as it needs them
+ */
+export function functionOf<N extends string>(
+  parameters: readonly N[],
+  write: (parameters: Readonly<Record<N, Local>>, further: { i32(): Local; v128(): Local }) => readonly Code[],
+): FunctionCode {
+  const locals: number[] = []
+  const local = (index: number): Local => ({
+    get: [0x20, ...unsigned(index)],
+    set: (value) => [...value, 0x21, ...unsigned(index)],
+  })
+  const further = (type: number) => local(parameters.length + locals.push(type) - 1)
+  const named = Object.fromEntries(parameters.map((name, index) => [name, local(index)])) as Record<N, Local>
+  const body = write(named, { i32: () => further(I32), v128: () => further(V128) }).flat()
+  return { parameterCount: parameters.length, locals, body }
+}
+
+/** Compiles functions, which share a memory of one page. */
+export function compileModule<N extends string>(
+  functions: Readonly<Record<N, FunctionCode>>,
+): Readonly<Record<N, (...parameters: readonly number[]) => void>> & { readonly memory: Memory } {
+  const all = Object.entries<FunctionCode>(functions)
+  const sized = (bytes: Code): Code => [...unsigned(bytes.length), ...bytes]
+  const name = (text: string): Code => sized([...Buffer.from(text)])
+  const section = (id: number, items: readonly Code[]): Code => [
+    id,
+    ...sized([...unsigned(items.length), ...items.flat()]),
+  ]
+  const types = all.map(([, { parameterCount }]) => [0x60, ...sized(Array(parameterCount).fill(I32)), 0])
+  const exports = all.map(([text], index) => [...name(text), 0, ...unsigned(index)])
+  const code = all.map(([, { locals, body }]) =>
+    sized([...unsigned(locals.length), ...locals.flatMap((type) => [1, type]), ...body, END]),
+  )
+  const bytes = [
+    // '\0asm', version 1
+    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    ...section(1, types),
+    ...section(
+      3,
+      all.map((_, index) => unsigned(index)),
+    ),
+    // a memory of at least a page
+    ...section(5, [[0, 1]]),
+    ...section(7, [[...name('memory'), 2, 0], ...exports]),
+    ...section(10, code),
+  ]
+  const { exports: compiled } = new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from(bytes)))
+  return compiled as ReturnType<typeof compileModule<N>>
+}
