@@ -8,11 +8,9 @@ import {
   adjustHue,
   adjustSaturation,
   grayscale,
-  hsvToRgb,
   hueShift,
-  rgbToHsv,
-  toLuma,
 } from '#dist/train/data/color.js'
+import { fromHsv, toHsv } from '#dist/train/data/color-kernels.js'
 import { toClasses } from '#dist/train/data/labels.js'
 import { type Box, type Image, normalize } from '#dist/train/data/pixels.js'
 import { resizeBilinear, resizeBilinearInto, resizeNearest, resizeNearestInto } from '#dist/train/data/resize.js'
@@ -145,11 +143,11 @@ function runCase(op: string, p: Params, input: (name: string) => Image): Outputs
     case 'hue':
       return { img: changed(data(), (d) => adjustHue(d, p.factor)) }
     case 'rgb_to_hsv':
-      return { hsv: changed(data(), rgbToHsv) }
+      return { hsv: changed(data(), toHsv) }
     case 'hsv_to_rgb':
-      return { img: changed(input('hsv').data, hsvToRgb) }
+      return { img: changed(input('hsv').data, fromHsv) }
     case 'rgb_to_luma':
-      return { l: toLuma(data()) }
+      return { l: changed(data(), grayscale).filter((_, i) => i % 3 === 0) }
     case 'color_jitter':
       return { img: changed(data(), (d) => augment.colorJitter(d, jitterDraws(p))) }
     case 'grayscale':

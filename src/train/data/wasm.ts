@@ -62,12 +62,20 @@ export const v128 = {
   load: access(0x00),
   load32Splat: access(0x09),
   store: access(0x0b),
-  /** Stores lane 0. */
-  store32Lane: access(0x5a, 0),
+  const: (bytes: Code): Code => [0xfd, 0x0c, ...bytes],
+  and: vector(0x4e),
+  /** Bits of the first operand where the third has ones, else of the second. */
+  bitselect: vector(0x52),
+  store32Lane: (lane: number) => access(0x5a, lane),
+  store64Lane: (lane: number) => access(0x5b, lane),
   load32Zero: access(0x5c),
 }
 
-export const i8x16 = { narrowI16x8U: vector(0x66) }
+export const i8x16 = {
+  /** Bytes of the first operand, by the numbers in the second; 0 for numbers above 15. */
+  swizzle: vector(0x0e),
+  narrowI16x8U: vector(0x66),
+}
 
 export const i16x8 = {
   narrowI32x4U: vector(0x86),
@@ -77,11 +85,32 @@ export const i16x8 = {
 
 export const i32x4 = {
   splat: vector(0x11),
+  eq: vector(0x37),
   extendLowI16x8U: vector(0xa9),
   extendHighI16x8U: vector(0xaa),
   shrU: vector(0xad),
   add: vector(0xae),
+  sub: vector(0xb1),
   mul: vector(0xb5),
+  truncSatF32x4S: vector(0xf8),
+}
+
+export const f32x4 = {
+  eq: vector(0x41),
+  lt: vector(0x43),
+  add: vector(0xe4),
+  sub: vector(0xe5),
+  mul: vector(0xe6),
+  div: vector(0xe7),
+  pmin: vector(0xea),
+  pmax: vector(0xeb),
+  convertI32x4S: vector(0xfa),
+}
+
+/** Constants of equal lanes. */
+export const splat = {
+  i32x4: (value: number): Code => v128.const([...new Uint8Array(new Int32Array(4).fill(value).buffer)]),
+  f32x4: (value: number): Code => v128.const([...new Uint8Array(new Float32Array(4).fill(value).buffer)]),
 }
 
 /** Does `body` at least once, and again while `condition` is not 0 after it. */

@@ -67,7 +67,7 @@ const sumsOfPixels = functionOf(
       left.set(taps.get),
       doWhile(addTap, countDown(left)),
       // The fourth byte belongs to the next pixel, which is stored after it.
-      v128.store32Lane(to.get, i8x16.narrowI16x8U(narrow, narrow)),
+      v128.store32Lane(0)(to.get, i8x16.narrowI16x8U(narrow, narrow)),
       increase(offsets, i32.const(4)),
       increase(to, i32.const(3)),
     ]
