@@ -1,7 +1,6 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { encode } from 'fast-png'
 import sharp from 'sharp'
 import type { Sample } from '#dist/train/data/dataset.js'
 import { Random } from '../cases/case.js'
@@ -77,7 +76,8 @@ export async function writePhotographs(kind: PhotographKind, folder: string): Pr
     const sample = { name: String(n), image: join(folder, `${n}.${format}`), label: join(folder, `${n}-label.png`) }
     const photograph = sharp(pixels, { raw: { width, height, channels: 3 } })
     await (format === 'jpg' ? photograph.jpeg({ quality: 94 }) : photograph.png()).toFile(sample.image)
-    writeFileSync(sample.label, encode({ width, height, channels: 1, data: label }))
+    const map = sharp(label, { raw: { width, height, channels: 1 } }).toColourspace('b-w')
+    await map.png({ adaptiveFiltering: true }).toFile(sample.label)
     samples.push(sample)
   }
   return samples
