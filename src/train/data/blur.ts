@@ -1,4 +1,4 @@
-import { bytesAt, reserve, weightedBytes, wordsAt } from './weighted-sums.js'
+import { sumMemory as memory, weightedBytes } from './weighted-sums.js'
 
 // The bytes are those that Pillow 9 gives: integer arithmetic where Pillow has it, float32 where it has floats.
 
@@ -39,12 +39,12 @@ export function gaussianBlur(pixels: Uint8Array, width: number, sigma: number): 
   const pitch = rowBytes + 6 * margin
   const top = margin * pitch
   const bytes = height * pitch
-  const { source, target, filter } = reserve({
+  const { source, target, filter } = memory.reserve({
     source: bytes + 2 * top,
     target: bytes + 2 * top,
     filter: 4 * weights.length,
   })
-  wordsAt(filter, weights.length).set(weights)
+  memory.words(filter, weights.length).set(weights)
   let from = source
   let to = target
   const boxPass = (step: number, at: number, length: number) => {
@@ -53,19 +53,19 @@ export function gaussianBlur(pixels: Uint8Array, width: number, sigma: number): 
   }
   const rowStart = (row: number) => top + row * pitch + 3 * margin
 
-  const image = bytesAt(from, bytes + 2 * top)
+  const image = memory.bytes(from, bytes + 2 * top)
   for (let row = 0; row < height; row++) image.set(pixels.subarray(row * rowBytes, (row + 1) * rowBytes), rowStart(row))
   for (let pass = 0; pass < PASSES; pass++) {
-    const rows = bytesAt(from, bytes + top)
+    const rows = memory.bytes(from, bytes + top)
     for (let row = 0; row < height; row++) repeatEnds(rows, rowStart(row), rowBytes, 3, margin)
     // All rows are one line here: what that mixes is in the margins.
     boxPass(3, top + 3 * margin, bytes - 6 * margin)
   }
   for (let pass = 0; pass < PASSES; pass++) {
-    repeatEnds(bytesAt(from, bytes + 2 * top), top, bytes, pitch, margin)
+    repeatEnds(memory.bytes(from, bytes + 2 * top), top, bytes, pitch, margin)
     boxPass(pitch, top, bytes)
   }
-  const blurred = bytesAt(from, bytes + top)
+  const blurred = memory.bytes(from, bytes + top)
   for (let row = 0; row < height; row++) {
     pixels.set(blurred.subarray(rowStart(row), rowStart(row) + rowBytes), row * rowBytes)
   }

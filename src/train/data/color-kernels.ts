@@ -12,11 +12,11 @@ import {
   i16x8,
   i32,
   i32x4,
+  increase,
   type Local,
-  PAGE_BYTES,
   splat,
   v128,
-} from './wasm.js'
+} from '../io/wasm.js'
 
 /** A channel of four pixels each, as 32-bit integers. */
 type Channels = readonly [Code, Code, Code]
@@ -59,7 +59,7 @@ const changing = <N extends string>(
     const result = keep(interleaved(change(channelsOf(keep(v128.load(at.get)), keep), locals, keep)))
     const next = i32.add(at.get, i32.const(8))
     body.push(v128.store64Lane(0)(at.get, result), v128.store32Lane(2)(next, result))
-    return [doWhile([...body, at.set(i32.add(at.get, i32.const(12)))], i32.ltU(at.get, end.get))]
+    return [doWhile([...body, increase(at, i32.const(12))], i32.ltU(at.get, end.get))]
   })
 
 /** Luma (ITU-R 601-2). */
@@ -96,11 +96,7 @@ const blendWithLuma = changing(['factor'], (channels, { factor }, keep) =>
 const sumLuma = functionOf(['at', 'end', 'to'], ({ at, end, to }, further) => {
   const [sum, pixels] = [further.v128(), further.v128()]
   const channels = channelsOf(pixels.get, (value) => value)
-  const body = [
-    pixels.set(v128.load(at.get)),
-    sum.set(i32x4.add(sum.get, luma(channels))),
-    at.set(i32.add(at.get, i32.const(12))),
-  ]
+  const body = [pixels.set(v128.load(at.get)), sum.set(i32x4.add(sum.get, luma(channels))), increase(at, i32.const(12))]
   return [doWhile(body, i32.ltU(at.get, end.get)), v128.store(to.get, sum.get)]
 })
 
@@ -151,60 +147,59 @@ const hsvToRgb = changing(['shift'], ([hue, saturation, value], { shift }, keep)
   return [chosen(isIn(0, 5, 6), isIn(1, 4)), chosen(isIn(1, 2), isIn(0, 3, 6)), chosen(isIn(3, 4), isIn(2, 5))]
 })
 
-const compiled = compileModule({ blendWithLevel, blendWithLuma, sumLuma, rgbToHsv, hsvToRgb })
+const { call, memory } = compileModule({ blendWithLevel, blendWithLuma, sumLuma, rgbToHsv, hsvToRgb })
 
-/** Bytes of pixels that are in the memory at a time: there is room for four more pixels, and for sums at its end. */
-const CHUNK = 3 * Math.floor(PAGE_BYTES / 3 - 16)
-const SUMS = PAGE_BYTES - 16
-const memory = new Uint8Array(compiled.memory.buffer)
-const sums = new Uint32Array(compiled.memory.buffer, SUMS, 4)
+/** Bytes of pixels that are in the memory at a time. */
+const CHUNK = 3 * 2 ** 14
+const regions = memory.reserve({ pixels: CHUNK, sums: 16 })
+const stage = memory.bytes(regions.pixels, CHUNK + 12)
+const sums = memory.words(regions.sums, 4)
 
 /** Brings pixels into the memory, a chunk at a time. */
-function forEachChunk(pixels: Uint8Array, body: (end: number, chunk: Uint8Array) => void): void {
+function forEachChunk(pixels: Uint8Array, body: (at: number, end: number, chunk: Uint8Array) => void): void {
   for (let at = 0; at < pixels.length; at += CHUNK) {
     const chunk = pixels.subarray(at, at + CHUNK)
-    memory.set(chunk)
-    body(chunk.length, chunk)
+    stage.set(chunk)
+    body(regions.pixels, regions.pixels + chunk.length, chunk)
   }
 }
 
-function change(pixels: Uint8Array, kernel: (end: number) => void): void {
-  forEachChunk(pixels, (end, chunk) => {
-    kernel(end)
-    chunk.set(memory.subarray(0, end))
+const change = (pixels: Uint8Array, kernel: (at: number, end: number) => void): void =>
+  forEachChunk(pixels, (at, end, chunk) => {
+    kernel(at, end)
+    chunk.set(stage.subarray(0, chunk.length))
   })
-}
 
 const bitsOf = (value: number): number => new Int32Array(Float32Array.of(value).buffer)[0] as number
 
 /** Changes RGB pixels to level + factor (value - level), cut off to 0..255. */
 export const blendLevel = (pixels: Uint8Array, level: number, factor: number): void =>
-  change(pixels, (end) => compiled.blendWithLevel(0, end, bitsOf(level), bitsOf(factor)))
+  change(pixels, (at, end) => call.blendWithLevel(at, end, bitsOf(level), bitsOf(factor)))
 
 /** The same with the luma of each pixel as its level. */
 export const blendLuma = (pixels: Uint8Array, factor: number): void =>
-  change(pixels, (end) => compiled.blendWithLuma(0, end, bitsOf(factor)))
+  change(pixels, (at, end) => call.blendWithLuma(at, end, bitsOf(factor)))
 
 /** Mean luma of RGB pixels. */
 export function meanLuma(pixels: Uint8Array): number {
   let sum = 0
-  forEachChunk(pixels, (end) => {
-    memory.fill(0, end, end + 12)
-    compiled.sumLuma(0, end, SUMS)
+  forEachChunk(pixels, (at, end, { length }) => {
+    stage.fill(0, length, length + 12)
+    call.sumLuma(at, end, regions.sums)
     sum += sums.reduce((a, b) => a + b, 0)
   })
   return sum / (pixels.length / 3)
 }
 
 /** In place: (R, G, B) -> (H, S, V) */
-export const toHsv = (pixels: Uint8Array): void => change(pixels, (end) => compiled.rgbToHsv(0, end))
+export const toHsv = (pixels: Uint8Array): void => change(pixels, (at, end) => call.rgbToHsv(at, end))
 
 /** In place: (H, S, V) -> (R, G, B) */
-export const fromHsv = (pixels: Uint8Array): void => change(pixels, (end) => compiled.hsvToRgb(0, end, 0))
+export const fromHsv = (pixels: Uint8Array): void => change(pixels, (at, end) => call.hsvToRgb(at, end, 0))
 
 /** Turns the hue of RGB pixels by `shift` of 256 steps. */
 export const turnHue = (pixels: Uint8Array, shift: number): void =>
-  change(pixels, (end) => {
-    compiled.rgbToHsv(0, end)
-    compiled.hsvToRgb(0, end, shift)
+  change(pixels, (at, end) => {
+    call.rgbToHsv(at, end)
+    call.hsvToRgb(at, end, shift)
   })

@@ -1,5 +1,5 @@
 import type { Box, Image, Rows } from './pixels.js'
-import { bytesAt, reserve, weightedBytes, weightedPixels, wordsAt } from './weighted-sums.js'
+import { sumMemory as memory, weightedBytes, weightedPixels } from './weighted-sums.js'
 
 // The bytes are those that Pillow 9 gives, whose integer arithmetic this is.
 
@@ -72,7 +72,7 @@ export function resizeBilinearInto(
   const inBytes = 3 * (Math.max(across.first[0] as number, across.first[w - 1] as number) + across.count - left)
   const outBytes = 3 * w
   const capacity = down.count + Math.floor(WAITING_BYTES / outBytes)
-  const { source, waiting, result, offsets, acrossWeights, downWeights } = reserve({
+  const { source, waiting, result, offsets, acrossWeights, downWeights } = memory.reserve({
     source: inBytes,
     waiting: capacity * outBytes,
     result: outBytes,
@@ -80,12 +80,12 @@ export function resizeBilinearInto(
     acrossWeights: 4 * across.weights.length,
     downWeights: 4 * down.weights.length,
   })
-  wordsAt(offsets, w).set(across.first.map((column) => 3 * (column - left)))
-  wordsAt(acrossWeights, across.weights.length).set(across.weights)
-  wordsAt(downWeights, down.weights.length).set(down.weights)
-  const sourceRow = bytesAt(source, inBytes)
-  const waitingRows = bytesAt(waiting, capacity * outBytes)
-  const resultRow = bytesAt(result, outBytes)
+  memory.words(offsets, w).set(across.first.map((column) => 3 * (column - left)))
+  memory.words(acrossWeights, across.weights.length).set(across.weights)
+  memory.words(downWeights, down.weights.length).set(down.weights)
+  const sourceRow = memory.bytes(source, inBytes)
+  const waitingRows = memory.bytes(waiting, capacity * outBytes)
+  const resultRow = memory.bytes(result, outBytes)
   // Rows of the image from `oldest` to `next` wait.
   let oldest = down.first[0] as number
   let next = oldest

@@ -9,12 +9,10 @@ import {
   i16x8,
   i32,
   i32x4,
+  increase,
   type Local,
-  PAGE_BYTES,
   v128,
-} from './wasm.js'
-
-const increase = (local: Local, by: Code): Code => local.set(i32.add(local.get, by))
+} from '../io/wasm.js'
 
 /** Takes 1 off, and is what is left. */
 const countDown = (local: Local): Code => [...local.set(i32.sub(local.get, i32.const(1))), ...local.get]
@@ -75,33 +73,10 @@ const sumsOfPixels = functionOf(
   },
 )
 
-const compiled = compileModule({ sumsOfBytes, sumsOfPixels })
-const { memory } = compiled
+const { call, memory } = compileModule({ sumsOfBytes, sumsOfPixels })
 
-/** Bytes behind each region of the memory that may be read and written. */
-const MARGIN = 16
-
-/**
- * Addresses in the memory of regions of so many bytes. They replace those of the call before, and their content is what
- * happens to be there.
- */
-export function reserve<N extends string>(sizes: Readonly<Record<N, number>>): Readonly<Record<N, number>> {
-  let end = 0
-  const starts = Object.entries<number>(sizes).map(([name, bytes]) => {
-    const start = end
-    end = Math.ceil((start + bytes + MARGIN) / 16) * 16
-    return [name, start]
-  })
-  const missing = end - memory.buffer.byteLength
-  if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES))
-  return Object.fromEntries(starts)
-}
-
-/** Bytes of the memory, until the next call of `reserve`. */
-export const bytesAt = (address: number, length: number): Uint8Array => new Uint8Array(memory.buffer, address, length)
-
-/** The same as 32-bit words. */
-export const wordsAt = (address: number, length: number): Int32Array => new Int32Array(memory.buffer, address, length)
+/** The memory of what is summed. */
+export const sumMemory = memory
 
 /**
  * Byte i of `to` becomes the sum of `weights` times the bytes i, i + step, i + 2 step, … of `from`, modulo 2^32, divided
@@ -116,7 +91,7 @@ export function weightedBytes(
   length: number,
   bits: number,
 ): void {
-  compiled.sumsOfBytes(from, step, weights, taps, to, to + length, bits, 1 << (bits - 1))
+  call.sumsOfBytes(from, step, weights, taps, to, to + length, bits, 1 << (bits - 1))
 }
 
 /**
@@ -132,5 +107,5 @@ export function weightedPixels(
   pixels: number,
   bits: number,
 ): void {
-  compiled.sumsOfPixels(from, offsets, weights, taps, to, to + 3 * pixels, bits, 1 << (bits - 1))
+  call.sumsOfPixels(from, offsets, weights, taps, to, to + 3 * pixels, bits, 1 << (bits - 1))
 }

@@ -101,7 +101,7 @@ function noise(count: number): Uint8Array {
 }
 
 test('any number of pixels is changed, and nothing beside them', () => {
-  for (const count of [1, 2, 3, 4, 5, 23, 21_828, 21_829, 21_830, 50_001]) {
+  for (const count of [1, 2, 3, 4, 5, 23, 16_383, 16_384, 16_385, 50_001]) {
     const all = noise(count + 2)
     const pixels = all.subarray(3, 3 * count + 3)
     const original = new Uint8Array(pixels)

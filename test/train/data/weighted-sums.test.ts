@@ -3,7 +3,7 @@ import * as assert from 'uvu/assert'
 import { gaussianBlur } from '#dist/train/data/blur.js'
 import type { Image } from '#dist/train/data/pixels.js'
 import { resizeBilinear, resizeBilinearInto } from '#dist/train/data/resize.js'
-import { bytesAt, reserve, weightedBytes, weightedPixels, wordsAt } from '#dist/train/data/weighted-sums.js'
+import { sumMemory as memory, weightedBytes, weightedPixels } from '#dist/train/data/weighted-sums.js'
 import { Random } from '#dist/train/random.js'
 
 function noise(width: number, height: number): Image {
@@ -49,11 +49,11 @@ test('bytes are summed with their weights modulo 2^32, whatever their number', (
     [16, 40, 2, 22],
     [333, 7, 31, 24],
   ] as const) {
-    const { from, weights, to } = reserve({ from: length + step * count, weights: 4 * count, to: length })
+    const { from, weights, to } = memory.reserve({ from: length + step * count, weights: 4 * count, to: length })
     const bytes = Array.from({ length: length + step * count }, () => random.integer(0, 256))
     const factors = Array.from({ length: count }, () => random.integer(0, 2 ** 24))
-    bytesAt(from, bytes.length).set(bytes)
-    wordsAt(weights, count).set(factors)
+    memory.bytes(from, bytes.length).set(bytes)
+    memory.words(weights, count).set(factors)
     weightedBytes(from, step, weights, count, to, length, bits)
     const expected = Array.from({ length }, (_, i) =>
       Math.min(
@@ -64,7 +64,7 @@ test('bytes are summed with their weights modulo 2^32, whatever their number', (
         ),
       ),
     )
-    assert.equal([...bytesAt(to, length)], expected, `${length} bytes, ${count} taps`)
+    assert.equal([...memory.bytes(to, length)], expected, `${length} bytes, ${count} taps`)
   }
 })
 
@@ -73,10 +73,10 @@ test('pixels are summed with weights of their own', () => {
   const bytes = Array.from({ length: 60 }, () => random.integer(0, 256))
   const begins = [30, 0, 6, 6, 51]
   const factors = begins.flatMap(() => [2 ** 20, 2 ** 21, 2 ** 20])
-  const { from, offsets, weights, to } = reserve({ from: 60, offsets: 20, weights: 60, to: 15 })
-  bytesAt(from, 60).set(bytes)
-  wordsAt(offsets, 5).set(begins)
-  wordsAt(weights, 15).set(factors)
+  const { from, offsets, weights, to } = memory.reserve({ from: 60, offsets: 20, weights: 60, to: 15 })
+  memory.bytes(from, 60).set(bytes)
+  memory.words(offsets, 5).set(begins)
+  memory.words(weights, 15).set(factors)
   weightedPixels(from, offsets, weights, 3, to, 5, 22)
   const expected = begins.flatMap((begin) =>
     [0, 1, 2].map((c) =>
@@ -86,14 +86,14 @@ test('pixels are summed with weights of their own', () => {
       ),
     ),
   )
-  assert.equal([...bytesAt(to, 15)], expected)
+  assert.equal([...memory.bytes(to, 15)], expected)
 })
 
 test('regions of memory lie apart, also in memory that grows', () => {
-  const { a, b } = reserve({ a: 5, b: 3_000_000 })
+  const { a, b } = memory.reserve({ a: 5, b: 3_000_000 })
   assert.ok(a % 4 === 0 && b % 4 === 0 && b >= a + 5)
-  bytesAt(b, 3_000_000).fill(1)
-  assert.is(bytesAt(b + 2_999_999, 1)[0], 1)
+  memory.bytes(b, 3_000_000).fill(1)
+  assert.is(memory.bytes(b + 2_999_999, 1)[0], 1)
 })
 
 test('images of many rows are resized as lines are, and mirrored', () => {

@@ -17,12 +17,12 @@ export interface FunctionCode {
   readonly body: Code
 }
 
-/** Memory that grows by pages. */
-export interface Memory {
+/** Memory of a module. */
+interface Memory {
   readonly buffer: ArrayBuffer
   grow(pages: number): number
 }
-export const PAGE_BYTES = 65536
+const PAGE_BYTES = 65536
 
 // The part of the global object that is used here: its types come with those of browsers alone.
 declare const WebAssembly: {
@@ -53,10 +53,19 @@ const access = (opcode: number, ...immediates: Code) => vector(opcode, 0, 0, ...
 export const i32 = {
   const: (value: number): Code => [0x41, ...signed(value)],
   load: scalar(0x28, 0, 0),
+  load8U: scalar(0x2d, 0, 0),
+  store8: scalar(0x3a, 0, 0),
+  eq: scalar(0x46),
   ltU: scalar(0x49),
+  leU: scalar(0x4d),
   add: scalar(0x6a),
   sub: scalar(0x6b),
+  and: scalar(0x71),
+  shrU: scalar(0x76),
 }
+
+/** The first operand where the third is not 0, else the second. */
+export const select = scalar(0x1b)
 
 export const v128 = {
   load: access(0x00),
@@ -75,6 +84,7 @@ export const i8x16 = {
   /** Bytes of the first operand, by the numbers in the second; 0 for numbers above 15. */
   swizzle: vector(0x0e),
   narrowI16x8U: vector(0x66),
+  add: vector(0x6e),
 }
 
 export const i16x8 = {
@@ -123,6 +133,19 @@ export const doWhile = (body: readonly Code[], condition: Code): Code => [
   END,
 ]
 
+/** The value of one of two codes, of which the other is not run. */
+export const ifElse = (condition: Code, whereTrue: Code, whereFalse: Code): Code => [
+  ...condition,
+  ...[0x04, I32],
+  ...whereTrue,
+  0x05,
+  ...whereFalse,
+  END,
+]
+
+/** Adds to a local. */
+export const increase = (local: Local, by: Code): Code => local.set(i32.add(local.get, by))
+
 /**
  * A function.
  * @param write makes its body of its parameters, and of further locals as it needs them
@@ -142,10 +165,44 @@ export function functionOf<N extends string>(
   return { parameterCount: parameters.length, locals, body }
 }
 
-/** Compiles functions, which share a memory of one page. */
-export function compileModule<N extends string>(
-  functions: Readonly<Record<N, FunctionCode>>,
-): Readonly<Record<N, (...parameters: readonly number[]) => void>> & { readonly memory: Memory } {
+/** The memory of a module. */
+export class ModuleMemory {
+  constructor(private readonly memory: Memory) {}
+
+  /**
+   * Addresses of regions of so many bytes, behind each of which are 16 more. They replace those of the call before, and
+   * hold whatever is there.
+   */
+  reserve<N extends string>(sizes: Readonly<Record<N, number>>): Readonly<Record<N, number>> {
+    let end = 0
+    const starts = Object.entries<number>(sizes).map(([name, bytes]) => {
+      const start = end
+      end = Math.ceil((start + bytes) / 16 + 1) * 16
+      return [name, start]
+    })
+    const missing = end - this.memory.buffer.byteLength
+    if (missing > 0) this.memory.grow(Math.ceil(missing / PAGE_BYTES))
+    return Object.fromEntries(starts)
+  }
+
+  /** Bytes of the memory; valid until the next call of `reserve`. */
+  bytes(address: number, length: number): Uint8Array {
+    return new Uint8Array(this.memory.buffer, address, length)
+  }
+
+  /** The same as 32-bit words. */
+  words(address: number, length: number): Int32Array {
+    return new Int32Array(this.memory.buffer, address, length)
+  }
+}
+
+/** A compiled module: its functions by name, and the memory that they share. */
+export interface CompiledModule<N extends string> {
+  readonly call: Readonly<Record<N, (...parameters: readonly number[]) => void>>
+  readonly memory: ModuleMemory
+}
+
+export function compileModule<N extends string>(functions: Readonly<Record<N, FunctionCode>>): CompiledModule<N> {
   const all = Object.entries<FunctionCode>(functions)
   const sized = (bytes: Code): Code => [...unsigned(bytes.length), ...bytes]
   const name = (text: string): Code => sized([...Buffer.from(text)])
@@ -154,7 +211,7 @@ export function compileModule<N extends string>(
     ...sized([...unsigned(items.length), ...items.flat()]),
   ]
   const types = all.map(([, { parameterCount }]) => [0x60, ...sized(Array(parameterCount).fill(I32)), 0])
-  const exports = all.map(([text], index) => [...name(text), 0, ...unsigned(index)])
+  const exported = all.map(([text], index) => [...name(text), 0, ...unsigned(index)])
   const code = all.map(([, { locals, body }]) =>
     sized([...unsigned(locals.length), ...locals.flatMap((type) => [1, type]), ...body, END]),
   )
@@ -168,9 +225,9 @@ export function compileModule<N extends string>(
     ),
     // a memory of at least a page
     ...section(5, [[0, 1]]),
-    ...section(7, [[...name('memory'), 2, 0], ...exports]),
+    ...section(7, [[...name(''), 2, 0], ...exported]),
     ...section(10, code),
   ]
-  const { exports: compiled } = new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from(bytes)))
-  return compiled as ReturnType<typeof compileModule<N>>
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from(bytes)))
+  return { call: exports as CompiledModule<N>['call'], memory: new ModuleMemory((exports as { '': Memory })['']) }
 }
