@@ -1,10 +1,9 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { readFile, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { Sharp } from 'sharp'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
-import { firstLineOf } from '../io/files.js'
+import { firstLineOf, readWhole } from '../io/files.js'
 import { jpegChannels } from '../io/jpeg.js'
 import { PNG_SIGNATURE } from '../io/png.js'
 import { decodeText } from '../io/text.js'
@@ -186,12 +185,15 @@ const isSurelyRgb = (bytes: Buffer): boolean => {
 /** @param needsExif whether the EXIF orientation is wanted, 1 else */
 async function decodePhoto(path: string, orientation: ExifOrientation, needsExif: boolean): Promise<Photo> {
   try {
-    const found = await stat(path)
-    if (!found.isFile()) throw new Error('it is not a file')
-    const source = found.size <= maxFileInMemory ? await readFile(path) : path
+    const bytes = await readWhole(path, maxFileInMemory)
     const autoOrient = orientation === 'apply'
-    const file = sharp(source, { limitInputPixels: maxDecodedPixels, failOn: 'error', ignoreIcc: true, autoOrient })
-    const isKnown = !needsExif && source instanceof Buffer && isSurelyRgb(source)
+    const file = sharp(bytes ?? path, {
+      limitInputPixels: maxDecodedPixels,
+      failOn: 'error',
+      ignoreIcc: true,
+      autoOrient,
+    })
+    const isKnown = !needsExif && bytes !== undefined && isSurelyRgb(bytes)
     const { orientation: exif = 1, space } = isKnown ? { space: 'srgb' } : await file.metadata()
     return { image: await rgbOf(file, space), exif }
   } catch (error) {

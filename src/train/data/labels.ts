@@ -1,6 +1,5 @@
-import { readFile, stat } from 'node:fs/promises'
 import { UserError } from '../error.js'
-import { firstLineOf } from '../io/files.js'
+import { firstLineOf, readWhole } from '../io/files.js'
 import { decodePng, type PngPixels } from '../io/png.js'
 import { classOf, type LabelRules, type StoredLabel, usedBytes } from './label-rules.js'
 import { asRead, type PaletteReading } from './palette-labels.js'
@@ -36,10 +35,9 @@ function valuesOf({ width, height, channels, samples }: PngPixels): StoredLabel[
  */
 export async function readStoredLabel(path: string, maxPixels = maxDecodedPixels): Promise<StoredLabel> {
   try {
-    const file = await stat(path)
-    if (!file.isFile()) throw new Error('it is not a file')
-    if (file.size > maxLabelBytes) throw new Error(`it has ${file.size} bytes, more than ${maxLabelBytes}`)
-    const png = await decodePng(await readFile(path), maxPixels)
+    const bytes = await readWhole(path, maxLabelBytes)
+    if (!bytes) throw new Error(`it has more than ${maxLabelBytes} bytes`)
+    const png = await decodePng(bytes, maxPixels)
     const { width, height, channels, palette } = png
     return { width, height, values: valuesOf(png), colored: channels === 3, ...(palette && { palette }) }
   } catch (error) {
