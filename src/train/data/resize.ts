@@ -1,5 +1,5 @@
 import type { Box, Image, Rows } from './pixels.js'
-import { sumMemory as memory, weightedBytes, weightedPixels } from './weighted-sums.js'
+import { sumMemory as memory, pickBytes, weightedBytes, weightedPixels } from './weighted-sums.js'
 
 // The bytes are those that Pillow 9 gives, whose integer arithmetic this is.
 
@@ -139,16 +139,17 @@ export function resizeNearestInto(
   const columns = nearestIndices(label.width, width, x + w).subarray(x)
   if (flip) columns.reverse()
   const rows = nearestIndices(label.height, height, y + h).subarray(y)
-  const { data, start, pitch } = out
+  const { source, offsets, result } = memory.reserve({ source: label.width, offsets: 4 * w, result: w })
+  memory.words(offsets, w).set(columns)
+  const sourceRow = memory.bytes(source, label.width)
+  const resultRow = memory.bytes(result, w)
   for (let row = 0; row < h; row++) {
-    const to = start + row * pitch
-    if (row > 0 && rows[row] === rows[row - 1]) {
-      data.copyWithin(to, to - pitch, to - pitch + w)
-      continue
+    if (row === 0 || rows[row] !== rows[row - 1]) {
+      const from = (rows[row] as number) * label.width
+      sourceRow.set(label.data.subarray(from, from + label.width))
+      pickBytes(source, offsets, result, w)
     }
-    const from = (rows[row] as number) * label.width
-    for (let column = 0; column < w; column++)
-      data[to + column] = label.data[from + (columns[column] as number)] as number
+    out.data.set(resultRow, out.start + row * out.pitch)
   }
 }
 

@@ -1,4 +1,4 @@
-// Weighted sums of bytes in integer arithmetic, in WebAssembly: JavaScript has no instructions for many bytes at a time.
+// What resizing and blurring do to bytes, in WebAssembly: JavaScript has no instructions for many bytes at a time.
 
 import {
   type Code,
@@ -73,7 +73,16 @@ const sumsOfPixels = functionOf(
   },
 )
 
-const { call, memory } = compileModule({ sumsOfBytes, sumsOfPixels })
+const bytesAtOffsets = functionOf(['from', 'offsets', 'to', 'end'], ({ from, offsets, to, end }) => {
+  const pick = [
+    i32.store8(to.get, i32.load8U(i32.add(from.get, i32.load(offsets.get)))),
+    increase(offsets, i32.const(4)),
+    increase(to, i32.const(1)),
+  ]
+  return [doWhile(pick, i32.ltU(to.get, end.get))]
+})
+
+const { call, memory } = compileModule({ sumsOfBytes, sumsOfPixels, bytesAtOffsets })
 
 /** The memory of what is summed. */
 export const sumMemory = memory
@@ -108,4 +117,9 @@ export function weightedPixels(
   bits: number,
 ): void {
   call.sumsOfPixels(from, offsets, weights, taps, to, to + 3 * pixels, bits, 1 << (bits - 1))
+}
+
+/** Byte i of `to` becomes byte `offsets[i]` of `from`. */
+export function pickBytes(from: number, offsets: number, to: number, length: number): void {
+  call.bytesAtOffsets(from, offsets, to, to + length)
 }

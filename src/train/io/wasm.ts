@@ -196,12 +196,13 @@ export class ModuleMemory {
   }
 }
 
-/** A compiled module: its functions by name, and the memory that they share. */
+/** Functions by name, and the memory that they share. */
 export interface CompiledModule<N extends string> {
   readonly call: Readonly<Record<N, (...parameters: readonly number[]) => void>>
   readonly memory: ModuleMemory
 }
 
+/** Compiles functions to a module with a memory of its own, which is 0 at first. */
 export function compileModule<N extends string>(functions: Readonly<Record<N, FunctionCode>>): CompiledModule<N> {
   const all = Object.entries<FunctionCode>(functions)
   const sized = (bytes: Code): Code => [...unsigned(bytes.length), ...bytes]
