@@ -124,12 +124,15 @@ function withoutUnused(exprs: readonly Expr[], inputs: readonly Tensor[], inplac
   return { inputs: kept.map(({ value }) => value), exprs: exprs.map((expr) => e.substitute(expr, replacements)) }
 }
 
-/** Sums formulas over the axes in which the result is smaller than the iteration space. */
+/** Sums formulas over the axes in which the result is smaller than the iteration space, or computes formulas of the sums. */
 const sumOp = defineOp<SumAttrs>('sum', {
   precision: 'wide',
-  shape: (_, { shape, exprs }) => exprs.map(() => spec(shape)),
-  // Gradients are taken before fusion, when the formulas still are the inputs themselves.
-  vjp: ({ attrs, grads }) => grads.map((dy) => dy && broadcastTo(dy, attrs.space)),
+  shape: (_, { shape, exprs, finish = exprs }) => finish.map(() => spec(shape)),
+  vjp: ({ attrs, grads }) => {
+    if (attrs.finish) throw new Error('sum: formulas of sums have no gradient: detach what they are computed from')
+    // Gradients are taken before fusion, when the formulas still are the inputs themselves.
+    return grads.map((dy) => dy && broadcastTo(dy, attrs.space))
+  },
   kernel: (context) => [sumKernel(context)],
   formula: {
     elementwise: false,
@@ -155,6 +158,25 @@ export const sumAllTo = (tensors: readonly Tensor[], shape: Shape): Tensor[] => 
   if (other) throw new Error(`sumAllTo: shapes ${showShape(space)} and ${showShape(other.shape)} differ`)
   if (elements(space) === elements(shape)) return tensors.map((value) => value.reshape(...shape))
   return apply(sumOp, tensors, { exprs: tensors.map((_, i) => e.input(i)), space, shape })
+}
+
+/**
+ * Formulas of sums, in one pass: `exprs` of tensors that broadcast, each summed as by `sumTo`, are the inputs of `finish`.
+ * They have no gradient.
+ *
+ * @param shape of each sum; it has fewer elements than what the tensors broadcast to
+ * @returns a tensor for each formula of `finish`
+ */
+export function formulasOfSums(
+  exprs: readonly Expr[],
+  finish: readonly Expr[],
+  tensors: readonly Tensor[],
+  shape: Shape,
+): Tensor[] {
+  const space = broadcastShapes(tensors.map((value) => value.shape))
+  if (!space)
+    throw new Error(`formulasOfSums: shapes ${tensors.map((t) => showShape(t.shape)).join(', ')} do not broadcast`)
+  return apply(sumOp, tensors, { exprs, finish, space, shape })
 }
 
 /** The sum of all elements: a scalar. */
