@@ -1,8 +1,11 @@
 // Mean, 1 / standard deviation and running statistics per channel. HEIGHT threads of a workgroup share the rows of WIDTH
 // channels and join what they found by Chan's formula. The running statistics are updated as PyTorch does: the running
-// variance takes the unbiased variance, the normalisation the biased one.
+// variance takes the unbiased variance, the normalisation the biased one. Until the end all values are
+// relative to the channel's pivot, so that a large common offset cancels nothing.
 const WIDTH: u32 = 8;
 const HEIGHT: u32 = 8;
+/// Rows whose sum is taken before it is added to the others, so that long sums round less.
+const CHUNK: u32 = 32;
 alias T = f32;
 alias V = f32;
 
@@ -14,7 +17,7 @@ struct Uniforms { rows: u32, channels: u32, parts: u32, per_part: u32, momentum:
 @group(0) @binding(4) var<storage, read_write> running_mean: array<V>;
 @group(0) @binding(5) var<storage, read_write> running_variance: array<V>;
 
-/// Number of elements, mean, and sum of squared deviations from it.
+/// Number of elements, mean less the pivot, and sum of squared deviations from the mean.
 struct Moments { count: f32, mean: V, deviation: V }
 
 fn join(a: Moments, b: Moments) -> Moments {
@@ -28,23 +31,47 @@ fn join(a: Moments, b: Moments) -> Moments {
   );
 }
 
-/// Of a stretch of rows of x [R, C]; sums are relative to its first row, so that a large common offset cancels nothing.
+/// A value of the channel near its mean: the median of three, so that one that lies far off, such as a corner's, does no harm.
+fn pivot_of(c: u32) -> V {
+  let step = u.rows / 7u * u.channels;
+  let a = V(x[c + step]);
+  let b = V(x[c + 3u * step]);
+  let d = V(x[c + 5u * step]);
+  return max(min(a, b), min(max(a, b), d));
+}
+
+/// Of a stretch of rows of x [R, C].
 fn moments_of(part: u32, c: u32) -> Moments {
   let channels = u.channels;
   let first = part * u.per_part;
   let end = min(first + u.per_part, u.rows);
   var i = first * channels + c;
-  let shift = V(x[i]);
+  let pivot = pivot_of(c);
   var total = V();
   var squares = V();
-  for (var row = first; row < end; row++) {
-    let d = V(x[i]) - shift;
-    total += d;
-    squares += d * d;
-    i += channels;
+  for (var row = first; row < end;) {
+    let stop = min(row + CHUNK, end);
+    var chunk_total = V();
+    var chunk_squares = V();
+    for (; row + 1u < stop; row += 2u) {
+      let a = V(x[i]) - pivot;
+      let b = V(x[i + channels]) - pivot;
+      chunk_total += a + b;
+      chunk_squares += a * a + b * b;
+      i += 2u * channels;
+    }
+    if (row < stop) {
+      let d = V(x[i]) - pivot;
+      chunk_total += d;
+      chunk_squares += d * d;
+      i += channels;
+      row++;
+    }
+    total += chunk_total;
+    squares += chunk_squares;
   }
-  let offset = total / f32(end - first);
-  return Moments(f32(end - first), shift + offset, max(squares - total * offset, V()));
+  let mean = total / f32(end - first);
+  return Moments(f32(end - first), mean, max(squares - total * mean, V()));
 }
 
 var<workgroup> joined: array<Moments, WIDTH * HEIGHT>;
@@ -58,17 +85,20 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(local_invocation_id) 
       moments = join(moments, moments_of(part, c));
     }
   }
-  joined[local.y * WIDTH + local.x] = moments;
-  workgroupBarrier();
+  if (HEIGHT > 1u) {
+    joined[local.y * WIDTH + local.x] = moments;
+    workgroupBarrier();
+  }
   if (local.y != 0u || c >= u.channels) {
     return;
   }
   for (var y = 1u; y < HEIGHT; y++) {
     moments = join(moments, joined[y * WIDTH + local.x]);
   }
-  mean[c] = moments.mean;
+  let average = pivot_of(c) + moments.mean;
+  mean[c] = average;
   inverse_deviation[c] = 1f / sqrt(moments.deviation / moments.count + u.eps);
-  running_mean[c] += u.momentum * (moments.mean - running_mean[c]);
+  running_mean[c] += u.momentum * (average - running_mean[c]);
   let unbiased = moments.deviation / max(moments.count - 1f, 1f);
   running_variance[c] += u.momentum * (unbiased - running_variance[c]);
 }

@@ -74,8 +74,8 @@ export const equal = (a: Expr, b: Expr): Expr => call('equal', a, b)
 /** `yes` where `condition` is not 0, else `no`; the branch not taken may be NaN. */
 export const where = (condition: Expr, yes: Expr, no: Expr): Expr => call('select', condition, yes, no)
 
-/** The formula that a function of its inputs describes, such as `formula((x, y) => add(x, y))`. */
-export const formula = (describe: (...inputs: Expr[]) => Expr): Expr =>
+/** The formula, or several, that a function of their inputs describes, such as `formula((x, y) => add(x, y))`. */
+export const formula = <R extends Expr | readonly Expr[]>(describe: (...inputs: Expr[]) => R): R =>
   describe(...Array.from({ length: describe.length }, (_, index) => input(index)))
 
 /** Replaces input i by `replacements[i]`, keeping shared parts shared. */

@@ -12,7 +12,7 @@ import {
 } from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { arrangement } from './arrangement.js'
-import { mul, pointwise, sub, sumAllTo } from './pointwise.js'
+import { formulasOfSums, pointwise } from './pointwise.js'
 import { packed, packTypes, rowWorkgroup, shader } from './shaders.js'
 
 interface StatisticsAttrs {
@@ -98,10 +98,11 @@ const momentsOp = defineOp<MomentsAttrs>('batchNormMoments', {
   },
 })
 
-const storeCounted = `fn store(part: u32, c: u32, count: u32, mean: V, deviation: V) {
+/** Batches that are divided have a pivot for each piece. */
+const storeCounted = `fn store(part: u32, c: u32, count: u32, pivot: V, mean: V, deviation: V) {
   let at = part * 3 * u.channels + c;
   moments[at] = V(f32(count));
-  moments[at + u.channels] = mean;
+  moments[at + u.channels] = pivot + mean;
   moments[at + 2 * u.channels] = deviation;
 }`
 
@@ -118,7 +119,7 @@ const joinedStatisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
     const [parts = 1, , channels = 1] = moments.shape
     const { pack, packs } = packed(channels)
     const constants = rowWorkgroup(packs, adapter.software)
-    const hooks = { moments_of: pack === 4 ? momentsOfCounted('.x') : momentsOfCounted('') }
+    const hooks = { moments_of: momentsOfCounted(pack === 4 ? '.x' : ''), pivot_of: pivotOfCounted }
     const dispatch = {
       label: 'batchNorm statistics finish',
       source: shader('batchnorm_statistics', { constants, aliases: typesOf(pack), hooks }),
@@ -131,10 +132,13 @@ const joinedStatisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
   },
 })
 
-/** Reads what `storeCounted` wrote. */
+/** These read what `storeCounted` wrote: means relative to that of the first part. */
 const momentsOfCounted = (first: string) => `fn moments_of(part: u32, c: u32) -> Moments {
   let at = part * 3 * u.channels + c;
-  return Moments(x[at]${first}, x[at + u.channels], x[at + 2 * u.channels]);
+  return Moments(x[at]${first}, x[at + u.channels] - pivot_of(c), x[at + 2 * u.channels]);
+}`
+const pivotOfCounted = `fn pivot_of(c: u32) -> V {
+  return x[u.channels + c];
 }`
 
 /** Chunks of rows of nearly equal lengths, none of them empty. */
@@ -154,7 +158,11 @@ function typesOf(pack: 1 | 4, read: Spec = spec([])): { T: string; V: string } {
 /** One workgroup for all rows of some channels. */
 function wholeStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
   const { pack, packs } = packed(channels)
-  const constants = rowWorkgroup(packs, adapter.software)
+  const { WIDTH, HEIGHT } = rowWorkgroup(packs, adapter.software)
+  // A CPU driver runs a workgroup on one core: threads that share rows cost a barrier there, and only fill up a subgroup of
+  // 8 lanes, or shorten sums over hundreds of rows.
+  const useful = adapter.software ? Math.max(8 / WIDTH, 2 ** Math.floor(Math.log2(Math.max(1, rows / 256)))) : HEIGHT
+  const constants = { WIDTH, HEIGHT: Math.min(HEIGHT, useful) }
   const { parts, perPart } = chunks(rows, constants.HEIGHT)
   return {
     name: 'whole',
@@ -180,7 +188,7 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
   const { parts, perPart } = chunks(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
   return {
     name: 'parts',
-    temporaries: [spec([2, parts, channels])],
+    temporaries: [spec([2 * parts + 1, channels])],
     dispatches: [
       {
         label: 'batchNorm statistics',
@@ -195,7 +203,7 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
         source: shader('batchnorm_statistics', {
           constants,
           aliases: typesOf(pack),
-          hooks: { moments_of: momentsOfPart },
+          hooks: { moments_of: momentsOfPart, pivot_of: pivotOfParts },
         }),
         reads: [temporaryBuffer(0)],
         writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
@@ -206,11 +214,14 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
   }
 }
 
-/** Reads what batchnorm_partial.wgsl wrote. */
+/** These read what batchnorm_partial.wgsl wrote. */
 const momentsOfPart = `fn moments_of(part: u32, c: u32) -> Moments {
   let count = min(u.per_part, u.rows - part * u.per_part);
   let at = part * u.channels + c;
   return Moments(f32(count), x[at], x[u.parts * u.channels + at]);
+}`
+const pivotOfParts = `fn pivot_of(c: u32) -> V {
+  return x[2u * u.parts * u.channels + c];
 }`
 
 /** Scale, shift and running statistics of a batch normalisation, each [C]. */
@@ -242,13 +253,30 @@ export function batchNormTraining(
     // The mean and the deviation depend on x too, which the derivative of the formula alone would miss.
     vjp: ({ grads: [dy] }) => {
       if (!dy) return []
-      const deviation = mul(sub(x, mean), inverse)
-      const [dBias, dWeight] = sumAllTo([dy, mul(dy, deviation)], weight.shape)
-      if (!dBias || !dWeight) throw new Error('unreachable: two sums were asked for')
+      const [dBias, dWeight] = parameterGradients(dy, x, mean, inverse)
+      if (!dBias || !dWeight) throw new Error('unreachable: two formulas were asked for')
       return [inputGradient(dy, x, mean, inverse, weight, dBias, dWeight), undefined, undefined, dWeight, dBias]
     },
   })
   return { y, runningMean: newMean, runningVar: newVar }
+}
+
+/**
+ * The sums of dy and of dy · x̂, with x̂ the normalised input. The sum of x̂ is 0 but for the rounding of the mean, which a
+ * mean that is large beside the deviation makes large, and which would enter the second sum as often as dy is summed: what
+ * it contributes is taken off.
+ */
+function parameterGradients(dy: Tensor, x: Tensor, mean: Tensor, inverse: Tensor): Tensor[] {
+  const terms = e.formula((dy, x, mean, inverse) => {
+    const normalized = e.mul(e.sub(x, mean), inverse)
+    return [dy, e.mul(dy, normalized), normalized]
+  })
+  const perRow = e.constant((x.shape.at(-1) ?? 1) / elements(x.shape))
+  const gradients = e.formula((dBias, product, residue) => [
+    dBias,
+    e.sub(product, e.mul(dBias, e.mul(residue, perRow))),
+  ])
+  return formulasOfSums(terms, gradients, [dy, x, mean, inverse], mean.shape)
 }
 
 /** dx = weight / deviation · (dy − mean(dy) − x̂ · mean(dy · x̂)), with x̂ the normalised input. */
@@ -263,8 +291,8 @@ function inputGradient(
 ): Tensor {
   const perRow = e.constant((x.shape.at(-1) ?? 1) / elements(x.shape))
   const formula = e.formula((dy, x, mean, inverse, weight, dBias, dWeight) => {
-    const normalized = e.mul(e.sub(x, mean), inverse)
-    const centred = e.sub(e.sub(dy, e.mul(dBias, perRow)), e.mul(normalized, e.mul(dWeight, perRow)))
+    const slope = e.mul(inverse, e.mul(dWeight, perRow))
+    const centred = e.sub(e.sub(dy, e.mul(dBias, perRow)), e.mul(e.sub(x, mean), slope))
     return e.mul(e.mul(weight, inverse), centred)
   })
   return pointwise('batchNormGrad', [formula], [dy, x, mean, inverse, weight, dBias, dWeight])

@@ -147,12 +147,15 @@ function withoutUnused(exprs: readonly Expr[], inputs: readonly Tensor[], inplac
   return { inputs: kept.map(({ value }) => value), exprs: exprs.map((expr) => e.substitute(expr, replacements)) }
 }
 
-/** Sums formulas over the axes in which the result is smaller than the iteration space. */
+/** Sums formulas over the axes in which the result is smaller than the iteration space, or computes formulas of the sums. */
 const sumOp = defineOp<SumAttrs>('sum', {
   precision: 'wide',
-  shape: (_, { shape, exprs }) => exprs.map(() => spec(shape)),
-  // Gradients are taken before fusion, when the formulas still are the inputs themselves.
-  vjp: ({ attrs, grads }) => grads.map((dy) => dy && broadcastTo(dy, attrs.space)),
+  shape: (_, { shape, exprs, finish = exprs }) => finish.map(() => spec(shape)),
+  vjp: ({ attrs, grads }) => {
+    if (attrs.finish) throw new Error('sum: formulas of sums have no gradient: detach what they are computed from')
+    // Gradients are taken before fusion, when the formulas still are the inputs themselves.
+    return grads.map((dy) => dy && broadcastTo(dy, attrs.space))
+  },
   kernel: (context) => [sumKernel(context)],
   formula: {
     elementwise: false,
@@ -162,27 +165,37 @@ const sumOp = defineOp<SumAttrs>('sum', {
   divide: {
     arrangement,
     division: (call) => {
-      const { space, shape } = call.attrs
+      const { space, shape, exprs, finish } = call.attrs
       const inputs = usesIn(space, call.inputs)
       if (!inputs) return undefined
       const isPerSample = shape.length === space.length && shape[0] === space[0]
       const attrsFor = (attrs: SumAttrs, samples: number) =>
         withSpaceOf(isPerSample ? { ...attrs, shape: [samples, ...shape.slice(1)] } : attrs, samples)
       if (isPerSample) return joinedDivision(call, inputs, attrsFor)
+      const sums = exprs.map(() => spec(shape))
       return {
         samples: space[0] ?? 1,
         inputs,
-        outputs: call.outputs.map(() => 'summed'),
+        outputs: sums.map(() => 'summed'),
         piece: (samples) => {
-          const attrs = attrsFor(call.attrs, samples)
+          // Of formulas of sums, the calls for parts give the sums.
+          const attrs = { ...attrsFor(call.attrs, samples), ...(finish && { finish: exprs.map((_, k) => e.input(k)) }) }
           const isSum = elements(attrs.space) !== elements(shape)
-          return isSum ? { attrs, outputs: call.outputs } : withoutSum(attrs, call.outputs)
+          return isSum ? { attrs, outputs: sums } : withoutSum(attrs, sums)
         },
         add: addCall,
+        ...(finish && { last: formulasCall(finish, call.outputs) }),
       }
     },
   },
 })
+
+/** Formulas of tensors of one shape. */
+const formulasCall = (exprs: readonly Expr[], outputs: readonly Spec[]): OpCall => {
+  const dtypes = outputs.map(({ dtype }) => dtype)
+  const attrs: PointwiseAttrs = { label: 'sum', exprs, space: outputs[0]?.shape ?? [], dtypes, inplace: [] }
+  return { op: pointwiseOp as Op, name: 'sum', attrs, outputs }
+}
 
 /** A sum of single elements. */
 const withoutSum = ({ exprs, space }: SumAttrs, outputs: readonly Spec[]) => {
@@ -208,6 +221,25 @@ export const sumAllTo = (tensors: readonly Tensor[], shape: Shape): Tensor[] => 
   if (other) throw new Error(`sumAllTo: shapes ${showShape(space)} and ${showShape(other.shape)} differ`)
   if (elements(space) === elements(shape)) return tensors.map((value) => value.reshape(...shape))
   return apply(sumOp, tensors, { exprs: tensors.map((_, i) => e.input(i)), space, shape })
+}
+
+/**
+ * Formulas of sums, in one pass: `exprs` of tensors that broadcast, each summed as by `sumTo`, are the inputs of `finish`.
+ * They have no gradient.
+ *
+ * @param shape of each sum; it has fewer elements than what the tensors broadcast to
+ * @returns a tensor for each formula of `finish`
+ */
+export function formulasOfSums(
+  exprs: readonly Expr[],
+  finish: readonly Expr[],
+  tensors: readonly Tensor[],
+  shape: Shape,
+): Tensor[] {
+  const space = broadcastShapes(tensors.map((value) => value.shape))
+  if (!space)
+    throw new Error(`formulasOfSums: shapes ${tensors.map((t) => showShape(t.shape)).join(', ')} do not broadcast`)
+  return apply(sumOp, tensors, { exprs, finish, space, shape })
 }
 
 /** The sum of all elements: a scalar. */

@@ -16,8 +16,10 @@ import { packed, rowWorkgroup } from './shaders.js'
 import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
 
 export interface SumAttrs {
-  /** What is summed, per element of `space`: one result each. */
+  /** What is summed, per element of `space`. */
   readonly exprs: readonly Expr[]
+  /** The results as formulas of the sums, which are its inputs; where absent, the sums themselves. */
+  readonly finish?: readonly Expr[]
   readonly space: Shape
   /** Shape of the result: `space` with some axes of extent 1, or a scalar. */
   readonly shape: Shape
@@ -72,6 +74,9 @@ function geometryOf(space: Shape, shape: Shape): Geometry {
 interface Terms {
   readonly operands: readonly { readonly spec: Spec; readonly view: View }[]
   readonly exprs: readonly Expr[]
+  readonly finish?: readonly Expr[] | undefined
+  /** Whether threads add up chunks first, so that long sums round less: a formula of sums may cancel most of them. */
+  readonly chunked: boolean
   /** Extents by which operands that broadcast are indexed. */
   readonly channels: number
   readonly rowsPerSample: number
@@ -81,20 +86,24 @@ interface Terms {
 export function sumKernel({ inputs, attrs, adapter }: KernelContext<SumAttrs>): Candidate {
   const geometry = geometryOf(attrs.space, attrs.shape)
   const operands = inputs.map((spec) => ({ spec, view: viewIn(attrs.space, spec.shape) }))
-  const terms: Terms = { operands, exprs: attrs.exprs, ...extentsOf(attrs.space) }
+  const { exprs, finish } = attrs
+  const chunked = finish !== undefined
+  const terms: Terms = { operands, exprs, chunked, ...extentsOf(attrs.space) }
   const walk = walkOf(geometry, terms, adapter.software)
   const parts = partsOfSum(geometry, walk, inputs.length, adapter.software)
   const reads = inputs.map((_, i) => inputBuffer(i))
-  const outputs = attrs.exprs.map((_, k) => outputBuffer(k))
-  const first = sumDispatch('sum', geometry, terms, walk, parts)
+  const outputs = (finish ?? exprs).map((_, k) => outputBuffer(k))
+  const first = sumDispatch('sum', geometry, parts === 1 ? { ...terms, finish } : terms, walk, parts)
   if (parts === 1) return { name: 'sum', dispatches: [{ ...first, reads, writes: outputs }] }
   const { outer, inner } = geometry
   const partial = spec([outer, parts, inner])
-  const partials = attrs.exprs.map((_, k) => temporaryBuffer(k))
+  const partials = exprs.map((_, k) => temporaryBuffer(k))
   const overParts = geometryOf(partial.shape, [outer, 1, inner])
   const joined: Terms = {
-    operands: attrs.exprs.map(() => ({ spec: partial, view: 'full' })),
-    exprs: attrs.exprs.map((_, k) => e.input(k)),
+    operands: exprs.map(() => ({ spec: partial, view: 'full' })),
+    exprs: exprs.map((_, k) => e.input(k)),
+    finish,
+    chunked,
     ...extentsOf(partial.shape),
   }
   const second = sumDispatch('sum parts', overParts, joined, walkOf(overParts, joined, adapter.software), 1)
@@ -107,6 +116,9 @@ export function sumKernel({ inputs, attrs, adapter }: KernelContext<SumAttrs>): 
     ],
   }
 }
+
+/** Elements of a chunk. */
+const chunk = 32
 
 /** How threads walk: `WIDTH` of a workgroup along the results, `HEIGHT` that share the elements of one. */
 interface Walk {
@@ -150,7 +162,7 @@ function sumDispatch(
   parts: number,
 ): Omit<Dispatch, 'reads' | 'writes'> {
   const { byChannel, firstRow, indices, fixed } = geometry
-  const { operands, exprs } = terms
+  const { operands, exprs, finish, chunked } = terms
   const inner = byChannel ? geometry.inner / pack : 1
   const reduced = byChannel ? geometry.reduced : geometry.reduced / pack
   // Neighbouring threads take neighbouring elements; threads that share rows take neighbouring rows each.
@@ -165,24 +177,36 @@ function sumDispatch(
   )
   const loads = operands.map(({ spec, view }, i) => `let q${i} = ${loadPack(spec, `x${i}`, view, pack)};`)
   const isFixed = (i: number) => fixed.includes(operands[i]?.view ?? 'full')
+  const sum = chunked ? 'chunk' : 'total'
   const perPart = partsOf[pack].map((part) => {
     const values = operands.map((_, i) => `let v${i} = q${i}${part};`).join(' ')
-    return `{\n${values}\n${code}\n${results.map((result, k) => `total${k}${part} += ${result};`).join(' ')}\n}`
+    return `{\n${values}\n${code}\n${results.map((result, k) => `${sum}${k}${part} += ${result};`).join(' ')}\n}`
   })
   const each = (line: (k: number) => string) => results.map((_, k) => line(k)).join('\n')
   const packType = pack === 4 ? 'vec4f' : 'f32'
-  const asStored = (value: string) => (byChannel || pack === 1 ? value : `dot(${value}, vec4f(1))`)
-  const bindings = operands.map(
-    ({ spec, view }, i) =>
-      `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<${storedPack(spec, view, pack)}>;`,
-  )
+  const sums = exprs.map((_, k) => (byChannel || pack === 1 ? `total${k}` : `dot(total${k}, vec4f(1))`))
   const stored = byChannel ? packType : 'f32'
+  const bindings = [
+    ...operands.map(({ spec, view }, i) => `var<storage, read> x${i}: array<${storedPack(spec, view, pack)}>;`),
+    ...(finish ?? exprs).map((_, k) => `var<storage, read_write> y${k}: array<${stored}>;`),
+  ].map((buffer, i) => `@group(0) @binding(${i + 1}) ${buffer}`)
+  const addUp = (end: string) => `for (; r < ${end}; r += ${step}u) {
+${indices}
+${loads.filter((_, i) => !isFixed(i)).join('\n')}
+${perPart.join('\n')}
+i += step;
+}`
+  const addUpChunks = `while (r < end) {
+let stop = min(r + ${step * chunk}u, end);
+${each((k) => `var chunk${k} = ${packType}();`)}
+${addUp('stop')}
+${each((k) => `total${k} += chunk${k};`)}
+}`
   const source = `struct Uniforms {
   reduced: u32, inner: u32, parts: u32, columns: u32, channels: u32, rows_per_sample: u32, per_thread: u32, grid_x: u32
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 ${bindings.join('\n')}
-${each((k) => `@group(0) @binding(${operands.length + 1 + k}) var<storage, read_write> y${k}: array<${stored}>;`)}
 ${HEIGHT > 1 ? each((k) => `var<workgroup> shared${k}: array<${packType}, ${WIDTH * HEIGHT}>;`) : ''}
 @compute @workgroup_size(${WIDTH}, ${HEIGHT})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
@@ -200,12 +224,8 @@ let step = ${byChannel ? `${step}u * u.inner` : `${step}u`};
 var i = ${byChannel ? '(first_row + begin) * u.inner + n' : 'o * u.reduced + begin'};
 let row = first_row; let c = n;
 ${loads.filter((_, i) => isFixed(i)).join('\n')}
-for (var r = begin; r < end; r += ${step}u) {
-${indices}
-${loads.filter((_, i) => !isFixed(i)).join('\n')}
-${perPart.join('\n')}
-i += step;
-}
+var r = begin;
+${chunked ? addUpChunks : addUp('end')}
 }
 ${
   HEIGHT > 1
@@ -221,7 +241,7 @@ ${each((k) => `total${k} += shared${k}[lane + half * ${WIDTH}u]; shared${k}[lane
 }
 if (local.y == 0u && column < u.columns) {
 let at = (o * u.parts + part) * u.inner + n;
-${each((k) => `y${k}[at] = ${asStored(`total${k}`)};`)}
+${finish ? finished(finish, sums, byChannel ? pack : 1) : each((k) => `y${k}[at] = ${sums[k]};`)}
 }
 }
 `
@@ -229,4 +249,21 @@ ${each((k) => `y${k}[at] = ${asStored(`total${k}`)};`)}
   const channels = Math.ceil(terms.channels / pack)
   const uniforms = [reduced, inner, parts, columns, channels, terms.rowsPerSample, perThread, gridX]
   return { label, source: withExtensions(source), uniforms, grid: [gridX, gridY, parts] }
+}
+
+/** WGSL that stores formulas of sums at `at`. */
+function finished(formulas: readonly Expr[], sums: readonly string[], pack: 1 | 4): string {
+  const names = sums.map((_, k) => `v${k}`)
+  const { code, results } = e.wgslStatements(formulas, names)
+  const each = (line: (k: number) => string) => results.map((_, k) => line(k)).join('\n')
+  const perPart = partsOf[pack].map((part) => {
+    const values = names.map((name, k) => `let ${name} = sum${k}${part};`).join(' ')
+    return `{\n${values}\n${code}\n${each((k) => `result${k}${part} = ${results[k]};`)}\n}`
+  })
+  return [
+    ...sums.map((sum, k) => `let sum${k} = ${sum};`),
+    each((k) => `var result${k}: ${pack === 4 ? 'vec4f' : 'f32'};`),
+    ...perPart,
+    each((k) => `y${k}[at] = result${k};`),
+  ].join('\n')
 }

@@ -126,10 +126,10 @@ function emitSlice(emitter: Emitter, node: Twin<Node>, name: string): Value {
 
 /** A sum over axes, which is a mean where each element was divided by their number first. */
 function emitSum(emitter: Emitter, node: Twin<Node>, name: string): Value {
-  const { exprs, space, shape } = node.a.attrs as SumAttrs
+  const { exprs, finish, space, shape } = node.a.attrs as SumAttrs
   const [expr] = exprs
   const [operand] = inputsOf(node)
-  if (exprs.length !== 1 || expr?.kind !== 'input' || !operand) {
+  if (exprs.length !== 1 || finish || expr?.kind !== 'input' || !operand) {
     throw new Error(`${name}: several sums at once have no counterpart in ONNX yet`)
   }
   const mean = meanOf(emitter, node)
