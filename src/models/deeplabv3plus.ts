@@ -25,9 +25,10 @@ import type {
   SegmentationModel,
   StateShapes,
 } from './segmentation.js'
+import { xception } from './xception.js'
 
 /** Kinds of backbones by the key `family` of a configuration. */
-const families: Readonly<Record<string, BackboneFamily>> = { resnet }
+const families: Readonly<Record<string, BackboneFamily>> = { resnet, xception }
 
 /** The family of a configuration that names none. */
 const defaultFamily = 'resnet'
@@ -82,7 +83,9 @@ export const deepLabV3Plus: Architecture = {
   keys: Object.assign({}, ...Object.values(families).map(({ keys }) => keys), headKeys) as z.ZodRawShape,
   schema,
   presets: Object.fromEntries(presets),
-  stages: [...Object.values(families).flatMap(({ stages }) => Object.keys(stages)), ...Object.keys(headStages)],
+  stages: [
+    ...new Set([...Object.values(families), { stages: headStages }].flatMap(({ stages }) => Object.keys(stages))),
+  ],
   backboneNames: Object.values(families).map(({ names }) => names),
   create: (store, config, random) => create(store, schema.parse(config), random),
   inferConfig,
@@ -127,7 +130,11 @@ function create(store: Store, config: HeadConfig, random?: InitialRandom): Segme
       { name: 'head', parameters: at.parameters },
     ],
     batchesTracked: batchCounters(store),
-    dropoutLevels: [first, last].map((level, i) => ({ level: i, name: `c${level + 1}`, channels: channelsOf(level) })),
+    // The last features have the name of a residual network's fourth map with every backbone.
+    dropoutLevels: [
+      { level: 0, name: 'c1', channels: channelsOf(first) },
+      { level: 1, name: 'c4', channels: channelsOf(last) },
+    ],
     stages: { ...family.stages, ...headStages },
     features(x, mode) {
       const maps = backbone.features(x, mode)

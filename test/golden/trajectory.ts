@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
-import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
+import { createModel } from '#dist/models/index.js'
 import type { SegmentationModel } from '#dist/models/segmentation.js'
 import { stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
@@ -15,14 +15,12 @@ import { createTrainer } from '#dist/train/trainer/create.js'
 import type { TrainerSettings } from '#dist/train/trainer/options.js'
 import type { StepResult, Trainer } from '#dist/train/trainer/trainer.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
+import { modelOf, type RecordedModel } from './model-choice.js'
 import { type CaseResult, differenceOf, largestDifference } from './report.js'
 
 /** `config.json`: the training's settings, and what replaces its validation. */
-export interface TrajectoryConfig
-  extends Omit<TrainerSettings, 'method' | 'ignore_index'>,
-    Omit<ModelChoice, 'nclass'> {
+export interface TrajectoryConfig extends Omit<TrainerSettings, 'method' | 'ignore_index'>, RecordedModel {
   readonly method?: string
-  readonly nclass?: number
   readonly iters_per_epoch: number
   readonly miou_after_epoch?: readonly number[]
 }
@@ -138,9 +136,7 @@ export async function runTrajectory(
     throw new UserError(`${folder} has ${steps.length} steps, but ${expected.iterations.length} are expected`)
   }
 
-  const nclass = config.nclass ?? config.model?.nclass
-  if (nclass === undefined) throw new UserError(`${folder}/config.json gives no nclass`)
-  const model = createModel(new Store(device, 'model'), chooseModel({ ...config, nclass }))
+  const model = createModel(new Store(device, 'model'), modelOf(config, join(folder, 'config.json')))
   loadWeights(model, new TensorFile(join(folder, 'init.safetensors')).tensors, join(folder, 'init.safetensors'))
 
   const first = new TensorFile(join(folder, steps[0] ?? ''))
