@@ -68,6 +68,8 @@ const landmark = 'block1.sepconv1.depthwise.weight'
 export const xception: BackboneFamily = {
   inputChannels: 3,
   names: { landmark, synonyms: [] },
+  // As the PrevMatch code loads it.
+  pretrained: { leftAside: /itr|tmp|track/, mayLack: true },
   keys,
   presets: { xception: xception65 },
   stages: {

@@ -2,7 +2,7 @@ import { chooseModel, type ModelChoice, type ModelSpec } from '#dist/models/inde
 import { UserError } from '#dist/train/error.js'
 
 /** How the recorded files describe a model: its backbone may stand among its widths. */
-export type RecordedModel = Omit<ModelChoice, 'nclass'> & { readonly nclass?: number }
+export type RecordedModel = Omit<ModelChoice, 'nclass' | 'activation_checkpointing'> & { readonly nclass?: number }
 
 /**
  * The model of a recorded configuration.
