@@ -69,14 +69,17 @@ function panelsOf(
   return { TERMS, HALVES, ROWS, tiles, efficiency }
 }
 
-/** Whether panels are for an adapter: CPU drivers of 8 lanes whose textures hold both factors. */
-const canMirror = ({ software, subgroupSize, maxMirrorRows }: AdapterTraits, factors: readonly Spec[]): boolean =>
+/** Whether kernels that read mirrors are for an adapter: CPU drivers of 8 lanes whose textures hold both factors. */
+export const canMirror = (
+  { software, subgroupSize, maxMirrorRows }: AdapterTraits,
+  factors: readonly Spec[],
+): boolean =>
   // Filling up channels by fours at most doubles a factor that panels are of use for.
   software && subgroupSize === 8 && factors.every((factor) => 2 * mirrorOf(factor).rows <= maxMirrorRows)
 
 const byFours = (count: number): number => 4 * ceilDiv(count, 4)
 
-const mirrorType = (factor: Spec): string => `texture_storage_2d<${mirrorFormat(factor)}, read>`
+export const mirrorType = (factor: Spec): string => `texture_storage_2d<${mirrorFormat(factor)}, read>`
 
 /** The dispatches in front of a product that fill its factors up to whole texels, with what they write. */
 class Preparation {
