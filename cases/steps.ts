@@ -19,6 +19,7 @@ export const stepModels = {
   },
   resnet50: { nclass: 21, backbone: 'resnet50' },
   resnet101: { nclass: 21, backbone: 'resnet101' },
+  xception: { nclass: 81, backbone: 'xception' },
 } as const satisfies Record<string, ModelChoice>
 
 /** The training step of a model with as many unlabeled images as labeled ones, where the method has any. */

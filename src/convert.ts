@@ -62,6 +62,9 @@ function describe(checkpoint: Checkpoint, path: string, { config: file, set }: O
   if (file) {
     const settings = loadConfig(file, set)
     const given = chooseModel(settings)
+    const mismatch = architectureOf(architecture).explainMismatch?.(checkpoint.tensors, given.config)
+    if (mismatch !== undefined)
+      throw new UserError(`${path}: ${mismatch}: choose the configuration with which it was trained`)
     const { widths } = architectureOf(architecture).inferConfig(checkpoint.tensors)
     const [key] = differingKeys(given.config, { ...widths, ...(hasGeometry ? geometry : {}) })
     if (key) {

@@ -10,6 +10,7 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
+import { convDepthwise, depthwiseWeightGrad } from './conv2d-depthwise.js'
 import {
   type ConvGeometry,
   type ConvTensors,
@@ -51,7 +52,12 @@ export function convCandidates(
     })
     const uniforms = shapeUniforms(g, read, written, [g.groups])
     const operands = { reads: [inputBuffer(0), inputBuffer(1)], writes: [outputBuffer(0)] }
-    return [{ name: 'direct', dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, phases] }] }]
+    const direct = {
+      name: 'direct',
+      dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, phases] as const }],
+    }
+    const depthwise = convDepthwise(kind, g, tensors, adapter)
+    return depthwise ? [depthwise, direct] : [direct]
   }
   const product: Product = {
     rows: pixels,
@@ -126,7 +132,9 @@ export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adap
     const slices = slicesFor(across, pixels, adapter)
     const changes = { constants: { R: rowsPerThread }, aliases: { A: types[0], B: types[1] } }
     const kernel = { name: 'direct', shader: 'conv_grouped_weight_grad', changes, slices } as const
-    return [sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)]
+    const direct = sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)
+    const depthwise = depthwiseWeightGrad(g, tensors, adapter)
+    return depthwise ? [depthwise, direct] : [direct]
   }
   const tilings = inOrder(adapter, weightGradMatrixTilings(product, adapter), weightGradTilings(product, adapter))
   const tiles = tilings.map((tiling) => {

@@ -69,16 +69,18 @@ function panelsOf(
   return { TERMS, HALVES, ROWS, tiles, efficiency }
 }
 
-/** Whether panels are for an adapter: CPU drivers of 8 lanes whose textures hold mirrors of so many elements. */
-const canMirror = ({ software, subgroupSize, maxMirrorRows }: AdapterTraits, counts: readonly number[]): boolean =>
-  software && subgroupSize === 8 && counts.every((count) => mirrorOf(spec([count])).rows <= maxMirrorRows)
+/** Whether kernels that read mirrors are for an adapter: CPU drivers of 8 lanes whose textures hold mirrors of so many elements. */
+export const canMirror = (
+  { software, subgroupSize, maxMirrorRows }: AdapterTraits,
+  counts: readonly number[],
+): boolean => software && subgroupSize === 8 && counts.every((count) => mirrorOf(spec([count])).rows <= maxMirrorRows)
 
 /** Elements of a map whose channels are filled up by fours. */
 const filledElements = (n: number, [height, width, channels]: Extents): number => n * height * width * byFours(channels)
 
 const byFours = (count: number): number => 4 * ceilDiv(count, 4)
 
-const mirrorType = (factor: Spec): string => `texture_storage_2d<${mirrorFormat(factor)}, read>`
+export const mirrorType = (factor: Spec): string => `texture_storage_2d<${mirrorFormat(factor)}, read>`
 
 /** The dispatches in front of a product that fill its factors up to whole texels, with what they write. */
 class Preparation {

@@ -25,9 +25,10 @@ import type {
   SegmentationModel,
   StateShapes,
 } from './segmentation.js'
+import { xception } from './xception.js'
 
 /** Kinds of backbones by the key `family` of a configuration. */
-const families: Readonly<Record<string, BackboneFamily>> = { resnet }
+const families: Readonly<Record<string, BackboneFamily>> = { resnet, xception }
 
 /** The family of a configuration that names none. */
 const defaultFamily = 'resnet'
@@ -82,26 +83,40 @@ export const deepLabV3Plus: Architecture = {
   keys: Object.assign({}, ...Object.values(families).map(({ keys }) => keys), headKeys) as z.ZodRawShape,
   schema,
   presets: Object.fromEntries(presets),
-  stages: [...Object.values(families).flatMap(({ stages }) => Object.keys(stages)), ...Object.keys(headStages)],
+  stages: [
+    ...new Set([...Object.values(families), { stages: headStages }].flatMap(({ stages }) => Object.keys(stages))),
+  ],
   backboneNames: Object.values(families).map(({ names }) => names),
+  stagesOf: ({ family }) => Object.keys(stagesWith(familyOf(family))),
   create: (store, config, random) => create(store, schema.parse(config), random),
   inferConfig,
-  explainMismatch(state) {
+  explainMismatch(state, config) {
     const reasons = Object.values(families).map((family) => family.explainMismatch?.(state))
-    return reasons.find((reason) => reason !== undefined)
+    return reasons.find((reason) => reason !== undefined) ?? (config && explainFamily(state, familyOf(config.family)))
   },
 }
 
-function create(store: Store, config: HeadConfig, random?: InitialRandom): SegmentationModel {
-  const {
-    family: name = defaultFamily,
-    nclass,
-    aspp_channels: wide,
-    reduce_channels: low,
-    fuse_channels: fused,
-  } = config
-  const family = families[name]
+function familyOf(name: unknown = defaultFamily): BackboneFamily {
+  const family = families[String(name)]
   if (!family) throw new Error(`there is no family '${name}' of backbones`)
+  return family
+}
+
+const stagesWith = ({ stages }: BackboneFamily) => ({ ...stages, ...headStages })
+
+const knows = (object: object): boolean => Object.keys(object).length > 0
+
+/** Why a state_dict does not fit models of a family, where its backbone is one of another. */
+function explainFamily(state: StateShapes, wanted: BackboneFamily): string | undefined {
+  const found = Object.values(families).find((family) => knows(family.inferConfig(state).widths))
+  if (!found || found === wanted) return undefined
+  const names = ({ presets }: BackboneFamily) => Object.keys(presets).join(' or ')
+  return `its backbone is of the kind of ${names(found)}, where the model has that of ${names(wanted)}`
+}
+
+function create(store: Store, config: HeadConfig, random?: InitialRandom): SegmentationModel {
+  const { nclass, aspp_channels: wide, reduce_channels: low, fuse_channels: fused } = config
+  const family = familyOf(config.family)
   const encoder = new Declarations(store, random, 'backbone')
   const backbone = family.create(encoder, config)
   const [first, last] = [0, backbone.channels.length - 1]
@@ -127,8 +142,13 @@ function create(store: Store, config: HeadConfig, random?: InitialRandom): Segme
       { name: 'head', parameters: at.parameters },
     ],
     batchesTracked: batchCounters(store),
-    dropoutLevels: [first, last].map((level, i) => ({ level: i, name: `c${level + 1}`, channels: channelsOf(level) })),
-    stages: { ...family.stages, ...headStages },
+    // The last features have the name of a residual network's fourth map with every backbone.
+    dropoutLevels: [
+      { level: 0, name: 'c1', channels: channelsOf(first) },
+      { level: 1, name: 'c4', channels: channelsOf(last) },
+    ],
+    stages: stagesWith(family),
+    pretrained: family.pretrained,
     features(x, mode) {
       const maps = backbone.features(x, mode)
       return maps.filter((_, level) => level === first || level === last)
@@ -146,7 +166,7 @@ function create(store: Store, config: HeadConfig, random?: InitialRandom): Segme
 
 function inferConfig(state: StateShapes): InferredConfig {
   const inferred = Object.entries(families).map(([name, family]) => ({ name, ...family.inferConfig(state) }))
-  const found = inferred.find(({ widths }) => Object.keys(widths).length > 0)
+  const found = inferred.find(({ widths }) => knows(widths))
   const family = found && found.name !== defaultFamily ? { family: found.name } : {}
   const head = knownWidths({
     reduce_channels: outputsOf(state, 'reduce.0'),

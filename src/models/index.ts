@@ -36,6 +36,7 @@ export interface ModelChoice {
   readonly backbone?: string | undefined
   readonly replace_stride_with_dilation?: readonly boolean[] | undefined
   readonly dilations?: readonly number[] | undefined
+  readonly activation_checkpointing?: readonly string[] | undefined
   /** What differs from the backbone's usual widths and depths. */
   readonly model?: Partial<ModelConfig> | undefined
 }
@@ -50,7 +51,14 @@ export function architectureOf(name: string): Architecture {
 
 /** The widths and depths that a configuration asks for. `model` prevails over the other keys. */
 export function chooseModel(choice: ModelChoice): ModelSpec {
-  const { backbone = 'resnet50', nclass, replace_stride_with_dilation, dilations, model = {} } = choice
+  const {
+    backbone = 'resnet50',
+    nclass,
+    replace_stride_with_dilation,
+    dilations,
+    model = {},
+    activation_checkpointing = [],
+  } = choice
   const row = rows.find(({ presets }) => Object.hasOwn(presets, backbone))
   const preset = row?.presets[backbone]
   if (!row || !preset) throw new Error(`there is no backbone '${backbone}': choose one of ${backbones.join(', ')}`)
@@ -60,11 +68,16 @@ export function chooseModel(choice: ModelChoice): ModelSpec {
   const config = { ...preset, nclass, ...Object.fromEntries(known) }
   const { error } = row.schema.safeParse(config)
   if (error) throw new Error(`the section 'model' does not fit ${row.name} with ${backbone}: ${reasonOf(error)}`)
+  const own = row.stagesOf(config)
+  const unknown = activation_checkpointing.find((stage) => !own.includes(stage))
+  if (unknown !== undefined) {
+    throw new Error(`'activation_checkpointing' has ${unknown}, but the stages of ${backbone} are ${own.join(', ')}`)
+  }
   return { architecture: row.name, config }
 }
 
 const reasonOf = ({ issues }: z.ZodError): string =>
-  issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ')
+  issues.map(({ path, message }) => [...(path.length > 0 ? [path.join('.')] : []), message].join(': ')).join('; ')
 
 /** Declares a model's variables in an empty store; see `Architecture.create`. */
 export const createModel = (

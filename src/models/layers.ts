@@ -60,6 +60,8 @@ export interface ConvOptions {
   readonly kernel?: number
   readonly stride?: number
   readonly dilation?: number
+  /** Groups of channels that see only each other; as many as channels: depthwise. */
+  readonly groups?: number
   readonly bias?: boolean
   /**
    * `uniform`: PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weight and bias;
@@ -73,18 +75,18 @@ export function conv(
   at: Declarations,
   cin: number,
   cout: number,
-  { kernel = 1, stride = 1, dilation = 1, bias = false, init = 'uniform' }: ConvOptions = {},
+  { kernel = 1, stride = 1, dilation = 1, groups = 1, bias = false, init = 'uniform' }: ConvOptions = {},
 ): Layer {
   const { random } = at
-  const bound = 1 / Math.sqrt(cin * kernel * kernel)
+  const bound = 1 / Math.sqrt((cin / groups) * kernel * kernel)
   const deviation = Math.sqrt(2 / (cout * kernel * kernel))
   const uniform = random && (() => random.uniform(-bound, bound))
   const normal = random && (() => deviation * random.normal())
-  const weight = at.parameter('weight', [kernel, kernel, cin, cout], init === 'fanOut' ? normal : uniform)
+  const weight = at.parameter('weight', [kernel, kernel, cin / groups, cout], init === 'fanOut' ? normal : uniform)
   const offset = bias ? at.parameter('bias', [cout], uniform) : undefined
   const padding = dilation * Math.floor(kernel / 2)
   return (x) => {
-    const y = conv2d(x, read(weight), { stride, padding, dilation })
+    const y = conv2d(x, read(weight), { stride, padding, dilation, groups })
     return offset ? add(y, read(offset)) : y
   }
 }
@@ -102,8 +104,12 @@ export const batchCounters = (store: Store): Map<string, number> =>
     }),
   )
 
-/** Batch norm; the running statistics are those of PyTorch (momentum 0.1, unbiased variance). */
-export function batchNorm(at: Declarations, channels: number): Layer {
+/** Batch norm; the running statistics are those of PyTorch (unbiased variance; `momentum` is the share of a batch). */
+export function batchNorm(
+  at: Declarations,
+  channels: number,
+  { momentum = 0.1 }: { readonly momentum?: number } = {},
+): Layer {
   const weight = at.parameter('weight', [channels], () => 1)
   const bias = at.parameter('bias', [channels])
   const runningMean = at.statistic('running_mean', [channels])
@@ -116,7 +122,7 @@ export function batchNorm(at: Declarations, channels: number): Layer {
       runningVar: read(runningVar),
     }
     if (!training) return batchNormEvaluation(x, state)
-    const result = batchNormTraining(x, state)
+    const result = batchNormTraining(x, state, { momentum })
     assign(runningMean, result.runningMean)
     assign(runningVar, result.runningVar)
     return result.y

@@ -40,10 +40,20 @@ export interface BackboneNames {
   readonly synonyms: readonly (readonly [theirs: string, ours: string])[]
 }
 
+/** What a file of weights for a backbone alone may have and lack. */
+export interface PretrainedRules {
+  /** Names, without the prefix `backbone.`, of tensors that are left aside. */
+  readonly leftAside: RegExp
+  /** Whether tensors may be missing, which then keep their initial values. */
+  readonly mayLack: boolean
+}
+
 /** Backbones of one kind, such as all depths and widths of a residual network. */
 export interface BackboneFamily {
   readonly inputChannels: number
   readonly names: BackboneNames
+  /** Without it such a file has all tensors of the backbone and no others. */
+  readonly pretrained?: PretrainedRules
   /** Its part of the configuration. */
   readonly keys: z.ZodRawShape
   /** Configurations by the name that a user gives as `backbone`. */
@@ -93,6 +103,8 @@ export interface SegmentationModel {
   readonly batchesTracked: Map<string, number>
   readonly dropoutLevels: readonly DropoutLevel[]
   readonly stages: Stages
+  /** Without it a file of weights for the backbone has all of its tensors and no others. */
+  readonly pretrained?: PretrainedRules | undefined
   /** The feature maps that the decoder reads, of normalised images [N, H, W, inputChannels]. */
   features(x: Tensor, mode: Mode): readonly Tensor[]
   /** Logits [N, h, w, nclass] with h = logitSize(H), w = logitSize(W). */
@@ -112,8 +124,10 @@ export interface Architecture {
   readonly schema: z.ZodType<ModelConfig>
   /** Configurations without the number of classes, by the name of the backbone. */
   readonly presets: Readonly<Record<string, object>>
-  /** Names of the stages of its models. */
+  /** Names of the stages of its models, over all backbones. */
   readonly stages: readonly string[]
+  /** Names of the stages of the model of a configuration. */
+  stagesOf(config: ModelConfig): readonly string[]
   /** How the tensors of its backbones are found in a state_dict. */
   readonly backboneNames: readonly BackboneNames[]
   /**
@@ -123,8 +137,11 @@ export interface Architecture {
    */
   create(store: Store, config: ModelConfig, random?: InitialRandom): SegmentationModel
   inferConfig(state: StateShapes): InferredConfig
-  /** Why weights that a user may well try cannot fit, and what would. */
-  explainMismatch?(state: StateShapes): string | undefined
+  /**
+   * Why weights that a user may well try cannot fit, and what would.
+   * @param config that of the model that they are for; without it, why they fit no model
+   */
+  explainMismatch?(state: StateShapes, config?: ModelConfig): string | undefined
 }
 
 /** What training changes by its gradient, in the order of the store, which is PyTorch's. */

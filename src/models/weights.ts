@@ -46,10 +46,18 @@ export function stateShapes(model: SegmentationModel): Map<string, Shape> {
   return shapes
 }
 
+const shapesWith = (model: SegmentationModel, prefix: string): Map<string, Shape> =>
+  new Map([...stateShapes(model)].filter(([name]) => name.startsWith(prefix)))
+
+/** What a state_dict lacks of the tensors of a model whose names begin with a prefix. Counters may be missing. */
+export const missingIn = (model: SegmentationModel, state: ReadonlyMap<string, unknown>, prefix = ''): string[] =>
+  [...shapesWith(model, prefix).keys()].filter((name) => !state.has(name) && !model.batchesTracked.has(name))
+
 /**
  * Whether a state_dict is of a model. Counters `num_batches_tracked` may be missing.
  * @param prefix only what bears names that begin so, such as `backbone.`
  * @param shown the name of a tensor for the reader of the error, such as the one that it has in a file
+ * @param mayLack whether any tensor may be missing
  * @throws Error that lists what is missing, what is unexpected, and what has another shape or type
  */
 export function checkStateDict(
@@ -57,9 +65,10 @@ export function checkStateDict(
   state: ReadonlyMap<string, StateTensor>,
   prefix = '',
   shown = (name: string): string => name,
+  mayLack = false,
 ): void {
-  const shapes = new Map([...stateShapes(model)].filter(([name]) => name.startsWith(prefix)))
-  const missing = [...shapes.keys()].filter((name) => !state.has(name) && !model.batchesTracked.has(name))
+  const shapes = shapesWith(model, prefix)
+  const missing = mayLack ? [] : missingIn(model, state, prefix)
   const isCounter = (name: string) => name.endsWith('.num_batches_tracked')
   const unexpected = [...state.keys()]
     .filter((name) => !shapes.has(name))
@@ -88,6 +97,7 @@ export function checkStateDict(
  * not fit.
  * @param prefix only what bears names that begin so; the rest of the model is left as it is
  * @param shown as for `checkStateDict`
+ * @param mayLack as for `checkStateDict`; what is missing is left as it is
  * @throws Error as `checkStateDict`
  */
 export function loadStateDict(
@@ -95,8 +105,9 @@ export function loadStateDict(
   state: ReadonlyMap<string, StateTensor>,
   prefix = '',
   shown?: (name: string) => string,
+  mayLack?: boolean,
 ): void {
-  checkStateDict(model, state, prefix, shown)
+  checkStateDict(model, state, prefix, shown, mayLack)
   for (const name of model.batchesTracked.keys()) if (name.startsWith(prefix)) model.batchesTracked.set(name, 0)
   for (const [name, { dtype, data }] of state) {
     if (dtype === 'I64') model.batchesTracked.set(name, Number(data[0] ?? 0))

@@ -5,13 +5,12 @@ import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { confusionMatrix } from '#dist/kernels/metrics.js'
-import { chooseModel, createModel } from '#dist/models/index.js'
+import { createModel } from '#dist/models/index.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
-import { UserError } from '#dist/train/error.js'
 import { Evaluator, type Scores, scoresOf } from '#dist/train/evaluation/evaluator.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
+import { modelOf, type RecordedModel } from './model-choice.js'
 import { type CaseResult, largestDifference } from './report.js'
-import type { TrajectoryConfig } from './trajectory.js'
 
 interface Counts {
   readonly intersection: readonly number[]
@@ -71,11 +70,9 @@ async function checkModels(
   file: TensorFile,
 ): Promise<CaseResult[]> {
   const weightsPath = join(folder, golden.weights)
-  const config = readJson<TrajectoryConfig>(join(dirname(weightsPath), 'config.json'))
-  const nclass = config.nclass ?? config.model?.nclass
-  if (nclass === undefined) throw new UserError(`${dirname(weightsPath)}/config.json gives no nclass`)
+  const configPath = join(dirname(weightsPath), 'config.json')
   const store = new Store(device, 'model')
-  const model = createModel(store, chooseModel({ ...config, nclass }))
+  const model = createModel(store, modelOf(readJson<RecordedModel>(configPath), configPath))
   const weights = [...new TensorFile(weightsPath).tensors].filter(([name]) => !name.startsWith('momentum/'))
   loadWeights(model, weights, weightsPath)
 

@@ -1,7 +1,8 @@
 // node build/test/golden/golden.js DIR [--out RESULTS] [--amp]
 //
 // Checks the engine, the training step and the evaluation against recorded values of PyTorch: operators (ops.json),
-// augmentation (augment.json), evaluation (eval.json) and every training trajectory beneath DIR, which is a folder with
+// augmentation (augment.json), evaluation (eval.json), passes of a model with their gradients (forward.json), names and
+// shapes of a model (names.json) and every training trajectory beneath DIR, which is a folder with
 // config.json, init.safetensors and iter_*.safetensors. Exits with 1 where any error exceeds the files' tolerance, or
 // anything cannot be checked. With --amp: the losses of the trajectories alone, in half precision, to 1 %.
 import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs'
@@ -12,9 +13,14 @@ import { open } from '#dist/engine/node.js'
 import { UserError } from '#dist/train/error.js'
 import { checkAugment } from './augment.js'
 import { checkEvaluation } from './evaluation.js'
+import { checkForward } from './forward.js'
+import { checkNames } from './names.js'
 import { checkOps } from './ops.js'
 import { type CaseResult, passes, printCase, strain, worst } from './report.js'
 import { checkFinal, finalTensors, runTrajectory, writeResults } from './trajectory.js'
+
+/** Files that are checked besides the trajectories. */
+const recordedFiles = ['ops.json', 'eval.json', 'augment.json', 'names.json', 'forward.json']
 
 /** Final values beyond their tolerance that are printed, the worst first. */
 const maxFailuresShown = 10
@@ -105,9 +111,9 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
   if (!existsSync(folder)) throw new UserError(`there is no folder ${folder}: give one with reference values`)
   const has = (name: string) => existsSync(join(folder, name))
   const found = trajectories(folder)
-  const kinds = options.amp ? [] : ['ops.json', 'eval.json', 'augment.json'].filter(has)
+  const kinds = options.amp ? [] : recordedFiles.filter(has)
   if (found.length + kinds.length === 0) {
-    const files = options.amp ? 'no trajectory' : 'no ops.json, eval.json, augment.json or trajectory'
+    const files = options.amp ? 'no trajectory' : `no ${recordedFiles.join(', ')} or trajectory`
     throw new UserError(`${folder} holds ${files}: nothing to check`)
   }
   if (options.out !== undefined) mkdirSync(options.out, { recursive: true })
@@ -131,6 +137,8 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
     if (kinds.includes('ops.json')) await attempt('operators', () => checkOps(device, folder))
     if (kinds.includes('augment.json')) await attempt('augmentation', async () => checkAugment(folder))
     if (kinds.includes('eval.json')) await attempt('evaluation', () => checkEvaluation(device, folder))
+    if (kinds.includes('names.json')) await attempt('names and shapes', async () => checkNames(device, folder))
+    if (kinds.includes('forward.json')) await attempt('passes of a model', () => checkForward(device, folder))
     for (const path of found) {
       const name = nameOf(path, folder, found)
       await attempt(name, async () => {
@@ -146,7 +154,7 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
 
 const command = new Command('golden')
   .description('check against recorded values of PyTorch')
-  .argument('<dir>', 'folder with ops.json, eval.json, augment.json or trajectories beneath it')
+  .argument('<dir>', `folder with ${recordedFiles.join(', ')} or trajectories beneath it`)
   .option('--out <folder>', 'write losses and last weights of every trajectory there')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--amp', 'run the trajectories in half precision, and allow their losses 1 %')

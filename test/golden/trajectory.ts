@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
-import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
+import { createModel } from '#dist/models/index.js'
 import type { SegmentationModel } from '#dist/models/segmentation.js'
 import { stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
@@ -15,14 +15,12 @@ import { createTrainer } from '#dist/train/trainer/create.js'
 import type { TrainerSettings } from '#dist/train/trainer/options.js'
 import type { StepResult, Trainer } from '#dist/train/trainer/trainer.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
+import { modelOf, type RecordedModel } from './model-choice.js'
 import { type CaseResult, differenceOf, largestDifference } from './report.js'
 
 /** `config.json`: the training's settings, and what replaces its validation. */
-export interface TrajectoryConfig
-  extends Omit<TrainerSettings, 'method' | 'ignore_index'>,
-    Omit<ModelChoice, 'nclass'> {
+export interface TrajectoryConfig extends Omit<TrainerSettings, 'method' | 'ignore_index'>, RecordedModel {
   readonly method?: string
-  readonly nclass?: number
   readonly iters_per_epoch: number
   readonly miou_after_epoch?: readonly number[]
 }
@@ -118,17 +116,41 @@ function stepFiles(folder: string): string[] {
 
 export interface RunOptions {
   /** Replaces settings of `config.json`. */
-  readonly settings?: Partial<TrajectoryConfig>
+  readonly settings?: Partial<TrajectoryConfig> | undefined
   /** Compute in half precision; then the losses are compared more loosely, and mask ratios and gradients not at all. */
   readonly amp?: boolean
-  readonly onStep?: (iteration: number, steps: number, results: CaseResult[]) => void
+  readonly onStep?: ((iteration: number, steps: number, results: CaseResult[]) => void) | undefined
 }
 
-/** Runs the recorded steps of a trajectory's folder, comparing each with what is expected. */
+/**
+ * Runs the recorded steps of a trajectory's folder, comparing each with what is expected. In half precision a step whose
+ * gradients overflow changes nothing, which no recorded step did: then all begin again with a smaller loss scale.
+ */
 export async function runTrajectory(
   device: Device,
   folder: string,
-  { settings = {}, amp = false, onStep }: RunOptions = {},
+  { settings, amp = false, onStep }: RunOptions = {},
+): Promise<Trajectory> {
+  let scale: number | undefined
+  for (;;) {
+    const run = await runSteps(device, folder, { settings, amp, scale, onStep: amp ? undefined : onStep })
+    const { skipped_steps = 0, loss_scale = 0 } = run.rows.at(-1) ?? {}
+    if (skipped_steps === 0) {
+      if (amp) for (const { iteration, results } of run.checks) onStep?.(iteration, run.checks.length, results)
+      return run
+    }
+    run.trainer.destroy()
+    run.model.store.destroy()
+    if (loss_scale < 1) throw new UserError(`${folder}: gradients are not finite in half precision at any loss scale`)
+    scale = loss_scale / 16
+  }
+}
+
+/** @param options `scale`: the loss scale of the first step; the steps end with the first one that is skipped */
+async function runSteps(
+  device: Device,
+  folder: string,
+  { settings = {}, amp = false, scale, onStep }: RunOptions & { readonly scale: number | undefined },
 ): Promise<Trajectory> {
   const config = { ...readJson<TrajectoryConfig>(join(folder, 'config.json')), ...settings }
   const expectedPath = join(folder, 'expected.json')
@@ -138,9 +160,7 @@ export async function runTrajectory(
     throw new UserError(`${folder} has ${steps.length} steps, but ${expected.iterations.length} are expected`)
   }
 
-  const nclass = config.nclass ?? config.model?.nclass
-  if (nclass === undefined) throw new UserError(`${folder}/config.json gives no nclass`)
-  const model = createModel(new Store(device, 'model'), chooseModel({ ...config, nclass }))
+  const model = createModel(new Store(device, 'model'), modelOf(config, join(folder, 'config.json')))
   loadWeights(model, new TensorFile(join(folder, 'init.safetensors')).tensors, join(folder, 'init.safetensors'))
 
   const first = new TensorFile(join(folder, steps[0] ?? ''))
@@ -153,6 +173,7 @@ export async function runTrajectory(
     { ...config, seed: 0, batch_size: labeled, method, ignore_index: config.criterion.kwargs.ignore_index ?? 255 },
     { iterationsPerEpoch: config.iters_per_epoch, labeled, unlabeled, height, width, gradNorm: true, amp },
   )
+  if (scale !== undefined) trainer.lossScale?.restore({ scale, goodSteps: 0, skippedSteps: 0 })
   const bests = newBests(config, expected)
   const rows: StepResult[] = []
   const checks: Trajectory['checks'] = []
@@ -167,6 +188,7 @@ export async function runTrajectory(
     const row = await trainer.step(batch, draws)
     times.push(performance.now() - started)
     rows.push(row)
+    if ((row.skipped_steps ?? 0) > 0) break
     const wanted = expected?.iterations[iteration]
     const results = wanted ? compare(row, pushed, wanted, amp) : []
     checks.push({ iteration, results })

@@ -37,19 +37,24 @@ const widths: DeepLabV3PlusConfig = {
 }
 const small = { architecture: 'deeplabv3plus', config: widths }
 
-for (const name of ['resnet50', 'resnet101'] as const) {
+for (const [name, nclass] of [
+  ['resnet50', 21],
+  ['resnet101', 21],
+  ['xception', 81],
+] as const) {
   test(`${name}: names, order and shapes are those of PyTorch`, () => {
     const expected = JSON.parse(readFileSync(`test/fixtures/${name}.json`, 'utf8')) as {
       parameters: number
       shapes: Record<string, number[]>
     }
     const store = new Store(device, name)
-    const model = createModel(store, chooseModel({ backbone: name, nclass: 21 }))
+    const model = createModel(store, chooseModel({ backbone: name, nclass }))
     assert.equal([...stateShapes(model)], Object.entries(expected.shapes))
     const sizes = parametersOf(model).map(({ spec }) => elements(spec.shape))
     const count = sizes.reduce((a, b) => a + b, 0)
     assert.is(count, expected.parameters)
     if (name === 'resnet50') assert.is(count, 40_475_957)
+    if (name === 'xception') assert.is(count, 54_726_881)
     store.destroy()
   })
 }
@@ -96,7 +101,7 @@ test('a model says what optimizer, dropout, recomputation and decoder need to kn
   )
   const statistics = store.all().filter(({ name }) => /running_(mean|var)$/.test(name))
   assert.is(parametersOf(model).length + statistics.length, store.all().length)
-  assert.equal(Object.keys(model.stages), architectureOf('deeplabv3plus').stages)
+  assert.equal(Object.keys(model.stages), architectureOf('deeplabv3plus').stagesOf(widths))
   assert.throws(() => stageOf(model, ['layer5']), /no stage 'layer5': choose among stem, layer1/)
   assert.is(stageOf(model, ['decoder', 'layer1'])('backbone.layer1.0.conv1'), 'layer1')
   assert.is(stageOf(model, ['decoder', 'layer1'])('backbone.layer10'), undefined)

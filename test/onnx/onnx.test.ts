@@ -18,10 +18,11 @@ import { softmax } from '#dist/kernels/softmax.js'
 import type { DeepLabV3PlusConfig } from '#dist/models/deeplabv3plus.js'
 import { createModel } from '#dist/models/index.js'
 import { conv, Declarations } from '#dist/models/layers.js'
-import { logits, type SegmentationModel } from '#dist/models/segmentation.js'
+import { logits, type ModelConfig, type SegmentationModel } from '#dist/models/segmentation.js'
 import { loadStateDict, type StateTensor, stateShapes } from '#dist/models/weights.js'
 import { exportOnnx, type OnnxOptions } from '#dist/onnx/export.js'
 import { Random } from '#dist/train/random.js'
+import { smallXception } from '../support/small-xception.js'
 
 const test = suite('onnx')
 env.wasm.numThreads = 1
@@ -56,8 +57,7 @@ function weightsFor(shapes: ReadonlyMap<string, readonly number[]>): Map<string,
   return state
 }
 
-const deepLab = (config: DeepLabV3PlusConfig) => (store: Store) =>
-  createModel(store, { architecture: 'deeplabv3plus', config })
+const deepLab = (config: ModelConfig) => (store: Store) => createModel(store, { architecture: 'deeplabv3plus', config })
 
 /** A model with weights, and the session of its export. */
 async function exported(create: (store: Store) => SegmentationModel, options: OnnxOptions = {}) {
@@ -129,6 +129,15 @@ test('dilated layers, deeper blocks and an equal number of channels', async () =
   )
   within(await compare(1, 41, 50), '1 x 41 x 50')
   await close()
+})
+
+test('an Xception, whose convolutions are depthwise', async () => {
+  for (const output_stride of [16, 8]) {
+    const { compare, close } = await exported(deepLab({ ...smallXception, output_stride }))
+    within(await compare(1, 65, 65), '1 x 65 x 65')
+    within(await compare(2, 34, 57), '2 x 34 x 57')
+    await close()
+  }
 })
 
 test('a fixed size is stated in the file', async () => {

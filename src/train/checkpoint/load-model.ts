@@ -1,6 +1,6 @@
 import type { Device } from '../../engine/device.js'
 import { Store } from '../../engine/store.js'
-import { chooseModel, createModel, type InferredModel, type ModelSpec } from '../../models/index.js'
+import { architectureOf, chooseModel, createModel, type InferredModel, type ModelSpec } from '../../models/index.js'
 import { differingKeys } from '../../models/infer.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
@@ -53,6 +53,9 @@ export function readModel(path: string, config?: Config): LoadedModel {
         'choose the configuration with which it was trained',
     )
   }
+  const mismatch = wanted && architectureOf(wanted.architecture).explainMismatch?.(checkpoint.tensors, wanted.config)
+  if (mismatch !== undefined)
+    throw new UserError(`${path}: ${mismatch}: choose the configuration with which it was trained`)
   if (wanted && own.hasGeometry) checkGeometry(path, own, wanted)
   return {
     path,

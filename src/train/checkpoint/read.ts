@@ -7,7 +7,7 @@ import {
 } from '../../models/index.js'
 import { differingKeys } from '../../models/infer.js'
 import type { Architecture, SegmentationModel } from '../../models/segmentation.js'
-import { checkStateDict, loadStateDict, type StateTensor } from '../../models/weights.js'
+import { checkStateDict, loadStateDict, missingIn, type StateTensor } from '../../models/weights.js'
 import { DamagedFileError, UserError } from '../error.js'
 import { isSafetensors, otherKind, START_BYTES } from '../io/file-kinds.js'
 import { BinaryFile } from '../io/files.js'
@@ -213,7 +213,7 @@ const wholeCount = (count: number): bigint =>
 /** Why weights do not fit a model, and what to do about it. */
 function diagnose({ architecture, config }: SegmentationModel, state: ReadonlyMap<string, StateTensor>): string {
   const row = architectureOf(architecture)
-  const mismatch = row.explainMismatch?.(state)
+  const mismatch = row.explainMismatch?.(state, config)
   if (mismatch !== undefined) return `${mismatch}; `
   const widths: Readonly<Record<string, unknown>> = { ...row.inferConfig(state).widths }
   const differing = differingKeys(config, widths)
@@ -264,17 +264,27 @@ export function readBackbone(model: SegmentationModel, path: string): BackboneSt
   const whole = [...tensors.keys()].some((name) => name.startsWith(prefix))
   const named = [...stateOfFile(tensors)].map(([name, tensor]) => [whole ? name : prefix + name, tensor] as const)
   // The classifier of the image classification that it was trained for has no place here.
-  const state = new Map(named.filter(([name]) => name.startsWith(prefix) && !name.startsWith('backbone.fc.')))
+  const ofBackbone = named.filter(([name]) => name.startsWith(prefix) && !name.startsWith('backbone.fc.'))
+  const { leftAside } = model.pretrained ?? {}
+  const state = new Map(ofBackbone.filter(([name]) => !leftAside?.test(name.slice(prefix.length))))
+  const nameInFile = (name: string) => names.nameInFile(whole ? name : name.slice(prefix.length))
+  const mayLack = mayLackTensors(model, state)
+  const missing = mayLack ? missingIn(model, state, prefix) : []
   try {
-    checkStateDict(model, state, prefix, (name) => names.nameInFile(whole ? name : name.slice(prefix.length)))
+    checkStateDict(model, state, prefix, nameInFile, mayLack)
   } catch (error) {
     throw new UserError(
       `pretrained ${path}: ${diagnose(model, state)}${reasonOf(error)}: choose weights of the backbone that is configured, ` +
         "or give its widths in the section 'model'",
     )
   }
-  return { state, line: `backbone: weights of ${note ?? path}` }
+  const lacking = `; what it lacks keeps its initial values: ${missing.length} of the model's, such as ${missing[0]}`
+  return { state, line: `backbone: weights of ${note ?? path}${missing.length > 0 ? lacking : ''}` }
 }
+
+/** A file without any tensor of the backbone is the wrong one, whatever may be missing. */
+const mayLackTensors = ({ pretrained }: SegmentationModel, state: ReadonlyMap<string, unknown>): boolean =>
+  pretrained?.mayLack === true && state.size > 0
 
 /**
  * Gives a model's backbone the weights of a file.
@@ -283,6 +293,6 @@ export function readBackbone(model: SegmentationModel, path: string): BackboneSt
  */
 export function loadBackbone(model: SegmentationModel, path: string): string {
   const { state, line } = readBackbone(model, path)
-  loadStateDict(model, state, 'backbone.')
+  loadStateDict(model, state, 'backbone.', undefined, mayLackTensors(model, state))
   return line
 }

@@ -7,7 +7,7 @@ import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
 import { type DeepLabV3PlusConfig, deepLabV3Plus } from '#dist/models/deeplabv3plus.js'
 import { chooseModel, createModel } from '#dist/models/index.js'
-import type { SegmentationModel } from '#dist/models/segmentation.js'
+import type { ModelConfig, SegmentationModel } from '#dist/models/segmentation.js'
 import { type StateTensor, stateDict } from '#dist/models/weights.js'
 import { checkpointModel, loadBackbone, readCheckpoint } from '#dist/train/checkpoint/read.js'
 import { loadCheckpoint } from '#dist/train/checkpoint/write.js'
@@ -16,6 +16,7 @@ import { type FileTensor, writeSafetensors } from '#dist/train/io/safetensors.js
 import { Random } from '#dist/train/random.js'
 import { messageOf } from '../../support/messages.js'
 import { skipUnless } from '../../support/skip.js'
+import { smallXception } from '../../support/small-xception.js'
 
 const test = suite('loading')
 const device = await open()
@@ -40,7 +41,7 @@ const small: DeepLabV3PlusConfig = {
 
 /** Runs `body` with a model of its own, with random weights. */
 async function withModel<T>(
-  config: DeepLabV3PlusConfig,
+  config: ModelConfig,
   seed: number,
   body: (model: SegmentationModel) => T | Promise<T>,
 ): Promise<T> {
@@ -52,7 +53,7 @@ async function withModel<T>(
   }
 }
 
-const stateOf = (config: DeepLabV3PlusConfig, seed: number): Promise<Map<string, StateTensor>> =>
+const stateOf = (config: ModelConfig, seed: number): Promise<Map<string, StateTensor>> =>
   withModel(config, seed, stateDict)
 
 function fileOf(tensors: Iterable<readonly [string, FileTensor]>, metadata: Record<string, string> = {}): string {
@@ -179,6 +180,60 @@ test('a ResNet with one 7x7 convolution in front is diagnosed', async () => {
   assert.match(await refusal(() => checkpointModel(readCheckpoint(path), path)), /7x7/)
 })
 
+test('the backbone of another family is diagnosed', async () => {
+  const residual = await stateOf(small, 1)
+  const separable = await stateOf(smallXception, 1)
+  const ofResNet = /its backbone is of the kind of resnet50 or resnet101, where the model has that of xception/
+  const ofXception = /its backbone is of the kind of xception, where the model has that of resnet50 or resnet101/
+  for (const [state, config, reason] of [
+    [residual, smallXception, ofResNet],
+    [separable, small, ofXception],
+  ] as const) {
+    await withModel(config, 2, async (model) => {
+      assert.match(await refusal(() => loadCheckpoint(fileOf(state), model)), reason)
+      assert.match(await refusal(() => loadBackbone(model, fileOf(renamed(state, lone)))), reason)
+    })
+  }
+})
+
+test('a backbone of Xception: counters and what else the reference drops is left aside, and tensors may be missing', async () => {
+  const state = await stateOf(smallXception, 1)
+  for (const [name, tensor] of state) if (tensor.dtype === 'I64') tensor.data[0] = name.length > 0 ? 7n : 0n
+  const before = await stateOf(smallXception, 2)
+  const other: StateTensor = { dtype: 'F32', shape: [2], data: new Float32Array(2) }
+  const absent = 'backbone.conv5.bn2.bias'
+  const file = (extra: string) =>
+    fileOf([
+      ...renamed(state, (name) => (name === absent ? undefined : lone(name))),
+      ['bn1.itr', other],
+      [extra, other],
+    ])
+  await withModel(smallXception, 2, async (model) => {
+    assert.match(
+      loadBackbone(model, file('tmp')),
+      /; what it lacks keeps its initial values: 1 of the model's, such as backbone\.conv5\.bn2\.bias$/,
+    )
+    for (const [name, { dtype, data }] of await stateDict(model)) {
+      const source = name.startsWith('backbone.') && name !== absent ? state : before
+      assert.equal(data, dtype === 'I64' ? BigInt64Array.of(0n) : source.get(name)?.data, name)
+    }
+    assert.match(await refusal(() => loadBackbone(model, file('further.weight'))), 'unexpected: further.weight')
+    assert.match(await refusal(() => loadBackbone(model, fileOf([['fc.weight', other]]))), 'missing: conv1.weight')
+  })
+})
+
+test('output stride and momentum of an Xception are told by the metadata', async () => {
+  const config = { ...smallXception, output_stride: 8, backbone_bn_momentum: 0.01 } as const
+  const state = await stateOf(config, 1)
+  const of = (metadata: Record<string, string>) => {
+    const path = fileOf(state, metadata)
+    return checkpointModel(readCheckpoint(path), path).config
+  }
+  assert.equal(of({ model: JSON.stringify(config) }), config)
+  const usual = { output_stride: 16, backbone_bn_momentum: 0.0003, dilations: [6, 12, 18] }
+  assert.equal(of({}), { ...config, ...usual })
+})
+
 test('another number of classes, and other widths, are diagnosed', async () => {
   const path = fileOf(await stateOf(small, 1))
   await withModel({ ...small, nclass: 5, blocks: [1, 1, 1, 1] }, 2, async (model) => {
@@ -230,13 +285,20 @@ test('the model of a checkpoint is told by its shapes and its metadata', async (
 })
 
 test('full-size models are told by their shapes', () => {
-  for (const backbone of ['resnet50', 'resnet101'] as const) {
+  for (const [backbone, nclass] of [
+    ['resnet50', 21],
+    ['resnet101', 21],
+    ['xception', 81],
+  ] as const) {
     const { shapes } = JSON.parse(readFileSync(`test/fixtures/${backbone}.json`, 'utf8')) as {
       shapes: Record<string, number[]>
     }
     const state = new Map(Object.entries(shapes).map(([name, shape]) => [name, { shape }]))
-    const { dilations, replace_stride_with_dilation, ...widths } = chooseModel({ backbone, nclass: 21 }).config
-    assert.equal(deepLabV3Plus.inferConfig(state).widths, widths)
+    const { config } = chooseModel({ backbone, nclass })
+    const { widths, geometry } = deepLabV3Plus.inferConfig(state)
+    assert.equal({ ...widths, ...geometry }, config)
+    const shown = Object.keys(config).filter((key) => !Object.hasOwn(geometry, key))
+    assert.equal(Object.keys(widths).sort(), shown.sort())
   }
 })
 

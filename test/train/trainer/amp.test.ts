@@ -19,6 +19,7 @@ import { usesHalf } from '#dist/train/trainer/amp.js'
 import { LossScale, type LossScaleState } from '#dist/train/trainer/loss-scale.js'
 import { createMomentum, updateParameters } from '#dist/train/trainer/optimizer.js'
 import { Random } from '../../../cases/case.js'
+import { passes } from '../../golden/report.js'
 import { runTrajectory } from '../../golden/trajectory.js'
 import { skipUnless } from '../../support/skip.js'
 import { run, tinyData } from '../../support/tiny-run.js'
@@ -26,6 +27,20 @@ import { run, tinyData } from '../../support/tiny-run.js'
 const device = await open()
 test.after(() => device.destroy())
 const halfTest = skipUnless(device.traits.half, 'the adapter has no shader-f16')
+
+halfTest('a narrow Xception has the losses of float32 in half precision', async () => {
+  const { checks, rows, trainer, model } = await runTrajectory(device, 'test/fixtures/coco', { amp: true })
+  const results = checks.flatMap(({ results }) => results)
+  assert.ok(results.filter(({ name }) => name.startsWith('loss')).length > 4 * 4)
+  assert.equal(
+    results.filter((result) => !passes(result)),
+    [],
+  )
+  // Gradients of its first layers reach 9: no step is counted that the first loss scale, 65536, skips.
+  assert.is(rows.at(-1)?.skipped_steps, 0)
+  trainer.destroy()
+  model.store.destroy()
+})
 
 const losses = ['total_loss', 'loss_x', 'loss_s1', 'loss_s2', 'loss_fp', 'loss_s1_prev', 'loss_fp_prev'] as const
 

@@ -20,7 +20,8 @@ const free = ({ trainer, model }: Trajectory): void => {
 }
 
 // `pascal`: cross entropy, pixelwise, learning rate of the decoder times 10. `cityscapes`: OHEM, pixelavg.
-for (const name of ['pascal', 'cityscapes']) {
+// `coco`: an Xception in place of the residual network.
+for (const name of ['pascal', 'cityscapes', 'coco']) {
   test(`${name}: four steps of PrevMatch, two with a previous model, agree with PyTorch`, async () => {
     const folder = `test/fixtures/${name}`
     const run = await runTrajectory(device, folder)
@@ -31,7 +32,9 @@ for (const name of ['pascal', 'cityscapes']) {
     assert.is(run.trainer.run.snapshots?.length, 1)
     assert.is(results.length, 2 * 9 + 2 * 13)
     const final = checkFinal(folder, await finalTensors(run))
-    assert.ok(final.some((result) => result.name === 'momentum/classifier.bias'))
+    // Of `coco` only the first half of the recorded steps is kept here, and so nothing of its last one.
+    const hasMomentum = final.some((result) => result.name === 'momentum/classifier.bias')
+    assert.is(hasMomentum, name !== 'coco')
     assert.equal(
       [...results, ...final].filter((result) => !passes(result)),
       [],

@@ -1,0 +1,18 @@
+import { chooseModel, type ModelChoice, type ModelSpec } from '#dist/models/index.js'
+import { UserError } from '#dist/train/error.js'
+
+/** How the recorded files describe a model: its backbone may stand among its widths. */
+export type RecordedModel = Omit<ModelChoice, 'nclass' | 'activation_checkpointing'> & { readonly nclass?: number }
+
+/**
+ * The model of a recorded configuration.
+ * @param origin names the file in the error
+ * @throws UserError where it gives no number of classes
+ */
+export function modelOf({ model = {}, ...config }: RecordedModel, origin: string): ModelSpec {
+  const { backbone, ...widths } = model
+  const nclass = config.nclass ?? model.nclass
+  if (nclass === undefined) throw new UserError(`${origin} gives no nclass`)
+  const named = typeof backbone === 'string' ? { backbone } : {}
+  return chooseModel({ ...config, ...named, nclass, model: widths })
+}
