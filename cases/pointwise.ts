@@ -116,6 +116,27 @@ const scale = family(
   { 'by 0': 0, 'by 1': 1, 'by a fraction': -1 / 3, 'by a large factor': 1e20 },
 )
 
+const gelu = family(
+  'gelu',
+  (x: Source) =>
+    body({
+      inputs: { x },
+      run: (t) => ({ out: kernels.gelu(t.x) }),
+      reference: (v) => ({ out: reference.gelu(v.x) }),
+      differentiable: ['x'],
+      terms: elements(x.spec.shape),
+    }),
+  {
+    odd: normal([2, 5, 7, 3]),
+    'one element': normal([1]),
+    // Both sides of where the formula changes, and where erf rounds to 1.
+    wide: normal([3, 7, 65], { scale: 4 }),
+    'around 0': normal([33], { scale: 0.01 }),
+    'beyond erf': floats([24], (random) => (random.uniform() - 0.5) * 40),
+  },
+  ({ crop, batch }) => ({ 'stride 4': normal([batch, mapSizes(crop).s4 ** 2, 256]) }),
+)
+
 const where = family(
   'where',
   ({ shape, condition }: { shape: Shape; condition: Source }) =>
@@ -233,6 +254,7 @@ export const pointwiseFamilies: Family[] = [
   binary('mul', patterns),
   binary('div', { full, scalar, 'scalar first': patterns['scalar first'], channel }),
   relu,
+  gelu,
   scale,
   where,
   whereLabels,
