@@ -51,6 +51,21 @@ export function batchNormEvaluation(
   )
 }
 
+/** Normalises each row by its own mean and biased variance. */
+export function layerNorm(x: Values, weight: Values, bias: Values, eps = 1e-5): Values {
+  const [rows, channels] = rowsAndChannels(x)
+  const y = values(x.shape)
+  for (let r = 0; r < rows; r++) {
+    const row = x.data.subarray(r * channels, (r + 1) * channels)
+    const mean = row.reduce((sum, value) => sum + value, 0) / channels
+    const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / channels
+    for (const [c, value] of row.entries()) {
+      y.data[r * channels + c] = ((value - mean) / Math.sqrt(variance + eps)) * get(weight, c) + get(bias, c)
+    }
+  }
+  return y
+}
+
 /** Padding never wins; on ties the first maximum in row-major order of the window, as chosen by `at`. */
 export function maxPool2d(x: Values, { kernel = 3, stride = 2, padding = 1 } = {}, at: Values = x): Values {
   const [n, h, w, c] = extents4(x)
