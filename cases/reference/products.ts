@@ -1,5 +1,5 @@
 // Products of matrices and convolutions.
-import { extents4, get, type Values, values } from './values.js'
+import { count, extents4, get, type Values, values } from './values.js'
 
 export function transpose(x: Values): Values {
   const [rows = 0, columns = 0] = x.shape
@@ -23,6 +23,22 @@ export function matmul(a: Values, b: Values): Values {
     }
   }
   return result
+}
+
+/** [..., M, K] · [..., K, N] → [..., M, N], either factor with its last two axes exchanged. */
+export function batchedMatmul(a: Values, b: Values, transposeA: boolean, transposeB: boolean): Values {
+  const batch = a.shape.slice(0, -2)
+  const each = count(batch)
+  const matrix = (x: Values, i: number, transposed: boolean) => {
+    const size = x.data.length / each
+    const one = values(x.shape.slice(-2), x.data.subarray(i * size, (i + 1) * size))
+    return transposed ? transpose(one) : one
+  }
+  const products = Array.from({ length: each }, (_, i) => matmul(matrix(a, i, transposeA), matrix(b, i, transposeB)))
+  return values(
+    [...batch, ...(products[0]?.shape ?? [])],
+    products.flatMap(({ data }) => [...data]),
+  )
 }
 
 export interface Convolution {
