@@ -179,15 +179,16 @@ export const averagePool = family(
 interface ResizeCase {
   readonly shape: Shape
   readonly to: readonly [number, number]
+  readonly alignCorners?: boolean
 }
 
 export const resize = family(
   'resizeBilinear',
-  ({ shape, to }: ResizeCase) =>
+  ({ shape, to, alignCorners = true }: ResizeCase) =>
     body({
       inputs: { x: normal(shape) },
-      run: (t) => ({ out: resizeBilinear(t.x, to) }),
-      reference: (v) => ({ out: reference.resizeBilinear(v.x, to) }),
+      run: (t) => ({ out: resizeBilinear(t.x, to, { alignCorners }) }),
+      reference: (v) => ({ out: reference.resizeBilinear(v.x, to, alignCorners) }),
       differentiable: ['x'],
       // A fraction carries the rounding of the place it is taken from, which grows with the size of the map.
       tolerance:
@@ -206,6 +207,15 @@ export const resize = family(
     'from one row': { shape: [1, 1, 6, 3], to: [4, 11] },
     'to one column': { shape: [1, 5, 6, 3], to: [9, 1] },
     'from 2x2': { shape: [1, 2, 2, 33], to: [7, 3] },
+    'half pixels, up, odd': { shape: [2, 5, 7, 3], to: [17, 13], alignCorners: false },
+    'half pixels, four times': { shape: [1, 5, 7, 4], to: [20, 28], alignCorners: false },
+    'half pixels, many columns': { shape: [1, 3, 65, 2], to: [5, 131], alignCorners: false },
+    'half pixels, down': { shape: [1, 9, 11, 7], to: [4, 5], alignCorners: false },
+    'half pixels, to half': { shape: [1, 8, 6, 3], to: [4, 3], alignCorners: false },
+    'half pixels, down and up': { shape: [2, 3, 9, 4], to: [8, 4], alignCorners: false },
+    'half pixels, from 1x1': { shape: [2, 1, 1, 5], to: [5, 6], alignCorners: false },
+    'half pixels, to 1x1': { shape: [2, 5, 6, 3], to: [1, 1], alignCorners: false },
+    'half pixels, same': { shape: [1, 6, 7, 17], to: [6, 7], alignCorners: false },
   },
   ({ crop, batch }): Record<string, ResizeCase> => {
     const { s4, s16 } = mapSizes(crop)

@@ -66,9 +66,9 @@ const pooling = fc
     ({ x: [, h, w], ...rest }) => Math.min(outputExtent(h, rest.kernel, rest), outputExtent(w, rest.kernel, rest)) > 0,
   )
 
-const resizing = fc.record({ shape: map, to: fc.tuple(extent, extent) }).filter(({ shape: [n, , , c], to }) => {
-  return n * c * product(to) <= maxElements
-})
+const resizing = fc
+  .record({ shape: map, to: fc.tuple(extent, extent), alignCorners: fc.boolean() })
+  .filter(({ shape: [n, , , c], to }) => n * c * product(to) <= maxElements)
 
 /** A shape, and one that broadcasts to it in a way that kernels index. */
 const broadcasting = fc
