@@ -41,6 +41,36 @@ export function batchedMatmul(a: Values, b: Values, transposeA: boolean, transpo
   )
 }
 
+/** Softmax(q · kᵀ · scale) · v of each head: q [N, L, C], k and v [N, M, C]. */
+export function attention(q: Values, k: Values, v: Values, heads: number, scale: number): Values {
+  const [samples = 0, queries = 0, channels = 0] = q.shape
+  const [, keys = 0] = k.shape
+  const size = channels / heads
+  const y = values(q.shape)
+  for (let n = 0; n < samples; n++) {
+    for (let h = 0; h < heads; h++) {
+      const at = (row: number, rows: number, d: number) => (n * rows + row) * channels + h * size + d
+      for (let i = 0; i < queries; i++) {
+        const scores = Array.from({ length: keys }, (_, j) => {
+          let sum = 0
+          for (let d = 0; d < size; d++) sum += get(q, at(i, queries, d)) * get(k, at(j, keys, d))
+          return sum * scale
+        })
+        const largest = Math.max(...scores)
+        const weights = scores.map((score) => Math.exp(score - largest))
+        const total = weights.reduce((sum, weight) => sum + weight, 0)
+        for (const [j, weight] of weights.entries()) {
+          for (let d = 0; d < size; d++) {
+            const place = at(i, queries, d)
+            y.data[place] = get(y, place) + (weight / total) * get(v, at(j, keys, d))
+          }
+        }
+      }
+    }
+  }
+  return y
+}
+
 export interface Convolution {
   readonly stride?: number
   readonly padding?: number
