@@ -1,5 +1,5 @@
 // y = softmax(q · kᵀ · scale) · v for each head, whose channels lie together, and of each row of the scores the logarithm
-// of the sum of its exponentials: q, y [N, L, heads * DIM], k, v [N, M, heads * DIM], log_sums [N, L, heads], in packs.
+// of the sum of its exponentials: q, y [N, L, C], k, v [N, M, C], in packs, log_sums [N, L, heads].
 // A thread computes a query, over BLOCK keys at a time, so that the scores are never stored: where a block has a larger
 // score than all before, what was added up is scaled down. Grid: 64 queries, heads, samples.
 const DIM: u32 = 4;
@@ -28,7 +28,7 @@ var<workgroup> tile_v: array<P, TILE * DIM>;
 const lowest = -3.4e38f;
 
 /// Packs of a head. A driver that unrolls loops of known length holds a thread's rows in registers; on a CPU that takes
-/// minutes to compile, so that there the length is a uniform.
+/// minutes to compile, so that there the length is a uniform, and DIM the most that it may be.
 fn dim() -> u32 {
   return DIM;
 }
@@ -55,9 +55,9 @@ fn sum_of(pack: P) -> f32 {
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let query = group.x * 64u + thread;
-  let pitch = u.heads * DIM;
-  let own = (group.z * u.queries + min(query, u.queries - 1u)) * pitch + group.y * DIM;
-  let others = group.z * u.keys * pitch + group.y * DIM;
+  let pitch = u.heads * dim();
+  let own = (group.z * u.queries + min(query, u.queries - 1u)) * pitch + group.y * dim();
+  let others = group.z * u.keys * pitch + group.y * dim();
   var mine: array<P, DIM>;
   var sums: array<P, DIM>;
   for (var d = 0u; d < dim(); d++) {
@@ -69,8 +69,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let count = min(TILE, u.keys - first);
     if (SHARED) {
       workgroupBarrier();
-      for (var i = thread; i < count * DIM; i += 64u) {
-        let at = others + (first + i / DIM) * pitch + i % DIM;
+      for (var i = thread; i < count * dim(); i += 64u) {
+        let at = others + (first + i / dim()) * pitch + i % dim();
         tile_k[i] = P(k[at]);
         tile_v[i] = P(v[at]);
       }
@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       var weights: array<f32, BLOCK>;
       for (var b = 0u; b < BLOCK; b++) { // unrolled
         let row = min(j + b, count - 1u);
-        at[b] = select(others + (first + row) * pitch, row * DIM, SHARED);
+        at[b] = select(others + (first + row) * pitch, row * dim(), SHARED);
       }
       for (var d = 0u; d < dim(); d++) {
         let own = mine[d];

@@ -81,10 +81,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let per_slice = (all + u.slices - 1u) / u.slices;
   let end = min((slice + 1u) * per_slice, all);
   let row = group.x * 64u + thread;
-  let pitch = u.heads * DIM;
+  let pitch = u.heads * dim();
   let own = min(row, rows - 1u);
-  let own_at = (n * rows + own) * pitch + group.y * DIM;
-  let others = n * all * pitch + group.y * DIM;
+  let own_at = (n * rows + own) * pitch + group.y * dim();
+  let others = n * all * pitch + group.y * dim();
   var a: array<P, DIM>;
   var b: array<P, DIM>;
   var sums: array<P, DIM>;
@@ -109,8 +109,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let count = min(TILE, end - first);
     if (SHARED) {
       workgroupBarrier();
-      for (var i = thread; i < count * DIM; i += 64u) {
-        let at = others + (first + i / DIM) * pitch + i % DIM;
+      for (var i = thread; i < count * dim(); i += 64u) {
+        let at = others + (first + i / dim()) * pitch + i % dim();
         tile_a[i] = load_a(at);
         tile_b[i] = load_b(at);
       }
@@ -124,7 +124,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       var factors: array<f32, BLOCK>;
       for (var i = 0u; i < BLOCK; i++) { // unrolled
         let other = min(j + i, count - 1u);
-        at[i] = select(others + (first + other) * pitch, other * DIM, SHARED);
+        at[i] = select(others + (first + other) * pitch, other * dim(), SHARED);
       }
       for (var d = 0u; d < dim(); d++) {
         let own_a = a[d];

@@ -49,11 +49,15 @@ function extents([q, k, v]: readonly (Spec | undefined)[], { heads }: AttentionA
 /** Constants, types and hooks that both kernels share; rows of a head are taken four channels at once where they can. */
 function layout(head: number, { software, maxWorkgroupStorage }: AdapterTraits, shared: boolean) {
   const pack: 1 | 4 = head % 4 === 0 ? 4 : 1
+  const packs = head / pack
+  // Where its length is a uniform, a pipeline serves shorter heads too.
+  const dim = software ? 2 ** Math.ceil(Math.log2(packs)) : packs
   let tile = 32
-  while (tile > 4 && 2 * tile * head * 4 > maxWorkgroupStorage) tile /= 2
+  while (tile > 4 && 2 * tile * dim * pack * 4 > maxWorkgroupStorage) tile /= 2
   return {
     pack,
-    constants: { DIM: head / pack, SHARED: shared, TILE: tile },
+    packs,
+    constants: { DIM: dim, SHARED: shared, TILE: tile },
     P: pack === 4 ? 'vec4f' : 'f32',
     hooks: {
       ...(pack === 1 ? { sum_of: 'fn sum_of(pack: P) -> f32 {\n  return pack;\n}' } : {}),
@@ -68,14 +72,14 @@ const rowsOfGroup = 64
 function forward(context: KernelContext<AttentionAttrs>, shared: boolean): Candidate {
   const { inputs, outputs, attrs, adapter } = context
   const { samples, queries, keys, head } = extents(inputs, attrs)
-  const { pack, constants, P, hooks } = layout(head, adapter, shared)
+  const { pack, packs, constants, P, hooks } = layout(head, adapter, shared)
   const [Q = '', K = '', V = '', U = ''] = [...inputs.slice(0, 3), ...outputs].map((one) => packType(one, pack))
   const dispatch = {
     label: 'attention',
     source: shader('attention', { constants, aliases: { Q, K, V, U, P }, hooks }),
     reads: [inputBuffer(0), inputBuffer(1), inputBuffer(2)],
     writes: [outputBuffer(0), outputBuffer(1)],
-    uniforms: [queries, keys, attrs.heads, floatBits(attrs.scale), constants.DIM],
+    uniforms: [queries, keys, attrs.heads, floatBits(attrs.scale), packs],
     grid: [ceilDiv(queries, rowsOfGroup), attrs.heads, samples] as const,
   }
   return { name: shared ? 'workgroup' : 'direct', dispatches: [dispatch] }
@@ -112,7 +116,7 @@ interface AttentionGradAttrs extends AttentionAttrs {
 function gradient(context: KernelContext<AttentionGradAttrs>, shared: boolean): Candidate {
   const { inputs, outputs, attrs, adapter } = context
   const { samples, queries, keys, channels, head } = extents(inputs, attrs)
-  const { pack, constants, P, hooks } = layout(head, adapter, shared)
+  const { pack, packs, constants, P, hooks } = layout(head, adapter, shared)
   const [rows, others] = attrs.of === 0 ? [queries, keys] : [keys, queries]
   const groups = ceilDiv(rows, rowsOfGroup)
   const slices = slicesFor(groups * attrs.heads * samples, others, adapter)
@@ -132,7 +136,7 @@ function gradient(context: KernelContext<AttentionGradAttrs>, shared: boolean): 
     }),
     reads: [0, 1, 2, 3, 4, 5].map(inputBuffer),
     writes: [slices > 1 ? temporaryBuffer(0) : outputBuffer(0)],
-    uniforms: [queries, keys, attrs.heads, floatBits(attrs.scale), samples, slices, constants.DIM],
+    uniforms: [queries, keys, attrs.heads, floatBits(attrs.scale), samples, slices, packs],
     grid: [groups, attrs.heads, samples * slices] as const,
   }
   const name = shared ? 'workgroup' : 'direct'
