@@ -51,7 +51,7 @@ function layout(head: number, { software, maxWorkgroupStorage }: AdapterTraits, 
   const pack: 1 | 4 = head % 4 === 0 ? 4 : 1
   const packs = head / pack
   // Where its length is a uniform, a pipeline serves shorter heads too.
-  const dim = software ? 2 ** Math.ceil(Math.log2(packs)) : packs
+  const dim = software ? Math.max(16, 2 ** Math.ceil(Math.log2(packs))) : packs
   let tile = 32
   while (tile > 4 && 2 * tile * dim * pack * 4 > maxWorkgroupStorage) tile /= 2
   return {
