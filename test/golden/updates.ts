@@ -1,5 +1,5 @@
 import type { Tensor } from '#dist/engine/ir.js'
-import { fill } from '#dist/kernels/pointwise.js'
+import { broadcastTo, fill } from '#dist/kernels/pointwise.js'
 import { adamw, movingAverage, sgd } from '#dist/kernels/update.js'
 import { type GoldenCase, Params, type Rules, type Tensors } from './case.js'
 
@@ -9,14 +9,14 @@ export function scalarsOf(row: GoldenCase): Record<string, number> {
   if (row.op === 'ema') return Object.fromEntries(decaysOf(p).map((decay, k) => [`decay ${k}`, decay]))
   if (row.op !== 'sgd' && row.op !== 'adamw') return {}
   const betas = row.op === 'adamw' ? p.numbers('betas') : []
-  return Object.fromEntries(
-    p
-      .learningRates()
-      .flatMap((rates, step) => [
-        ...rates.map((rate, group): [string, number] => [`learning rate ${step} ${group}`, rate]),
-        ...betas.map((beta, k): [string, number] => [`correction ${step} ${k}`, 1 - beta ** (step + 1)]),
-      ]),
-  )
+  const scalars: Record<string, number> = {}
+  for (const [step, rates] of p.learningRates().entries()) {
+    for (const [group, rate] of rates.entries()) scalars[`learning rate ${step} ${group}`] = rate
+    for (const [k, beta] of betas.entries()) scalars[`correction ${step} ${k}`] = 1 - beta ** (step + 1)
+  }
+  // Zeros are not filled in, which would make one value of both averages, that two outputs cannot take over.
+  for (const k of betas.keys()) scalars[`zero ${k}`] = 0
+  return scalars
 }
 
 const decaysOf = (p: Params): number[] => (p.has('ratios') ? p.numbers('ratios') : [p.number('alpha')])
@@ -36,8 +36,8 @@ function adamwSteps(t: Tensors, p: Params, name: string, group: number, gradient
     eps: p.number('eps'),
     weightDecay: decays[group] ?? p.number('weight_decay'),
   }
-  const zero = () => fill(t(name).shape, 0)
-  let state: AdamWState = { parameter: t(name), average: zero(), squareAverage: zero() }
+  const zeros = (k: 0 | 1) => broadcastTo(t(`zero ${k}`), t(name).shape)
+  let state: AdamWState = { parameter: t(name), average: zeros(0), squareAverage: zeros(1) }
   return p.learningRates().map((_, k) => {
     const scalars = {
       learningRate: t(`learning rate ${k} ${group}`),
