@@ -6,7 +6,7 @@ import type { MatmulAttrs } from './matmul.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
-type BatchedMatmulAttrs = Pick<MatmulAttrs, 'transposeA' | 'transposeB'>
+export type BatchedMatmulAttrs = Pick<MatmulAttrs, 'transposeA' | 'transposeB'>
 
 /** WebGPU's limit on a grid's third dimension. */
 const maxBatch = 65535

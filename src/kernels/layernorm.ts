@@ -6,7 +6,7 @@ import { elements, type Spec, spec } from '../engine/shape.js'
 import { mul, pointwise, sub, sumAllTo } from './pointwise.js'
 import { packed, packTypes, shader } from './shaders.js'
 
-interface StatisticsAttrs {
+export interface LayerNormAttrs {
   readonly eps: number
 }
 
@@ -36,7 +36,7 @@ function rowsKernel(x: Spec, eps: number, lanes: number): Candidate {
 const sumOfFour = 'fn sum_of_pack(pack: V) -> f32 {\n  return dot(pack, vec4f(1));\n}'
 
 /** x → mean and 1 / standard deviation of each row. */
-const statisticsOp = defineOp<StatisticsAttrs>('layerNormStatistics', {
+const statisticsOp = defineOp<LayerNormAttrs>('layerNormStatistics', {
   precision: 'wide',
   shape: ([x = spec([])]) => {
     if (x.shape.length === 0 || x.shape.at(-1) === 0) throw new Error('there is no last axis to normalise over')
@@ -50,6 +50,11 @@ const statisticsOp = defineOp<StatisticsAttrs>('layerNormStatistics', {
     return adapter.software ? [alone, ...shared] : [...shared.reverse(), alone]
   },
 })
+
+/** Of x, mean, 1 / standard deviation, weight and bias. */
+export const layerNormFormula = e.formula((x, mean, inverse, weight, bias) =>
+  e.add(e.mul(e.mul(e.sub(x, mean), inverse), weight), bias),
+)
 
 /**
  * Layer normalisation over the last axis, as `torch.nn.LayerNorm`: (x − mean) / √(variance + eps) · weight + bias, of the
@@ -70,10 +75,7 @@ export function layerNorm(
     throw new Error(`layerNorm: weight and bias must be [${channels}] for x [${x.shape}], not [${wrong.shape}]`)
   const [mean, inverse] = apply(statisticsOp, [x], { eps })
   if (!mean || !inverse) throw new Error('unreachable: the statistics are two')
-  const normalized = e.formula((x, mean, inverse, weight, bias) =>
-    e.add(e.mul(e.mul(e.sub(x, mean), inverse), weight), bias),
-  )
-  return pointwise('layerNorm', [normalized], [x, mean.detach(), inverse.detach(), weight, bias], {
+  return pointwise('layerNorm', [layerNormFormula], [x, mean.detach(), inverse.detach(), weight, bias], {
     // The mean and the deviation depend on x too, which the derivative of the formula alone would miss.
     vjp: ({ grads: [dy], wanted }) => {
       if (!dy) return []
