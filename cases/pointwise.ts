@@ -41,6 +41,10 @@ const patterns = {
     [3, 5, 4, 2],
     [3, 1, 1, 1],
   ],
+  'sample of tokens': [
+    [3, 9, 6],
+    [3, 1, 1],
+  ],
   'sample and channel': [
     [3, 5, 4, 65],
     [3, 1, 1, 65],
