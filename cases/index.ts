@@ -1,3 +1,4 @@
+import { attentionFamilies } from './attention.js'
 import type { Case, Family, Setting } from './case.js'
 import { classificationFamilies } from './classification.js'
 import { convFamilies } from './conv2d.js'
@@ -17,6 +18,7 @@ const families: readonly Family[] = [
   ...reduceFamilies,
   ...movementFamilies,
   ...matmulFamilies,
+  ...attentionFamilies,
   ...convFamilies,
   ...mapFamilies,
   ...classificationFamilies,

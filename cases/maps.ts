@@ -1,5 +1,6 @@
 import { elements, type Shape } from '#dist/engine/shape.js'
 import { batchNormEvaluation, batchNormTraining } from '#dist/kernels/batchnorm.js'
+import { layerNorm } from '#dist/kernels/layernorm.js'
 import { globalAveragePool, maxPool2d } from '#dist/kernels/pool.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
 import {
@@ -95,6 +96,47 @@ export const batchNormEval = family(
   batchNormShapes,
 )
 
+interface LayerNormCase extends BatchNormCase {
+  readonly eps?: number
+}
+
+export const layerNormFamily = family(
+  'layerNorm',
+  ({ shape, offset = 0, spread = 1, eps, ...numerics }: LayerNormCase) => {
+    const channels = shape.at(-1) ?? 1
+    return body({
+      inputs: {
+        x: normal(shape, { scale: spread, offset }),
+        weight: normal([channels], { scale: 0.3, offset: 1 }),
+        bias: normal([channels], { scale: 0.3 }),
+      },
+      run: ({ x, ...rest }) => ({ out: layerNorm(x, rest, eps === undefined ? {} : { eps }) }),
+      reference: (v) => ({ out: reference.layerNorm(v.x, v.weight, v.bias, eps) }),
+      differentiable: ['x', 'weight', 'bias'],
+      terms: Math.max(channels, rowsOf(shape)),
+      ...numerics,
+    })
+  },
+  {
+    odd: { shape: [2, 17, 7] },
+    map: { shape: [2, 5, 7, 12] },
+    'one row': { shape: [65] },
+    '64 channels': { shape: [2, 9, 64] },
+    '320 channels': { shape: [3, 320] },
+    '515 channels': { shape: [3, 515], eps: 1e-6 },
+    'many rows': { shape: [2, 311, 4] },
+    // What is normalised is 0, whatever x: its gradient is rounding errors of what is added up.
+    'one channel': { shape: [9, 1], gradientScale: 300 },
+    // The mean itself rounds to the float32 spacing at 1000 (6e-5), which shifts every normalised value by as much.
+    'large offset': { shape: [5, 67], offset: 1000, tolerance: 1e-4 },
+    'small spread': { shape: [4, 33], spread: 1e-3, step: 1e-7, eps: 1e-6 },
+  },
+  ({ crop, batch }): Record<string, LayerNormCase> => {
+    const { s4, s16 } = mapSizes(crop)
+    return { 'stride 4': { shape: [batch, s4 * s4, 64] }, 'stride 16': { shape: [batch, s16 * s16, 320] } }
+  },
+)
+
 export const maxPool = family(
   'maxPool2d',
   ({ x, kernel = 3, stride = 2, padding = 1 }: { x: Source; kernel?: number; stride?: number; padding?: number }) =>
@@ -137,15 +179,16 @@ export const averagePool = family(
 interface ResizeCase {
   readonly shape: Shape
   readonly to: readonly [number, number]
+  readonly alignCorners?: boolean
 }
 
 export const resize = family(
   'resizeBilinear',
-  ({ shape, to }: ResizeCase) =>
+  ({ shape, to, alignCorners = true }: ResizeCase) =>
     body({
       inputs: { x: normal(shape) },
-      run: (t) => ({ out: resizeBilinear(t.x, to) }),
-      reference: (v) => ({ out: reference.resizeBilinear(v.x, to) }),
+      run: (t) => ({ out: resizeBilinear(t.x, to, { alignCorners }) }),
+      reference: (v) => ({ out: reference.resizeBilinear(v.x, to, alignCorners) }),
       differentiable: ['x'],
       // A fraction carries the rounding of the place it is taken from, which grows with the size of the map.
       tolerance:
@@ -164,6 +207,15 @@ export const resize = family(
     'from one row': { shape: [1, 1, 6, 3], to: [4, 11] },
     'to one column': { shape: [1, 5, 6, 3], to: [9, 1] },
     'from 2x2': { shape: [1, 2, 2, 33], to: [7, 3] },
+    'half pixels, up, odd': { shape: [2, 5, 7, 3], to: [17, 13], alignCorners: false },
+    'half pixels, four times': { shape: [1, 5, 7, 4], to: [20, 28], alignCorners: false },
+    'half pixels, many columns': { shape: [1, 3, 65, 2], to: [5, 131], alignCorners: false },
+    'half pixels, down': { shape: [1, 9, 11, 7], to: [4, 5], alignCorners: false },
+    'half pixels, to half': { shape: [1, 8, 6, 3], to: [4, 3], alignCorners: false },
+    'half pixels, down and up': { shape: [2, 3, 9, 4], to: [8, 4], alignCorners: false },
+    'half pixels, from 1x1': { shape: [2, 1, 1, 5], to: [5, 6], alignCorners: false },
+    'half pixels, to 1x1': { shape: [2, 5, 6, 3], to: [1, 1], alignCorners: false },
+    'half pixels, same': { shape: [1, 6, 7, 17], to: [6, 7], alignCorners: false },
   },
   ({ crop, batch }): Record<string, ResizeCase> => {
     const { s4, s16 } = mapSizes(crop)
@@ -174,4 +226,4 @@ export const resize = family(
   },
 )
 
-export const mapFamilies: Family[] = [batchNorm, batchNormEval, maxPool, averagePool, resize]
+export const mapFamilies: Family[] = [batchNorm, batchNormEval, layerNormFamily, maxPool, averagePool, resize]

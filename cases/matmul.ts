@@ -1,3 +1,4 @@
+import { batchedMatmul } from '#dist/kernels/batched-matmul.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { body, type Family, family, normal } from './case.js'
 import * as reference from './reference/index.js'
@@ -42,4 +43,37 @@ export const matmulFamily = family<MatmulShape>(
   () => ({ '512x512x512': { m: 512, k: 512, n: 512 }, '1024x1024x1024': { m: 1024, k: 1024, n: 1024 } }),
 )
 
-export const matmulFamilies: Family[] = [matmulFamily]
+interface BatchedShape extends MatmulShape {
+  readonly batch: readonly number[]
+}
+
+export const batchedMatmulFamily = family<BatchedShape>(
+  'batchedMatmul',
+  ({ batch, m, k, n, transposeA = false, transposeB = false }) =>
+    body({
+      inputs: {
+        a: normal([...batch, ...(transposeA ? [k, m] : [m, k])]),
+        b: normal([...batch, ...(transposeB ? [n, k] : [k, n])]),
+      },
+      run: (t) => ({ out: batchedMatmul(t.a, t.b, { transposeA, transposeB }) }),
+      reference: (v) => ({ out: reference.batchedMatmul(v.a, v.b, transposeA, transposeB) }),
+      differentiable: ['a', 'b'],
+      terms: Math.max(m, k, n),
+      flops: 2 * batch.reduce((x, y) => x * y, 1) * m * k * n,
+    }),
+  {
+    'without batch': { batch: [], m: 5, k: 3, n: 7 },
+    'one by one': { batch: [3], m: 1, k: 1, n: 1 },
+    'two axes of a batch': { batch: [2, 3], m: 9, k: 4, n: 5 },
+    'whole tiles': { batch: [2], m: 32, k: 16, n: 64 },
+    'several tiles': { batch: [2], m: 65, k: 33, n: 67 },
+    'transposed a': { batch: [3], m: 17, k: 33, n: 7, transposeA: true },
+    'transposed b': { batch: [2, 2], m: 33, k: 17, n: 40, transposeB: true },
+    'both transposed': { batch: [3], m: 5, k: 9, n: 35, transposeA: true, transposeB: true },
+    'long sum': { batch: [2], m: 3, k: 515, n: 5 },
+    'many products': { batch: [65], m: 2, k: 3, n: 2 },
+  },
+  () => ({ '64 products of 256x256x64': { batch: [64], m: 256, k: 64, n: 256 } }),
+)
+
+export const matmulFamilies: Family[] = [matmulFamily, batchedMatmulFamily]

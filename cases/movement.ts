@@ -1,6 +1,7 @@
 import type { Shape } from '#dist/engine/shape.js'
 import { flip as flipKernel } from '#dist/kernels/flip.js'
 import * as kernels from '#dist/kernels/movement.js'
+import { permute as kernelOfPermute } from '#dist/kernels/permute.js'
 import { addWindows } from '#dist/kernels/windows.js'
 import { body, type Family, family, integers, mapSizes, normal, type Random, type Source } from './case.js'
 import * as reference from './reference/index.js'
@@ -187,6 +188,37 @@ const pad = family(
   },
 )
 
+export const permute = family(
+  'permute',
+  ({ shape, axes }: { shape: Shape; axes: readonly number[] }) =>
+    body({
+      inputs: { x: normal(shape) },
+      run: (t) => ({ out: kernelOfPermute(t.x, axes) }),
+      reference: (v) => ({ out: reference.permute(v.x, axes) }),
+      differentiable: ['x'],
+      exact: true,
+    }),
+  {
+    matrix: { shape: [17, 5], axes: [1, 0] },
+    matrices: { shape: [3, 70, 33], axes: [0, 2, 1] },
+    'matrices, samples inside': { shape: [3, 5, 7], axes: [2, 1, 0] },
+    'heads of tokens': { shape: [2, 9, 3, 8], axes: [0, 2, 1, 3] },
+    'heads of odd channels': { shape: [2, 5, 3, 7], axes: [0, 2, 1, 3] },
+    'channels first': { shape: [2, 3, 5, 17], axes: [0, 3, 1, 2] },
+    'channels last': { shape: [2, 17, 3, 5], axes: [0, 2, 3, 1] },
+    'unit axes': { shape: [1, 5, 1, 7], axes: [2, 3, 0, 1] },
+    'unit axes alone': { shape: [1, 5, 1, 7], axes: [1, 0, 2, 3] },
+    'five axes': { shape: [2, 3, 4, 5, 6], axes: [4, 2, 0, 3, 1] },
+    'five axes, rows of four': { shape: [2, 3, 2, 5, 4], axes: [2, 0, 3, 1, 4] },
+    'one element': { shape: [1, 1], axes: [1, 0] },
+    same: { shape: [3, 4], axes: [0, 1] },
+  },
+  ({ crop, batch }) => {
+    const { s4 } = mapSizes(crop)
+    return { 'heads at stride 4': { shape: [batch, s4 * s4, 4, 64], axes: [0, 2, 1, 3] } }
+  },
+)
+
 const split = family(
   'split',
   ({ shape, axis }: { shape: Shape; axis: number }) =>
@@ -224,4 +256,4 @@ export const flip = family(
   },
 )
 
-export const movementFamilies: Family[] = [concat, slice, pad, split, flip, windows]
+export const movementFamilies: Family[] = [concat, slice, pad, permute, split, flip, windows]

@@ -41,6 +41,10 @@ const patterns = {
     [3, 5, 4, 2],
     [3, 1, 1, 1],
   ],
+  'sample of tokens': [
+    [3, 9, 6],
+    [3, 1, 1],
+  ],
   'sample and channel': [
     [3, 5, 4, 65],
     [3, 1, 1, 65],
@@ -114,6 +118,27 @@ const scale = family(
       differentiable: ['x'],
     }),
   { 'by 0': 0, 'by 1': 1, 'by a fraction': -1 / 3, 'by a large factor': 1e20 },
+)
+
+const gelu = family(
+  'gelu',
+  (x: Source) =>
+    body({
+      inputs: { x },
+      run: (t) => ({ out: kernels.gelu(t.x) }),
+      reference: (v) => ({ out: reference.gelu(v.x) }),
+      differentiable: ['x'],
+      terms: elements(x.spec.shape),
+    }),
+  {
+    odd: normal([2, 5, 7, 3]),
+    'one element': normal([1]),
+    // Both sides of where the formula changes, and where erf rounds to 1.
+    wide: normal([3, 7, 65], { scale: 4 }),
+    'around 0': normal([33], { scale: 0.01 }),
+    'beyond erf': floats([24], (random) => (random.uniform() - 0.5) * 40),
+  },
+  ({ crop, batch }) => ({ 'stride 4': normal([batch, mapSizes(crop).s4 ** 2, 256]) }),
 )
 
 const where = family(
@@ -233,6 +258,7 @@ export const pointwiseFamilies: Family[] = [
   binary('mul', patterns),
   binary('div', { full, scalar, 'scalar first': patterns['scalar first'], channel }),
   relu,
+  gelu,
   scale,
   where,
   whereLabels,

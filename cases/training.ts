@@ -1,9 +1,10 @@
 import type { Shape } from '#dist/engine/shape.js'
 import { nonFiniteCounts } from '#dist/kernels/finite.js'
 import { cutmix, normalizeImage } from '#dist/kernels/images.js'
-import { sgd } from '#dist/kernels/update.js'
+import { type AdamWOptions, adamw, movingAverage, sgd } from '#dist/kernels/update.js'
 import {
   body,
+  constant,
   type Family,
   family,
   floats,
@@ -84,6 +85,67 @@ const sgdFamily = family(
   () => ({ '3x3 of 512 channels': { shape: [3, 3, 512, 512] } }),
 )
 
+interface AdamWCase extends AdamWOptions {
+  readonly shape: Shape
+  /** The step whose corrections are used, from 1 on. */
+  readonly step: number
+  readonly gradient?: number
+}
+
+const adamwFamily = family(
+  'adamw',
+  ({ shape, step, gradient = 0.1, ...options }: AdamWCase) => {
+    const [beta1, beta2] = options.betas ?? [0.9, 0.999]
+    return body({
+      inputs: {
+        parameter: normal(shape),
+        average: normal(shape, { scale: step > 1 ? 0.1 : 0 }),
+        squareAverage: uniform(shape, 0, step > 1 ? 0.1 : 0),
+        gradient: normal(shape, { scale: gradient }),
+        learningRate: uniform([], 0.001, 0.1),
+        correction1: constant([], 1 - beta1 ** step),
+        correction2: constant([], 1 - beta2 ** step),
+      },
+      run: ({ correction1, correction2, ...t }) => ({
+        ...adamw({ ...t, corrections: [correction1, correction2] }, options),
+      }),
+      reference: (v) => ({ ...reference.adamw(v, options) }),
+      state: { parameter: 'parameter', average: 'average', squareAverage: 'squareAverage' },
+    })
+  },
+  {
+    weight: { shape: [3, 3, 5, 7], step: 5 },
+    'first step': { shape: [17, 3], step: 1 },
+    'one element': { shape: [1], step: 2 },
+    'a late step': { shape: [33], step: 100_000 },
+    'without decay': { shape: [65], step: 3, weightDecay: 0 },
+    'strong decay, other betas': { shape: [5, 7], step: 3, weightDecay: 0.5, betas: [0.5, 0.9] },
+    'gradients below eps': { shape: [5, 7], step: 1, gradient: 1e-9 },
+    'no gradient': { shape: [12], step: 1, gradient: 0 },
+    long: { shape: [3, 3, 65, 33], step: 7 },
+  },
+  () => ({ 'all of 512 channels': { shape: [4, 512, 512], step: 5 } }),
+)
+
+const movingAverageFamily = family(
+  'movingAverage',
+  ({ shape, decay }: { shape: Shape; decay: number }) =>
+    body({
+      inputs: { average: normal(shape), value: normal(shape), decay: constant([], decay) },
+      run: (t) => ({ out: movingAverage(t.average, t.value, t.decay) }),
+      reference: (v) => ({ out: reference.movingAverage(v.average, v.value, v.decay) }),
+      state: { out: 'average' },
+      exact: decay === 0,
+    }),
+  {
+    'first step': { shape: [3, 5, 7], decay: 0 },
+    late: { shape: [17], decay: 0.996 },
+    'of a scalar': { shape: [], decay: 0.5 },
+    long: { shape: [3, 3, 65, 33], decay: 0.99 },
+  },
+  () => ({ '3x3 of 512 channels': { shape: [3, 3, 512, 512], decay: 0.996 } }),
+)
+
 /** Numbers of which some are NaN or infinite, of either sign; the largest finite ones are not. */
 const broken = (shape: Shape, share: number): Source =>
   floats(shape, (random) => {
@@ -114,4 +176,11 @@ const nonFiniteFamily = family(
   () => ({ 'seven weights': Array.from({ length: 7 }, () => [[3, 3, 256, 256], 0] as const) }),
 )
 
-export const trainingFamilies: Family[] = [cutmixFamily, normalize, sgdFamily, nonFiniteFamily]
+export const trainingFamilies: Family[] = [
+  cutmixFamily,
+  normalize,
+  sgdFamily,
+  adamwFamily,
+  movingAverageFamily,
+  nonFiniteFamily,
+]

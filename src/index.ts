@@ -16,10 +16,13 @@ export type { Tensor } from './engine/ir.js'
 export { type CompileOptions, compile, type MemorySummary, type Program, type RunOptions } from './engine/program.js'
 export { type Data, type DType, type Shape, type Spec, spec } from './engine/shape.js'
 export { Store, type Variable } from './engine/store.js'
+export { attention } from './kernels/attention.js'
 export { grad } from './kernels/autograd.js'
+export { batchedMatmul } from './kernels/batched-matmul.js'
 export { type BatchNormTensors, batchNormEvaluation, batchNormTraining } from './kernels/batchnorm.js'
 export { type Conv2dOptions, conv2d } from './kernels/conv2d.js'
 export { cutmix, normalizeImage } from './kernels/images.js'
+export { layerNorm } from './kernels/layernorm.js'
 export {
   type ConfidenceMode,
   type ConfidenceOptions,
@@ -32,6 +35,7 @@ export {
 export { matmul } from './kernels/matmul.js'
 export { confusionMatrix } from './kernels/metrics.js'
 export { concat, slice, split } from './kernels/movement.js'
+export { permute } from './kernels/permute.js'
 export {
   add,
   atLeast,
@@ -39,6 +43,7 @@ export {
   div,
   equals,
   fill,
+  gelu,
   mul,
   relu,
   scale,
@@ -52,4 +57,11 @@ export { globalAveragePool, maxPool2d } from './kernels/pool.js'
 export { resizeBilinear } from './kernels/resize.js'
 export { kthSmallest } from './kernels/select.js'
 export { softmax, softmaxMax } from './kernels/softmax.js'
-export { type SgdTensors, sgd } from './kernels/update.js'
+export {
+  type AdamWOptions,
+  type AdamWTensors,
+  adamw,
+  movingAverage,
+  type SgdTensors,
+  sgd,
+} from './kernels/update.js'

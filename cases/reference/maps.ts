@@ -51,6 +51,21 @@ export function batchNormEvaluation(
   )
 }
 
+/** Normalises each row by its own mean and biased variance. */
+export function layerNorm(x: Values, weight: Values, bias: Values, eps = 1e-5): Values {
+  const [rows, channels] = rowsAndChannels(x)
+  const y = values(x.shape)
+  for (let r = 0; r < rows; r++) {
+    const row = x.data.subarray(r * channels, (r + 1) * channels)
+    const mean = row.reduce((sum, value) => sum + value, 0) / channels
+    const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / channels
+    for (const [c, value] of row.entries()) {
+      y.data[r * channels + c] = ((value - mean) / Math.sqrt(variance + eps)) * get(weight, c) + get(bias, c)
+    }
+  }
+  return y
+}
+
 /** Padding never wins; on ties the first maximum in row-major order of the window, as chosen by `at`. */
 export function maxPool2d(x: Values, { kernel = 3, stride = 2, padding = 1 } = {}, at: Values = x): Values {
   const [n, h, w, c] = extents4(x)
@@ -85,12 +100,17 @@ export function globalAveragePool(x: Values): Values {
   return scale(sumTo(x, [n, 1, 1, c]), 1 / (h * w))
 }
 
-/** Bilinear with align_corners: corners map to corners; an output of extent 1 takes index 0. */
-export function resizeBilinear(x: Values, [height, width]: readonly [number, number]): Values {
+/**
+ * Bilinear. With align_corners corners map to corners, and an output of extent 1 takes index 0; without, borders map to
+ * borders, and what lies outside of the outermost centres takes their values.
+ */
+export function resizeBilinear(x: Values, [height, width]: readonly [number, number], alignCorners = true): Values {
   const [n, h, w, c] = extents4(x)
   const result = values([n, height, width, c])
   const source = (out: number, outSize: number, inSize: number) => {
-    const place = outSize > 1 ? (out * (inSize - 1)) / (outSize - 1) : 0
+    const corners = outSize > 1 ? (out * (inSize - 1)) / (outSize - 1) : 0
+    const borders = Math.min(inSize - 1, Math.max(0, ((out + 0.5) * inSize) / outSize - 0.5))
+    const place = alignCorners ? corners : borders
     const low = Math.min(Math.floor(place), inSize - 1)
     return { low, high: Math.min(low + 1, inSize - 1), fraction: place - low }
   }

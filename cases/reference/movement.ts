@@ -26,6 +26,22 @@ export function flip(x: Values): Values {
   return y
 }
 
+/** Axis k of the result is axis `axes[k]` of x. */
+export function permute(x: Values, axes: readonly number[]): Values {
+  const result = values(axes.map((axis) => x.shape[axis] ?? 0))
+  for (let i = 0; i < result.data.length; i++) {
+    let rest = i
+    let from = 0
+    for (const axis of axes.toReversed()) {
+      const extent = x.shape[axis] ?? 1
+      from += (rest % extent) * count(x.shape.slice(axis + 1))
+      rest = Math.floor(rest / extent)
+    }
+    result.data[i] = get(x, from)
+  }
+  return result
+}
+
 export function slice(x: Values, axis: number, start: number, size: number): Values {
   const outer = count(x.shape.slice(0, axis))
   const inner = count(x.shape.slice(axis + 1))

@@ -15,6 +15,19 @@ export const mul = (x: Values, y: Values): Values => elementwise((a, b) => a * b
 export const div = (x: Values, y: Values): Values => elementwise((a, b) => a / b, x, y)
 export const scale = (x: Values, factor: number): Values => elementwise((a) => a * factor, x)
 export const relu = (x: Values, at: Values = x): Values => elementwise((a, chosen) => (chosen > 0 ? a : 0), x, at)
+/** By Simpson's rule: the integrand's odd derivatives vanish at 0 and beyond 6, so that 400 steps leave 1e-12. */
+function erf(x: number): number {
+  const end = Math.min(6, Math.abs(x))
+  const steps = 400
+  let sum = 0
+  for (let k = 0; k <= steps; k++) {
+    const weight = k === 0 || k === steps ? 1 : k % 2 === 1 ? 4 : 2
+    sum += weight * Math.exp(-(((end * k) / steps) ** 2))
+  }
+  return (Math.sign(x) * 2 * sum * end) / (3 * steps * Math.sqrt(Math.PI))
+}
+
+export const gelu = (x: Values): Values => elementwise((a) => 0.5 * a * (1 + erf(a / Math.SQRT2)), x)
 export const where = (condition: Values, yes: Values, no: Values): Values =>
   elementwise((c, a, b) => (c !== 0 ? a : b), condition, yes, no)
 export const equals = (x: Values, value: number): Values => elementwise((a) => (a === value ? 1 : 0), x)

@@ -1,5 +1,5 @@
 // Products of matrices and convolutions.
-import { extents4, get, type Values, values } from './values.js'
+import { count, extents4, get, type Values, values } from './values.js'
 
 export function transpose(x: Values): Values {
   const [rows = 0, columns = 0] = x.shape
@@ -23,6 +23,52 @@ export function matmul(a: Values, b: Values): Values {
     }
   }
   return result
+}
+
+/** [..., M, K] · [..., K, N] → [..., M, N], either factor with its last two axes exchanged. */
+export function batchedMatmul(a: Values, b: Values, transposeA: boolean, transposeB: boolean): Values {
+  const batch = a.shape.slice(0, -2)
+  const each = count(batch)
+  const matrix = (x: Values, i: number, transposed: boolean) => {
+    const size = x.data.length / each
+    const one = values(x.shape.slice(-2), x.data.subarray(i * size, (i + 1) * size))
+    return transposed ? transpose(one) : one
+  }
+  const products = Array.from({ length: each }, (_, i) => matmul(matrix(a, i, transposeA), matrix(b, i, transposeB)))
+  return values(
+    [...batch, ...(products[0]?.shape ?? [])],
+    products.flatMap(({ data }) => [...data]),
+  )
+}
+
+/** Softmax(q · kᵀ · scale) · v of each head: q [N, L, C], k and v [N, M, C]. */
+export function attention(q: Values, k: Values, v: Values, heads: number, scale: number): Values {
+  const [samples = 0, queries = 0, channels = 0] = q.shape
+  const [, keys = 0] = k.shape
+  const size = channels / heads
+  const y = values(q.shape)
+  for (let n = 0; n < samples; n++) {
+    for (let h = 0; h < heads; h++) {
+      const at = (row: number, rows: number, d: number) => (n * rows + row) * channels + h * size + d
+      for (let i = 0; i < queries; i++) {
+        const scores = Array.from({ length: keys }, (_, j) => {
+          let sum = 0
+          for (let d = 0; d < size; d++) sum += get(q, at(i, queries, d)) * get(k, at(j, keys, d))
+          return sum * scale
+        })
+        const largest = Math.max(...scores)
+        const weights = scores.map((score) => Math.exp(score - largest))
+        const total = weights.reduce((sum, weight) => sum + weight, 0)
+        for (const [j, weight] of weights.entries()) {
+          for (let d = 0; d < size; d++) {
+            const place = at(i, queries, d)
+            y.data[place] = get(y, place) + (weight / total) * get(v, at(j, keys, d))
+          }
+        }
+      }
+    }
+  }
+  return y
 }
 
 export interface Convolution {

@@ -38,6 +38,44 @@ export function sgd(
   return { momentumBuffer: next, parameter: elementwise((p, v, lr) => p - lr * v, parameter, next, learningRate) }
 }
 
+export function adamw(
+  {
+    parameter,
+    average,
+    squareAverage,
+    gradient,
+    learningRate,
+    correction1,
+    correction2,
+  }: Record<
+    'parameter' | 'average' | 'squareAverage' | 'gradient' | 'learningRate' | 'correction1' | 'correction2',
+    Values
+  >,
+  { betas: [beta1, beta2] = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 }: AdamWOptions = {},
+): { parameter: Values; average: Values; squareAverage: Values } {
+  const m = elementwise((old, g) => beta1 * old + (1 - beta1) * g, average, gradient)
+  const v = elementwise((old, g) => beta2 * old + (1 - beta2) * g * g, squareAverage, gradient)
+  const next = elementwise(
+    (p, m, v, lr, c1, c2) => p * (1 - lr * weightDecay) - (lr * (m / c1)) / (Math.sqrt(v / c2) + eps),
+    parameter,
+    m,
+    v,
+    learningRate,
+    correction1,
+    correction2,
+  )
+  return { parameter: next, average: m, squareAverage: v }
+}
+
+interface AdamWOptions {
+  readonly betas?: readonly [number, number]
+  readonly eps?: number
+  readonly weightDecay?: number
+}
+
+export const movingAverage = (average: Values, value: Values, decay: Values): Values =>
+  elementwise((old, now, d) => d * old + (1 - d) * now, average, value, decay)
+
 /** `counts` [K, K] (rows are targets) plus one for each pixel whose target is not ignored. */
 export function confusionMatrix(counts: Values, predicted: Values, target: Values, ignoreIndex = 255): Values {
   const [classes = 0] = counts.shape

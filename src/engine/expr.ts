@@ -8,8 +8,10 @@ export type Expr =
   | { readonly kind: 'call'; readonly fn: FunctionName; readonly args: readonly Expr[] }
 
 interface FunctionRule {
-  /** WGSL of a call, given the WGSL of its arguments. */
-  readonly wgsl: (...args: string[]) => string
+  /** WGSL of a call, given the WGSL of its arguments; absent for what WGSL has no function for. */
+  readonly wgsl?: (...args: string[]) => string
+  /** What is computed in place of such a call. */
+  readonly expansion?: (...args: Expr[]) => Expr
   readonly value: (...args: number[]) => number
   /** Partial derivatives by argument; absent for functions that are constant almost everywhere. */
   readonly derivatives?: (...args: Expr[]) => readonly (Expr | undefined)[]
@@ -26,6 +28,11 @@ const functions = {
   },
   exp: { wgsl: (a) => `exp(${a})`, value: Math.exp, derivatives: (a) => [exp(a)] },
   log: { wgsl: (a) => `log(${a})`, value: Math.log, derivatives: (a) => [div(one, a)] },
+  erf: {
+    expansion: (a) => erfExpansion(a),
+    value: (a) => erfValue(a),
+    derivatives: (a) => [mul(constant(2 / Math.sqrt(Math.PI)), exp(mul(constant(-1), mul(a, a))))],
+  },
   sqrt: { wgsl: (a) => `sqrt(${a})`, value: Math.sqrt, derivatives: (a) => [div(constant(0.5), sqrt(a))] },
   max: {
     wgsl: (a, b) => `max(${a}, ${b})`,
@@ -67,12 +74,51 @@ export const div = (a: Expr, b: Expr): Expr => (isConstant(b, 1) ? a : call('div
 export const exp = (a: Expr): Expr => call('exp', a)
 export const log = (a: Expr): Expr => call('log', a)
 export const sqrt = (a: Expr): Expr => call('sqrt', a)
+/** The error function 2/√π ∫₀ᵃ exp(−t²) dt. */
+export const erf = (a: Expr): Expr => call('erf', a)
 export const max = (a: Expr, b: Expr): Expr => call('max', a, b)
 export const greater = (a: Expr, b: Expr): Expr => call('greater', a, b)
 export const greaterEqual = (a: Expr, b: Expr): Expr => call('greaterEqual', a, b)
 export const equal = (a: Expr, b: Expr): Expr => call('equal', a, b)
 /** `yes` where `condition` is not 0, else `no`; the branch not taken may be NaN. */
 export const where = (condition: Expr, yes: Expr, no: Expr): Expr => call('select', condition, yes, no)
+
+const polynomial = (x: Expr, coefficients: readonly number[]): Expr =>
+  coefficients.reduceRight<Expr>((sum, c) => add(mul(sum, x), constant(c)), zero)
+
+/** (erf(x) − x) / x as a polynomial of x², where |x| ≤ 1: least squares, weighted until the largest error was least. */
+const erfBelowOne = [
+  0.12837916612625122, -0.3761262595653534, 0.11283600330352783, -0.026854444295167923, 0.005189535208046436,
+  -0.0008020841050893068, 0.00007889119297033176,
+]
+
+/** −log(1 − erf(x)) / x as a polynomial of x, where 1 ≤ x ≤ 4, behind which erf rounds to 1: fitted in the same way. */
+const erfAboveOne = [
+  1.128697156906128, 0.6349583268165588, 0.10654910653829575, -0.024025509133934975, 0.003764660330489278,
+  -0.00035233216476626694, 0.000014133838703855872,
+]
+
+/** erf in float32, to 1.3 units in the last place where the arithmetic is correctly rounded. */
+function erfExpansion(x: Expr): Expr {
+  const size = max(x, mul(constant(-1), x))
+  const below = add(mul(polynomial(mul(x, x), erfBelowOne), x), x)
+  const bounded = where(greater(size, constant(4)), constant(4), size)
+  const rest = exp(mul(constant(-1), mul(bounded, polynomial(bounded, erfAboveOne))))
+  const above = sub(one, rest)
+  const signed = where(greater(x, zero), above, mul(constant(-1), above))
+  return where(greater(size, one), signed, below)
+}
+
+/** erf in double precision: 2/√π exp(−x²) Σ x (2x²)ⁿ / (1·3·…·(2n+1)), whose terms all have the sign of x. */
+function erfValue(x: number): number {
+  if (Math.abs(x) > 6) return Math.sign(x)
+  let sum = 0
+  for (let term = x, n = 1; sum + term !== sum; n += 2) {
+    sum += term
+    term *= (2 * x * x) / (n + 2)
+  }
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum
+}
 
 /** The formula, or several, that a function of their inputs describes, such as `formula((x, y) => add(x, y))`. */
 export const formula = <R extends Expr | readonly Expr[]>(describe: (...inputs: Expr[]) => R): R =>
@@ -174,8 +220,14 @@ export function wgslStatements(exprs: readonly Expr[], inputs: readonly string[]
     if (node.kind === 'input') return inputs[node.index] ?? `missing_${node.index}`
     const known = names.get(node)
     if (known) return known
-    const text = rules[node.fn].wgsl(...node.args.map(visit))
-    const name = `t${names.size}`
+    const { wgsl, expansion } = rules[node.fn]
+    if (expansion) {
+      const expanded = visit(expansion(...node.args))
+      names.set(node, expanded)
+      return expanded
+    }
+    const text = wgsl?.(...node.args.map(visit)) ?? ''
+    const name = `t${lines.length}`
     names.set(node, name)
     lines.push(`let ${name} = ${text};`)
     return name
@@ -190,6 +242,8 @@ export function exprSize(exprs: readonly Expr[]): number {
   const visit = (node: Expr): void => {
     if (node.kind !== 'call' || calls.has(node)) return
     calls.add(node)
+    const { expansion } = rules[node.fn]
+    if (expansion) visit(expansion(...node.args))
     node.args.forEach(visit)
   }
   exprs.forEach(visit)

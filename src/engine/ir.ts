@@ -203,6 +203,8 @@ export interface Op<A = never> {
   inplace?(attrs: A): ReadonlyMap<number, number>
   /** Reads and stores f32 where absent. */
   readonly precision?: Precision
+  /** Outputs that half precision leaves f32, such as what a gradient takes exponentials of. */
+  readonly fullOutputs?: readonly number[]
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
   readonly batch?: BatchAccess<A>

@@ -93,7 +93,10 @@ function withTransposedWeights(
   const perThread = 16
   const transpose: Dispatch = {
     label: 'transpose',
-    source: shader('transpose', { constants: { PER_THREAD: perThread }, aliases: { T: storedType(weights) } }),
+    source: shader('transpose', {
+      constants: { PER_THREAD: perThread },
+      aliases: { T: storedType(weights), U: storedType(weights) },
+    }),
     reads: [inputBuffer(1)],
     writes: [temporaryBuffer(0)],
     uniforms: [rows, columns],

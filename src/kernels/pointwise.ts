@@ -278,6 +278,13 @@ export const relu = (x: Tensor): Tensor =>
 const reluVjp: PointwiseAttrs['vjp'] = ({ outputs: [y], grads: [dy] }) =>
   y && dy ? [pointwise('reluGrad', [e.where(e.greater(b, e.constant(0)), a, e.constant(0))], [dy, y])] : [undefined]
 
+/** The Gaussian error linear unit, exactly: x · Φ(x), with Φ the normal distribution, as `torch.nn.GELU` by default. */
+export const gelu = (x: Tensor): Tensor => pointwise('gelu', [geluFormula], [x])
+
+const geluFormula = e.formula((x) =>
+  e.mul(e.mul(x, e.constant(0.5)), e.add(e.constant(1), e.erf(e.mul(x, e.constant(Math.SQRT1_2))))),
+)
+
 /** `yes` where `condition` is not 0, else `no`; all broadcast. Integers below 2^24 are exact. */
 export function where(condition: Tensor, yes: Tensor, no: Tensor): Tensor {
   if (isFloat(yes)) return pointwise('where', [e.where(a, b, c)], [condition, yes, no])

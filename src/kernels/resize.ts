@@ -15,9 +15,11 @@ import { type Spec, spec } from '../engine/shape.js'
 import { bySample } from './arrangement.js'
 import { chunksOf, packed, packTypes, shader } from './shaders.js'
 
-interface ResizeAttrs {
+export interface ResizeAttrs {
   /** Height and width of the result. */
   readonly size: readonly [number, number]
+  /** Whether the borders of the images coincide rather than the centres of their corner pixels. */
+  readonly halfPixel?: true
 }
 
 /** Input coordinates per output coordinate; an output of one pixel takes input 0. */
@@ -26,42 +28,43 @@ export const scaleOf = (from: number, to: number): number => (to > 1 ? (from - 1
 /** Output coordinates per input coordinate; no output follows the first one where there is only one. */
 export const stepOf = (from: number, to: number): number => (to > 1 ? (to - 1) / (from - 1 || 1) : 1e9)
 
-function forwardDispatch(x: Spec, y: Spec, software: boolean): Dispatch {
+/** Input coordinates per output coordinate and the reverse, as words of uniforms. */
+function ratios(from: number, to: number, { halfPixel }: ResizeAttrs): [scale: number, step: number] {
+  return halfPixel
+    ? [floatBits(from / to), floatBits(to / from)]
+    : [floatBits(scaleOf(from, to)), floatBits(stepOf(from, to))]
+}
+
+function forwardDispatch(x: Spec, y: Spec, attrs: ResizeAttrs, software: boolean): Dispatch {
   const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
   const [, yHeight = 0, yWidth = 0] = y.shape
   const { pack, packs } = packed(channels)
   const { chunks, each } = chunksOf(n * yHeight * packs, yWidth, software)
   const threads = n * yHeight * chunks * packs
   const grid = flatGrid(ceilDiv(threads, 64))
-  const scales = [scaleOf(xHeight, yHeight), scaleOf(xWidth, yWidth), stepOf(xWidth, yWidth)].map(floatBits)
+  const [scale] = ratios(xHeight, yHeight, attrs)
+  const scales = [scale, ...ratios(xWidth, yWidth, attrs)]
   const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, chunks, each, ...scales, grid[0]]
-  const source = shader('resize', { aliases: packTypes(pack, x, y) })
+  const source = shader('resize', { ...constantsOf(attrs), aliases: packTypes(pack, x, y) })
   return { label: 'resizeBilinear', source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms, grid }
 }
+
+const constantsOf = ({ halfPixel }: ResizeAttrs) => ({ constants: { HALF_PIXEL: halfPixel === true } })
 
 /** The gradient along one axis: dy [lines, from, inner] → dx [lines, to, inner]. */
 function gradDispatch(
   [lines, from, to, inner]: readonly [number, number, number, number],
   [read, written]: readonly [Operand, Operand],
   types: readonly [Spec, Spec],
+  attrs: ResizeAttrs,
   software: boolean,
 ): Dispatch {
   const { pack, packs } = packed(inner)
   const { chunks, each } = chunksOf(lines * packs, to, software)
   const threads = lines * chunks * packs
   const grid = flatGrid(ceilDiv(threads, 64))
-  const uniforms = [
-    threads,
-    packs,
-    to,
-    from,
-    chunks,
-    each,
-    floatBits(scaleOf(to, from)),
-    floatBits(stepOf(to, from)),
-    grid[0],
-  ]
-  const source = shader('resize_grad', { aliases: packTypes(pack, ...types) })
+  const uniforms = [threads, packs, to, from, chunks, each, ...ratios(to, from, attrs), grid[0]]
+  const source = shader('resize_grad', { ...constantsOf(attrs), aliases: packTypes(pack, ...types) })
   return { label: 'resizeBilinearGrad', source, reads: [read], writes: [written], uniforms, grid }
 }
 
@@ -78,9 +81,11 @@ const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
   precision: 'same',
   divide: bySample(),
   shape: ([x = spec([])], { size }) => resized(x, size),
-  vjp: ({ inputs: [x], grads: [dy] }) => [x && dy && applyOne(resizeGradOp, [dy], { size: extent(x) })],
-  kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], adapter }: KernelContext<ResizeAttrs>) => [
-    { name: 'rows', dispatches: [forwardDispatch(x, y, adapter.software)] },
+  vjp: ({ inputs: [x], attrs, grads: [dy] }) => [
+    x && dy && applyOne(resizeGradOp, [dy], { ...attrs, size: extent(x) }),
+  ],
+  kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], attrs, adapter }: KernelContext<ResizeAttrs>) => [
+    { name: 'rows', dispatches: [forwardDispatch(x, y, attrs, adapter.software)] },
   ],
 })
 
@@ -89,7 +94,7 @@ const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
   divide: bySample(),
   shape: ([dy = spec([])], { size }) => resized(dy, size),
   // Along rows first: their elements are near each other, and what is left for the other axis is smaller.
-  kernel: ({ inputs: [dy = spec([])], outputs: [dx = spec([])], adapter }: KernelContext<ResizeAttrs>) => {
+  kernel: ({ inputs: [dy = spec([])], outputs: [dx = spec([])], attrs, adapter }: KernelContext<ResizeAttrs>) => {
     const [n = 0, yHeight = 0, yWidth = 0, channels = 0] = dy.shape
     const [, xHeight = 0, xWidth = 0] = dx.shape
     const along = [n * yHeight, yWidth, xWidth, channels] as const
@@ -100,8 +105,8 @@ const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
         name: 'axes',
         temporaries: [between],
         dispatches: [
-          gradDispatch(along, [inputBuffer(0), temporaryBuffer(0)], [dy, between], adapter.software),
-          gradDispatch(across, [temporaryBuffer(0), outputBuffer(0)], [between, dx], adapter.software),
+          gradDispatch(along, [inputBuffer(0), temporaryBuffer(0)], [dy, between], attrs, adapter.software),
+          gradDispatch(across, [temporaryBuffer(0), outputBuffer(0)], [between, dx], attrs, adapter.software),
         ],
       },
     ]
@@ -109,11 +114,17 @@ const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
 })
 
 /**
- * Bilinear resize as `torch.nn.functional.interpolate` with `align_corners=True`: the corner pixels coincide, and a
- * result of one pixel is the first one.
+ * Bilinear resize as `torch.nn.functional.interpolate`, which smooths nothing where it shrinks. With `alignCorners` the
+ * centres of the corner pixels coincide, and a result of one pixel is the first one; without, the borders of the images do.
  *
  * @param x [N, H, W, C]
  * @param size height and width of the result
  */
-export const resizeBilinear = (x: Tensor, size: readonly [number, number]): Tensor =>
-  size[0] === x.shape[1] && size[1] === x.shape[2] ? x : applyOne(resizeOp, [x], { size })
+export function resizeBilinear(
+  x: Tensor,
+  size: readonly [number, number],
+  { alignCorners = true }: { alignCorners?: boolean } = {},
+): Tensor {
+  if (size[0] === x.shape[1] && size[1] === x.shape[2]) return x
+  return applyOne(resizeOp, [x], alignCorners ? { size } : { size, halfPixel: true })
+}

@@ -13,6 +13,7 @@ const operators: Partial<Record<FunctionName, string>> = {
   div: 'Div',
   exp: 'Exp',
   log: 'Log',
+  erf: 'Erf',
   sqrt: 'Sqrt',
   max: 'Max',
 }

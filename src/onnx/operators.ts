@@ -5,10 +5,12 @@ import type { MatmulAttrs } from '../kernels/matmul.js'
 import type { RangeAttrs } from '../kernels/movement.js'
 import type { PoolAttrs } from '../kernels/pool.js'
 import type { SumAttrs } from '../kernels/reduce-kernels.js'
+import type { ResizeAttrs } from '../kernels/resize.js'
 import type { AxisAttrs } from '../kernels/row-copies.js'
 import { asMap, axisIn, type Emit, type Emitter, type FindEmit, type Value, variableOf } from './emitter.js'
 import { emitFormula, formulaOf } from './formulas.js'
-import { type Extent, inputsOf, type Twin } from './twin.js'
+import { emitAttention, emitBatchedMatmul, emitLayerNorm, emitPermute } from './transformer-operators.js'
+import { inputsOf, resultOf, type Twin } from './twin.js'
 
 /** What emits an operator's call, by the operator's name; pointwise operators are emitted by their formulas. */
 const emits: Readonly<Record<string, Emit>> = {
@@ -20,16 +22,15 @@ const emits: Readonly<Record<string, Emit>> = {
   sum: emitSum,
   softmax: emitSoftmax,
   matmul: emitMatmul,
+  batchedMatmul: emitBatchedMatmul,
+  permute: emitPermute,
+  attention: emitAttention,
 }
 
 export const findEmit: FindEmit = (node) => {
   if (node.op && Object.hasOwn(emits, node.op.name)) return emits[node.op.name]
   return formulaOf(node) ? emitPointwise : undefined
 }
-
-/** Extents of a call's first output, in the order of the trace. */
-const resultOf = ({ a, b }: Twin<Node>): Extent[] =>
-  (a.outputs[0]?.shape ?? []).map((extent, axis): Extent => [extent, b.outputs[0]?.shape[axis] ?? 0])
 
 const first = (emitter: Emitter, node: Twin<Node>): Value => {
   const [value] = emitter.inputs(node)
@@ -38,7 +39,7 @@ const first = (emitter: Emitter, node: Twin<Node>): Value => {
 }
 
 const emitPointwise: Emit = (emitter, node, name) =>
-  emitWithBias(emitter, node, name) ?? emitFormula(emitter, node, name)
+  emitWithBias(emitter, node, name) ?? emitLayerNorm(emitter, node, name) ?? emitFormula(emitter, node, name)
 
 function emitConvolution(emitter: Emitter, node: Twin<Node>, name: string, bias: readonly string[] = []): Value {
   const { stride, padding, dilation, groups } = node.a.attrs as ConvAttrs
@@ -90,7 +91,7 @@ function emitResize(emitter: Emitter, node: Twin<Node>, name: string): Value {
   const result = asMap(resultOf(node))
   const sizes = emitter.shape(name, result.extents, [map])
   return emitter.node(name, 'Resize', [map.name, '', '', sizes], result, {
-    coordinate_transformation_mode: 'align_corners',
+    coordinate_transformation_mode: (node.a.attrs as ResizeAttrs).halfPixel ? 'half_pixel' : 'align_corners',
     mode: 'linear',
   })
 }

@@ -24,6 +24,10 @@ export const sameExtent = (x: Extent | undefined, y: Extent | undefined): boolea
 export const extentsOf = ({ a, b }: Twin<Tensor>): Extent[] =>
   a.shape.map((extent, axis): Extent => [extent, b.shape[axis] ?? 0])
 
+/** Extents of a call's first output, in the order of the trace. */
+export const resultOf = ({ a, b }: Twin<Node>): Extent[] =>
+  (a.outputs[0]?.shape ?? []).map((extent, axis): Extent => [extent, b.outputs[0]?.shape[axis] ?? 0])
+
 export const inputsOf = ({ a, b }: Twin<Node>): Twin<Tensor>[] =>
   a.inputs.map((input, i) => ({ a: input, b: b.inputs[i] ?? input }))
 

@@ -34,6 +34,8 @@ const alike: Readonly<Record<string, RegExp>> = {
   conv2d:
     /^(?!1x1|.*(tiles|odd|12 channels|groups|depthwise$))|several tiles|512 channels|one pixel|1x1, (long|stride 3)/,
   matmul: /^1x|^20x|^65x|^128x|long sum/,
+  attention: /^(one query|several groups|five|heads of 64|a scale)/,
+  batchedMatmul: /^(?!two|transposed b)/,
   batchNormTraining: /two values|one channel|constant|spread/,
   ohemCrossEntropy: /easy|all|more than|minKept|first|ties/,
   confidenceWeightedLoss: /^pixel(ratio|avg).*(threshold|many)/,

@@ -8,11 +8,15 @@ import { open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
+import { attention } from '#dist/kernels/attention.js'
+import { batchedMatmul } from '#dist/kernels/batched-matmul.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { flip } from '#dist/kernels/flip.js'
+import { layerNorm } from '#dist/kernels/layernorm.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { concat, slice } from '#dist/kernels/movement.js'
-import { add, div, mul, pointwise, scale, sub, sumTo, toU32 } from '#dist/kernels/pointwise.js'
+import { permute } from '#dist/kernels/permute.js'
+import { add, div, gelu, mul, pointwise, scale, sub, sumTo, toU32 } from '#dist/kernels/pointwise.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
 import { softmax } from '#dist/kernels/softmax.js'
 import type { DeepLabV3PlusConfig } from '#dist/models/deeplabv3plus.js'
@@ -276,6 +280,44 @@ test('a sum of what was divided under another shape', () =>
     const means = sumTo(parts, [parts.shape[0] ?? 0, 1]).reshape(n, height, width, 2)
     return add(x, concat([means, means, means], 3))
   }))
+
+test('what transformers are made of', async () => {
+  await exportsRight((at) => {
+    const norm = { weight: at.parameter('norm.weight', [6]), bias: at.parameter('norm.bias', [6]) }
+    const [wide, bias, narrow] = [
+      at.parameter('wide.weight', [12, 6]),
+      at.parameter('wide.bias', [12]),
+      at.parameter('narrow.weight', [12, 6]),
+    ]
+    return (x) => {
+      const [n = 0, height = 0, width = 0] = x.shape
+      const tokens = x.reshape(n, height * width, 6)
+      const normed = layerNorm(tokens, { weight: read(norm.weight), bias: read(norm.bias) }, { eps: 1e-6 })
+      const half = resizeBilinear(x, [7, 9], { alignCorners: false }).reshape(n, 63, 6)
+      const attended = add(tokens, attention(normed, half, half, { heads: 2, scale: 0.7 }))
+      const rows = attended.reshape(n * height * width, 6)
+      const hidden = gelu(add(matmul(rows, read(wide), { transposeB: true }), read(bias)))
+      return add(attended, matmul(hidden, read(narrow)).reshape(n, height * width, 6)).reshape(...x.shape)
+    }
+  })
+})
+
+test('layer norm of a map, products in batches, and permuted axes', async () => {
+  await exportsRight((at) => {
+    const norm = { weight: at.parameter('norm.weight', [6]), bias: at.parameter('norm.bias', [6]) }
+    return (x) => {
+      const [n = 0, height = 0, width = 0] = x.shape
+      const normed = layerNorm(x, { weight: read(norm.weight), bias: read(norm.bias) })
+      const tokens = normed.reshape(n, height * width, 6)
+      const fewer = resizeBilinear(x, [5, 3], { alignCorners: false }).reshape(n, 15, 6)
+      const products = softmax(batchedMatmul(tokens, fewer, { transposeB: true }))
+      const turned = permute(fewer, [0, 2, 1])
+      const mixed = batchedMatmul(products, turned, { transposeB: true })
+      const mixing = batchedMatmul(fewer, turned, { transposeA: true, transposeB: true })
+      return add(x, batchedMatmul(mixed, scale(mixing, 0.1), { transposeB: true }).reshape(...x.shape))
+    }
+  })
+})
 
 test('weights of a convolution that something else reads have no counterpart', () => {
   const refuses = (change: (at: Declarations) => (x: Tensor) => Tensor, pattern: RegExp) => {

@@ -52,7 +52,8 @@ export function autocast(trace: Trace, cast: Cast): Trace {
     const stored: DType = precision === 'half' || (precision === 'same' && isHalf(inputs)) ? 'f16' : 'f32'
     const replaced = old.op?.inplace?.(old.attrs as never)
     const outputs = old.outputs.map((spec, index): Spec => {
-      const stays = spec.dtype !== 'f32' || replaced?.has(index) || delivered.has(`${old.id}.${index}`)
+      const isFull = replaced?.has(index) || old.op?.fullOutputs?.includes(index)
+      const stays = spec.dtype !== 'f32' || isFull || delivered.has(`${old.id}.${index}`)
       return stays ? spec : { ...spec, dtype: stored }
     })
     const node = { ...old, inputs, outputs }

@@ -3,10 +3,10 @@ import * as assert from 'uvu/assert'
 import { assign, read } from '#dist/engine/graph.js'
 import type { Tensor } from '#dist/engine/ir.js'
 import { compile } from '#dist/engine/program.js'
-import { spec } from '#dist/engine/shape.js'
+import { type Data, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'
 import { scale } from '#dist/kernels/pointwise.js'
-import { sgd } from '#dist/kernels/update.js'
+import { adamw, sgd } from '#dist/kernels/update.js'
 import { onDevice } from '../../support/on-device.js'
 import { ramp } from '../../support/random-program.js'
 
@@ -50,5 +50,38 @@ deviceTest(
     assert.equal(results[0], results[1])
   },
 )
+
+deviceTest('updates of AdamW share dispatches', async (device) => {
+  const sizes = [4, 7, 12, 1, 64, 8, 20]
+  const results: (readonly number[])[][] = []
+  for (const optimize of [true, false]) {
+    const store = new Store(device, 'parameters')
+    const variables = sizes.map((size, i) =>
+      [1, 2, 3].map((k) => store.declare(`${'pmv'[k - 1]}${i}`, spec([size]), ramp(size, i / k).map(Math.abs))),
+    )
+    const scalars = { rate: spec([]), first: spec([]), second: spec([]) }
+    const inputs = { ...scalars, ...Object.fromEntries(sizes.map((size, i) => [`g${i}`, spec([size])])) }
+    const body = (t: Record<string, Tensor>) => {
+      const { rate, first, second } = t as Record<keyof typeof scalars, Tensor>
+      for (const [i, own] of variables.entries()) {
+        const [parameter, average, squareAverage] = own.map(read) as [Tensor, Tensor, Tensor]
+        const rest = { gradient: t[`g${i}`] as Tensor, learningRate: rate, corrections: [first, second] as const }
+        const next = adamw({ parameter, average, squareAverage, ...rest })
+        for (const [k, value] of Object.values(next).entries()) assign(own[k] as Variable, value)
+      }
+      return {}
+    }
+    const program = await compile(device, inputs, body, { optimize })
+    const updates = program.kernels.filter((label) => label === 'adamw').length
+    assert.ok(optimize ? updates < sizes.length : updates === sizes.length, `${updates} dispatches`)
+    const gradients = Object.fromEntries(sizes.map((size, i) => [`g${i}`, ramp(size, i / 2)]))
+    const [rate, first, second] = [0.5, 0.1, 0.001].map((value) => Float32Array.of(value))
+    program.run({ rate: rate as Data, first: first as Data, second: second as Data, ...gradients })
+    results.push([...(await store.readAll()).values()].map((data) => [...data]))
+    program.destroy()
+    store.destroy()
+  }
+  assert.equal(results[0], results[1])
+})
 
 test.run()

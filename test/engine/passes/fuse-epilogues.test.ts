@@ -9,7 +9,7 @@ import { elements, type Spec, spec } from '#dist/engine/shape.js'
 import { batchNormEvaluation } from '#dist/kernels/batchnorm.js'
 import { conv2d, conv2dInputGrad } from '#dist/kernels/conv2d.js'
 import { matmul } from '#dist/kernels/matmul.js'
-import { add, mul, relu, scale } from '#dist/kernels/pointwise.js'
+import { add, gelu, mul, relu, scale } from '#dist/kernels/pointwise.js'
 import { softmax } from '#dist/kernels/softmax.js'
 import { Random } from '../../../cases/case.js'
 import { skipUnless } from '../../support/skip.js'
@@ -108,6 +108,18 @@ deviceTest('an input gradient with a stride', (gpu) => {
 deviceTest('a matrix product', (gpu) =>
   agree(gpu, { a: spec([9, 12]), b: spec([12, 7]), bias: spec([7]) }, (t) =>
     relu(add(matmul(at(t, 'a'), at(t, 'b')), at(t, 'bias'))),
+  ),
+)
+
+deviceTest('patches with a bias', (gpu) =>
+  agree(gpu, { x: spec([2, 9, 8, 3]), w: spec([4, 4, 3, 10]), bias: spec([10]) }, (t) =>
+    add(conv2d(at(t, 'x'), at(t, 'w'), { stride: 4 }), at(t, 'bias')),
+  ),
+)
+
+deviceTest('a linear layer with GELU', (gpu) =>
+  agree(gpu, { a: spec([9, 12]), b: spec([7, 12]), bias: spec([7]) }, (t) =>
+    gelu(add(matmul(at(t, 'a'), at(t, 'b'), { transposeB: true }), at(t, 'bias'))),
   ),
 )
 

@@ -1,10 +1,11 @@
 import fc from 'fast-check'
+import { attentionFamily } from '../../../cases/attention.js'
 import { normal } from '../../../cases/case.js'
 import { labelled, mean, perPixel, softmaxFamily } from '../../../cases/classification.js'
 import { type ConvShape, convFamily } from '../../../cases/conv2d.js'
-import { averagePool, batchNorm, batchNormEval, maxPool, resize } from '../../../cases/maps.js'
-import { matmulFamily } from '../../../cases/matmul.js'
-import { concat, flip, slice } from '../../../cases/movement.js'
+import { averagePool, batchNorm, batchNormEval, layerNormFamily, maxPool, resize } from '../../../cases/maps.js'
+import { batchedMatmulFamily, matmulFamily } from '../../../cases/matmul.js'
+import { concat, flip, permute, slice } from '../../../cases/movement.js'
 import { binary, broadcastTo } from '../../../cases/pointwise.js'
 import { sum, sumTo } from '../../../cases/reduce.js'
 import { outputExtent } from '../../../cases/reference/index.js'
@@ -59,6 +60,32 @@ const matrices = fc
   .record({ m: extent, k: channels, n: channels, transpose: fc.constantFrom('a', 'b', 'none') })
   .filter(({ m, k, n }) => m * k * n <= maxProducts)
 
+const batches = fc
+  .record({
+    batch: fc.array(batch, { maxLength: 3 }),
+    m: extent,
+    k: channels,
+    n: channels,
+    transposeA: fc.boolean(),
+    transposeB: fc.boolean(),
+  })
+  .filter(({ batch: axes, m, k, n }) => product(axes) * m * k * n <= maxProducts)
+
+/** Of heads a few sizes, since each makes kernels of its own. */
+const tokens = fc
+  .record({
+    n: batch,
+    queries: extent,
+    keys: extent,
+    heads: fc.integer({ min: 1, max: 4 }),
+    head: fc.constantFrom(1, 3, 4, 12),
+  })
+  .filter(({ n, queries, keys, heads, head }) => n * queries * keys * heads * head <= maxProducts)
+
+const permutation = shape.chain((extents) =>
+  fc.shuffledSubarray([...extents.keys()], { minLength: extents.length }).map((axes) => ({ shape: extents, axes })),
+)
+
 const pooling = fc
   .record({ x: map, kernel: fc.integer({ min: 1, max: 5 }), stride: fc.integer({ min: 1, max: 4 }), half: fc.nat(2) })
   .map(({ half, kernel, ...rest }) => ({ ...rest, kernel, padding: Math.min(half, Math.floor(kernel / 2)) }))
@@ -66,9 +93,9 @@ const pooling = fc
     ({ x: [, h, w], ...rest }) => Math.min(outputExtent(h, rest.kernel, rest), outputExtent(w, rest.kernel, rest)) > 0,
   )
 
-const resizing = fc.record({ shape: map, to: fc.tuple(extent, extent) }).filter(({ shape: [n, , , c], to }) => {
-  return n * c * product(to) <= maxElements
-})
+const resizing = fc
+  .record({ shape: map, to: fc.tuple(extent, extent), alignCorners: fc.boolean() })
+  .filter(({ shape: [n, , , c], to }) => n * c * product(to) <= maxElements)
 
 /** A shape, and one that broadcasts to it in a way that kernels index. */
 const broadcasting = fc
@@ -119,6 +146,19 @@ export const operators: readonly Property[] = [
     cases: matrices.map(({ transpose, ...sizes }) =>
       named(matmulFamily.row, { ...sizes, transposeA: transpose === 'a', transposeB: transpose === 'b' }),
     ),
+  },
+  { name: 'batchedMatmul', cases: batches.map((parameters) => named(batchedMatmulFamily.row, parameters)) },
+  {
+    name: 'attention',
+    // With a key or two its gradients cancel almost totally, as the table shows.
+    cases: tokens.map(({ heads, head, ...rest }) =>
+      named(attentionFamily.row, { ...rest, heads, channels: heads * head, gradientScale: 1 }),
+    ),
+  },
+  { name: 'permute', cases: permutation.map((parameters) => named(permute.row, parameters)) },
+  {
+    name: 'layerNorm',
+    cases: map.filter(([, , , c]) => c >= minRows).map((whole) => named(layerNormFamily.row, { shape: whole })),
   },
   {
     name: 'maxPool2d',
