@@ -35,10 +35,10 @@ const count = z.int().min(1)
 const four = z.tuple([count, count, count, count])
 
 const keys = {
-  stem: z.tuple([count, count, count]).describe('Channels of the three convolutions of the stem.'),
-  planes: four.describe('Channels inside the blocks of layer1 to layer4.'),
-  blocks: four.describe('Number of blocks of layer1 to layer4.'),
-  expansion: count.describe('Channels behind a block, as a multiple of those inside.'),
+  stem: z.tuple([count, count, count]).describe('ResNet: channels of the three convolutions of the stem.'),
+  planes: four.describe('ResNet: channels inside the blocks of layer1 to layer4.'),
+  blocks: four.describe('ResNet: number of blocks of layer1 to layer4.'),
+  expansion: count.describe('ResNet: channels behind a block, as a multiple of those inside.'),
   replace_stride_with_dilation: z
     .tuple([z.boolean(), z.boolean(), z.boolean()])
     .describe('In place of the key of the same name above.'),

@@ -154,7 +154,7 @@ const networkKeys = {
   replace_stride_with_dilation: z
     .tuple([z.boolean(), z.boolean(), z.boolean()])
     .default([false, false, true])
-    .describe('Whether layer2, layer3 and layer4 dilate their convolutions instead of halving the size.'),
+    .describe('ResNet: whether layer2, layer3 and layer4 dilate their convolutions instead of halving the size.'),
   dilations: z
     .tuple([dilation, dilation, dilation])
     .default([6, 12, 18])
