@@ -1,6 +1,6 @@
 import * as e from '../engine/expr.js'
 import type { Tensor } from '../engine/ir.js'
-import { pointwiseAll } from './pointwise.js'
+import { pointwise, pointwiseAll } from './pointwise.js'
 
 export interface SgdTensors {
   readonly parameter: Tensor
@@ -44,3 +44,12 @@ export function sgd(
   if (!p || !v) throw new Error('unreachable: sgd has two outputs')
   return { parameter: p, momentumBuffer: v }
 }
+
+/**
+ * A running sum with one more value; it takes over the buffer of the old one.
+ * @param keep a scalar: 0 where the sum begins with `value`, whatever `total` holds
+ */
+export const accumulate = (total: Tensor, value: Tensor, keep: Tensor): Tensor =>
+  pointwise('accumulate', [nextTotal], [total, value, keep], { space: total.shape, inplace: [[0, 0]] })
+
+const nextTotal = e.formula((total, value, keep) => e.add(e.where(keep, total, e.constant(0)), value))

@@ -62,7 +62,7 @@ export async function dryRun(
   useTuning(real, new Tuning(tune === false ? [] : new TuningCache(real.adapter, print).read()))
   const step = await planRun(real, config, image, traceNan)
   if (printProgram !== undefined) {
-    writeAtomically(printProgram, [new TextEncoder().encode(step.trainer.programs)])
+    writeAtomically(printProgram, [new TextEncoder().encode(step.trainer.text)])
     print(`programs of a step: ${printProgram}`)
   }
   for (const line of describe(step, config, image)) print(line)
