@@ -159,6 +159,8 @@ export interface Op<A = never> {
   inplace?(attrs: A): ReadonlyMap<number, number>
   /** Reads and stores f32 where absent. */
   readonly precision?: Precision
+  /** Products that a call adds up, where they rather than the bytes that it moves bound its time. */
+  multiplyAdds?(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): number
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
   readonly batch?: BatchAccess<A>

@@ -36,7 +36,10 @@ test('a tensor that the adapter cannot bind is refused with the sizes that fit',
   const message = await messageOf(() => step(321, 8), UserError)
   const tensor = /^prevmatch step: .*concat f32\[32, 81, 81, 304\] of 243.5 MiB is too large: this adapter binds /
   assert.match(message, tensor)
-  assert.match(message, /at most 128.0 MiB at once: use at most batch_size 4, or at most crop_size 229$/)
+  assert.match(
+    message,
+    /at most 128.0 MiB at once: use at most micro_batch 4, or at most batch_size 4, or at most crop_size 229$/,
+  )
   await step(321, 4)
   await step(229, 8)
   await messageOf(() => step(321, 5), UserError)
@@ -48,8 +51,8 @@ test('a step that does not fit the memory is refused with its largest tensors', 
   const step = () => stepTrainer(device, stepModels.resnet50, 'supervised', { crop: 321, batch: 8 })
   const message = await messageOf(step, OutOfMemoryError)
   assert.match(message, /^allocating 2\d{3}\.\d MiB, the largest tensors being backbone\.[^;]+ of 101\.3 MiB; /)
-  assert.match(message, / for supervised step: out of GPU memory: buffer allocation failed: use a smaller batch_size /)
-  assert.match(message, /or activation_checkpointing: \[stem, layer1, .*, decoder\]/)
+  assert.match(message, / for supervised step: out of GPU memory: buffer allocation failed: give what the device has /)
+  assert.match(message, / as memory, such as --memory 4GiB, and what fits is chosen, or use a smaller batch_size or /)
 })
 
 test.run()

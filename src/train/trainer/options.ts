@@ -7,6 +7,8 @@ export type TrainerSettings = CommonSettings & {
   readonly activation_checkpointing?: readonly string[] | undefined
   /** Labeled images whose losses are computed at a time, a divisor of `batch_size`; all of them where it is absent. */
   readonly micro_batch?: number | undefined
+  /** What the training was planned to take at most, as a text. */
+  readonly memory?: string | undefined
 }
 
 export interface TrainerOptions {

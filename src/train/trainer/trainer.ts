@@ -5,6 +5,7 @@ import type { FirstNonFinite } from '../../engine/passes/trace-nan.js'
 import { type CompileOptions, compile, type Program } from '../../engine/program.js'
 import { elements, type Spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
+import type { Work } from '../../engine/work.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { countBatches, type SegmentationModel, stageOf } from '../../models/segmentation.js'
 import { type Batch, type BatchLayout, imagesOf } from '../data/batch.js'
@@ -211,6 +212,13 @@ export class Trainer {
     const sum = (count: (memory: Program['memory']) => number) =>
       rest.reduce((total, { memory }) => total + count(memory), this.parts * count(losses.memory))
     return { ...losses.memory, dispatches: sum(({ dispatches }) => dispatches) }
+  }
+
+  /** What the programs of a step do, further programs of the method aside. */
+  get work(): Work {
+    const [losses, update] = this.programs.map(({ work }) => work)
+    const sum = (what: keyof Work) => this.parts * (losses?.[what] ?? 0) + (update?.[what] ?? 0)
+    return { bytes: sum('bytes'), multiplyAdds: sum('multiplyAdds') }
   }
 
   private get at(): StepInfo {
