@@ -30,8 +30,6 @@ export interface Alternative {
 
 /** So many products take the time of a byte that is moved. */
 const productsPerByte = 8
-/** What half precision costs where it is emulated, in times of float32. */
-const emulatedHalf = 1.15
 
 const costOf = ({ bytes, multiplyAdds }: Work): number => bytes + multiplyAdds / productsPerByte
 
@@ -76,10 +74,8 @@ export class MemoryPlanner {
   }
 
   async alternative(choice: MemoryChoice): Promise<Alternative> {
-    const { first } = this
-    const [own, base] = [await this.plan(choice), await this.plan({ ...first, half: choice.half })]
-    const slower = choice.half && !first.half ? emulatedHalf : 1
-    return { choice, bytes: own.bytes, parts: own.parts, time: (slower * own.cost) / base.cost }
+    const [own, base] = [await this.plan(choice), await this.plan(this.first)]
+    return { choice, bytes: own.bytes, parts: own.parts, time: own.cost / base.cost }
   }
 
   private plan(choice: MemoryChoice) {
