@@ -16,13 +16,14 @@ import { benchCases } from '../cases/index.js'
 import { stepModels } from '../cases/steps.js'
 import { runBeside } from './beside.js'
 import { checkComparable, compare, type OldReport, readReport, seemsSlower } from './compare.js'
-import { type LoaderMeasurement, measureLoader, measureWait, type WaitMeasurement, withPhotographs } from './loader.js'
+import { type LoaderMeasurement, measureLoader, measureWait, type WaitMeasurement } from './loader.js'
 import { type Measurement, measure } from './measure.js'
 import { isProduct, type Pass, passesOf } from './operator.js'
 import { eachOf, type Options, settingOf, wantedBy, writeReport } from './options.js'
 import { measureOverhead, type OverheadMeasurement, overheadMethods } from './overhead.js'
 import { measurePeaks } from './peaks.js'
 import { checkPeers } from './peers.js'
+import { cityscapesLike, pascalLike, withPhotographs } from './photographs.js'
 import {
   printComparison,
   printLoader,
@@ -32,6 +33,7 @@ import {
   printPeaks,
   printResidual,
   printStep,
+  printWait,
 } from './print.js'
 import { measureResidual, type ResidualMeasurement } from './residual.js'
 import { measureStep, type StepMeasurement } from './step.js'
@@ -126,15 +128,30 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
     overheads.push(result)
     printOverhead(result)
   })
-  let loaded: { loader: LoaderMeasurement; wait: WaitMeasurement } | undefined
-  failed += await eachOf(loader ? ['loader'] : [], String, () =>
-    withPhotographs(async (samples) => {
-      const measurement = await measureLoader(samples, 321)
-      loaded = { loader: measurement, wait: await measureWait(device, stepModels[model], samples, size) }
-      printLoader(loaded.loader, loaded.wait)
-    }),
+  const loaders: LoaderMeasurement[] = []
+  const waits: WaitMeasurement[] = []
+  const kinds = loader ? [pascalLike, cityscapesLike] : []
+  failed += await eachOf(
+    kinds,
+    ({ name }) => `loader ${name}`,
+    (kind) =>
+      withPhotographs(
+        kind,
+        async (samples) => {
+          for (const stream of ['labeled', 'unlabeled'] as const) {
+            const result = await measureLoader(samples, stream, kind.crop)
+            loaders.push(result)
+            printLoader(result)
+          }
+          if (kind !== pascalLike) return
+          const wait = await measureWait(device, stepModels[model], samples, size)
+          waits.push(wait)
+          printWait(wait)
+        },
+        options.photographs,
+      ),
   )
-  const report = { ...circumstances, peaks, operators: rows, steps: measured, residuals, overheads, ...loaded }
+  const report = { ...circumstances, peaks, operators: rows, steps: measured, residuals, overheads, loaders, waits }
   if (options.json !== undefined) writeReport(options.json, report)
   if (options.profile !== undefined && profiles.size > 0) {
     writeAtomically(options.profile, [Buffer.from(chromeTrace(profiles))])
@@ -183,6 +200,7 @@ const command = new Command('bench')
     ).choices(['known', 'all']),
   )
   .option('--peers', 'time tfjs, jax-js and onnxruntime-web beside this (npm run bench:peers installs them)')
+  .option('--photographs <folder>', 'the loader: keep the photographs there, for bench/peers/loader.py')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--profile <file>', 'print the kernels of each training step, and write a trace of them for Perfetto')
   .option('--steps <count>', 'training steps to time', positive, 5)

@@ -22,25 +22,15 @@ const settings = [
 
 const backbones = ['resnet50', 'resnet101']
 
-/** The adapter as it is, but for tensors of any size. */
-function withoutLimits({ adapter, gpu, traits }: Device) {
-  const { adapterInfo, features } = gpu
-  const large: Record<string | symbol, number> = { maxBufferSize: 2 ** 50, maxStorageBufferBindingSize: 2 ** 50 }
-  const limits = new Proxy(gpu.limits, {
-    get: (target, key) => large[key] ?? (target as unknown as Record<string | symbol, number>)[key],
-  })
-  return { adapter, gpu: { adapterInfo, features, limits }, traits }
-}
-
 const gigabytes = (bytes: number): string => (bytes / 2 ** 30).toFixed(1)
 
 const showTimed = ({ bytes, time }: Alternative): string => `${gigabytes(bytes)} (${time.toFixed(2)})`
 
 /** Memory as it is, with every stage computed again, and the least, with parts of the batch. */
-async function columns(real: ReturnType<typeof withoutLimits>, config: Config, half: boolean): Promise<string[]> {
+async function columns(device: Device, config: Config, half: boolean): Promise<string[]> {
   const [width, height] = sizeOf(config)
   const image = { width, height, data: new Uint8Array(width * height * 3) }
-  const planner = new MemoryPlanner(real, { config: { ...config, amp: half }, image, keepBefore: false })
+  const planner = new MemoryPlanner(device, { config: { ...config, amp: half }, image, keepBefore: false })
   const { first } = planner
   const whole = await planner.alternative(first)
   const lean = await planner.alternative({ ...first, stages })
@@ -59,13 +49,12 @@ function sizeOf({ dataset }: Config): readonly [number, number] {
 }
 
 const device = await open()
-const real = withoutLimits(device)
 const rows: string[] = []
 for (const [name, file, crop] of settings) {
   for (const backbone of backbones) {
     for (const { name: method } of methods()) {
       const config = loadConfig(file, [`crop_size=${crop}`, `backbone=${backbone}`, `method=${method}`])
-      const cells = [...(await columns(real, config, false)), ...(await columns(real, config, true))]
+      const cells = [...(await columns(device, config, false)), ...(await columns(device, config, true))]
       const row = `| ${[`${name} ${crop}`, backbone, method, ...cells].join(' | ')} |`
       console.log(row)
       rows.push(row)

@@ -9,6 +9,7 @@ export interface Options {
   readonly only?: string
   readonly json?: string
   readonly compare?: string
+  readonly photographs?: string
   readonly gpu?: string
   readonly tune?: 'known' | 'all'
   readonly peers?: boolean

@@ -47,13 +47,17 @@ export function printOverhead({ method, milliseconds, dispatches }: OverheadMeas
   console.log(`overhead, ${method.padEnd(12)} ${digits(milliseconds).padStart(9)} ms  ${what}`)
 }
 
-export function printLoader({ crop, bytes, fromFiles, fromCache }: LoaderMeasurement, wait: WaitMeasurement): void {
-  const kilobytes = (bytes / 1000).toFixed(0)
-  console.log(`\nloader, 500x375 photographs of ${kilobytes} kB, crop ${crop}, three views of each unlabeled image`)
-  console.log(`  ${fromFiles.toFixed(1)} images per second per core from files, ${fromCache.toFixed(1)} from the cache`)
-  const { workers, milliseconds, share } = wait
+export function printLoader({ crop, stream, bytes, fromFiles, fromCache }: LoaderMeasurement): void {
+  const what = stream === 'labeled' ? 'labeled images' : 'unlabeled images, three views each'
   console.log(
-    `  PrevMatch step of batch ${wait.batch}, crop ${wait.crop}, reading files in ${workers} threads: ` +
+    `loader, crop ${crop}, ${what}: ${fromFiles.toFixed(1)} per second and core from files of ` +
+      `${(bytes / 1000).toFixed(0)} kB, ${fromCache.toFixed(1)} from the cache`,
+  )
+}
+
+export function printWait({ crop, batch, workers, milliseconds, share }: WaitMeasurement): void {
+  console.log(
+    `PrevMatch step of batch ${batch}, crop ${crop}, reading files in ${workers} threads: ` +
       `${digits(milliseconds)} ms, of which ${percent(share)} waiting for data`,
   )
 }

@@ -40,6 +40,21 @@ export const concat = family(
       ],
       axis: 0,
     },
+    'aligned samples': {
+      shapes: [
+        [1, 4, 4, 4],
+        [3, 4, 4, 4],
+        [2, 4, 4, 4],
+      ],
+      axis: 0,
+    },
+    'rows of one sample': {
+      shapes: [
+        [1, 4, 8, 2],
+        [1, 5, 8, 2],
+      ],
+      axis: 1,
+    },
     'one tensor': { shapes: [[2, 3]], axis: 1 },
     five: { shapes: [1, 3, 5, 7, 17].map((channels) => [1, 1, 1, channels]), axis: 3 },
   },
@@ -102,9 +117,73 @@ export const slice = family(
   {
     'first samples': { shape: [3, 2, 5, 7], axis: 0, start: 0, size: 2 },
     'last sample': { shape: [3, 2, 5, 7], axis: 0, start: 2, size: 1 },
+    'aligned samples': { shape: [4, 4, 4, 4], axis: 0, start: 1, size: 2 },
+    'rows of one sample': { shape: [1, 9, 8, 2], axis: 1, start: 4, size: 5 },
     'middle channels': { shape: [2, 3, 5, 17], axis: 3, start: 5, size: 7 },
     'one channel': { shape: [1, 3, 5, 3], axis: 3, start: 1, size: 1 },
     all: { shape: [2, 3], axis: 1, start: 0, size: 3 },
+  },
+)
+
+/** Tensors of equal extents but for the axis, each from its place on, side by side in zeros. */
+const pad = family(
+  'pad',
+  ({ shape, axis, parts, size }: { shape: Shape; axis: number; parts: readonly [number, number][]; size: number }) => {
+    const sources = parts.map(([, extent], i) => [`x${i}`, normal(shape.with(axis, extent))] as const)
+    return body({
+      inputs: Object.fromEntries(sources),
+      run: (t) => {
+        const padded = Object.values(t).map((x, i) => kernels.pad(x, axis, parts[i]?.[0] ?? 0, size))
+        return { out: padded.reduce((a, b) => kernels.joinPadded(a, b) ?? b) }
+      },
+      reference: (v) => {
+        const starts = parts.map(([start]) => start)
+        return { out: reference.pad(Object.values(v), axis, starts, size) }
+      },
+      differentiable: sources.map(([name]) => name),
+      exact: true,
+    })
+  },
+  {
+    samples: { shape: [1, 3, 5, 7], axis: 0, parts: [[1, 2]], size: 5 },
+    'aligned samples': { shape: [1, 4, 4, 4], axis: 0, parts: [[1, 2]], size: 4 },
+    'several samples': {
+      shape: [1, 3, 5, 7],
+      axis: 0,
+      parts: [
+        [4, 1],
+        [1, 2],
+      ],
+      size: 6,
+    },
+    'several aligned samples': {
+      shape: [1, 4, 4, 4],
+      axis: 0,
+      parts: [
+        [4, 2],
+        [1, 2],
+      ],
+      size: 6,
+    },
+    'nothing between': {
+      shape: [1, 3, 3, 3],
+      axis: 0,
+      parts: [
+        [2, 1],
+        [0, 2],
+      ],
+      size: 3,
+    },
+    channels: {
+      shape: [2, 3, 5, 1],
+      axis: 3,
+      parts: [
+        [1, 3],
+        [5, 1],
+      ],
+      size: 7,
+    },
+    rows: { shape: [2, 1, 5, 3], axis: 1, parts: [[0, 2]], size: 4 },
   },
 )
 
@@ -145,4 +224,4 @@ export const flip = family(
   },
 )
 
-export const movementFamilies: Family[] = [concat, slice, split, flip, windows]
+export const movementFamilies: Family[] = [concat, slice, pad, split, flip, windows]

@@ -10,6 +10,13 @@ struct Uniforms { rows: u32, channels: u32, parts: u32, per_part: u32 }
 @group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> moments: array<V>;
 
+/// Of `count` rows: their mean and the sum of squared deviations from it.
+fn store(part: u32, c: u32, count: u32, mean: V, deviation: V) {
+  let at = part * u.channels + c;
+  moments[at] = mean;
+  moments[u.parts * u.channels + at] = deviation;
+}
+
 @compute @workgroup_size(WIDTH, HEIGHT)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let c = id.x;
@@ -31,7 +38,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     i += channels;
   }
   let offset = total / f32(end - first);
-  let at = part * channels + c;
-  moments[at] = shift + offset;
-  moments[u.parts * channels + at] = max(squares - total * offset, V());
+  store(part, c, end - first, shift + offset, max(squares - total * offset, V()));
 }

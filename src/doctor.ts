@@ -20,7 +20,7 @@ const features: readonly (readonly [feature: string, use: string])[] = [
 ]
 
 const limits = [
-  ['maxStorageBufferBindingSize', 'largest tensor'],
+  ['maxStorageBufferBindingSize', 'largest binding'],
   ['maxBufferSize', 'largest buffer'],
   ['maxStorageBuffersPerShaderStage', 'buffers of a kernel'],
   ['maxComputeWorkgroupStorageSize', 'workgroup memory'],

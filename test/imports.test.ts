@@ -32,6 +32,7 @@ const knownToPasses = [
   'engine/passes/',
   'engine/ir.ts',
   'engine/expr.ts',
+  'engine/ranges.ts',
   'engine/shape.ts',
   'engine/store.ts',
   'engine/value-text.ts',

@@ -55,3 +55,18 @@ export function addWindows(sums: Values, maps: Values, places: Values): Values {
   }
   return result
 }
+
+/** Tensors side by side along an axis of extent `size`, each from its start on, and zeros where none lies. */
+export function pad(tensors: readonly Values[], axis: number, starts: readonly number[], size: number): Values {
+  const [first = values([])] = tensors
+  const y = values(first.shape.with(axis, size))
+  const unit = count(first.shape.slice(axis + 1))
+  for (const [k, x] of tensors.entries()) {
+    const inner = count(x.shape.slice(axis))
+    for (const [i, value] of x.data.entries()) {
+      const outer = Math.floor(i / inner)
+      y.data[(outer * size + (starts[k] ?? 0)) * unit + i - outer * inner] = value
+    }
+  }
+  return y
+}

@@ -39,6 +39,12 @@ export interface AdapterTraits {
   readonly matrixUnits?: MatrixUnits | undefined
   readonly maxStorageBuffers: number
   readonly maxWorkgroupStorage: number
+  /** Rows of the largest texture that mirrors a tensor. */
+  readonly maxMirrorRows: number
+  /** Bytes of a buffer that a kernel binds at most. */
+  readonly maxBinding: number
+  /** Offsets of the buffers that kernels bind are multiples of so many bytes. */
+  readonly storageAlignment: number
 }
 
 /** What kernels for matrix units enable. Dawn alone has the last one, which is not in WebGPU yet. */
@@ -64,11 +70,15 @@ export function matrixShapesOf(adapter: GPUAdapter): MatrixShape[] {
     .sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K)
 }
 
-/** What kernels may know of an adapter whose matrix units compute `matrixShapes`. */
+/**
+ * What kernels may know of an adapter whose matrix units compute `matrixShapes`.
+ * @param bindingLimit bytes that they bind at most, where the adapter binds more
+ */
 export function traitsOf(
   device: DeviceProperties,
   software: boolean,
   matrixShapes: readonly MatrixShape[],
+  bindingLimit: number,
 ): AdapterTraits {
   const { adapterInfo, features, limits } = device
   const { subgroupMinSize = 0, subgroupMaxSize = 0 } = adapterInfo
@@ -81,6 +91,10 @@ export function traitsOf(
     matrixUnits: hasMatrices ? { shapes: matrixShapes, lanes: subgroupMaxSize } : undefined,
     maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     maxWorkgroupStorage: limits.maxComputeWorkgroupStorageSize,
+    maxMirrorRows: limits.maxTextureDimension2D,
+    maxBinding: Math.min(bindingLimit, limits.maxStorageBufferBindingSize),
+    // Kernels load and store 16 bytes at once.
+    storageAlignment: Math.max(16, limits.minStorageBufferOffsetAlignment),
   }
 }
 

@@ -21,14 +21,18 @@ export type Wait = <T>(promise: Promise<T>) => Promise<T>
 
 const awaitPlainly: Wait = (promise) => promise
 
-/** A tensor is larger than what the adapter binds at once. */
+/** A tensor is larger than what the adapter binds at once, or than its buffers. */
 export class BindingLimitError extends Error {
   constructor(
     what: string,
     readonly bytes: number,
     readonly limit: number,
+    kind: 'binding' | 'buffer' = 'binding',
   ) {
-    super(`${what} is too large: this adapter binds at most ${megabytes(limit)} at once`)
+    const most = `at most ${megabytes(limit)}`
+    super(
+      `${what} is too large: this adapter ${kind === 'binding' ? `binds ${most} at once` : `has buffers of ${most}`}`,
+    )
   }
 }
 
@@ -81,8 +85,9 @@ export class Device {
     readonly adapter: AdapterSummary,
     private readonly waitFor: Wait = awaitPlainly,
     matrixShapes: readonly MatrixShape[] = [],
+    bindingLimit: number = Number.POSITIVE_INFINITY,
   ) {
-    this.traits = traitsOf(gpu, adapter.software, matrixShapes)
+    this.traits = traitsOf(gpu, adapter.software, matrixShapes, bindingLimit)
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
       const reason = firstLines(event.error.message)
@@ -157,10 +162,10 @@ export class Device {
     return value
   }
 
-  /** A storage buffer. Throws a BindingLimitError where it exceeds the adapter's limit for one binding. */
+  /** A storage buffer, of which kernels may bind ranges. Throws a BindingLimitError where the adapter has none so large. */
   storage(label: string, size: number): GPUBuffer {
-    const limit = this.gpu.limits.maxStorageBufferBindingSize
-    if (size > limit) throw new BindingLimitError(`${label} of ${megabytes(size)}`, size, limit)
+    const limit = this.gpu.limits.maxBufferSize
+    if (size > limit) throw new BindingLimitError(`${label} of ${megabytes(size)}`, size, limit, 'buffer')
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST
     return this.gpu.createBuffer({ label, size, usage })
   }
@@ -253,8 +258,16 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
-/** Opens an adapter with its own limits instead of WebGPU's defaults, and the features that kernels can use. */
-export async function openDevice(adapter: GPUAdapter, summary: AdapterSummary, wait?: Wait): Promise<Device> {
+/**
+ * Opens an adapter with its own limits instead of WebGPU's defaults, and the features that kernels can use.
+ * @param bindingLimit bytes that a kernel binds at most, where the adapter allows more
+ */
+export async function openDevice(
+  adapter: GPUAdapter,
+  summary: AdapterSummary,
+  wait?: Wait,
+  bindingLimit?: number,
+): Promise<Device> {
   const requiredLimits: Record<string, number> = {}
   // Limits live on the prototype of GPUSupportedLimits, so neither keys() nor a spread finds them.
   for (const name in adapter.limits) {
@@ -263,5 +276,5 @@ export async function openDevice(adapter: GPUAdapter, summary: AdapterSummary, w
   }
   const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
   const gpu = await adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
-  return new Device(gpu, summary, wait, matrixShapesOf(adapter))
+  return new Device(gpu, summary, wait, matrixShapesOf(adapter), bindingLimit)
 }

@@ -24,7 +24,7 @@ export interface DryUse {
 export interface DryAdapter {
   readonly adapter: AdapterSummary
   readonly gpu: DeviceProperties
-  readonly traits: Pick<AdapterTraits, 'matrixUnits'>
+  readonly traits: Pick<AdapterTraits, 'matrixUnits'> & Partial<Pick<AdapterTraits, 'maxBinding'>>
 }
 
 /**
@@ -88,14 +88,15 @@ export function dryDevice(
     createBindGroup: () => ({}),
     createCommandEncoder: () => ({
       beginComputePass: () => pass,
+      clearBuffer: nothing,
       copyBufferToBuffer: nothing,
       copyBufferToTexture: nothing,
       finish: () => ({}),
     }),
     destroy: nothing,
   }
-  const { shapes } = real.traits.matrixUnits ?? {}
-  const device = new Device(gpu as unknown as GPUDevice, real.adapter, undefined, shapes)
+  const { matrixUnits, maxBinding } = real.traits
+  const device = new Device(gpu as unknown as GPUDevice, real.adapter, undefined, matrixUnits?.shapes, maxBinding)
   setKernelSelection(device, kernelSelectionOf(real))
   return { device, use }
 }
@@ -134,7 +135,13 @@ export async function largestFitting(
 
 /** A device for models that are only traced: it has no limits, and nothing of an adapter is known. */
 export function tracingDevice(): Device {
-  const limits = { maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupStorageSize: 16384 } as GPUSupportedLimits
+  const limits = {
+    maxStorageBuffersPerShaderStage: 8,
+    maxComputeWorkgroupStorageSize: 16384,
+    maxTextureDimension2D: 8192,
+    maxStorageBufferBindingSize: Number.POSITIVE_INFINITY,
+    minStorageBufferOffsetAlignment: 256,
+  } as GPUSupportedLimits
   const gpu = { adapterInfo: {} as GPUAdapterInfo, features: new Set<string>(), limits }
   const adapter = { vendor: '', architecture: '', device: 'none', driver: '', software: true }
   return dryDevice({ gpu, adapter, traits: {} }).device

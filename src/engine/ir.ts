@@ -114,12 +114,15 @@ export interface PartAccess<A> {
   set(attrs: A, part: Part, inputs: number): A | undefined
 }
 
-/** How an operator shows that its result is its inputs side by side. */
+/** A call of an operator, as its declaration sees it. */
+export type Call<A> = Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>
+
+/** How an operator shows that its one output is its inputs side by side, and zeros where none of them lies. */
 export interface ConcatAccess<A> {
-  /** Where the inputs lie; none where they must be copied together. */
-  parts(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): readonly Part[]
-  /** Copies one input as a part of the larger tensor that may follow it. */
-  copy(input: Spec, part: Part): { op: Op; name: string; attrs: unknown }
+  /** Where each input lies. */
+  parts(call: Call<A>): readonly Part[]
+  /** Copies one input as a part of the larger tensor that may follow it; undefined where it would not be exact. */
+  copy(input: Spec, part: Part): { op: Op; name: string; attrs: unknown } | undefined
 }
 
 /** One of several calls that a batch does in a dispatch, by its places among the batch's inputs. */
@@ -131,9 +134,50 @@ export interface BatchedCall<A> {
 
 /** How an operator does several independent calls in one dispatch. */
 export interface BatchAccess<A> {
-  fits(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): boolean
+  fits(call: Call<A>): boolean
   /** The operator of the whole batch, whose outputs are those of the calls in their order. */
   join(parts: readonly BatchedCall<A>[]): { op: Op; attrs: unknown }
+}
+
+/** A call that takes the place of another one, or of a part of it. */
+export interface OpCall {
+  readonly op: Op
+  readonly name: string
+  readonly attrs: unknown
+  readonly outputs: readonly Spec[]
+}
+
+/** How tensors are cut along their first axis, and put together again. */
+export interface Arrangement {
+  /** Those with indices `start` to `start + size` along the first axis. */
+  range(input: Spec, start: number, size: number): OpCall
+  /** A tensor of such a shape from others, each from its start along the first axis on, and zeros where none of them lies. */
+  join(starts: readonly number[], output: Spec): OpCall
+}
+
+/** A call as calls for a few samples each: the first axis of its tensors is that of the samples. */
+export interface Division {
+  readonly samples: number
+  /** Of each input, whether a call for a few samples reads these alone, or all of it, or whether only `last` reads it. */
+  readonly inputs: readonly ('divided' | 'whole' | 'last')[]
+  /** The call for so many samples, of the same operator where it names no other. */
+  piece(samples: number): Pick<OpCall, 'attrs' | 'outputs'> & { readonly op?: Op }
+  /**
+   * What becomes of each of their outputs: they are joined along the first axis, or added up, or each call updates in place
+   * what the one before made.
+   */
+  readonly outputs: readonly ('joined' | 'summed' | 'updated')[]
+  /** Adds two such outputs, where some are added up. */
+  add?(output: Spec): OpCall
+  /** A last call, which reads these outputs and then the inputs that are left for it. */
+  readonly last?: OpCall
+}
+
+/** How an operator computes a batch that is too large to be bound at once a few samples at a time. */
+export interface DivideAccess<A> {
+  readonly arrangement: Arrangement
+  /** Undefined where such a call cannot be divided. */
+  division(call: Call<A>): Division | undefined
 }
 
 /**
@@ -166,6 +210,9 @@ export interface Op<A = never> {
   readonly batch?: BatchAccess<A>
   readonly part?: PartAccess<A>
   readonly concat?: ConcatAccess<A>
+  /** The part of its first input that its one output is. */
+  partOfInput?(call: Call<A>): Part
+  readonly divide?: DivideAccess<A>
 }
 
 /** Declares an operator; see `Op` for the parts. */

@@ -2,6 +2,7 @@ import type { AdapterTraits } from './adapter.js'
 import type { Device } from './device.js'
 import type { Node, Trace } from './ir.js'
 import type { Candidate } from './kernel.js'
+import { byteLength } from './shape.js'
 
 /** Selects one of a node's candidates. */
 export type SelectKernel = (node: Node, candidates: readonly Candidate[]) => Candidate | undefined
@@ -9,9 +10,15 @@ export type SelectKernel = (node: Node, candidates: readonly Candidate[]) => Can
 /** How the kernels of a program are selected, once its trace is known: it may measure them first. */
 export type KernelSelection = (trace: Trace) => SelectKernel | Promise<SelectKernel>
 
-/** The kernels that can compute a node, best first for this adapter; none for leaves. */
-export const candidatesOf = ({ op, inputs, outputs, attrs }: Node, adapter: AdapterTraits): readonly Candidate[] =>
-  op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
+/**
+ * The kernels that can compute a node, best first for this adapter; none for leaves. Those whose temporary tensors are too
+ * large are left out where there are others.
+ */
+export function candidatesOf({ op, inputs, outputs, attrs }: Node, adapter: AdapterTraits): readonly Candidate[] {
+  const all = op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
+  const fits = ({ temporaries = [] }: Candidate) => temporaries.every((spec) => byteLength(spec) <= adapter.maxBinding)
+  return all.some(fits) ? all.filter(fits) : all
+}
 
 /** The first of each operator, which is the best by rule. */
 const selectFirst: SelectKernel = (_, candidates) => candidates[0]

@@ -1,10 +1,12 @@
 import type { AdapterTraits } from './adapter.js'
-import { labelOf, results, type Trace, valueKey } from './ir.js'
+import { BindingLimitError } from './device.js'
+import { labelOf, type Node, results, type Trace, valueKey } from './ir.js'
 import type { Dispatch, Operand } from './kernel.js'
 import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import { type Mirror, mirrorBytes, mirrorOf } from './mirror.js'
 import type { KernelInfo } from './profile.js'
-import { byteLength, elements, type Spec } from './shape.js'
+import { joinedInputs, viewOffset } from './ranges.js'
+import { byteLength, elements, type Spec, showSpec } from './shape.js'
 import type { Variable } from './store.js'
 
 /** A value that needs storage while it lives. */
@@ -18,24 +20,64 @@ export interface Value {
   readonly mirror?: Mirror
 }
 
-/** One command of a program: a dispatch, a copy between values, or one into a mirror. */
-export type Command =
-  | {
-      readonly kind: 'dispatch'
-      readonly dispatch: Dispatch
-      readonly label: string
-      /** What a profile says of it. */
-      readonly info: KernelInfo
-      readonly reads: readonly string[]
-      readonly writes: readonly string[]
-    }
-  | {
-      readonly kind: 'copy' | 'mirror'
-      readonly label: string
-      readonly from: string
-      readonly to: string
-      readonly bytes: number
-    }
+interface AnyCommand {
+  readonly label: string
+  /** What a profile says of it. */
+  readonly info: KernelInfo
+}
+
+export interface DispatchCommand extends AnyCommand {
+  readonly kind: 'dispatch'
+  readonly dispatch: Dispatch
+  readonly reads: readonly string[]
+  readonly writes: readonly string[]
+}
+
+/** A copy of a range of a value into one of another. */
+export interface CopyCommand extends AnyCommand {
+  readonly kind: 'copy'
+  readonly from: string
+  readonly to: string
+  /** Bytes of the two values at which their ranges begin. */
+  readonly fromOffset: number
+  readonly toOffset: number
+  readonly bytes: number
+}
+
+/** A copy of a whole value into a mirror. */
+export interface MirrorCommand extends AnyCommand {
+  readonly kind: 'mirror'
+  readonly from: string
+  readonly to: string
+  readonly bytes: number
+}
+
+/** Zeros in a range of a value. */
+export interface ClearCommand extends AnyCommand {
+  readonly kind: 'clear'
+  readonly to: string
+  readonly toOffset: number
+  readonly bytes: number
+}
+
+export type Command = DispatchCommand | CopyCommand | MirrorCommand | ClearCommand
+
+export const readsOf = (command: Command): readonly string[] => {
+  if (command.kind === 'dispatch') return command.reads
+  return command.kind === 'clear' ? [] : [command.from]
+}
+
+export const writesOf = (command: Command): readonly string[] =>
+  command.kind === 'dispatch' ? command.writes : [command.to]
+
+/** What a profile says of a copy. */
+export const copyInfo = (what: string, bytes: number): KernelInfo => ({
+  op: 'copy',
+  layer: '',
+  kernel: what,
+  shapes: '',
+  bytes: 2 * bytes,
+})
 
 /** A value that is computed in place: it takes over the buffer of another one. */
 export interface InPlaceAlias {
@@ -45,10 +87,21 @@ export interface InPlaceAlias {
   readonly at: number
 }
 
+/** A range of another value, which has no storage of its own. */
+export interface View {
+  /** Not a view itself. */
+  readonly base: string
+  /** In bytes. */
+  readonly offset: number
+}
+
 /** A flat list of commands over values, with nothing decided about memory. */
 export interface CommandList {
+  /** Offsets of what commands bind are multiples of so many bytes. */
+  readonly alignment: number
   readonly commands: readonly Command[]
   readonly values: ReadonlyMap<string, Value>
+  readonly views: ReadonlyMap<string, View>
   readonly inPlace: readonly InPlaceAlias[]
   readonly inputs: ReadonlyMap<string, string>
   readonly variables: ReadonlyMap<Variable, string>
@@ -56,15 +109,24 @@ export interface CommandList {
   readonly assigned: ReadonlyMap<Variable, string>
 }
 
-/** The commands of a trace: each node becomes the dispatches of the candidate that `select` takes. */
-export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel): CommandList {
+/**
+ * The commands of a trace: each node becomes the dispatches of the candidate that `select` takes. Ranges of other values
+ * become views; values one after the other become copies, which the planner leaves out where it can.
+ *
+ * @param views false: kernels copy ranges too
+ */
+export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel, views = true): CommandList {
   const commands: Command[] = []
   const values = new Map<string, Value>()
+  const viewed = new Map<string, View>()
   const inPlace: InPlaceAlias[] = []
   const inputs = new Map<string, string>()
   const variables = new Map<Variable, string>()
-  const define = (key: string, spec: Spec, label: string) =>
-    values.set(key, { key, spec, bytes: byteLength(spec), label })
+  const define = (key: string, spec: Spec, label: string): Value => {
+    const value = { key, spec, bytes: byteLength(spec), label }
+    values.set(key, value)
+    return value
+  }
   const mirrorKey = mirrors(commands, values)
   const showAll = (keys: readonly string[]) => keys.map((key) => shortSpec(values.get(key)?.spec)).join(', ')
 
@@ -77,10 +139,24 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
     }
     const { op } = node
     if (!op) continue
+    const ranges = withoutKernel(node, adapter, views)
+    if (ranges && 'offset' in ranges) {
+      const [input = ''] = node.inputs.map(valueKey)
+      const outer = viewed.get(input) ?? { base: input, offset: 0 }
+      viewed.set(`${node.id}.0`, { base: outer.base, offset: outer.offset + ranges.offset })
+      continue
+    }
+    if (ranges) {
+      commands.push(...ranges.commands)
+      continue
+    }
     const candidate = select(node, candidatesOf(node, adapter))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
-    for (const [i, spec] of (candidate.temporaries ?? []).entries())
-      define(`${node.id}.t${i}`, spec, `${label} temporary`)
+    for (const [i, spec] of (candidate.temporaries ?? []).entries()) {
+      const { bytes } = define(`${node.id}.t${i}`, spec, `${label} temporary`)
+      const limit = adapter.maxBinding
+      if (bytes > limit) throw new BindingLimitError(`temporary ${showSpec(spec)} of ${label}`, bytes, limit)
+    }
     for (const [output, input] of op.inplace?.(node.attrs as never) ?? []) {
       const source = node.inputs[input]
       if (source) inPlace.push({ output: `${node.id}.${output}`, input: valueKey(source), at: commands.length })
@@ -111,14 +187,67 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
   const keys = <K>(map: ReadonlyMap<K, Parameters<typeof valueKey>[0]>) =>
     new Map([...map].map(([name, value]): [K, string] => [name, valueKey(value)]))
   return {
+    alignment: adapter.storageAlignment,
     commands,
     values,
+    views: viewed,
     inPlace,
     inputs,
     variables,
     outputs: keys(trace.outputs),
     assigned: keys(trace.assigned),
   }
+}
+
+/**
+ * A node whose result is ranges of its inputs: a view that begins at an offset, or copies; undefined where it takes a kernel.
+ * What is too large for kernels is copied as words.
+ */
+function withoutKernel(
+  node: Node,
+  { storageAlignment, maxBinding }: AdapterTraits,
+  views: boolean,
+): { readonly offset: number } | { readonly commands: readonly Command[] } | undefined {
+  const isTooLarge = [...node.inputs, ...node.outputs].some((spec) => byteLength(spec) > maxBinding)
+  if (!views && !isTooLarge) return undefined
+  const offset = viewOffset(node, storageAlignment)
+  if (offset !== undefined) return { offset }
+  const fromOffset = isTooLarge ? viewOffset(node, 4) : undefined
+  if (fromOffset !== undefined) return { commands: [rangeCommand(node, fromOffset)] }
+  const commands = joinCommands(node, isTooLarge ? 4 : storageAlignment)
+  return commands && { commands }
+}
+
+/** Copies of the values that a node's result is one after the other; undefined where it is not. */
+function joinCommands(node: Node, alignment: number): Command[] | undefined {
+  const joined = joinedInputs(node, alignment)
+  if (!joined) return undefined
+  const label = labelOf(node)
+  const to = `${node.id}.0`
+  const shape = shortSpec(node.outputs[0])
+  const copies = node.inputs.map((value, i): Command => {
+    const bytes = byteLength(value)
+    const info = infoOf(node, 'copy of a part', `${shortSpec(value)} → ${shape}`, 2 * bytes)
+    const toOffset = joined.offsets[i] ?? 0
+    return { kind: 'copy', label, info, from: valueKey(value), to, fromOffset: 0, toOffset, bytes }
+  })
+  const zeros = joined.zeros.map(({ offset: toOffset, bytes }): Command => {
+    return { kind: 'clear', label, info: infoOf(node, 'zeros', shape, bytes), to, toOffset, bytes }
+  })
+  return [...copies, ...zeros]
+}
+
+/** The copy of a range of a node's input. */
+function rangeCommand(node: Node, fromOffset: number): Command {
+  const [from = ''] = node.inputs.map(valueKey)
+  const bytes = byteLength(node.outputs[0] ?? node.inputs[0] ?? { shape: [], dtype: 'f32' })
+  const shapes = `${shortSpec(node.inputs[0])} → ${shortSpec(node.outputs[0])}`
+  const info = infoOf(node, 'copy of a range', shapes, 2 * bytes)
+  return { kind: 'copy', label: labelOf(node), info, from, to: `${node.id}.0`, fromOffset, toOffset: 0, bytes }
+}
+
+const infoOf = ({ name, scope }: Node, kernel: string, shapes: string, bytes: number): KernelInfo => {
+  return { op: name, layer: scope, kernel, shapes, bytes }
 }
 
 /** A mirror of so many bytes is kept for all its readers, since copying it again costs more time than memory. */
@@ -145,7 +274,8 @@ function mirrors(commands: Command[], values: Map<string, Value>): (source: stri
     const key = isKept ? known.key : `${source} mirror ${made++}`
     if (!isKept) {
       values.set(key, { key, spec, bytes, label: `${label} mirror`, mirror })
-      commands.push({ kind: 'mirror', label: `mirror of ${label}`, from: source, to: key, bytes })
+      const what = `mirror of ${label}`
+      commands.push({ kind: 'mirror', label: what, info: copyInfo(what, bytes), from: source, to: key, bytes })
     }
     latest.set(source, { key, usedAt: commands.length })
     return key

@@ -27,6 +27,8 @@ const waitAsleep: Wait = async (promise) => {
 export interface OpenOptions {
   /** Part of the adapter's name, such as `nvidia` or `llvmpipe`; any adapter when absent. */
   readonly gpu?: string | undefined
+  /** Bytes that a kernel binds at most, where the adapter allows more: to try what other adapters will have to do. */
+  readonly bindingLimit?: number
 }
 
 /** No adapter, or none of that name. The message is meant for the user. */
@@ -91,5 +93,5 @@ export async function findAdapter({
 /** Opens a WebGPU device through Dawn in Node. Throws NoAdapterError where there is none of that name. */
 export async function open(options: OpenOptions = {}): Promise<Device> {
   const { adapter, summary } = await findAdapter(options)
-  return openDevice(adapter, summary, summary.software ? waitAsleep : undefined)
+  return openDevice(adapter, summary, summary.software ? waitAsleep : undefined, options.bindingLimit)
 }

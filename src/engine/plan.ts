@@ -1,14 +1,24 @@
 import { assignBuffers, assignTextures, type BufferRange, type Interval, livePeak } from './buffers.js'
-import type { Command, CommandList, InPlaceAlias } from './lower.js'
+import {
+  type Command,
+  type CommandList,
+  type CopyCommand,
+  copyInfo,
+  type InPlaceAlias,
+  readsOf,
+  writesOf,
+} from './lower.js'
 import { type Mirror, mirrorBytes } from './mirror.js'
+import { placeValues } from './placement.js'
+import type { ByteRange } from './ranges.js'
 import type { Variable } from './store.js'
 
-/** Where a value lives. */
+/** Where a value lives: a range of a buffer, or a texture. */
 export type Location =
   | ({ readonly kind: 'buffer' } & BufferRange)
   | { readonly kind: 'texture'; readonly texture: number }
-  | { readonly kind: 'input'; readonly name: string }
-  | { readonly kind: 'variable'; readonly variable: Variable }
+  | ({ readonly kind: 'input'; readonly name: string } & ByteRange)
+  | ({ readonly kind: 'variable'; readonly variable: Variable } & ByteRange)
 
 /** A variable that takes a value when the run ends. */
 export interface VariableWrite {
@@ -40,28 +50,26 @@ export interface Plan {
 /**
  * Gives every value a location: inputs and variables have buffers of their own; the rest share buffers by their
  * lifetimes. Values that update another in place take over its location where that one is needed no more, and a copy is
- * inserted where it is.
+ * inserted where it is. Values that are joined live within the result where they can.
  *
  * @param share false: every value has a buffer of its own
  */
 export function plan(list: CommandList, share = true): Plan {
-  const { commands, aliases } = resolveInPlace(list)
-  const locations = new Map<string, Location>()
-  for (const [name, key] of list.inputs) locations.set(key, { kind: 'input', name })
-  for (const [variable, key] of list.variables) locations.set(key, { kind: 'variable', variable })
-
-  const root = (key: string): string => {
-    let at = key
-    for (let next = aliases.get(at); next !== undefined; next = aliases.get(at)) at = next
-    return at
-  }
-  // What the program delivers must survive until its end.
-  const delivered = [...list.outputs.values(), ...list.assigned.values()].map(root)
+  const resolved = resolveInPlace(list)
+  const { commands, placeOf } = placeValues(list, resolved.commands, resolved.aliases, share)
+  const root = (key: string) => placeOf(key).root
   const bytesOf = (key: string) => {
     const value = list.values.get(key)
     return value?.mirror ? mirrorBytes(value.mirror) : (value?.bytes ?? 0)
   }
-  const intervals = intervalsOf(commands, root, bytesOf, new Set(delivered)).filter(({ key }) => !locations.has(key))
+  const roots = new Map<string, Location>()
+  for (const [name, key] of list.inputs) roots.set(key, { kind: 'input', name, offset: 0, bytes: bytesOf(key) })
+  for (const [variable, key] of list.variables)
+    roots.set(key, { kind: 'variable', variable, offset: 0, bytes: bytesOf(key) })
+
+  // What the program delivers must survive until its end.
+  const delivered = [...list.outputs.values(), ...list.assigned.values()].map(root)
+  const intervals = intervalsOf(commands, root, bytesOf, new Set(delivered)).filter(({ key }) => !roots.has(key))
   const mirrorOf = (key: string) => list.values.get(key)?.mirror
   const layout = assignBuffers(
     intervals.filter(({ key }) => !mirrorOf(key)),
@@ -74,15 +82,15 @@ export function plan(list: CommandList, share = true): Plan {
     }),
     share,
   )
-  for (const key of list.values.keys()) {
-    if (locations.has(key)) continue
-    const base = root(key)
-    const location = locations.get(base)
-    const range = layout.ranges.get(base)
-    const texture = textures.places.get(key)
-    if (location) locations.set(key, location)
-    else if (texture !== undefined) locations.set(key, { kind: 'texture', texture })
-    else if (range) locations.set(key, { kind: 'buffer', ...range })
+  for (const [key, range] of layout.ranges) roots.set(key, { kind: 'buffer', ...range })
+  for (const [key, texture] of textures.places) roots.set(key, { kind: 'texture', texture })
+  const locations = new Map<string, Location>()
+  for (const [key, { bytes }] of list.values) {
+    const place = placeOf(key)
+    const location = roots.get(place.root)
+    if (!location) continue
+    const within = location.kind === 'texture' ? {} : { offset: location.offset + place.offset, bytes }
+    locations.set(key, { ...location, ...within })
   }
   const variableWrites = variableWritesOf(list, locations)
   const kept = keepOutputs(list, locations, variableWrites, layout.sizes.length)
@@ -144,26 +152,24 @@ function keepOutputs(
   return { commands, locations: kept, outputs }
 }
 
-type CopyCommand = Exclude<Command, { kind: 'dispatch' }>
-
-const copyCommand = (list: CommandList, label: string, from: string, to: string): CopyCommand => ({
-  kind: 'copy',
-  label,
-  from,
-  to,
-  bytes: list.values.get(from)?.bytes ?? 0,
-})
+const copyCommand = (list: CommandList, label: string, from: string, to: string): CopyCommand => {
+  const bytes = list.values.get(from)?.bytes ?? 0
+  return { kind: 'copy', label, info: copyInfo(label, bytes), from, to, fromOffset: 0, toOffset: 0, bytes }
+}
 
 /** Decides which values computed in place share the location of their input, and inserts copies before the others. */
 function resolveInPlace(list: CommandList): { commands: Command[]; aliases: Map<string, string> } {
+  // Who reads a view reads its base.
+  const baseOf = (key: string) => list.views.get(key)?.base ?? key
   const lastRead = new Map<string, number>()
-  for (const [i, command] of list.commands.entries()) for (const key of readsOf(command)) lastRead.set(key, i)
+  for (const [i, command] of list.commands.entries()) for (const key of readsOf(command)) lastRead.set(baseOf(key), i)
   const variableOf = new Map([...list.variables].map(([variable, key]) => [key, variable]))
   const finalOf = new Map([...list.assigned].map(([variable, key]) => [key, variable]))
-  const pinned = new Set([...list.outputs.values(), ...list.inputs.values()])
+  const pinned = new Set([...list.outputs.values(), ...list.inputs.values()].map(baseOf))
+  const assigned = new Set([...list.assigned.values()].map(baseOf))
   const endOf = chainEnds(list.inPlace)
   const aliases = new Map<string, string>()
-  const lastAlias = new Map(list.inPlace.map(({ input, at }) => [input, at]))
+  const lastAlias = new Map(list.inPlace.map((alias) => [alias.input, alias]))
   const startOf = (key: string): string => {
     const before = aliases.get(key)
     return before === undefined ? key : startOf(before)
@@ -175,8 +181,10 @@ function resolveInPlace(list: CommandList): { commands: Command[]; aliases: Map<
     const variable = variableOf.get(startOf(input))
     // A variable's buffer may be overwritten only by what the variable will hold when the run ends.
     const foreign = variable !== undefined && finalOf.get(endOf(output)) !== variable
-    const assignedElsewhere = finalOf.has(input)
-    if (stillRead || foreign || assignedElsewhere || pinned.has(input) || lastAlias.get(input) !== at) {
+    const isDelivered = assigned.has(input) || pinned.has(input)
+    // A command may update two copies of one value.
+    const isTaken = lastAlias.get(input)?.output !== output
+    if (stillRead || foreign || isDelivered || list.views.has(input) || isTaken) {
       const copy = copyCommand(list, 'copy before update in place', input, output)
       copiesAt.set(at, [...(copiesAt.get(at) ?? []), copy])
     } else {
@@ -196,9 +204,6 @@ function chainEnds(inPlace: readonly InPlaceAlias[]): (key: string) => string {
     return at
   }
 }
-
-const readsOf = (command: Command): readonly string[] => (command.kind === 'dispatch' ? command.reads : [command.from])
-const writesOf = (command: Command): readonly string[] => (command.kind === 'dispatch' ? command.writes : [command.to])
 
 /** The lifetime of each value together with those that share its location. */
 function intervalsOf(

@@ -69,19 +69,26 @@ function showAttributes(attrs: unknown): string {
 
 const nameOf = ({ store, name }: Variable): string => `variable ${store.label}/${name}`
 
-function showLocation(location: Location | undefined): string {
-  if (location?.kind === 'buffer') return `b${location.buffer}${location.offset > 0 ? `+${location.offset}` : ''}`
-  if (location?.kind === 'texture') return `t${location.texture}`
-  if (location?.kind === 'input') return `input ${location.name}`
-  return location ? nameOf(location.variable) : 'nowhere'
+function showLocation(location: Location | undefined, further = 0): string {
+  if (!location) return 'nowhere'
+  if (location.kind === 'texture') return `t${location.texture}`
+  const offset = location.offset + further
+  const behind = offset > 0 ? `+${offset}` : ''
+  if (location.kind === 'buffer') return `b${location.buffer}${behind}`
+  return `${location.kind === 'input' ? `input ${location.name}` : nameOf(location.variable)}${behind}`
 }
 
 function printCommands({ commands, variableWrites, locations }: Plan): string {
   const values = (keys: readonly string[]): string =>
     keys.map((key) => `%${key} ${showLocation(locations.get(key))}`).join(', ')
   const row = (command: Command): string[] => {
-    if (command.kind !== 'dispatch')
-      return [command.label, '', megabytes(command.bytes), `${values([command.from])} → ${values([command.to])}`]
+    if (command.kind !== 'dispatch') {
+      const at = (key: string, further = 0): string => `%${key} ${showLocation(locations.get(key), further)}`
+      const { fromOffset, toOffset } = { fromOffset: 0, toOffset: 0, ...command }
+      const from = command.kind === 'clear' ? 'zeros' : at(command.from, fromOffset)
+      const flow = `${from} → ${at(command.to, toOffset)}`
+      return [command.info.op, command.info.kernel, megabytes(command.bytes), flow, command.info.layer]
+    }
     const { dispatch, info, reads, writes } = command
     const flow = `${values(reads)} → ${values(writes)}`.trimStart()
     return [info.op, info.kernel, `grid ${dispatch.grid.join('×')}`, flow, info.layer]

@@ -1,27 +1,28 @@
 import { type Arena, destroyMemory, ownMemory, type ProgramMemory } from './arena.js'
-import { type Device, type Layout, ValidationError } from './device.js'
+import { addressOf, type Bindings, bindSteps, layoutOf, makeUniforms } from './bind.js'
+import { type Device, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
 import type { Tensor, Trace } from './ir.js'
-import type { Dispatch, Operand } from './kernel.js'
 import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
-import { type Command, lower } from './lower.js'
+import { type Command, copyInfo, lower } from './lower.js'
 import { checkBindings, describeMemory } from './memory-report.js'
 import { mirrorBytes } from './mirror.js'
 import { autocast, type Cast } from './passes/autocast.js'
 import { batchUpdates } from './passes/batch-updates.js'
 import { concatInPlace } from './passes/concat-in-place.js'
+import { divide } from './passes/divide.js'
 import { fuseEpilogues } from './passes/fuse-epilogues.js'
 import { fusePointwise } from './passes/fuse-pointwise.js'
 import { recompute } from './passes/recompute.js'
 import { dropDead, shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
-import { type Location, type Plan, plan } from './plan.js'
+import { type Plan, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
-import { type Store, typedArray, upload, type Variable } from './store.js'
-import type { GPUBuffer, GPUComputePipeline } from './webgpu-types.js'
+import { type Store, typedArray, upload } from './store.js'
+import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
 
 export interface CompileOptions {
@@ -37,7 +38,7 @@ export interface CompileOptions {
   readonly recompute?: (scope: string) => string | undefined
   /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
   readonly autocast?: Cast | undefined
-  /** A last pass over the trace, before kernels are chosen. */
+  /** A last pass over what is computed, before it is divided and kernels are chosen. */
   readonly pass?: (trace: Trace) => Trace
   /** Whether values with disjoint lifetimes share buffers; by default as `optimize`. */
   readonly share?: boolean
@@ -77,11 +78,13 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const raw = options.autocast ? autocast(full, options.autocast) : full
-  const passed = optimize ? optimized(raw, device, options.recompute) : raw
-  const trace = options.pass?.(passed) ?? passed
-  checkBindings(trace, label, device.gpu.limits.maxStorageBufferBindingSize)
+  const fused = optimize ? fuse(raw, device, options.recompute) : raw
+  const divided = divide(options.pass?.(fused) ?? fused, device.traits.maxBinding)
+  const trace = optimize ? arrange(divided, device) : divided
+  checkBindings(trace, label, device.traits.maxBinding)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
-  const planned = plan(lower(trace, device.traits, select), options.share ?? optimize)
+  const share = options.share ?? optimize
+  const planned = plan(lower(trace, device.traits, select, share), share)
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   const memory = describeMemory(trace, plannedBytes(planned))
@@ -104,20 +107,17 @@ const plannedBytes = ({ buffers, textures }: Plan): number => sum(buffers) + sum
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, value) => total + value, 0)
 
-function optimized(trace: Trace, device: Device, stageOf: CompileOptions['recompute']): Trace {
-  const { maxStorageBuffers } = device.traits
-  const pointwise = fusePointwise(dropDead(shareEqual(trace)), maxStorageBuffers)
-  const fused = fuseEpilogues(pointwise, maxStorageBuffers)
+/** What is computed, by fewer kernels. */
+function fuse(trace: Trace, { traits }: Device, stageOf: CompileOptions['recompute']): Trace {
+  const pointwise = fusePointwise(dropDead(shareEqual(trace)), traits.maxStorageBuffers)
+  const fused = fuseEpilogues(pointwise, traits.maxStorageBuffers)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
-  const placed = concatInPlace(stageOf ? recompute(fused, stageOf) : fused)
-  return batchUpdates(updateEarly(placed), maxStorageBuffers)
+  return stageOf ? recompute(fused, stageOf) : fused
 }
 
-/** What a dispatch binds. */
-export const layoutOf = ({ uniforms, reads, writes }: Dispatch): Layout => {
-  const read = ({ mirror }: Operand) => (mirror ? { rgba32float: 'f', rgba16float: 'h' }[mirror] : 'r')
-  return `${uniforms.length > 0 ? 'u' : ''}${reads.map(read).join('')}${'w'.repeat(writes.length)}`
-}
+/** Where results are written, and when. */
+const arrange = (trace: Trace, { traits }: Device): Trace =>
+  batchUpdates(updateEarly(concatInPlace(trace, traits.storageAlignment)), traits.maxStorageBuffers)
 
 async function compilePipelines(
   device: Device,
@@ -160,9 +160,7 @@ export class Program<
 > {
   readonly memory: MemorySummary
   private readonly owned: ProgramMemory
-  private readonly inputBuffers = new Map<string, GPUBuffer>()
-  private readonly uniforms: GPUBuffer
-  private readonly uniformOffsets = new Map<Command, { offset: number; size: number }>()
+  private readonly bindings: Bindings
   private readonly steps: Step[]
   /** Of the last run, whose outputs `read` gives. */
   private lastStores: ReadonlyMap<Store, Store> = new Map()
@@ -184,10 +182,14 @@ export class Program<
     }
     const { textures } = planned
     this.owned = arena ? arena.take(sizes, textures) : ownMemory(device, labelOf, sizes, textures)
-    for (const [i, buffer] of this.owned.buffers.slice(planned.buffers.length).entries())
-      this.inputBuffers.set(names[i] ?? '', buffer)
-    this.uniforms = this.makeUniforms()
-    this.steps = this.bind(new Map())
+    const inputBuffers = this.owned.buffers.slice(planned.buffers.length)
+    this.bindings = {
+      ...parts,
+      memory: this.owned,
+      inputs: new Map(inputBuffers.map((buffer, i) => [names[i] ?? '', buffer])),
+      uniforms: makeUniforms(device, label, planned.commands),
+    }
+    this.steps = bindSteps(device, this.bindings, new Map())
     const { unsharedBytes: unshared, liveBytes: live, commands } = planned
     this.memory = { planned: plannedBytes(planned), live, unshared, dispatches: commands.length }
   }
@@ -200,7 +202,7 @@ export class Program<
     const began = performance.now()
     for (const [name, spec] of Object.entries(this.inputs)) {
       const data = inputs[name]
-      const buffer = this.inputBuffers.get(name)
+      const buffer = this.bindings.inputs.get(name)
       if (!data || !buffer) throw new Error(`${this.parts.label}: input '${name}' is missing`)
       upload(this.device, buffer, spec, data, `${this.parts.label}: input '${name}'`)
     }
@@ -274,32 +276,21 @@ export class Program<
 
   /** What each step of a replay does. */
   private kernelInfos(): KernelInfo[] {
-    const copy = (what: string, bytes: number) => ({
-      op: 'copy',
-      layer: '',
-      kernel: what,
-      shapes: '',
-      bytes: 2 * bytes,
-    })
-    const commands = this.parts.planned.commands.map((command) =>
-      command.kind === 'dispatch' ? command.info : copy(command.label, command.bytes),
-    )
-    const writes = this.parts.planned.variableWrites.map(({ variable }) =>
-      copy('new value of a variable', byteLength(variable.spec)),
-    )
-    return [...commands, ...writes]
+    const { commands, variableWrites } = this.parts.planned
+    const writes = variableWrites.map(({ variable }) => copyInfo('new value of a variable', byteLength(variable.spec)))
+    return [...commands.map(({ info }) => info), ...writes]
   }
 
   destroy(): void {
     if (this.arena) this.arena.give(this.owned)
     else destroyMemory(this.owned)
-    this.uniforms.destroy()
+    this.bindings.uniforms.buffer.destroy()
   }
 
   private outputAddress(name: string): BufferAddress {
     const location = this.parts.planned.outputs.get(name)
     if (!location) throw new Error(`${this.parts.label}: output '${name}' has no buffer`)
-    return this.addressOf(location, this.lastStores)
+    return addressOf(this.bindings, location, this.lastStores)
   }
 
   private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): Step[] {
@@ -308,7 +299,7 @@ export class Program<
       other.size === stores.size && [...stores].every(([from, to]) => other.get(from) === to)
     const known = this.rebound.find((entry) => same(entry.stores))
     if (known) return known.steps
-    const steps = this.bind(stores)
+    const steps = bindSteps(this.device, this.bindings, stores)
     this.rebound.push({ stores: new Map(stores), steps })
     return steps
   }
@@ -316,83 +307,5 @@ export class Program<
   /** Forgets the bindings of a store that is about to be destroyed. */
   forget(store: Store): void {
     this.rebound = this.rebound.filter(({ stores }) => ![...stores.values()].includes(store))
-  }
-
-  /** Where a value begins, and its bytes where the buffer holds others too. */
-  private addressOf(location: Location, stores: ReadonlyMap<Store, Store>): BufferAddress & { readonly size?: number } {
-    if (location.kind === 'variable') return { buffer: this.variableBuffer(location.variable, stores), offset: 0 }
-    if (location.kind === 'texture') throw new Error(`${this.parts.label}: a mirror has no address`)
-    const buffer =
-      location.kind === 'buffer' ? this.owned.buffers[location.buffer] : this.inputBuffers.get(location.name)
-    if (!buffer) throw new Error(`${this.parts.label}: a planned buffer is missing`)
-    return location.kind === 'buffer'
-      ? { buffer, offset: location.offset, size: location.bytes }
-      : { buffer, offset: 0 }
-  }
-
-  private variableBuffer(variable: Variable, stores: ReadonlyMap<Store, Store>): GPUBuffer {
-    return (stores.get(variable.store) ?? variable.store).buffer(variable.name)
-  }
-
-  private makeUniforms(): GPUBuffer {
-    const alignment = this.device.gpu.limits.minUniformBufferOffsetAlignment
-    let size = 0
-    const parts: { words: Uint32Array; offset: number }[] = []
-    for (const command of this.parts.planned.commands) {
-      if (command.kind !== 'dispatch' || command.dispatch.uniforms.length === 0) continue
-      // A uniform struct's size is a multiple of 16 bytes.
-      const words = new Uint32Array(Math.ceil(command.dispatch.uniforms.length / 4) * 4)
-      words.set(command.dispatch.uniforms)
-      this.uniformOffsets.set(command, { offset: size, size: words.byteLength })
-      parts.push({ words, offset: size })
-      size = Math.ceil((size + words.byteLength) / alignment) * alignment
-    }
-    const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST
-    const label = `${this.parts.label} uniforms`
-    const buffer = this.device.gpu.createBuffer({ label, size: Math.max(16, size), usage, mappedAtCreation: true })
-    const mapped = new Uint32Array(buffer.getMappedRange())
-    for (const { words, offset } of parts) mapped.set(words, offset / 4)
-    buffer.unmap()
-    return buffer
-  }
-
-  private bind(stores: ReadonlyMap<Store, Store>): Step[] {
-    const { locations, textures } = this.parts.planned
-    const locationOf = (key: string) => {
-      const location = locations.get(key)
-      if (!location) throw new Error(`${this.parts.label}: value ${key} has no location`)
-      return location
-    }
-    const addressOf = (key: string) => this.addressOf(locationOf(key), stores)
-    const textureOf = (key: string) => {
-      const location = locationOf(key)
-      const number = location.kind === 'texture' ? location.texture : -1
-      const [texture, mirror] = [this.owned.textures[number], textures[number]]
-      if (!texture || !mirror) throw new Error(`${this.parts.label}: mirror ${key} has no texture`)
-      return { texture, format: mirror.format }
-    }
-    const resourceOf = (key: string) =>
-      locationOf(key).kind === 'texture' ? textureOf(key).texture.createView() : addressOf(key)
-    const steps = this.parts.planned.commands.map((command): Step => {
-      if (command.kind !== 'dispatch') {
-        const { kind, from, to, bytes } = command
-        if (kind === 'mirror') return { kind, from: addressOf(from), ...textureOf(to), bytes }
-        return { kind, from: addressOf(from), to: addressOf(to), bytes }
-      }
-      const pipeline = this.parts.pipelines.get(command)
-      if (!pipeline) throw new Error(`${this.parts.label}: no pipeline for ${command.label}`)
-      const storage = [...command.reads, ...command.writes].map(resourceOf)
-      const uniform = this.uniformOffsets.get(command)
-      const entries = storage.map((resource, i): GPUBindGroupEntry => ({ binding: i + 1, resource }))
-      if (uniform) entries.unshift({ binding: 0, resource: { buffer: this.uniforms, ...uniform } })
-      const layout = this.device.layout(layoutOf(command.dispatch))
-      const bindGroup = this.device.gpu.createBindGroup({ label: command.label, layout, entries })
-      return { kind: 'dispatch', pipeline, bindGroup, grid: command.dispatch.grid, label: command.label }
-    })
-    for (const { from, variable } of this.parts.planned.variableWrites) {
-      const to = { buffer: this.variableBuffer(variable, stores), offset: 0 }
-      steps.push({ kind: 'copy', from: addressOf(from), to, bytes: byteLength(variable.spec) })
-    }
-    return steps
   }
 }

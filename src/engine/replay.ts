@@ -26,6 +26,7 @@ export type Step =
       readonly label: string
     }
   | { readonly kind: 'copy'; readonly from: BufferAddress; readonly to: BufferAddress; readonly bytes: number }
+  | { readonly kind: 'clear'; readonly to: BufferAddress; readonly bytes: number }
   | {
       readonly kind: 'mirror'
       readonly from: BufferAddress
@@ -111,6 +112,10 @@ export function replayTimed(encoder: GPUCommandEncoder, steps: readonly Step[], 
 }
 
 function copy(encoder: GPUCommandEncoder, step: Exclude<Step, { kind: 'dispatch' }>): void {
+  if (step.kind === 'clear') {
+    encoder.clearBuffer(step.to.buffer, step.to.offset, step.bytes)
+    return
+  }
   const { from, bytes } = step
   if (step.kind === 'copy') {
     encoder.copyBufferToBuffer(from.buffer, from.offset, step.to.buffer, step.to.offset, bytes)

@@ -9,8 +9,8 @@ export interface Specialization {
 }
 
 /**
- * A shader file with its constants, aliases and hook functions replaced. The file is valid WGSL before and after.
- * Throws where it has no such declaration.
+ * A shader file with its constants, aliases and hook functions replaced, and the loops that it marks so unrolled: see
+ * `unroll`. The file is valid WGSL before and after, and means the same. Throws where it has no such declaration.
  */
 export function specialize(source: string, { constants = {}, aliases = {}, hooks = {} }: Specialization): string {
   let text = source
@@ -21,12 +21,37 @@ export function specialize(source: string, { constants = {}, aliases = {}, hooks
     text = replaceLine(text, new RegExp(`^alias ${name} = [^;]*;`, 'm'), `alias ${name} = ${type};`, name)
   }
   for (const [name, body] of Object.entries(hooks)) text = replaceFunction(text, name, body)
-  return withExtensions(text)
+  return withExtensions(unroll(text, text))
 }
 
 /** A shader with the directive in front without which it may not name the type `f16`. */
 export const withExtensions = (source: string): string =>
   /\bf16\b/.test(source) && !/^enable f16;/m.test(source) ? `enable f16;\n${source}` : source
+
+const unrolledLoop = /for \(var (\w+) = 0u; \1 < (\w+); \1\+\+\) \{ \/\/ unrolled\n/
+
+/**
+ * Writes out loops `for (var i = 0u; i < COUNT; i++) { // unrolled`, whose count is a number or a constant of the shader:
+ * a block for each turn. Compilers leave long ones as loops, and arrays that they index in memory.
+ */
+function unroll(text: string, shader: string): string {
+  const loop = unrolledLoop.exec(text)
+  if (!loop) return text
+  const [opening, variable = '', bound = ''] = loop
+  const count = Number.parseInt(/^\d/.test(bound) ? bound : constantIn(shader, bound), 10)
+  const begin = loop.index + opening.length
+  const end = blockEnd(text, loop.index, `a loop of the shader over '${variable}'`)
+  const body = unroll(text.slice(begin, end - 1), shader)
+  const name = new RegExp(`\\b${variable}\\b`, 'g')
+  const turns = Array.from({ length: count }, (_, turn) => `{\n${body.replace(name, `${turn}u`)}}`)
+  return text.slice(0, loop.index) + turns.join('\n') + unroll(text.slice(end), shader)
+}
+
+function constantIn(shader: string, name: string): string {
+  const value = new RegExp(`^const ${name}(?:: \\w+)? = (\\d+)u?;`, 'm').exec(shader)?.[1]
+  if (value === undefined) throw new Error(`the shader declares no '${name}' by a number`)
+  return value
+}
 
 function replaceLine(text: string, pattern: RegExp, replacement: string, name: string): string {
   if (!pattern.test(text)) throw new Error(`the shader declares no '${name}'`)
@@ -36,10 +61,15 @@ function replaceLine(text: string, pattern: RegExp, replacement: string, name: s
 function replaceFunction(text: string, name: string, body: string): string {
   const start = text.search(new RegExp(`^fn ${name}\\(`, 'm'))
   if (start < 0) throw new Error(`the shader has no function '${name}'`)
+  return text.slice(0, start) + body + text.slice(blockEnd(text, start, `function '${name}' of the shader`))
+}
+
+/** Where the block ends whose first brace follows `start`. */
+function blockEnd(text: string, start: number, what: string): number {
   let depth = 0
   for (let at = text.indexOf('{', start); at < text.length; at++) {
     if (text[at] === '{') depth++
-    if (text[at] === '}' && --depth === 0) return text.slice(0, start) + body + text.slice(at + 1)
+    if (text[at] === '}' && --depth === 0) return at + 1
   }
-  throw new Error(`function '${name}' of the shader has no end`)
+  throw new Error(`${what} has no end`)
 }

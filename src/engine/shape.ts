@@ -32,9 +32,11 @@ export const elements = (shape: Shape): number => shape.reduce((product, extent)
 
 const bytesPerElement: Record<DType, number> = { f32: 4, f16: 2, u32: 4, u8: 1 }
 
+/** Bytes of the elements alone. */
+export const dataBytes = ({ shape, dtype }: Spec): number => elements(shape) * bytesPerElement[dtype]
+
 /** Bytes of storage: whole 32-bit words, since WebGPU copies nothing smaller. */
-export const byteLength = ({ shape, dtype }: Spec): number =>
-  Math.max(4, Math.ceil((elements(shape) * bytesPerElement[dtype]) / 4) * 4)
+export const byteLength = (spec: Spec): number => Math.max(4, Math.ceil(dataBytes(spec) / 4) * 4)
 
 export const sameShape = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((v, i) => v === b[i])
 

@@ -1,6 +1,7 @@
 import { gradients } from '../engine/grad.js'
 import { tracedGraph } from '../engine/graph.js'
 import type { Tensor } from '../engine/ir.js'
+import { joinPadded } from './movement.js'
 import { add, fill } from './pointwise.js'
 
 /**
@@ -14,7 +15,8 @@ export function grad(loss: Tensor, targets: readonly Tensor[], seed: Tensor = fi
     throw new Error(`grad: the loss has shape [${loss.shape}], not a scalar`)
   return gradients(tracedGraph('grad'), loss, targets, {
     seed: seed.reshape(...loss.shape),
-    sum: add,
+    // Gradients of different parts of a tensor, such as those of slices, are put side by side.
+    sum: (a, b) => joinPadded(a, b) ?? add(a, b),
     zero: (like) => fill(like.shape, 0),
   })
 }

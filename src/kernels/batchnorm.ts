@@ -1,6 +1,6 @@
 import * as e from '../engine/expr.js'
 import { apply } from '../engine/graph.js'
-import { defineOp, type Tensor } from '../engine/ir.js'
+import { defineOp, type Op, type Tensor } from '../engine/ir.js'
 import {
   type Candidate,
   ceilDiv,
@@ -11,6 +11,7 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
+import { arrangement } from './arrangement.js'
 import { mul, pointwise, sub, sumAllTo } from './pointwise.js'
 import { packed, packTypes, rowWorkgroup, shader } from './shaders.js'
 
@@ -49,7 +50,92 @@ const statisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
     const candidates = [wholeStatistics(context, rows, channels), splitStatistics(context, rows, channels)]
     return whole ? candidates : candidates.reverse()
   },
+  divide: {
+    arrangement,
+    division: ({ inputs: [x = spec([])], outputs, attrs }) => {
+      const [samples = 1, ...sample] = x.shape
+      const channels = sample.at(-1) ?? 1
+      return {
+        samples,
+        inputs: ['divided', 'last', 'last'],
+        outputs: ['joined'],
+        piece: (some) => {
+          const { parts, perPart } = momentParts((some * elements(sample)) / channels, channels)
+          return { op: momentsOp as Op, attrs: { parts, perPart }, outputs: [spec([parts, 3, channels])] }
+        },
+        last: { op: joinedStatisticsOp as Op, name: joinedStatisticsOp.name, attrs, outputs },
+      }
+    },
+  },
 })
+
+/** Parts of some rows, each with its moments: as many as give work to an adapter's threads, which take some channels each. */
+const momentParts = (rows: number, channels: number) =>
+  chunks(rows, Math.max(1, Math.min(256, ceilDiv(2 ** 16, channels), ceilDiv(rows, 64))))
+
+interface MomentsAttrs {
+  readonly parts: number
+  readonly perPart: number
+}
+
+/** Number, mean and sum of squared deviations of parts of the rows: x [..., C] → [parts, 3, C]. */
+const momentsOp = defineOp<MomentsAttrs>('batchNormMoments', {
+  precision: 'wide',
+  shape: ([x = spec([])], { parts }) => [spec([parts, 3, x.shape.at(-1) ?? 0])],
+  kernel: ({ inputs: [x = spec([])], attrs: { parts, perPart }, adapter }) => {
+    const channels = x.shape.at(-1) ?? 1
+    const { pack, packs } = packed(channels)
+    const constants = rowWorkgroup(packs, adapter.software)
+    const dispatch = {
+      label: 'batchNorm moments',
+      source: shader('batchnorm_partial', { constants, aliases: typesOf(pack, x), hooks: { store: storeCounted } }),
+      reads: [inputBuffer(0)],
+      writes: [outputBuffer(0)],
+      uniforms: [elements(x.shape) / channels, packs, parts, perPart],
+      grid: [ceilDiv(packs, constants.WIDTH), ceilDiv(parts, constants.HEIGHT), 1] as const,
+    }
+    return [{ name: 'parts', dispatches: [dispatch] }]
+  },
+})
+
+const storeCounted = `fn store(part: u32, c: u32, count: u32, mean: V, deviation: V) {
+  let at = part * 3 * u.channels + c;
+  moments[at] = V(f32(count));
+  moments[at + u.channels] = mean;
+  moments[at + 2 * u.channels] = deviation;
+}`
+
+/** The statistics by the moments of parts, which may differ in their numbers of rows. */
+const joinedStatisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
+  precision: 'wide',
+  shape: ([moments = spec([])]) => Array(4).fill(spec([moments.shape.at(-1) ?? 0])),
+  inplace: () =>
+    new Map([
+      [2, 1],
+      [3, 2],
+    ]),
+  kernel: ({ inputs: [moments = spec([])], attrs, adapter }) => {
+    const [parts = 1, , channels = 1] = moments.shape
+    const { pack, packs } = packed(channels)
+    const constants = rowWorkgroup(packs, adapter.software)
+    const hooks = { moments_of: pack === 4 ? momentsOfCounted('.x') : momentsOfCounted('') }
+    const dispatch = {
+      label: 'batchNorm statistics finish',
+      source: shader('batchnorm_statistics', { constants, aliases: typesOf(pack), hooks }),
+      reads: [inputBuffer(0)],
+      writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
+      uniforms: [0, packs, parts, 0, floatBits(attrs.momentum), floatBits(attrs.eps)],
+      grid: [ceilDiv(packs, constants.WIDTH), 1, 1] as const,
+    }
+    return [{ name: 'moments', dispatches: [dispatch] }]
+  },
+})
+
+/** Reads what `storeCounted` wrote. */
+const momentsOfCounted = (first: string) => `fn moments_of(part: u32, c: u32) -> Moments {
+  let at = part * 3 * u.channels + c;
+  return Moments(x[at]${first}, x[at + u.channels], x[at + 2 * u.channels]);
+}`
 
 /** Chunks of rows of nearly equal lengths, none of them empty. */
 function chunks(rows: number, wanted: number): { parts: number; perPart: number } {

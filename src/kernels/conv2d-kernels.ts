@@ -1,5 +1,4 @@
 import type { AdapterTraits } from '../engine/adapter.js'
-import type { Expr } from '../engine/expr.js'
 import {
   type Candidate,
   ceilDiv,
@@ -10,57 +9,21 @@ import {
   outputBuffer,
   temporaryBuffer,
 } from '../engine/kernel.js'
-import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
+import {
+  type ConvGeometry,
+  type ConvTensors,
+  factorTypes,
+  shapeUniforms,
+  xExtents,
+  yExtents,
+} from './conv2d-geometry.js'
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
+import { convPanel, type PanelCandidate, weightGradPanel } from './conv2d-panels.js'
 import { convTilings, type Product, slicesFor, type Tiling, weightGradTilings } from './conv2d-tiles.js'
-import { storeThrough } from './epilogue.js'
 import { shader } from './shaders.js'
+import { type Epilogue, sliceSums, type Target } from './slice-sums.js'
 import { storedType } from './views.js'
-
-/** A convolution's sizes: x [n, xHeight, xWidth, xChannels] → y [n, yHeight, yWidth, yChannels]. */
-export interface ConvGeometry {
-  readonly n: number
-  readonly xHeight: number
-  readonly xWidth: number
-  readonly xChannels: number
-  readonly yHeight: number
-  readonly yWidth: number
-  readonly yChannels: number
-  readonly kh: number
-  readonly kw: number
-  readonly stride: number
-  readonly padding: number
-  readonly dilation: number
-  readonly groups: number
-}
-
-/** What a product reads and writes: their element types. */
-export interface ConvTensors {
-  readonly factors: readonly [Spec, Spec]
-  readonly result: Spec
-}
-
-const factorTypes = ({ factors }: ConvTensors): [string, string] => [storedType(factors[0]), storedType(factors[1])]
-
-/** A formula over a convolution's result and further operands, stored in the result's place. */
-export interface Epilogue {
-  readonly expr: Expr
-  /** Specs of the operator's inputs from 2 on. */
-  readonly operands: readonly Spec[]
-  readonly result: Spec
-}
-
-type Extents = readonly [height: number, width: number, channels: number]
-
-const xExtents = (g: ConvGeometry): Extents => [g.xHeight, g.xWidth, g.xChannels]
-const yExtents = (g: ConvGeometry): Extents => [g.yHeight, g.yWidth, g.yChannels]
-
-/** The uniform struct `Shape` that all convolution shaders share, and what else a shader has in its own. */
-const shapeUniforms = (g: ConvGeometry, read: Extents, written: Extents, others: readonly number[]): number[] => [
-  ...[g.n, ...read, ...written, g.kh, g.kw, g.stride, g.stride],
-  ...[g.padding, g.padding, g.dilation, g.dilation, ...others],
-]
 
 /** Kernels of a convolution, or of its input gradient: x or dy, and w, to y or dx. */
 export function convCandidates(
@@ -100,7 +63,7 @@ export function convCandidates(
     types,
   }
   const matrix = convMatrixTilings(product, inputGrad, adapter)
-  return inOrder(adapter, matrix, convTilings(product, inputGrad, adapter)).map((tiling) => {
+  const tiles = inOrder(adapter, matrix, convTilings(product, inputGrad, adapter)).map((tiling) => {
     const [x, layers] = flatGrid(ceilDiv(pixels, tiling.rows))
     const dispatch = {
       label,
@@ -111,6 +74,7 @@ export function convCandidates(
     const candidate = sliceSums(tiling, dispatch, target)
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
+  return withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles)
 }
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
@@ -164,13 +128,19 @@ export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adap
     const kernel = { name: 'direct', shader: 'conv_grouped_weight_grad', changes, slices } as const
     return [sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)]
   }
-  return inOrder(adapter, weightGradMatrixTilings(product, adapter), weightGradTilings(product, adapter)).map(
-    (tiling) => {
-      const filled = g.kh * g.kw * ceilDiv(g.xChannels, tiling.filling) * tiling.filling
-      const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
-      return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target)
-    },
-  )
+  const tilings = inOrder(adapter, weightGradMatrixTilings(product, adapter), weightGradTilings(product, adapter))
+  const tiles = tilings.map((tiling) => {
+    const filled = g.kh * g.kw * ceilDiv(g.xChannels, tiling.filling) * tiling.filling
+    const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
+    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target)
+  })
+  return withPanel(weightGradPanel(g, tensors, adapter), tiles)
+}
+
+/** The candidates with that of panels, in front of the others where the rule prefers it. */
+const withPanel = (panel: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
+  if (!panel) return [...others]
+  return panel.isBest ? [panel.candidate, ...others] : [...others, panel.candidate]
 }
 
 /**
@@ -180,52 +150,4 @@ export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adap
 const inOrder = ({ software }: AdapterTraits, matrix: readonly Tiling[], others: readonly Tiling[]): Tiling[] => {
   if (software) return [...others, ...matrix]
   return [...matrix, ...(matrix.length > 0 ? others.slice(0, 1) : others)]
-}
-
-const together = (a: Specialization, b: Specialization): Specialization => ({
-  constants: { ...a.constants, ...b.constants },
-  aliases: { ...a.aliases, ...b.aliases },
-  hooks: { ...a.hooks, ...b.hooks },
-})
-
-/** What is written, and the formula that it passes through. */
-interface Target {
-  readonly extents: readonly [n: number, height: number, width: number, channels: number]
-  /** WGSL type of its elements. */
-  readonly type: string
-  readonly epilogue?: Epilogue | undefined
-}
-
-/** A product, or its slices, each of which is written apart, and then their sum in order. */
-function sliceSums(
-  tiling: Pick<Tiling, 'name' | 'usesMatrixUnits' | 'shader' | 'changes' | 'slices'>,
-  dispatch: Pick<Dispatch, 'label' | 'uniforms' | 'grid'>,
-  { extents, type: U, epilogue }: Target,
-): Candidate {
-  const { name, usesMatrixUnits, slices } = tiling
-  const factors = [inputBuffer(0), inputBuffer(1)]
-  const operands = epilogue?.operands.map((_, k) => inputBuffer(k + 2)) ?? []
-  const stored = (first: number): Specialization =>
-    together({ aliases: { U } }, epilogue ? storeThrough(epilogue.expr, epilogue.operands, epilogue.result, first) : {})
-  const product = (changes: Specialization) => shader(tiling.shader, together(tiling.changes, changes))
-  if (slices === 1) {
-    const whole = {
-      ...dispatch,
-      source: product(stored(3)),
-      reads: [...factors, ...operands],
-      writes: [outputBuffer(0)],
-    }
-    return { name, usesMatrixUnits, dispatches: [whole] }
-  }
-  const size = extents.reduce((a, b) => a * b)
-  const sum: Dispatch = {
-    label: `${dispatch.label} sum`,
-    source: shader('sum_slices', stored(2)),
-    reads: [temporaryBuffer(0), ...operands],
-    writes: [outputBuffer(0)],
-    uniforms: [...extents, slices],
-    grid: flatGrid(ceilDiv(size, 64)),
-  }
-  const parts = { ...dispatch, source: product({}), reads: factors, writes: [temporaryBuffer(0)] }
-  return { name, usesMatrixUnits, temporaries: [spec([slices, size])], dispatches: [parts, sum] }
 }

@@ -1,9 +1,13 @@
 import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
-import { defineOp, type Tensor } from '../engine/ir.js'
+import { type Call, defineOp, type Tensor } from '../engine/ir.js'
 import type { KernelContext } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
-import { type ConvGeometry, convCandidates, type Epilogue, weightGradCandidates } from './conv2d-kernels.js'
+import { arrangement, joinedDivision, usesIn } from './arrangement.js'
+import type { ConvGeometry } from './conv2d-geometry.js'
+import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
+import { addCall } from './pointwise.js'
+import type { Epilogue } from './slice-sums.js'
 
 export interface Conv2dOptions {
   readonly stride?: number
@@ -63,6 +67,12 @@ const withEpilogue = <A extends ConvAttrs>(attrs: A, epilogue: Expr): A | undefi
 const epilogueOf = ({ inputs, outputs: [result = spec([])], attrs }: KernelContext<ConvAttrs>): Epilogue | undefined =>
   attrs.epilogue && { expr: attrs.epilogue, operands: inputs.slice(2), result }
 
+/** Of a convolution or its input gradient: every image by itself, with the weights and what the epilogue broadcasts. */
+function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samples: number) => A) {
+  const operands = usesIn(call.outputs[0]?.shape ?? [], call.inputs.slice(2))
+  return operands && joinedDivision(call, ['divided', 'whole', ...operands], attrsFor)
+}
+
 const conv2dOp = defineOp<ConvAttrs>('conv2d', {
   precision: 'half',
   multiplyAdds: ({ inputs: [, w = spec([])], outputs: [y = spec([])] }) => multiplyAddsOf(w, y),
@@ -85,6 +95,7 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
     return convCandidates('forward', geometryOf(x, w, y, attrs), tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
+  divide: { arrangement, division: (call) => byImages(call) },
 })
 
 const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
@@ -114,6 +125,10 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
     return convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
+  divide: {
+    arrangement,
+    division: (call) => byImages(call, (attrs, samples) => ({ ...attrs, size: [samples, ...attrs.size.slice(1)] })),
+  },
 })
 
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
@@ -126,6 +141,16 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
   },
   kernel: ({ inputs: [x = spec([]), dy = spec([])], outputs: [dw = spec([])], attrs, adapter }) =>
     weightGradCandidates(geometryOf(x, dw, dy, attrs), { factors: [x, dy], result: dw }, adapter),
+  divide: {
+    arrangement,
+    division: ({ inputs: [x = spec([])], outputs, attrs }) => ({
+      samples: x.shape[0] ?? 1,
+      inputs: ['divided', 'divided'],
+      outputs: ['summed'],
+      piece: () => ({ attrs, outputs }),
+      add: addCall,
+    }),
+  },
 })
 
 /**

@@ -4,6 +4,7 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
 import { elements, isFloat } from '../engine/shape.js'
+import { arrangement } from './arrangement.js'
 import { pointwise } from './pointwise.js'
 
 interface CountAttrs {
@@ -24,6 +25,19 @@ export const countNonFinite = defineOp<CountAttrs>('countNonFinite', {
   precision: 'wide',
   inplace: () => new Map([[0, 0]]),
   kernel: (context) => [countKernel(context)],
+  divide: {
+    arrangement,
+    // Tensors may differ in their first axes.
+    division: ({ inputs: [, value, ...others], outputs, attrs }) =>
+      value && others.length === 0
+        ? {
+            samples: value.shape[0] ?? 1,
+            inputs: ['whole', 'divided'],
+            outputs: ['updated'],
+            piece: () => ({ attrs, outputs }),
+          }
+        : undefined,
+  },
 })
 
 /** Tensors of a dispatch: every adapter binds 8 storage buffers, and one holds the counters. */

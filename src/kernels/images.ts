@@ -2,6 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, spec } from '../engine/shape.js'
+import { bySample } from './arrangement.js'
 import { where } from './pointwise.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
@@ -20,6 +21,7 @@ export function cutmix(base: Tensor, other: Tensor, box: Tensor): Tensor {
 
 const normalizeImageOp = defineOp<undefined>('normalizeImage', {
   precision: 'half',
+  divide: bySample(),
   shape: ([x = spec([])]) => {
     if (x.dtype !== 'u8' || x.shape.at(-1) !== 3) throw new Error('expects bytes [N, H, W, 3]')
     return [spec(x.shape)]

@@ -2,7 +2,10 @@ import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { elements, type Shape, spec } from '../engine/shape.js'
-import { type ConvGeometry, convCandidates, weightGradCandidates } from './conv2d-kernels.js'
+import { arrangement, joinedDivision, usesIn } from './arrangement.js'
+import type { ConvGeometry } from './conv2d-geometry.js'
+import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
+import { addCall } from './pointwise.js'
 
 export interface MatmulAttrs {
   readonly transposeA: boolean
@@ -59,6 +62,25 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
     if (transposeA) return weightGradCandidates(asConvolution(k, m, n), tensors, adapter)
     if (transposeB) return convCandidates('inputGrad', asConvolution(m, n, k), tensors, adapter, epilogue)
     return convCandidates('forward', asConvolution(m, k, n), tensors, adapter, epilogue)
+  },
+  divide: {
+    arrangement,
+    division: (call) => {
+      const { inputs, outputs, attrs } = call
+      const [product = spec([])] = outputs
+      if (attrs.transposeA) {
+        const samples = inputs[0]?.shape[0] ?? 1
+        return {
+          samples,
+          inputs: ['divided', 'divided'],
+          outputs: ['summed'],
+          piece: () => ({ attrs, outputs }),
+          add: addCall,
+        }
+      }
+      const operands = usesIn(product.shape, inputs.slice(2))
+      return operands && joinedDivision(call, ['divided', 'whole', ...operands])
+    },
   },
   // The kernels of a transposed first factor write parts of sums.
   epilogue: { set: (attrs, epilogue) => (attrs.transposeA || attrs.epilogue ? undefined : { ...attrs, epilogue }) },

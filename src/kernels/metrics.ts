@@ -2,6 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, sameShape, spec } from '../engine/shape.js'
+import { arrangement } from './arrangement.js'
 import { loadTarget, shader } from './shaders.js'
 
 interface ConfusionAttrs {
@@ -25,6 +26,15 @@ const confusionOp = defineOp<ConfusionAttrs>('confusionMatrix', {
     const uniforms = [count, counts.shape[0] ?? 0, attrs.ignoreIndex, grid[0]]
     const dispatch = { label: 'confusionMatrix', source, reads, writes: [outputBuffer(0)], uniforms, grid }
     return [{ name: 'atomics', dispatches: [dispatch] }]
+  },
+  divide: {
+    arrangement,
+    division: ({ inputs: [, predicted = spec([])], outputs, attrs }) => ({
+      samples: predicted.shape[0] ?? 1,
+      inputs: ['whole', 'divided', 'divided'],
+      outputs: ['updated'],
+      piece: () => ({ attrs, outputs }),
+    }),
   },
 })
 

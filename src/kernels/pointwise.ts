@@ -2,7 +2,15 @@
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
 import { apply, applyOne } from '../engine/graph.js'
-import { type BatchedCall, defineOp, type Op, type Part, type Tensor, type VjpContext } from '../engine/ir.js'
+import {
+  type BatchedCall,
+  defineOp,
+  type Op,
+  type OpCall,
+  type Part,
+  type Tensor,
+  type VjpContext,
+} from '../engine/ir.js'
 import type { Cast } from '../engine/passes/autocast.js'
 import {
   broadcastShapes,
@@ -15,6 +23,7 @@ import {
   showShape,
   spec,
 } from '../engine/shape.js'
+import { arrangement, joinedDivision, usesIn } from './arrangement.js'
 import { flatKernel, inplaceOf, inplaceOfBatch, isFlat, type PointwiseAttrs, rowKernel } from './pointwise-kernels.js'
 import { type SumAttrs, sumKernel } from './reduce-kernels.js'
 import { viewIn } from './views.js'
@@ -46,6 +55,20 @@ const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
       return isRow && attrs.inplace.length === 0 ? { ...attrs, part: { ...part, operands } } : undefined
     },
   },
+  divide: {
+    arrangement,
+    division: (call) => {
+      const { space, inplace, part } = call.attrs
+      const uses = part || inplace.length > 0 ? undefined : usesIn(space, call.inputs)
+      return uses && joinedDivision(call, uses, withSpaceOf)
+    },
+  },
+})
+
+/** The same formulas over fewer samples. */
+const withSpaceOf = <A extends { readonly space: Shape }>(attrs: A, samples: number): A => ({
+  ...attrs,
+  space: [samples, ...attrs.space.slice(1)],
 })
 
 /** Several pointwise calls, none of which broadcasts more than scalars, in one dispatch. */
@@ -136,7 +159,37 @@ const sumOp = defineOp<SumAttrs>('sum', {
     get: ({ exprs, space }) => ({ exprs, space }),
     set: (attrs, exprs) => ({ ...attrs, exprs }),
   },
+  divide: {
+    arrangement,
+    division: (call) => {
+      const { space, shape } = call.attrs
+      const inputs = usesIn(space, call.inputs)
+      if (!inputs) return undefined
+      const isPerSample = shape.length === space.length && shape[0] === space[0]
+      const attrsFor = (attrs: SumAttrs, samples: number) =>
+        withSpaceOf(isPerSample ? { ...attrs, shape: [samples, ...shape.slice(1)] } : attrs, samples)
+      if (isPerSample) return joinedDivision(call, inputs, attrsFor)
+      return {
+        samples: space[0] ?? 1,
+        inputs,
+        outputs: call.outputs.map(() => 'summed'),
+        piece: (samples) => {
+          const attrs = attrsFor(call.attrs, samples)
+          const isSum = elements(attrs.space) !== elements(shape)
+          return isSum ? { attrs, outputs: call.outputs } : withoutSum(attrs, call.outputs)
+        },
+        add: addCall,
+      }
+    },
+  },
 })
+
+/** A sum of single elements. */
+const withoutSum = ({ exprs, space }: SumAttrs, outputs: readonly Spec[]) => {
+  const dtypes = outputs.map(({ dtype }) => dtype)
+  const attrs: PointwiseAttrs = { label: 'sum', exprs, space, dtypes, inplace: [] }
+  return { op: pointwiseOp as Op, attrs, outputs }
+}
 
 /**
  * The sum over the axes in which `shape` has extent 1 or none, as NumPy broadcasting would stretch them: to a scalar,
@@ -214,6 +267,13 @@ export const cast = (x: Tensor, dtype: 'f32' | 'f16'): Tensor =>
 export const castCall: Cast = ({ shape }, dtype) => {
   const attrs: PointwiseAttrs = { label: 'cast', exprs: [a], space: shape, dtypes: [dtype], inplace: [] }
   return { op: pointwiseOp as Op, name: 'cast', attrs }
+}
+
+/** The call that adds two such tensors. */
+export const addCall = (output: Spec): OpCall => {
+  const { shape: space, dtype } = output
+  const attrs: PointwiseAttrs = { label: 'add', exprs: [e.add(a, b)], space, dtypes: [dtype], inplace: [] }
+  return { op: pointwiseOp as Op, name: 'add', attrs, outputs: [output] }
 }
 
 /** Elements as unsigned 32-bit integers, cut off toward zero. */

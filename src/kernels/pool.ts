@@ -2,6 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, type Dispatch, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { type DType, type Spec, spec } from '../engine/shape.js'
+import { bySample } from './arrangement.js'
 import { scale, sumTo } from './pointwise.js'
 import { chunksOf, packed, packTypes, shader } from './shaders.js'
 
@@ -56,6 +57,7 @@ function poolDispatch(
 
 const maxPoolOp = defineOp<PoolAttrs>('maxPool2d', {
   precision: 'same',
+  divide: bySample(),
   shape: ([x = spec([])], attrs) => {
     const [n = 0, height = 0, width = 0, channels = 0] = x.shape
     if (x.shape.length !== 4) throw new Error('expects [N, H, W, C]')
@@ -78,6 +80,7 @@ const maxPoolOp = defineOp<PoolAttrs>('maxPool2d', {
 
 const maxPoolGradOp = defineOp<PoolGradAttrs>('maxPool2dGrad', {
   precision: 'same',
+  divide: bySample((attrs, samples) => ({ ...attrs, shape: [samples, ...attrs.shape.slice(1)] })),
   shape: (_, { shape }) => [spec(shape)],
   kernel: ({ inputs: [dy = spec([]), tap = spec([])], outputs: [dx = spec([])], attrs, adapter }) => {
     const [, height = 0, width = 0] = dx.shape

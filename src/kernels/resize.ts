@@ -12,6 +12,7 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
+import { bySample } from './arrangement.js'
 import { chunksOf, packed, packTypes, shader } from './shaders.js'
 
 interface ResizeAttrs {
@@ -75,6 +76,7 @@ const extent = ({ shape }: Tensor): readonly [number, number] => [shape[1] ?? 0,
 
 const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
   precision: 'same',
+  divide: bySample(),
   shape: ([x = spec([])], { size }) => resized(x, size),
   vjp: ({ inputs: [x], grads: [dy] }) => [x && dy && applyOne(resizeGradOp, [dy], { size: extent(x) })],
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], adapter }: KernelContext<ResizeAttrs>) => [
@@ -84,6 +86,7 @@ const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
 
 const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
   precision: 'same',
+  divide: bySample(),
   shape: ([dy = spec([])], { size }) => resized(dy, size),
   // Along rows first: their elements are near each other, and what is left for the other axis is smaller.
   kernel: ({ inputs: [dy = spec([])], outputs: [dx = spec([])], adapter }: KernelContext<ResizeAttrs>) => {

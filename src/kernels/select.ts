@@ -24,7 +24,7 @@ const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
       source: shader('clear'),
       reads: [],
       writes: [temporaryBuffer(0)],
-      uniforms: [4 * 256],
+      uniforms: [4 * 256, 16],
       grid: [16, 1, 1],
     }
     const passes = [0, 1, 2, 3].map(

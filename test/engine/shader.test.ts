@@ -20,6 +20,32 @@ test('a shader has what is replaced in it', async () => {
   assert.match(await messageOf(() => specialize(source, { hooks: { load: '' } })), /no function 'load'/)
 })
 
+test('marked loops are written out, one within the other, by constants as they were replaced', async () => {
+  const source = `const TERMS = 4u;
+fn main() {
+  for (var i = 0u; i < TERMS; i++) { // unrolled
+    for (var j = 0u; j < 2u; j++) { // unrolled
+      x[i * 2 + j] = index(i);
+    }
+  }
+  for (var k = 0u; k < TERMS; k++) {
+    y[k] = 0;
+  }
+}
+`
+  const changed = specialize(source, { constants: { TERMS: 2 } })
+  const words = changed.match(/x\[[^;]*;/g)
+  assert.equal(words, [
+    'x[0u * 2 + 0u] = index(0u);',
+    'x[0u * 2 + 1u] = index(0u);',
+    'x[1u * 2 + 0u] = index(1u);',
+    'x[1u * 2 + 1u] = index(1u);',
+  ])
+  assert.match(changed, /for \(var k = 0u; k < TERMS; k\+\+\) \{\n {4}y\[k\] = 0;/)
+  const unknown = source.replace('const TERMS = 4u;', '')
+  assert.match(await messageOf(() => specialize(unknown, {})), /declares no 'TERMS' by a number/)
+})
+
 const shaderFolder = new URL('../../../shaders/', import.meta.url)
 for (const file of readdirSync(shaderFolder).filter((name) => name.endsWith('.wgsl'))) {
   const code = readFileSync(new URL(file, shaderFolder), 'utf8')

@@ -8,14 +8,12 @@ import {
   adjustHue,
   adjustSaturation,
   grayscale,
-  hsvToRgb,
   hueShift,
-  rgbToHsv,
-  toLuma,
 } from '#dist/train/data/color.js'
+import { fromHsv, toHsv } from '#dist/train/data/color-kernels.js'
 import { toClasses } from '#dist/train/data/labels.js'
-import { type Box, cropWindow, cut, type Image, normalize, place } from '#dist/train/data/pixels.js'
-import { resizeBilinear, resizeNearest } from '#dist/train/data/resize.js'
+import { type Box, type Image, normalize } from '#dist/train/data/pixels.js'
+import { resizeBilinear, resizeBilinearInto, resizeNearest, resizeNearestInto } from '#dist/train/data/resize.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { augmented, labeledFields, unlabeledFields } from '../support/augmented.js'
 
@@ -90,23 +88,19 @@ function weakDraws(p: Params): augment.WeakDraws {
   return { longSide: p.long_side, cropX: p.crop_x, cropY: p.crop_y, flip: p.flip }
 }
 
-function padCrop(picture: Image, channels: number, p: Params, fill: number): Uint8Array {
-  const out = new Uint8Array(p.size * p.size * channels)
-  const window = cropWindow(picture.width, picture.height, p.size, p.x, p.y)
-  place(cut(picture, channels, window), channels, p.size, fill, false, out)
-  return out
+/** A crop of a picture and its label in their own size. */
+function padCrop(image: Image, label: Image, p: Params): Outputs {
+  const longSide = Math.max(image.width, image.height)
+  const draws = { longSide, cropX: p.x, cropY: p.y, flip: false, strong: [] }
+  return augmented(image, label, p.size, labeledFields, draws, p.ignore_value)
 }
 
-function flipped({ data, width, height }: Image, channels: number): Uint8Array {
-  const out = new Uint8Array(data.length)
-  // `place` makes squares: row by row, a picture is a stack of 1 x width strips.
-  const strip = new Uint8Array(width * width * channels)
-  for (let row = 0; row < height; row++) {
-    const at = row * width * channels
-    place({ data: data.subarray(at, at + width * channels), width, height: 1 }, channels, width, 0, true, strip)
-    out.set(strip.subarray(0, width * channels), at)
-  }
-  return out
+function flipped(picture: Image, resizeInto: typeof resizeBilinearInto, channels: number): Uint8Array {
+  const { width, height } = picture
+  const data = new Uint8Array(picture.data.length)
+  const window = { x: 0, y: 0, w: width, h: height }
+  resizeInto(picture, width, height, window, true, { data, start: 0, pitch: width * channels })
+  return data
 }
 
 /** Runs an operation that works in place on a copy. */
@@ -137,9 +131,9 @@ function runCase(op: string, p: Params, input: (name: string) => Image): Outputs
         mask: resizeNearest(input('mask'), p.width, p.height).data,
       }
     case 'pad_crop':
-      return { img: padCrop(image(), 3, p, 0), mask: padCrop(input('mask'), 1, p, p.ignore_value) }
+      return padCrop(image(), input('mask'), p)
     case 'hflip':
-      return { img: flipped(image(), 3), mask: flipped(input('mask'), 1) }
+      return { img: flipped(image(), resizeBilinearInto, 3), mask: flipped(input('mask'), resizeNearestInto, 1) }
     case 'brightness':
       return { img: changed(data(), (d) => adjustBrightness(d, p.factor)) }
     case 'contrast':
@@ -149,11 +143,11 @@ function runCase(op: string, p: Params, input: (name: string) => Image): Outputs
     case 'hue':
       return { img: changed(data(), (d) => adjustHue(d, p.factor)) }
     case 'rgb_to_hsv':
-      return { hsv: changed(data(), rgbToHsv) }
+      return { hsv: changed(data(), toHsv) }
     case 'hsv_to_rgb':
-      return { img: changed(input('hsv').data, hsvToRgb) }
+      return { img: changed(input('hsv').data, fromHsv) }
     case 'rgb_to_luma':
-      return { l: toLuma(data()) }
+      return { l: changed(data(), grayscale).filter((_, i) => i % 3 === 0) }
     case 'color_jitter':
       return { img: changed(data(), (d) => augment.colorJitter(d, jitterDraws(p))) }
     case 'grayscale':

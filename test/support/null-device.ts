@@ -17,9 +17,10 @@ export interface NullAdapter {
 /** A dry device of an adapter that no machine need have. */
 export function nullDevice(adapter: NullAdapter = {}): Device {
   const { software = true, half = false, subgroupSize = 8, bindingLimit = 2 ** 40, memory } = adapter
-  const { GPUBufferUsage, GPUShaderStage, GPUMapMode } = globalThis as Partial<typeof globalThis>
+  const { GPUBufferUsage, GPUTextureUsage, GPUShaderStage, GPUMapMode } = globalThis as Partial<typeof globalThis>
   // WebGPU's constants are there once an adapter was looked for; here their values do not matter.
   if (!GPUBufferUsage) Object.assign(globalThis, { GPUBufferUsage: {} })
+  if (!GPUTextureUsage) Object.assign(globalThis, { GPUTextureUsage: {} })
   if (!GPUShaderStage) Object.assign(globalThis, { GPUShaderStage: {} })
   if (!GPUMapMode) Object.assign(globalThis, { GPUMapMode: {} })
   const gpu = {
@@ -29,6 +30,8 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
       maxStorageBuffersPerShaderStage: 10,
       maxComputeWorkgroupStorageSize: 32768,
       maxStorageBufferBindingSize: bindingLimit,
+      maxTextureDimension2D: 8192,
+      minStorageBufferOffsetAlignment: 256,
       minUniformBufferOffsetAlignment: 256,
     },
   } as unknown as GPUDevice

@@ -1,12 +1,16 @@
 import { type Node, type Part, results, Tensor, type Trace, valueKey } from '../ir.js'
-import { sameShape } from '../shape.js'
+import { joinedInputs } from '../ranges.js'
+import { elements, sameShape } from '../shape.js'
 import { moveHandles } from './rewrite.js'
 
 /**
  * Lets the producers of a concatenation's inputs write into its result, each its part, one after the other in place.
- * Inputs that something else reads too, or whose operator cannot, are copied there.
+ * Inputs that something else reads too, or whose operator cannot, are copied there. Where the inputs lie one after the
+ * other, the planner does more: it lets any of them live in the result.
+ *
+ * @param alignment offsets of bindings are multiples of so many bytes
  */
-export function concatInPlace(trace: Trace): Trace {
+export function concatInPlace(trace: Trace, alignment: number): Trace {
   const kept = new Set(results(trace).map(valueKey))
   const position = new Map(trace.nodes.map(({ id }, at) => [id, at]))
   const readers = new Map<string, number>()
@@ -21,8 +25,11 @@ export function concatInPlace(trace: Trace): Trace {
   for (const node of trace.nodes) {
     const { op, inputs, outputs } = node
     const [result] = outputs
-    if (!op?.concat || !result) continue
+    if (!op?.concat || !result || joinedInputs(node, alignment)) continue
     const parts = op.concat.parts({ inputs, outputs, attrs: node.attrs as never })
+    const copiers = parts.map((part, i) => inputs[i] && op.concat?.copy(inputs[i], part))
+    const isCovered = inputs.reduce((sum, { shape }) => sum + elements(shape), 0) === elements(result.shape)
+    if (!isCovered || copiers.includes(undefined)) continue
     const writers = parts.flatMap((part, i) => {
       const value = inputs[i]
       const written = value && isReadOnce(value) ? writerOf(value, part) : undefined
@@ -44,11 +51,10 @@ export function concatInPlace(trace: Trace): Trace {
     }
     for (const { i, written } of writers.sort((a, b) => a.at - b.at))
       replacements.set(inputs[i]?.node.id ?? -1, [chained(written)])
-    const { copy } = op.concat
-    const copies = parts.flatMap((part, i) => {
+    const copies = copiers.flatMap((copier, i) => {
       const value = inputs[i]
       const isWritten = writers.some((writer) => writer.i === i)
-      return value && !isWritten ? [chained({ ...node, ...copy(value, part), inputs: [value] })] : []
+      return value && !isWritten ? [chained({ ...node, ...copier, inputs: [value] })] : []
     })
     replacements.set(node.id, copies)
     if (target) moved.set(`${node.id}.0`, target)

@@ -2,8 +2,8 @@ import type { Random } from '../random.js'
 import type { Batch, FieldSpec } from './batch.js'
 import { gaussianBlur } from './blur.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, grayscale } from './color.js'
-import { type Box, cropWindow, type Image, place } from './pixels.js'
-import { resizeBilinear, resizeNearest } from './resize.js'
+import { type Box, cropWindow, type Image } from './pixels.js'
+import { resizeBilinearInto, resizeNearestInto } from './resize.js'
 
 /** Label of the padding of labeled images, unless the configuration has another `ignore_index`. */
 export const IGNORE = 255
@@ -120,25 +120,34 @@ export function colorJitter(pixels: Uint8Array, draws: JitterDraws): void {
   }
 }
 
+/** Size of a resized image, the part of it that the crop shows, and where that part lies in the crop. */
+function geometryOf(image: Image, size: number, { longSide, cropX, cropY, flip }: WeakDraws) {
+  const { width, height } = targetSize(image.width, image.height, longSide)
+  const window = cropWindow(width, height, size, cropX, cropY)
+  // Padding is right and below, and then all is mirrored.
+  return { width, height, window, left: flip ? size - window.w : 0, isPadded: window.w < size || window.h < size }
+}
+
 /** Resize, crop with black padding right and below, flip; into `out` [S, S, 3]. */
 function weakImage(image: Image, size: number, draws: WeakDraws, out: Uint8Array): void {
-  const { width, height } = targetSize(image.width, image.height, draws.longSide)
-  const window = cropWindow(width, height, size, draws.cropX, draws.cropY)
-  place(resizeBilinear(image, width, height, window), 3, size, 0, draws.flip, out)
+  const { width, height, window, left, isPadded } = geometryOf(image, size, draws)
+  if (isPadded) out.fill(0)
+  const rows = { data: out, start: 3 * left, pitch: 3 * size }
+  resizeBilinearInto(image, width, height, window, draws.flip, rows)
 }
 
 /** The same for a label map, padded with `fill`; into `out` [S, S]. */
 function weakLabel(label: Image, size: number, draws: WeakDraws, fill: number, out: Uint8Array): void {
-  const { width, height } = targetSize(label.width, label.height, draws.longSide)
-  const window = cropWindow(width, height, size, draws.cropX, draws.cropY)
-  place(resizeNearest(label, width, height, window), 1, size, fill, draws.flip, out)
+  const { width, height, window, left, isPadded } = geometryOf(label, size, draws)
+  if (isPadded) out.fill(fill)
+  resizeNearestInto(label, width, height, window, draws.flip, { data: out, start: left, pitch: size })
 }
 
 /** 255 in the padding, 0 elsewhere. */
 function paddingMask(image: Image, size: number, draws: WeakDraws, out: Uint8Array): void {
-  const { width, height } = targetSize(image.width, image.height, draws.longSide)
-  const { w, h } = cropWindow(width, height, size, draws.cropX, draws.cropY)
-  place({ data: new Uint8Array(w * h), width: w, height: h }, 1, size, 255, draws.flip, out)
+  const { window, left } = geometryOf(image, size, draws)
+  out.fill(255)
+  for (let row = 0; row < window.h; row++) out.fill(0, row * size + left, row * size + left + window.w)
 }
 
 /** Colour and blur of one strong view, into `out` [S, S, 3]. */

@@ -1,3 +1,5 @@
+import { sumMemory as memory, weightedBytes } from './weighted-sums.js'
+
 // The bytes are those that Pillow 9 gives: integer arithmetic where Pillow has it, float32 where it has floats.
 
 const { fround } = Math
@@ -12,45 +14,67 @@ function boxRadius(sigma: number, passes: number): number {
   return fround(whole + fround(above / fround(6 * fround(variance - next))))
 }
 
-/**
- * One pass of the extended box filter. A line of `length` pixels stands between margins of radius + 1 pixels, which
- * repeat its ends.
- * @param inner weight of the 2 radius + 1 pixels in the middle, in 2^-24
- * @param outer weight of the two pixels beside them
- */
-function boxBlur(from: Uint8Array, to: Uint8Array, length: number, radius: number, inner: number, outer: number): void {
-  const margin = radius + 1
-  from.fill(from[margin] as number, 0, margin)
-  from.fill(from[margin + length - 1] as number, margin + length, length + 2 * margin)
-  let sum = 0
-  for (let i = 0; i < 2 * radius + 1; i++) sum += from[i] as number
-  for (let i = 0; i < length; i++) {
-    const left = from[i] as number
-    sum += (from[i + 2 * radius + 1] as number) - left
-    const ends = left + (from[i + 2 * margin] as number)
-    to[margin + i] = (Math.imul(sum, inner) + Math.imul(ends, outer) + (1 << 23)) >>> 24
-  }
+const PASSES = 3
+const WEIGHT_BITS = 24
+
+/** Weights of the extended box filter, in 2^-24: those of its two ends make up for a radius that is not whole. */
+function boxWeights(sigma: number): Int32Array {
+  const exact = boxRadius(sigma, PASSES)
+  const radius = Math.trunc(exact)
+  const inner = Math.trunc(fround((1 << WEIGHT_BITS) / fround(exact * 2 + 1)))
+  const outer = Math.trunc(((1 << WEIGHT_BITS) - (radius * 2 + 1) * inner) / 2)
+  const weights = new Int32Array(2 * radius + 3).fill(inner)
+  weights[0] = outer
+  weights[weights.length - 1] = outer
+  return weights
 }
 
 /** Gaussian blur of an RGB image of the given width: three box passes along the rows, then along the columns. */
 export function gaussianBlur(pixels: Uint8Array, width: number, sigma: number): void {
-  const height = pixels.length / (3 * width)
-  const exact = boxRadius(sigma, 3)
-  const radius = Math.trunc(exact)
-  const inner = Math.trunc(fround((1 << 24) / fround(exact * 2 + 1)))
-  const outer = Math.trunc(((1 << 24) - (radius * 2 + 1) * inner) / 2)
-  const margin = radius + 1
-  const line = new Uint8Array(Math.max(width, height) + 2 * margin)
-  const other = new Uint8Array(line.length)
-  const blurLine = (at: number, length: number, step: number) => {
-    for (let i = 0, from = at; i < length; i++, from += step) line[margin + i] = pixels[from] as number
-    boxBlur(line, other, length, radius, inner, outer)
-    boxBlur(other, line, length, radius, inner, outer)
-    boxBlur(line, other, length, radius, inner, outer)
-    for (let i = 0, to = at; i < length; i++, to += step) pixels[to] = other[margin + i] as number
+  const weights = boxWeights(sigma)
+  const rowBytes = 3 * width
+  const height = pixels.length / rowBytes
+  // The image stands within margins that repeat its border.
+  const margin = (weights.length - 1) / 2
+  const pitch = rowBytes + 6 * margin
+  const top = margin * pitch
+  const bytes = height * pitch
+  const { source, target, filter } = memory.reserve({
+    source: bytes + 2 * top,
+    target: bytes + 2 * top,
+    filter: 4 * weights.length,
+  })
+  memory.words(filter, weights.length).set(weights)
+  let from = source
+  let to = target
+  const boxPass = (step: number, at: number, length: number) => {
+    weightedBytes(from + at - margin * step, step, filter, weights.length, to + at, length, WEIGHT_BITS)
+    ;[from, to] = [to, from]
   }
+  const rowStart = (row: number) => top + row * pitch + 3 * margin
+
+  const image = memory.bytes(from, bytes + 2 * top)
+  for (let row = 0; row < height; row++) image.set(pixels.subarray(row * rowBytes, (row + 1) * rowBytes), rowStart(row))
+  for (let pass = 0; pass < PASSES; pass++) {
+    const rows = memory.bytes(from, bytes + top)
+    for (let row = 0; row < height; row++) repeatEnds(rows, rowStart(row), rowBytes, 3, margin)
+    // All rows are one line here: what that mixes is in the margins.
+    boxPass(3, top + 3 * margin, bytes - 6 * margin)
+  }
+  for (let pass = 0; pass < PASSES; pass++) {
+    repeatEnds(memory.bytes(from, bytes + 2 * top), top, bytes, pitch, margin)
+    boxPass(pitch, top, bytes)
+  }
+  const blurred = memory.bytes(from, bytes + top)
   for (let row = 0; row < height; row++) {
-    for (let c = 0; c < 3; c++) blurLine(row * width * 3 + c, width, 3)
+    pixels.set(blurred.subarray(rowStart(row), rowStart(row) + rowBytes), row * rowBytes)
   }
-  for (let at = 0; at < width * 3; at++) blurLine(at, height, width * 3)
+}
+
+/** Repeats the first and the last `unit` bytes of `length` ones `count` times before and behind them. */
+function repeatEnds(bytes: Uint8Array, at: number, length: number, unit: number, count: number): void {
+  for (let i = 1; i <= count; i++) {
+    bytes.copyWithin(at - i * unit, at, at + unit)
+    bytes.copyWithin(at + length + (i - 1) * unit, at + length - unit, at + length)
+  }
 }

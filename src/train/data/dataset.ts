@@ -1,10 +1,11 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { Sharp } from 'sharp'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
-import { firstLineOf } from '../io/files.js'
+import { firstLineOf, readWhole } from '../io/files.js'
+import { jpegChannels } from '../io/jpeg.js'
+import { PNG_SIGNATURE } from '../io/png.js'
 import { decodeText } from '../io/text.js'
 import { cmykToRgb } from './color.js'
 import { isInside, pairFolders } from './folders.js'
@@ -172,18 +173,28 @@ export async function rgbOf(file: Sharp, space: string | undefined): Promise<Ima
   return { data: space === 'cmyk' ? cmykToRgb(data) : data, width, height }
 }
 
-/**
- * Decodes a photograph to RGB: no colour profile, alpha dropped, CMYK by its plain formula.
- * @param orientation whether it is turned as its EXIF orientation says
- * @returns image.data [H, W, 3]
- * @throws UserError naming the file if it cannot be read, is damaged or larger than `maxDecodedPixels`
- */
-export async function readPhoto(path: string, orientation: ExifOrientation = 'apply'): Promise<Photo> {
+/** Larger files are read by the decoder, as it needs them. */
+const maxFileInMemory = 2 ** 28
+
+/** Whether a file is known to hold other colours than CMYK without asking its decoder. */
+const isSurelyRgb = (bytes: Buffer): boolean => {
+  const channels = jpegChannels(bytes)
+  return channels === 1 || channels === 3 || bytes.subarray(0, 8).equals(PNG_SIGNATURE)
+}
+
+/** @param needsExif whether the EXIF orientation is wanted, 1 else */
+async function decodePhoto(path: string, orientation: ExifOrientation, needsExif: boolean): Promise<Photo> {
   try {
-    if (!(await stat(path)).isFile()) throw new Error('it is not a file')
+    const bytes = await readWhole(path, maxFileInMemory)
     const autoOrient = orientation === 'apply'
-    const file = sharp(path, { limitInputPixels: maxDecodedPixels, failOn: 'error', ignoreIcc: true, autoOrient })
-    const { orientation: exif = 1, space } = await file.metadata()
+    const file = sharp(bytes ?? path, {
+      limitInputPixels: maxDecodedPixels,
+      failOn: 'error',
+      ignoreIcc: true,
+      autoOrient,
+    })
+    const isKnown = !needsExif && bytes !== undefined && isSurelyRgb(bytes)
+    const { orientation: exif = 1, space } = isKnown ? { space: 'srgb' } : await file.metadata()
     return { image: await rgbOf(file, space), exif }
   } catch (error) {
     const why = firstLineOf(error)
@@ -200,9 +211,18 @@ export async function readPhoto(path: string, orientation: ExifOrientation = 'ap
   }
 }
 
+/**
+ * Decodes a photograph to RGB: no colour profile, alpha dropped, CMYK by its plain formula.
+ * @param orientation whether it is turned as its EXIF orientation says
+ * @returns image.data [H, W, 3]
+ * @throws UserError naming the file if it cannot be read, is damaged or larger than `maxDecodedPixels`
+ */
+export const readPhoto = (path: string, orientation: ExifOrientation = 'apply'): Promise<Photo> =>
+  decodePhoto(path, orientation, true)
+
 /** The image of `readPhoto`, data [H, W, 3]. */
-export const readImage = async (path: string, orientation?: ExifOrientation): Promise<Image> =>
-  (await readPhoto(path, orientation)).image
+export const readImage = async (path: string, orientation: ExifOrientation = 'apply'): Promise<Image> =>
+  (await decodePhoto(path, orientation, false)).image
 
 /** Width and height in pixels. */
 interface Sides {

@@ -62,3 +62,28 @@ export function classOf(value: number, rules: LabelRules): number {
   if (index < nclass) return index
   return value === ignoreIndex ? ignoreIndex : -1
 }
+
+/** The values that occur in bytes, in ascending order. Labels have runs of equal ones, which are passed four at a time. */
+export function usedBytes(values: Uint8Array): number[] {
+  const isUsed = new Uint8Array(256)
+  const mark = (part: Uint8Array) => {
+    for (let i = 0; i < part.length; i++) isUsed[part[i] as number] = 1
+  }
+  const { buffer, byteOffset, length } = values
+  const head = -byteOffset & 3
+  const count = Math.max(0, length - head) >> 2
+  const words = count > 0 ? new Uint32Array(buffer, byteOffset + head, count) : new Uint32Array()
+  mark(values.subarray(0, head))
+  mark(values.subarray(head + 4 * count))
+  let last = -1
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i] as number
+    if (word === last) continue
+    last = word
+    isUsed[word & 255] = 1
+    isUsed[(word >> 8) & 255] = 1
+    isUsed[(word >> 16) & 255] = 1
+    isUsed[word >>> 24] = 1
+  }
+  return [...isUsed.keys()].filter((value) => isUsed[value] === 1)
+}

@@ -1,8 +1,7 @@
-import { readFile, stat } from 'node:fs/promises'
 import { UserError } from '../error.js'
-import { firstLineOf } from '../io/files.js'
+import { firstLineOf, readWhole } from '../io/files.js'
 import { decodePng, type PngPixels } from '../io/png.js'
-import { classOf, type LabelRules, type StoredLabel } from './label-rules.js'
+import { classOf, type LabelRules, type StoredLabel, usedBytes } from './label-rules.js'
 import { asRead, type PaletteReading } from './palette-labels.js'
 import type { Image } from './pixels.js'
 
@@ -36,10 +35,9 @@ function valuesOf({ width, height, channels, samples }: PngPixels): StoredLabel[
  */
 export async function readStoredLabel(path: string, maxPixels = maxDecodedPixels): Promise<StoredLabel> {
   try {
-    const file = await stat(path)
-    if (!file.isFile()) throw new Error('it is not a file')
-    if (file.size > maxLabelBytes) throw new Error(`it has ${file.size} bytes, more than ${maxLabelBytes}`)
-    const png = await decodePng(await readFile(path), maxPixels)
+    const bytes = await readWhole(path, maxLabelBytes)
+    if (!bytes) throw new Error(`it has more than ${maxLabelBytes} bytes`)
+    const png = await decodePng(bytes, maxPixels)
     const { width, height, channels, palette } = png
     return { width, height, values: valuesOf(png), colored: channels === 3, ...(palette && { palette }) }
   } catch (error) {
@@ -59,6 +57,19 @@ export interface ClassLabel {
   readonly colored: boolean
 }
 
+/** The classes of bytes, in the same array where all are classes already; undefined where one is no class. */
+function classesOfBytes(values: Uint8Array, rules: LabelRules): Uint8Array | undefined {
+  const used = usedBytes(values)
+  const classes = used.map((value) => classOf(value, rules))
+  if (classes.some((index) => index < 0)) return undefined
+  if (used.every((value, i) => classes[i] === value)) return values
+  const table = new Uint8Array(256)
+  for (const [i, value] of used.entries()) table[value] = classes[i] as number
+  const data = new Uint8Array(values.length)
+  for (let i = 0; i < data.length; i++) data[i] = table[values[i] as number] as number
+  return data
+}
+
 /**
  * Turns stored values into classes; of a label with a palette its colours where the rules name them, see `readPalette`.
  * @param reading how its palette is read, where that is known already
@@ -76,6 +87,8 @@ export function toClasses(
       `the label ${path} holds colours: give the colours of the classes as 'palette', or store class indices`,
     )
   }
+  const classes = values instanceof Uint8Array && !colored ? classesOfBytes(values, rules) : undefined
+  if (classes) return { label: { data: classes, width, height }, invalid: [], colored }
   const data = new Uint8Array(values.length)
   const known = new Map<number, number>()
   const invalid = new Map<number, InvalidValue>()

@@ -1,7 +1,7 @@
 // Labels with a palette: their indices can be the classes, or the colours that viewers show, which programs that make
 // files smaller store under any index, or as greys where there are no others.
 
-import { classOf, greyOf, type LabelRules, type StoredLabel } from './label-rules.js'
+import { classOf, greyOf, type LabelRules, type StoredLabel, usedBytes } from './label-rules.js'
 
 /** One index of a palette label that is used, and what it stands for; -1 for nothing. */
 export interface IndexReading {
@@ -20,13 +20,6 @@ export interface PaletteReading {
   readonly differing: readonly IndexReading[]
 }
 
-/** The indices that occur, in ascending order. */
-function usedIndices(values: StoredLabel['values']): number[] {
-  const isUsed = new Uint8Array(256)
-  for (const value of values) isUsed[value] = 1
-  return [...isUsed.keys()].filter((index) => isUsed[index] === 1)
-}
-
 /** Whether colours are the values of a grey image: classes, not just black and the white of what is ignored. */
 const areValues = (greys: readonly IndexReading[], { ignoreIndex }: LabelRules): boolean =>
   greys.every(({ byColor }) => byColor >= 0) && greys.some(({ byColor }) => byColor > 0 && byColor !== ignoreIndex)
@@ -41,7 +34,9 @@ export function readPalette(
   rules: LabelRules,
   colors: ReadonlyMap<number, number>,
 ): PaletteReading {
-  const readings = usedIndices(values).map((index) => {
+  // Indices are bytes.
+  const used = values instanceof Uint8Array ? usedBytes(values) : []
+  const readings = used.map((index) => {
     const color = palette[index] ?? -1
     return { index, color, byIndex: classOf(index, rules), byColor: colors.get(color) ?? -1 }
   })
@@ -62,7 +57,7 @@ const isNamedByColor = ({ values, colored }: StoredLabel, { greys }: LabelRules)
   greys !== undefined &&
   !colored &&
   values instanceof Uint8Array &&
-  usedIndices(values).every((level) => greys.has(level))
+  usedBytes(values).every((level) => greys.has(level))
 
 /**
  * A label as its rules read it: one with a palette, or in named greys, becomes colours, or greys, where these count.

@@ -5,6 +5,13 @@ export interface Image {
   height: number
 }
 
+/** Rows of bytes in an array: row i begins at start + i * pitch. */
+export interface Rows {
+  readonly data: Uint8Array
+  readonly start: number
+  readonly pitch: number
+}
+
 /** A rectangle of pixels. */
 export interface Box {
   x: number
@@ -27,35 +34,6 @@ export function cut(image: Image, channels: number, window: Box): Image {
     data.set(image.data.subarray(from, from + w * channels), row * w * channels)
   }
   return { data, width: w, height: h }
-}
-
-/**
- * Writes an image of at most size x size into the upper left of `out` ([size, size, channels]), `fill` right of it and
- * below, then mirrors the whole left to right if `flip` is set.
- */
-export function place(
-  image: Image,
-  channels: number,
-  size: number,
-  fill: number,
-  flip: boolean,
-  out: Uint8Array,
-): void {
-  const { data, width, height } = image
-  if (width < size || height < size) out.fill(fill)
-  for (let row = 0; row < height; row++) {
-    const from = row * width * channels
-    const to = row * size * channels
-    if (flip) {
-      for (let column = 0; column < width; column++) {
-        for (let c = 0; c < channels; c++) {
-          out[to + (size - 1 - column) * channels + c] = data[from + column * channels + c] as number
-        }
-      }
-    } else {
-      out.set(data.subarray(from, from + width * channels), to)
-    }
-  }
 }
 
 const { fround } = Math

@@ -6,17 +6,47 @@ import {
   fsyncSync,
   linkSync,
   mkdirSync,
+  open,
   openSync,
+  read,
   readSync,
   renameSync,
   rmSync,
   writeSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import { DamagedFileError, WriteError } from '../error.js'
 
 /** Ends the reading of a file with an error that names the file. */
 export type Fail = (what: string) => never
+
+// Opening a pipe without the second flag would wait for its other end.
+const READ_ONLY = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)
+
+const [openFile, readFile] = [promisify(open), promisify(read)]
+
+/**
+ * The bytes of a file, or undefined where it has more than `maxBytes`.
+ * @throws Error that says why it cannot be read, or that it is no file but a pipe, which may have no end
+ */
+export async function readWhole(path: string, maxBytes: number): Promise<Buffer | undefined> {
+  const handle = await openFile(path, READ_ONLY)
+  try {
+    // Neither this nor closing waits for the disk: less work than having another thread do it.
+    const stat = fstatSync(handle)
+    if (!stat.isFile()) throw new Error('it is not a file')
+    if (stat.size > maxBytes) return undefined
+    const bytes = Buffer.allocUnsafeSlow(stat.size)
+    let end = 0
+    for (let count = 1; count > 0 && end < bytes.length; end += count) {
+      count = (await readFile(handle, bytes, end, bytes.length - end, null)).bytesRead
+    }
+    return bytes.subarray(0, end)
+  } finally {
+    closeSync(handle)
+  }
+}
 
 /** A file that is read piece by piece, so that what it claims is checked before memory is spent on it. */
 export class BinaryFile {
@@ -34,8 +64,7 @@ export class BinaryFile {
   static with<T>(path: string, fail: Fail, body: (file: BinaryFile) => T): T {
     let handle: number
     try {
-      // Opening a pipe would wait for its other end.
-      handle = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
+      handle = openSync(path, READ_ONLY)
     } catch (error) {
       throw new DamagedFileError(`cannot open ${path}: ${reasonOf(error)}`)
     }

@@ -1,6 +1,7 @@
 import { crc32 } from 'node:zlib'
 import { PNG } from 'pngjs'
 import { sharp } from './decoders.js'
+import { rowsOf } from './png-rows.js'
 
 /** The pixels of a PNG file as they are stored, without alpha. */
 export interface PngPixels {
@@ -31,8 +32,12 @@ const FORMATS: Readonly<Record<number, readonly [stored: number, channels: 1 | 3
 }
 
 interface Header {
+  readonly width: number
+  readonly height: number
   readonly bits: number
   readonly channels: 1 | 3
+  /** Whether its rows are stored one after the other, a byte for each sample, without alpha. */
+  readonly isPlain: boolean
   /** More bytes of compressed pixels than these have something to hide. */
   readonly maxBytes: number
 }
@@ -46,7 +51,8 @@ function readHeader(data: Buffer, maxPixels: number): Header {
   if (stored === undefined || !channels || !depths?.includes(bits)) throw new Error('its colour type is unknown')
   // Interlaced images have about twice as many rows, each with a byte for its filter and another for its last bits.
   const inflated = (width * height * stored * bits) / 8 + 4 * height + 64
-  return { bits, channels, maxBytes: 1.125 * inflated + 2 ** 16 }
+  const isPlain = bits === 8 && stored === channels && data.readUInt8(12) === 0
+  return { width, height, bits, channels, isPlain, maxBytes: 1.125 * inflated + 2 ** 16 }
 }
 
 /** A part of a PNG file: its length, type, data and checksum. */
@@ -66,7 +72,9 @@ const colorsOf = (bytes: Buffer): number[] =>
 /** A PNG file of nothing but pixels. */
 interface BarePng {
   readonly header: Header
-  readonly png: Buffer
+  /** Its parts, and the data of those that hold the pixels. */
+  readonly parts: readonly Buffer[]
+  readonly compressed: readonly Buffer[]
   readonly palette: readonly number[] | undefined
 }
 
@@ -77,7 +85,8 @@ function onlyPixels(bytes: Buffer, maxPixels: number): BarePng {
   let header: Header | undefined
   let isIndexed = false
   let palette: readonly number[] | undefined
-  let compressed = 0
+  const compressed: Buffer[] = []
+  let compressedBytes = 0
   let at = 8
   for (let count = 0; ; count++) {
     if (count > maxChunks) throw new Error(`it has more than ${maxChunks} parts`)
@@ -97,13 +106,14 @@ function onlyPixels(bytes: Buffer, maxPixels: number): BarePng {
     } else if (!header || type === 'IHDR') {
       throw new Error('its header is not in its place')
     } else if (type === 'IDAT') {
-      compressed += chunk.length - 12
-      if (compressed > header.maxBytes) throw new Error('it has more data than its pixels need')
+      compressedBytes += chunk.length - 12
+      if (compressedBytes > header.maxBytes) throw new Error('it has more data than its pixels need')
       parts.push(chunk)
+      compressed.push(chunk.subarray(8, -4))
     } else if (type === 'PLTE' && isIndexed) {
       palette ??= colorsOf(chunk.subarray(8, -4))
     } else if (type === 'IEND') {
-      return { header, png: Buffer.concat([...parts, chunk]), palette }
+      return { header, parts: [...parts, chunk], compressed, palette }
     }
     at = end
   }
@@ -116,11 +126,14 @@ function onlyPixels(bytes: Buffer, maxPixels: number): BarePng {
  * @throws Error that says what is wrong with it
  */
 export async function decodePng(bytes: Buffer, maxPixels: number): Promise<PngPixels> {
-  const { header, png, palette } = onlyPixels(bytes, maxPixels)
+  const { header, parts, compressed, palette } = onlyPixels(bytes, maxPixels)
   const { bits, channels } = header
+  const rows = header.isPlain ? rowsOf(Buffer.concat(compressed), header.width, header.height, channels) : undefined
+  if (rows) return { width: header.width, height: header.height, channels, samples: rows, ...(palette && { palette }) }
+  // Everything else, and what is wrong with damaged files.
   const [grey, depth] = bits === 16 ? (['grey16', 'ushort'] as const) : (['b-w', 'uchar'] as const)
   const colors = bits === 16 ? 'rgb16' : 'srgb'
-  const { data, info } = await sharp(png, { limitInputPixels: maxPixels, failOn: 'error' })
+  const { data, info } = await sharp(Buffer.concat(parts), { limitInputPixels: maxPixels, failOn: 'error' })
     .removeAlpha()
     .toColourspace(channels === 1 ? grey : colors)
     .raw({ depth })

@@ -9,7 +9,6 @@ import type { Config } from '../config/load.js'
 import { shortenedEpoch } from '../data/loader.js'
 import { writeAtomically } from '../io/files.js'
 import { usesHalf } from '../trainer/amp.js'
-import { createTrainer } from '../trainer/create.js'
 import { checkSamples, nothingToScore } from './check-samples.js'
 import { largestImage } from './largest-image.js'
 import { readLists } from './lists.js'
@@ -53,17 +52,16 @@ export async function dryRun(
   useKnownKernels(real, tune, print)
   const settled = await settleShown(real, { config: given, image, keepBefore: traceNan }, print)
   const options = { image, keepBefore: traceNan, config: { ...settled, amp: usesHalf(settled.amp, real, print) } }
-  const run = await planRun(real, options, createTrainer)
+  const run = await planRun(real, options)
   if (printProgram !== undefined) {
     writeAtomically(printProgram, [new TextEncoder().encode(run.trainer.text)])
     print(`programs of a step: ${printProgram}`)
   }
   for (const line of describe(run, options)) print(line)
-  const { maxStorageBufferBindingSize: binding, maxBufferSize } = real.gpu.limits
   const largest = Math.max(0, ...[...run.use.buffers].map(({ bytes }) => bytes))
   print(
-    `limits of the adapter: largest buffer ${megabytes(largest)} of ${megabytes(Math.min(binding, maxBufferSize))} ` +
-      'that it binds at once: fits',
+    `limits of the adapter: largest buffer ${megabytes(largest)} of ${megabytes(real.gpu.limits.maxBufferSize)}, of ` +
+      `which it binds ${megabytes(real.traits.maxBinding)} at once: fits`,
   )
   if (!real.adapter.software) {
     print(

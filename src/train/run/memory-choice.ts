@@ -1,5 +1,5 @@
 import type { AdapterTraits } from '../../engine/adapter.js'
-import { BindingLimitError, megabytes } from '../../engine/device.js'
+import { megabytes } from '../../engine/device.js'
 import { type DryAdapter, tracingDevice } from '../../engine/dry-device.js'
 import { Store } from '../../engine/store.js'
 import type { Work } from '../../engine/work.js'
@@ -21,10 +21,10 @@ export interface MemoryChoice {
 /** A choice, and what it comes to. */
 export interface Alternative {
   readonly choice: MemoryChoice
-  /** Planned for the whole training; infinite where a tensor is larger than the adapter binds. */
+  /** Planned for the whole training. */
   readonly bytes: number
   readonly parts: readonly MemoryPart[]
-  /** Expected time of a step, in times of that of the first alternative; NaN where one of them cannot run. */
+  /** Expected time of a step, in times of that of the first alternative. */
   readonly time: number
 }
 
@@ -89,13 +89,8 @@ export class MemoryPlanner {
 
   private async compute(choice: MemoryChoice) {
     const options = { ...this.options, config: { ...withChoice(this.options.config, choice), amp: choice.half } }
-    try {
-      const run = await planRun(this.real, options)
-      return { bytes: run.use.peak, parts: memoryParts(run, options), cost: costOf(run.trainer.work) }
-    } catch (error) {
-      if (!(error instanceof BindingLimitError)) throw error
-      return { bytes: Number.POSITIVE_INFINITY, parts: [], cost: Number.NaN }
-    }
+    const run = await planRun(this.real, options)
+    return { bytes: run.use.peak, parts: memoryParts(run, options), cost: costOf(run.trainer.work) }
   }
 
   /** Sets of stages, each of which has one more than the one before: what saves most for its time comes first. */
@@ -109,16 +104,11 @@ export class MemoryPlanner {
     if (config.activation_checkpointing) return [config.activation_checkpointing]
     const { stages } = createModel(new Store(tracingDevice(), 'model'), chooseModel(config))
     const names = Object.keys(stages)
-    let gains = new Map<string, number>()
-    for (const level of this.levels) {
-      const none = await this.plan({ ...level, stages: [] })
-      if (none.bytes === Number.POSITIVE_INFINITY) continue
-      const gainOf = async (stage: string) => {
-        const { bytes, cost } = await this.plan({ ...level, stages: [stage] })
-        return [stage, (none.bytes - bytes) / Math.max(1, cost - none.cost)] as const
-      }
-      gains = new Map(await Promise.all(names.map(gainOf)))
-      break
+    const none = await this.plan(this.first)
+    const gains = new Map<string, number>()
+    for (const stage of names) {
+      const { bytes, cost } = await this.plan({ ...this.first, stages: [stage] })
+      gains.set(stage, (none.bytes - bytes) / Math.max(1, cost - none.cost))
     }
     const order = [...names].sort((a, b) => (gains.get(b) ?? 0) - (gains.get(a) ?? 0))
     return [0, ...order.keys()].map((_, count) => names.filter((name) => order.slice(0, count).includes(name)))
@@ -170,10 +160,8 @@ export function alternativesTable(
   chosen: Alternative | undefined,
 ): string[] {
   const rows = alternatives.map(({ choice, bytes, time }) => {
-    const size = Number.isFinite(bytes) ? megabytes(bytes) : 'not bindable'
-    const shown = Number.isFinite(time) ? time.toFixed(2) : '-'
     const isChosen = chosen && JSON.stringify(chosen.choice) === JSON.stringify(choice)
-    return `${isChosen ? '*' : ' '} ${size.padStart(12)}  ${shown.padStart(5)}  ${planner.show(choice)}`
+    return `${isChosen ? '*' : ' '} ${megabytes(bytes).padStart(12)}  ${time.toFixed(2).padStart(5)}  ${planner.show(choice)}`
   })
   return [`  ${'planned'.padStart(12)}  ${'time'.padStart(5)}  settings`, ...rows]
 }

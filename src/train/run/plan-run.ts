@@ -5,8 +5,8 @@ import { parametersOf } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import type { Image } from '../data/pixels.js'
 import { Evaluator } from '../evaluation/evaluator.js'
-import type { createTrainer } from '../trainer/create.js'
-import { Trainer } from '../trainer/trainer.js'
+import { createTrainer } from '../trainer/create.js'
+import type { Trainer } from '../trainer/trainer.js'
 import { evaluationOf } from './evaluation-of.js'
 
 /** What a training takes of a device. */
@@ -30,20 +30,22 @@ export interface PlanOptions {
 
 /**
  * Does on a dry device what a training allocates: model, step, previous models, evaluation.
- * @param create makes the trainer; by default errors are those of the engine
+ * @throws UserError where the adapter cannot bind what it needs, with what it can
  */
-export async function planRun(
-  real: DryAdapter,
-  { config, image, keepBefore }: PlanOptions,
-  create: typeof createTrainer = Trainer.create,
-): Promise<PlannedRun> {
+export async function planRun(real: DryAdapter, { config, image, keepBefore }: PlanOptions): Promise<PlannedRun> {
   const { device, use } = dryDevice(real)
   const store = new Store(device, 'model')
   const model = createModel(store, chooseModel(config))
   const sizes = { labeled: config.batch_size, unlabeled: config.batch_size }
   const crop = { height: config.crop_size, width: config.crop_size }
   const amp = config.amp === true
-  const trainer = await create(device, model, config, { iterationsPerEpoch: 1, ...sizes, ...crop, keepBefore, amp })
+  const trainer = await createTrainer(device, model, config, {
+    iterationsPerEpoch: 1,
+    ...sizes,
+    ...crop,
+    keepBefore,
+    amp,
+  })
   const { snapshots } = trainer.run
   for (let i = 0; i < (snapshots?.most ?? 0); i++) snapshots?.push(store, String(i))
   let tiles = 1

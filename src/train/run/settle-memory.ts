@@ -5,11 +5,10 @@ import { type Device, megabytes } from '../../engine/device.js'
 import { parseBytes } from '../config/bytes.js'
 import { type Config, loadConfig } from '../config/load.js'
 import { UserError } from '../error.js'
-import { createTrainer } from '../trainer/create.js'
 import { useTuning } from '../tuning/run-tuning.js'
 import { TuningCache } from '../tuning/tuning-cache.js'
 import { type Alternative, MemoryPlanner, withChoice } from './memory-choice.js'
-import { type PlanOptions, planRun } from './plan-run.js'
+import type { PlanOptions } from './plan-run.js'
 
 /** Makes programs that are only planned take the kernels that are known to be fast; nothing is measured. */
 export function useKnownKernels(device: Device, tune: boolean | undefined, print: (line: string) => void): void {
@@ -26,16 +25,10 @@ export async function showChoice(planner: MemoryPlanner, chosen: Alternative, me
   const first = await planner.alternative(planner.first)
   const line = `memory ${memory}: ${planner.show(chosen.choice)}; ${megabytes(chosen.bytes)} planned`
   if (JSON.stringify(first.choice) === JSON.stringify(chosen.choice)) return line
-  const instead = Number.isFinite(first.bytes)
-    ? `instead of ${megabytes(first.bytes)}, ${chosen.time.toFixed(2)} times the time of a step expected`
-    : 'where the adapter cannot bind all tensors of the whole batch'
-  return `${line} ${instead}`
+  return `${line} instead of ${megabytes(first.bytes)}, ${chosen.time.toFixed(2)} times the time of a step expected`
 }
 
-/**
- * The error of a training that fits with no choice.
- * @returns what the adapter cannot bind, where that is the reason
- */
+/** The error of a training that fits with no choice. */
 export async function tooLittle(
   device: Device,
   planner: MemoryPlanner,
@@ -44,10 +37,6 @@ export async function tooLittle(
 ): Promise<UserError> {
   const { choice, bytes, parts } = await planner.least()
   const { config } = options
-  if (!Number.isFinite(bytes)) {
-    const settled = { ...withChoice(config, choice), amp: choice.half }
-    await planRun(device, { ...options, config: settled }, createTrainer)
-  }
   const set = ['activation_checkpointing', 'micro_batch'].filter((key) => config[key as keyof Config] !== undefined)
   const largest = [...parts].sort((a, b) => b.bytes - a.bytes).slice(0, 4)
   const shown = largest.map(({ what, bytes }) => `${megabytes(bytes)} are ${what}`).join('; ')

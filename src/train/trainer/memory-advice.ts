@@ -1,7 +1,6 @@
 import { BindingLimitError, OutOfMemoryError } from '../../engine/device.js'
 import { canBind, largestFitting } from '../../engine/dry-device.js'
 import { UserError } from '../error.js'
-import { microBatches } from './micro-batches.js'
 import type { TrainerSettings } from './options.js'
 
 /** What decides the size of a training step. */
@@ -47,17 +46,15 @@ export async function explainFit(error: unknown, step: PlannedStep): Promise<unk
  */
 async function smallerStep({ images, crop, settings, plan }: PlannedStep, share: number): Promise<string> {
   const fitsImages = (size: number) => canBind(plan({ images: size, crop }))
-  const most = (await largestFitting(1, images - 1, fitsImages, Math.floor(images * share))) ?? 0
-  // A part of a batch takes what a batch of its size does.
-  const micro = microBatches(settings).find((size) => size <= most)
+  // A batch of 1 gives the batch norm of a pooled map one value per channel.
+  const most = await largestFitting(2, images - 1, fitsImages, Math.floor(images * share))
   // Crops of 4 k + 1 pixels are mapped corner to corner at a quarter of their size, as the usual ones are.
   const cropOf = (k: number) => 4 * k + 1
   const [low, high] = [(smallestCrop - 1) / 4, Math.ceil((crop - 1) / 4) - 1]
   const fitsCrop = (k: number) => canBind(plan({ images, crop: cropOf(k) }))
   const k = await largestFitting(low, high, fitsCrop, Math.floor(((crop + 3) / 4) * Math.sqrt(share)) - 1)
   const possible = [
-    ...(micro === undefined ? [] : [`micro_batch ${micro}`]),
-    ...(most === 0 || settings.micro_batch !== undefined ? [] : [`batch_size ${most}`]),
+    ...(most === undefined ? [] : [`${settings.micro_batch === undefined ? 'batch_size' : 'micro_batch'} ${most}`]),
     ...(k === undefined ? [] : [`crop_size ${cropOf(k)}`]),
   ]
   if (possible.length === 0) return 'use a smaller model, since no smaller batch_size or crop_size fits'

@@ -24,9 +24,10 @@ deviceTest('producers write into a concatenation, and what is read elsewhere too
     [
       0,
       [
-        [1, 3, 4],
-        [2, 3, 4],
-        [3, 3, 4],
+        // Parts that begin where no binding may.
+        [1, 3, 5],
+        [2, 3, 5],
+        [3, 3, 5],
       ],
     ],
   ] as const) {

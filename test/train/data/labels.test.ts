@@ -8,10 +8,11 @@ import * as assert from 'uvu/assert'
 import { type Config, loadConfig, parseConfig } from '#dist/train/config/load.js'
 import { knownClasses, paletteOf, vocPalette } from '#dist/train/data/classes.js'
 import { readList } from '#dist/train/data/dataset.js'
-import { labelRules } from '#dist/train/data/label-rules.js'
+import { labelRules, usedBytes } from '#dist/train/data/label-rules.js'
 import { readLabel } from '#dist/train/data/labels.js'
 import { createLoader } from '#dist/train/data/loader.js'
 import { labeledStream } from '#dist/train/methods/supervised.js'
+import { Random } from '#dist/train/random.js'
 import { refuses } from '../../support/refuses.js'
 
 const test = suite('labels')
@@ -157,6 +158,21 @@ test('labels that count from 1 are told by a key, or by the name of the data set
   assert.equal(await read('from1.png', { nclass: 3, reduce_zero_label: true }), [255, 0, 2, 255])
   assert.equal(await read('from1.png', { dataset: 'ade20k', nclass: 150 }), [255, 0, 2, 255])
   assert.equal(await read('from1.png', { dataset: 'ade20k', nclass: 150, reduce_zero_label: false }), [0, 1, 3, 255])
+})
+
+test('the values of a label are found wherever it begins in memory, and however long it is', () => {
+  const random = new Random(3)
+  for (let length = 0; length < 40; length++) {
+    for (let start = 0; start < 4; start++) {
+      const values = new Uint8Array(50).fill(99).subarray(start, start + length)
+      for (let i = 0; i < length; i++)
+        values[i] = random.integer(0, 4) === 0 ? random.integer(0, 256) : (values[i - 1] ?? 7)
+      assert.equal(
+        usedBytes(values),
+        [...new Set(values)].sort((a, b) => a - b),
+      )
+    }
+  }
 })
 
 test('what damages a label is named', async () => {

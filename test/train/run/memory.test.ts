@@ -6,9 +6,15 @@ import * as assert from 'uvu/assert'
 import type { Config } from '#dist/train/config/load.js'
 import { withOverrides } from '#dist/train/config/load.js'
 import { UserError } from '#dist/train/error.js'
-import { type Alternative, alternativesTable, MemoryPlanner, withChoice } from '#dist/train/run/memory-choice.js'
+import {
+  type Alternative,
+  alternativesTable,
+  type MemoryChoice,
+  MemoryPlanner,
+  withChoice,
+} from '#dist/train/run/memory-choice.js'
 import { planRun } from '#dist/train/run/plan-run.js'
-import { settleMemory } from '#dist/train/run/settle-memory.js'
+import { settleMemory, tooLittle } from '#dist/train/run/settle-memory.js'
 import { stepModels } from '../../../cases/steps.js'
 import { start } from '../../support/child.js'
 import { messageOf } from '../../support/messages.js'
@@ -32,7 +38,7 @@ const show = ({ choice }: Alternative): string => JSON.stringify(choice)
 
 /** Kinds of trainings; what is planned once is known to all tests. */
 const kinds = [
-  ['PrevMatch', configOf('batch_size=2'), {}],
+  ['float32', configOf('method=supervised'), {}],
   [
     'half precision left open on a CPU driver',
     configOf('method=supervised', 'batch_size=2', 'amp=auto'),
@@ -74,11 +80,11 @@ for (const [i, [name, config, adapter]] of kinds.entries()) {
 test('what computes the same bits comes first, half precision next, parts of the batch last', async () => {
   const [plain = [], half = []] = await Promise.all(planners.map((planner) => planner.all()))
   const levels = (all: Alternative[]) => all.map(({ choice: { half, micro } }) => `${micro}${half ? ' half' : ''}`)
-  assert.equal([...new Set(levels(plain))], ['2', '1'])
+  assert.equal([...new Set(levels(plain))], ['4', '2'])
   assert.equal([...new Set(levels(half))], ['2', '2 half'])
   const open = configOf('method=supervised', 'activation_checkpointing=[]', 'amp=auto')
   assert.equal(levels(await plannerOf(open, { half: true }).all()), ['4', '4 half', '2', '2 half'])
-  const first = plain.filter(({ choice }) => choice.micro === 2)
+  const first = plain.filter(({ choice }) => choice.micro === 4)
   assert.equal(
     first.map(({ choice }) => choice.stages.length),
     [0, 1, 2, 3, 4, 5, 6, 7],
@@ -118,30 +124,25 @@ test('what is set stays', async () => {
     fixed.map(({ choice }) => [choice.stages, choice.micro]),
     [4, 2].map((micro) => [['layer2'], micro]),
   )
-  const parts = await plannerOf(configOf('method=supervised', 'micro_batch=2')).all()
-  assert.equal(new Set(parts.map(({ choice }) => choice.micro)), new Set([2]))
-  assert.is(parts.length, 8)
   const config = configOf('micro_batch=2', 'activation_checkpointing=[layer2]', 'amp=true')
-  const [only] = await plannerOf(config).all()
-  if (!only) throw new Error('there is one alternative')
-  assert.equal(withChoice(config, only.choice), config)
+  const all = await plannerOf(config).all()
+  assert.is(all.length, 1)
+  assert.equal(withChoice(config, all[0]?.choice ?? (fixed[0]?.choice as MemoryChoice)), config)
 })
 
-test('what the adapter cannot bind is taken in parts', async () => {
-  const config = configOf('batch_size=8', 'activation_checkpointing=[]')
-  const largest = 16 * 65 * 65 * 3 * 4
-  const planner = plannerOf(config, { bindingLimit: largest - 1 })
-  const chosen = await planner.choose(2 ** 40)
-  assert.equal(chosen?.choice, { half: false, stages: [], micro: 4 })
-  const table = alternativesTable(planner, await planner.all(), chosen)
-  assert.match(table[1] ?? '', /^ {2}not bindable +- {2}nothing computed again, the batch taken whole$/)
-  assert.match(table[2] ?? '', /^\* +[\d.]+ MiB +- {2}micro_batch: 4$/)
-  const settled = settleMemory(
-    nullDevice({ bindingLimit: 1000 }),
-    { config: { ...config, memory: '1GiB' }, image, keepBefore: false },
-    false,
-    () => {},
-  )
+test('the alternatives are a table with a mark at the choice', async () => {
+  const planner = plannerOf(configOf('activation_checkpointing=[]'))
+  const all = await planner.all()
+  const table = alternativesTable(planner, all, all[1])
+  assert.match(table[0] ?? '', /^ +planned +time {2}settings$/)
+  assert.match(table[1] ?? '', /^ {2} +[\d.]+ MiB +1\.00 {2}nothing computed again, the batch taken whole$/)
+  assert.match(table[2] ?? '', /^\* +[\d.]+ MiB +1\.\d\d {2}micro_batch: 2$/)
+  assert.match(table[3] ?? '', /^ {2} +[\d.]+ MiB +1\.\d\d {2}micro_batch: 1$/)
+})
+
+test('what the adapter cannot bind is refused, however much memory there may be', async () => {
+  const options = { config: configOf('memory=1GiB'), image, keepBefore: false }
+  const settled = settleMemory(nullDevice({ bindingLimit: 1000 }), options, false, () => {})
   assert.match(
     await messageOf(() => settled, UserError),
     /is too large: this adapter binds at most 0\.0 MiB at once: use /,
@@ -149,21 +150,17 @@ test('what the adapter cannot bind is taken in parts', async () => {
 })
 
 test('too little memory is told with the least that would do, and what takes it', async () => {
-  const told = (overrides: string[], adapter: NullAdapter = {}) => {
-    const config = configOf('batch_size=2', 'memory=1MiB', ...overrides)
-    return messageOf(
-      () => settleMemory(nullDevice(adapter), { config, image, keepBefore: false }, false, () => {}),
-      UserError,
-    )
-  }
-  const message = await told([])
+  const [planner] = planners
+  if (!planner) throw new Error('there is a planner')
+  const { message } = await tooLittle(nullDevice(), planner, { config: kinds[0][1], image, keepBefore: false }, '1MiB')
   const head =
-    /^memory 1MiB is too little: the least is ([\d.]+) MiB, with activation_checkpointing: \[.*\], micro_batch: 1, /
+    /^memory 1MiB is too little: the least is ([\d.]+) MiB, with activation_checkpointing: \[.*\], micro_batch: 2, /
   assert.match(message, head)
   assert.match(message, /where ([\d.]+ MiB are [^;]+; ){3}[^;]+: reduce crop_size or what else takes most$/)
-  const least = await planners[0]?.least()
-  assert.is(head.exec(message)?.[1], ((least?.bytes ?? 0) / 2 ** 20).toFixed(1))
-  const fixed = await told(['micro_batch=2', 'activation_checkpointing=[]'], { half: true })
+  assert.is(head.exec(message)?.[1], ((await planner.least()).bytes / 2 ** 20).toFixed(1))
+  const config = configOf('method=supervised', 'memory=1MiB', 'micro_batch=4', 'activation_checkpointing=[]')
+  const options = { config, image, keepBefore: false }
+  const fixed = await messageOf(() => settleMemory(nullDevice({ half: true }), options, false, () => {}), UserError)
   assert.match(
     fixed,
     /with nothing computed again, the batch taken whole, where .*: leave activation_checkpointing and /,
@@ -179,7 +176,8 @@ const latest = (name: string) => join(folder, name, 'latest.safetensors')
 
 test('a run takes no more than it may, and resumes with what it chose and the same bits', async () => {
   const limit = 2 ** 20
-  const child = start('train.js', trainArgs('whole', '--memory', '1MiB'), ['count-buffers.js'])
+  const whole = ['--set', 'activation_checkpointing=[]']
+  const child = start('train.js', trainArgs('whole', ...whole, '--memory', '1MiB'), ['count-buffers.js'])
   assert.is(await child.ended, 0, child.output())
   const line =
     /^memory 1MiB: .*micro_batch: 1; ([\d.]+) MiB planned instead of 1\.\d MiB, 1\.\d\d times the time of a step /m
@@ -189,16 +187,16 @@ test('a run takes no more than it may, and resumes with what it chose and the sa
   assert.match(settings('whole'), /^micro_batch: 1$/m)
   assert.match(settings('whole'), /^memory: 1MiB$/m)
 
-  const cut = trainInto('cut', '--memory', '1MiB', '--max-iters', '3')
+  const cut = trainInto('cut', ...whole, '--memory', '1MiB', '--max-iters', '3')
   assert.is(cut.code, 0, cut.errors.join('\n'))
   const written = settings('cut')
-  const resumed = trainInto('cut', '--memory', '1MiB', '--resume', latest('cut'))
+  const resumed = trainInto('cut', ...whole, '--memory', '1MiB', '--resume', latest('cut'))
   assert.is(resumed.code, 0, resumed.errors.join('\n'))
   assert.not.match(resumed.stdout, /planning what fits|from here on/)
   assertSameRun(join(folder, 'cut'), join(folder, 'whole'))
   assert.is(settings('cut'), written)
 
-  const more = trainInto('cut', '--memory', '4MiB', '--set', 'epochs=3', '--resume', latest('cut'))
+  const more = trainInto('cut', ...whole, '--memory', '4MiB', '--set', 'epochs=3', '--resume', latest('cut'))
   assert.is(more.code, 0, more.errors.join('\n'))
   assert.match(more.stdout, /^memory 4MiB: nothing computed again, the batch taken whole; 1\.\d MiB planned$/m)
   assert.match(more.stdout, /from here on epochs 3 instead of 2; micro_batch none instead of 1\n/)
@@ -221,12 +219,16 @@ test('stages that were chosen are kept, though another adapter would choose othe
 })
 
 test('--dry-run shows the alternatives and marks the choice', () => {
-  const fits = trainInto('dry', '--dry-run', '--memory', '1MiB')
+  const fits = trainInto('dry', '--dry-run', '--memory', '1MiB', '--set', 'activation_checkpointing=[]')
   assert.is(fits.code, 0, fits.errors.join('\n'))
   const rows = fits.stdout.match(/^[ *] +[\d.]+ MiB +\d\.\d\d {2}.*$/gm) ?? []
-  assert.is(rows.length, 16)
-  assert.is(rows.filter((row) => row.startsWith('*')).length, 1)
+  assert.is(rows.length, 2)
   assert.match(rows[0] ?? '', /^ +1\.\d MiB +1\.00 {2}nothing computed again, the batch taken whole$/)
+  assert.match(rows[1] ?? '', /^\* +[01]\.\d MiB +1\.\d\d {2}micro_batch: 1$/)
+  assert.match(
+    fits.stdout,
+    /^memory 1MiB: micro_batch: 1; [01]\.\d MiB planned instead of 1\.\d MiB, 1\.\d\d times the time of /m,
+  )
   assert.match(fits.stdout, /MiB {2}sums of gradients over the parts of a batch\n.*step in 2 parts\n/)
   const fixed = ['--set', 'micro_batch=2', '--set', 'activation_checkpointing=[]']
   const little = trainInto('dry', '--dry-run', '--memory', '100MB', '--set', 'crop_size=801', ...fixed)

@@ -1,0 +1,113 @@
+// How batches are divided: ranges of samples, and samples put together.
+import { type Arrangement, type Call, type DivideAccess, type Division, defineOp, type Op } from '../engine/ir.js'
+import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
+import { byteLength, dataBytes, elements, type Shape, type Spec, showSpec, spec } from '../engine/shape.js'
+import { copyRows, copyTogether, pitch } from './row-copies.js'
+import { shader } from './shaders.js'
+import { viewIn } from './views.js'
+
+interface RangeAttrs {
+  readonly start: number
+  readonly size: number
+}
+
+/** The same tensor with so many samples. */
+export const withSamples = ({ shape, dtype }: Spec, samples: number): Spec => spec([samples, ...shape.slice(1)], dtype)
+
+/** Some samples of a tensor of any type, without gradient. */
+const rangeOp = defineOp<RangeAttrs>('range', {
+  precision: 'same',
+  shape: ([x = spec([])], { size }) => [withSamples(x, size)],
+  kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], attrs: { start } }) => {
+    if (x.dtype === 'u8') {
+      const words = byteLength(y) / 4
+      const grid = flatGrid(ceilDiv(words, 64))
+      const uniforms = [words, start * pitch(x.shape, 1), grid[0]]
+      const operands = { reads: [inputBuffer(0)], writes: [outputBuffer(0)] }
+      const dispatch = { label: 'range', source: shader('copy_bytes'), ...operands, uniforms, grid }
+      return [{ name: 'bytes', dispatches: [dispatch] }]
+    }
+    const chunk = elements(y.shape)
+    const rows = { rows: 1, chunk, from: [0, chunk], x: [chunk, start * pitch(x.shape, 1)], y: [chunk, 0] } as const
+    return [{ name: 'copy', dispatches: [copyRows('range', [x, y], [inputBuffer(0)], rows)] }]
+  },
+  partOfInput: ({ inputs: [x = spec([])], attrs: { start } }) => ({ axis: 0, start, shape: x.shape }),
+})
+
+interface JoinAttrs {
+  readonly starts: readonly number[]
+  readonly output: Spec
+}
+
+/** Bytes as the words that hold them. Throws where samples are no whole words. */
+function asWords(tensor: Spec): Spec {
+  if (tensor.dtype !== 'u8') return tensor
+  const [samples = 1] = tensor.shape
+  const words = dataBytes(tensor) / samples / 4
+  if (!Number.isInteger(words)) throw new Error(`samples of ${showSpec(tensor)} are no whole words`)
+  return spec([samples, words], 'u32')
+}
+
+/** Samples side by side, and zeros where there is none, without gradient. */
+const joinOp = defineOp<JoinAttrs>('join', {
+  precision: 'same',
+  shape: (_, { output }) => [output],
+  kernel: ({ inputs, outputs: [y = spec([])], attrs: { starts } }) => {
+    const words = byteLength(y) / 4
+    if (inputs.length > 0) return [copyTogether('join', inputs.map(asWords), asWords(y), { axis: 0, starts })]
+    const grid = flatGrid(ceilDiv(words, 64))
+    const operands = { reads: [], writes: [outputBuffer(0)] }
+    const clear = { label: 'join', source: shader('clear'), ...operands, uniforms: [words, grid[0]], grid }
+    return [{ name: 'clear', dispatches: [clear] }]
+  },
+  concat: {
+    parts: ({ outputs: [y = spec([])], attrs: { starts } }) =>
+      starts.map((start) => ({ axis: 0, start, shape: y.shape })),
+    copy: () => undefined,
+  },
+})
+
+export const arrangement: Arrangement = {
+  range: (input, start, size) => {
+    return { op: rangeOp as Op, name: 'range', attrs: { start, size }, outputs: [withSamples(input, size)] }
+  },
+  join: (starts, output) => ({ op: joinOp as Op, name: 'join', attrs: { starts, output }, outputs: [output] }),
+}
+
+export type Use = Division['inputs'][number]
+
+/** How operands that broadcast to a space are divided with it; undefined where one of them is laid out otherwise. */
+export function usesIn(space: Shape, operands: readonly Spec[]): Use[] | undefined {
+  const uses = operands.map(({ shape }): Use | undefined => {
+    const view = viewIn(space, shape)
+    if (view === 'scalar' || view === 'channel') return 'whole'
+    return shape.length === space.length && shape[0] === space[0] ? 'divided' : undefined
+  })
+  return uses.includes(undefined) ? undefined : uses.map((use) => use ?? 'whole')
+}
+
+/** A call that computes each sample of its outputs from those of its inputs that are divided. */
+export const joinedDivision = <A>(
+  { outputs, attrs }: Pick<Call<A>, 'outputs' | 'attrs'>,
+  inputs: readonly Use[],
+  attrsFor: (attrs: A, samples: number) => A = (attrs) => attrs,
+): Division => ({
+  samples: outputs[0]?.shape[0] ?? 1,
+  inputs,
+  outputs: outputs.map(() => 'joined'),
+  piece: (samples) => ({
+    attrs: attrsFor(attrs, samples),
+    outputs: outputs.map((output) => withSamples(output, samples)),
+  }),
+})
+
+/** An operator that computes each sample of its outputs from that of each input. */
+export const bySample = <A>(attrsFor?: (attrs: A, samples: number) => A): DivideAccess<A> => ({
+  arrangement,
+  division: (call) =>
+    joinedDivision(
+      call,
+      call.inputs.map(() => 'divided'),
+      attrsFor,
+    ),
+})

@@ -1,0 +1,237 @@
+import type { AdapterTraits } from '../engine/adapter.js'
+import {
+  type Candidate,
+  ceilDiv,
+  type Dispatch,
+  flatGrid,
+  inputBuffer,
+  type Operand,
+  outputBuffer,
+  temporaryBuffer,
+} from '../engine/kernel.js'
+import { mirrorFormat, mirrorOf } from '../engine/mirror.js'
+import { type Spec, spec } from '../engine/shape.js'
+import {
+  type ConvGeometry,
+  type ConvTensors,
+  type Extents,
+  shapeUniforms,
+  xExtents,
+  yExtents,
+} from './conv2d-geometry.js'
+import { shader } from './shaders.js'
+import { type Epilogue, operandsOf, slicesOf, stored, sumSlices, type Target, together } from './slice-sums.js'
+import { storedType } from './views.js'
+
+/** Columns of a result that lanes hold in one vector each: a workgroup owns one such half, or two. */
+const halfColumns = 32
+/** Terms of a panel: with 64 columns they fill half of a cache of 32 KiB, or three quarters. */
+const termChoices = [96, 64] as const
+/** Those of a weight gradient are pixels, whose numbers on small maps leave little choice. */
+const pixelChoices = [112, 96, 64] as const
+/** What a panel costs beside its products, in terms. */
+const panelOverhead = 8
+
+/** Products below which panels save less time in a run than their kernels take to compile, a second each. */
+const worthwhile = 2 ** 24
+/** The share of a panel's products that must be asked for: the others are computed for nothing. */
+const leastEfficiency = 0.7
+
+/** Terms of the panels that compute the fewest products beside those asked for. */
+function termsOf(terms: number, choices: readonly number[]): number {
+  const cost = (each: number) => ceilDiv(terms, each) * (each + panelOverhead)
+  return choices.reduce((best, each) => (cost(each) < cost(best) ? each : best))
+}
+
+/** How a product is divided into panels. */
+interface Panels {
+  readonly TERMS: number
+  readonly HALVES: number
+  /** Rows that workgroup memory has room for. */
+  readonly ROWS: number
+  /** Tiles of columns. */
+  readonly tiles: number
+  /** The share of its products that were asked for. */
+  readonly efficiency: number
+}
+
+function panelsOf(
+  terms: number,
+  columns: number,
+  choices: readonly number[],
+  { maxWorkgroupStorage }: AdapterTraits,
+): Panels {
+  const TERMS = termsOf(terms, choices)
+  const HALVES = columns <= halfColumns ? 1 : 2
+  const tiles = ceilDiv(columns, HALVES * halfColumns)
+  const ROWS = Math.min(128, Math.floor(maxWorkgroupStorage / (4 * HALVES * halfColumns)))
+  const efficiency = ((terms / ceilDiv(terms, TERMS) / TERMS) * columns) / (tiles * HALVES * halfColumns)
+  return { TERMS, HALVES, ROWS, tiles, efficiency }
+}
+
+/** Whether panels are for an adapter: CPU drivers of 8 lanes whose textures hold mirrors of so many elements. */
+const canMirror = ({ software, subgroupSize, maxMirrorRows }: AdapterTraits, counts: readonly number[]): boolean =>
+  software && subgroupSize === 8 && counts.every((count) => mirrorOf(spec([count])).rows <= maxMirrorRows)
+
+/** Elements of a map whose channels are filled up by fours. */
+const filledElements = (n: number, [height, width, channels]: Extents): number => n * height * width * byFours(channels)
+
+const byFours = (count: number): number => 4 * ceilDiv(count, 4)
+
+const mirrorType = (factor: Spec): string => `texture_storage_2d<${mirrorFormat(factor)}, read>`
+
+/** The dispatches in front of a product that fill its factors up to whole texels, with what they write. */
+class Preparation {
+  readonly temporaries: Spec[] = []
+  readonly dispatches: Dispatch[] = []
+
+  temporary(temporary: Spec): Operand {
+    return temporaryBuffer(this.temporaries.push(temporary) - 1)
+  }
+
+  /** The mirror of an input, seen as planes of rows and columns that are filled up with zeros. */
+  mirror(
+    index: number,
+    { dtype }: Spec,
+    [planes, rows, columns]: readonly [number, number, number],
+    [filledRows, filledColumns]: readonly [number, number],
+  ): Operand {
+    const mirror = mirrorFormat({ dtype })
+    if (filledRows === rows && filledColumns === columns) return { ...inputBuffer(index), mirror }
+    const filled = spec([planes, filledRows, filledColumns], dtype)
+    const buffer = this.temporary(filled)
+    const count = planes * filledRows * filledColumns
+    const grid = flatGrid(ceilDiv(count, 64))
+    this.dispatches.push({
+      label: 'pad',
+      source: shader('pad_rows', { aliases: { T: storedType(filled) } }),
+      reads: [inputBuffer(index)],
+      writes: [buffer],
+      uniforms: [rows, columns, filledRows, filledColumns, count, grid[0]],
+      grid,
+    })
+    return { ...buffer, mirror }
+  }
+
+  /** The mirror of a map [n, height, width, channels], its channels filled up. */
+  mirrorMap(index: 0 | 1, factor: Spec, n: number, [height, width, channels]: Extents): Operand {
+    const pixels = n * height * width
+    return this.mirror(index, factor, [1, pixels, channels], [pixels, byFours(channels)])
+  }
+}
+
+/** A kernel that reads mirrors, and whether the rule prefers it to the others. */
+export interface PanelCandidate {
+  readonly candidate: Candidate
+  readonly isBest: boolean
+}
+
+/** Rows of a workgroup: as many as its memory holds, unless that leaves cores idle. */
+function rowsOf(rows: number, others: number, most: number): number {
+  const least = 24
+  let tiles = ceilDiv(rows, most)
+  while (tiles * others < 8 && ceilDiv(rows, tiles) > least) tiles++
+  return ceilDiv(rows, tiles)
+}
+
+/** The kernel of `conv_panel.wgsl` for a convolution or its input gradient; undefined where the adapter is not for it. */
+export function convPanel(
+  kind: 'forward' | 'inputGrad',
+  g: ConvGeometry,
+  { factors: [a, w], result }: ConvTensors,
+  adapter: AdapterTraits,
+  epilogue?: Epilogue,
+): PanelCandidate | undefined {
+  const inputGrad = kind === 'inputGrad'
+  const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
+  const [height, width, columns] = written
+  const channels = read[2]
+  const filled = byFours(channels)
+  const taps = g.kh * g.kw
+  if (!canMirror(adapter, [filledElements(g.n, read), taps * filled * byFours(columns)])) return undefined
+  const step = inputGrad ? g.stride : 1
+  const phases = step * step
+  const rows = g.n * ceilDiv(height, step) * ceilDiv(width, step)
+  const { TERMS, HALVES, ROWS, tiles, efficiency } = panelsOf(taps * filled, columns, termChoices, adapter)
+  const rowsEach = rowsOf(rows, tiles * phases, ROWS)
+  const preparation = new Preparation()
+  const reads = [
+    preparation.mirrorMap(0, a, g.n, read),
+    inputGrad
+      ? preparation.mirror(1, w, [1, taps * columns, channels], [taps * columns, filled])
+      : preparation.mirror(1, w, [taps, channels, columns], [filled, byFours(columns)]),
+  ]
+  const changes = {
+    constants: { TERMS, QUADS: TERMS / 4, BLOCKS: TERMS / 16, READS: TERMS / 32, ROWS, HALVES, INPUT_GRAD: inputGrad },
+    aliases: { A: mirrorType(a), B: mirrorType(w) },
+  }
+  const [x, layers] = flatGrid(ceilDiv(rows, rowsEach))
+  const product: Dispatch = {
+    label: inputGrad ? 'conv2dInputGrad' : 'conv2d',
+    source: shader('conv_panel', together(changes, stored(storedType(result), epilogue, 3))),
+    reads: [...reads, ...operandsOf(epilogue)],
+    writes: [outputBuffer(0)],
+    uniforms: shapeUniforms(g, [read[0], read[1], filled], written, [x, rowsEach]),
+    grid: [x, tiles, phases * layers],
+  }
+  const { temporaries, dispatches } = preparation
+  const candidate = { name: 'panel', temporaries, dispatches: [...dispatches, product] }
+  const products = rows * phases * columns * channels * ceilDiv(taps, phases)
+  const isBest = efficiency >= leastEfficiency && channels >= 16 && rows >= 32 && products >= worthwhile
+  return { candidate, isBest }
+}
+
+/** The kernel of `conv_weight_grad_panel.wgsl`; undefined where the adapter is not for it. */
+export function weightGradPanel(
+  g: ConvGeometry,
+  { factors, result }: ConvTensors,
+  adapter: AdapterTraits,
+): PanelCandidate | undefined {
+  // The smaller map is transposed, where the convolution is a product of matrices.
+  const SWAPPED = g.kh * g.kw === 1 && g.stride === 1 && g.padding === 0 && g.xChannels < g.yChannels
+  const [rowIndex, panelIndex] = SWAPPED ? ([0, 1] as const) : ([1, 0] as const)
+  const [rowMap, panelMap] = SWAPPED ? [xExtents(g), yExtents(g)] : [yExtents(g), xExtents(g)]
+  const [rowFactor, panelFactor] = [factors[rowIndex], factors[panelIndex]]
+  const [[, , rows], [, , columns]] = [rowMap, panelMap]
+  const pixels = g.n * g.yHeight * g.yWidth
+  const taps = g.kh * g.kw
+  const most = panelsOf(pixels, columns, pixelChoices, adapter)
+  const tilesOfRows = ceilDiv(rows, most.ROWS)
+  const slices = Math.max(1, Math.min(ceilDiv(4, tilesOfRows * taps * most.tiles), Math.floor(pixels / 512)))
+  const { TERMS, HALVES, ROWS, tiles, efficiency } = panelsOf(ceilDiv(pixels, slices), columns, pixelChoices, adapter)
+  const filled = byFours(pixels)
+  const mirrored = [filledElements(g.n, rowMap), filledElements(g.n, panelMap), rows * filled]
+  if (!canMirror(adapter, mirrored)) return undefined
+
+  const preparation = new Preparation()
+  const { dispatches, temporaries } = preparation
+  const panel = preparation.mirrorMap(panelIndex, panelFactor, g.n, panelMap)
+  const map = preparation.mirrorMap(rowIndex, rowFactor, g.n, rowMap)
+  const transposed = preparation.temporary(spec([rows, filled], rowFactor.dtype))
+  dispatches.push({
+    label: 'transpose',
+    source: shader('transpose_pixels', { aliases: { A: mirrorType(rowFactor), T: storedType(rowFactor) } }),
+    reads: [map],
+    writes: [transposed],
+    uniforms: [g.n, rowMap[0] * rowMap[1], rows, filled],
+    grid: [ceilDiv(filled, 8), ceilDiv(rows, 64), 1],
+  })
+  const target: Target = { extents: [1, taps, g.xChannels, g.yChannels], type: storedType(result) }
+  const label = 'conv2dWeightGrad'
+  const written = slices > 1 ? preparation.temporary(slicesOf(target, slices)) : outputBuffer(0)
+  dispatches.push({
+    label,
+    source: shader('conv_weight_grad_panel', {
+      constants: { TERMS, EIGHTS: TERMS / 8, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 32), ROWS, HALVES, SWAPPED },
+      aliases: { A: mirrorType(rowFactor), B: mirrorType(panelFactor), U: slices > 1 ? 'f32' : target.type },
+    }),
+    reads: [{ ...transposed, mirror: mirrorFormat(rowFactor) }, panel],
+    writes: [written],
+    uniforms: shapeUniforms(g, panelMap, rowMap, [slices, ceilDiv(rows, tilesOfRows), filled]),
+    grid: [tilesOfRows, taps * tiles, slices],
+  })
+  if (slices > 1) dispatches.push(sumSlices(label, written, slices, target))
+  const candidate = { name: 'panel', temporaries, dispatches }
+  const products = pixels * taps * rows * columns
+  return { candidate, isBest: efficiency >= leastEfficiency && rows >= 32 && products >= worthwhile }
+}
