@@ -1,7 +1,7 @@
 import type { Shape } from '#dist/engine/shape.js'
 import { nonFiniteCounts } from '#dist/kernels/finite.js'
 import { cutmix, normalizeImage } from '#dist/kernels/images.js'
-import { type AdamWOptions, adamw, movingAverage, sgd } from '#dist/kernels/update.js'
+import { type AdamWOptions, accumulate, adamw, movingAverage, sgd } from '#dist/kernels/update.js'
 import {
   body,
   constant,
@@ -146,6 +146,30 @@ const movingAverageFamily = family(
   () => ({ '3x3 of 512 channels': { shape: [3, 3, 512, 512], decay: 0.996 } }),
 )
 
+const accumulateFamily = family(
+  'accumulate',
+  ({ shape, keep }: { shape: Shape; keep: number }) =>
+    body({
+      // What a sum begins with need not be finite.
+      inputs: {
+        total: keep === 0 ? constant(shape, Number.NaN) : normal(shape),
+        value: normal(shape),
+        keep: constant([], keep),
+      },
+      run: (t) => ({ total: accumulate(t.total, t.value, t.keep) }),
+      reference: (v) => ({ total: reference.accumulate(v.total, v.value, v.keep) }),
+      state: { total: 'total' },
+      full: ['total'],
+      differentiable: ['total', 'value'],
+    }),
+  {
+    'one more': { shape: [3, 3, 5, 7], keep: 1 },
+    'the first': { shape: [17], keep: 0 },
+    scalar: { shape: [], keep: 1 },
+  },
+  () => ({ '3x3 of 512 channels': { shape: [3, 3, 512, 512], keep: 1 } }),
+)
+
 /** Numbers of which some are NaN or infinite, of either sign; the largest finite ones are not. */
 const broken = (shape: Shape, share: number): Source =>
   floats(shape, (random) => {
@@ -182,5 +206,6 @@ export const trainingFamilies: Family[] = [
   sgdFamily,
   adamwFamily,
   movingAverageFamily,
+  accumulateFamily,
   nonFiniteFamily,
 ]

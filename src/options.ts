@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option } from 'commander'
+import { parseBytes } from './train/config/bytes.js'
 import { parseScales } from './train/evaluation/inference.js'
 import { methods } from './train/methods/index.js'
 
@@ -58,6 +59,16 @@ export const seedOption = (seeded = 'everything random'): Option =>
 export const gpuOption = (): Option =>
   new Option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
 
+export const memoryOption = (): Option =>
+  new Option(
+    '--memory <size>',
+    'what the training may take of the memory of the device, such as 8GiB: what to compute again, and in how many parts ' +
+      'to take a batch, is then chosen so that it fits',
+  ).argParser((text: string) => {
+    if (parseBytes(text) !== undefined) return text
+    throw new InvalidArgumentError('expects a size such as 8GiB, 800MiB, 8GB or 800MB.')
+  })
+
 export const ampOptions = (): [Option, Option] => [
   new Option('--amp', 'compute in half precision where the adapter can'),
   new Option('--no-amp', 'compute in float32'),
@@ -89,11 +100,12 @@ export interface ConfigOptions {
   readonly method?: string
   readonly seed?: number
   readonly amp?: boolean
+  readonly memory?: string
 }
 
 /** What the options change in the configuration, as `loadConfig` takes it: --set first. */
 export function overridesOf(options: ConfigOptions): string[] {
-  const { set = [], labeledIdPath, unlabeledIdPath, valIdPath, method, seed, amp } = options
+  const { set = [], labeledIdPath, unlabeledIdPath, valIdPath, method, seed, amp, memory } = options
   const keys = {
     labeled_id_path: labeledIdPath,
     unlabeled_id_path: unlabeledIdPath,
@@ -101,6 +113,7 @@ export function overridesOf(options: ConfigOptions): string[] {
     method,
     seed,
     amp,
+    memory,
   }
   // As JSON, so that nothing in a path is read as YAML.
   return [

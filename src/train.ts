@@ -8,6 +8,7 @@ import {
   configOption,
   gpuOption,
   listOptions,
+  memoryOption,
   methodOption,
   overridesOf,
   overwriteOption,
@@ -50,6 +51,7 @@ const command = createCommand(
         '      --val-id-path val.txt --save-path runs/first',
       '--config configs/custom.yaml --resume runs/first/latest.safetensors',
       '--config configs/custom.yaml --resume runs/first/latest.safetensors --profile trace.json',
+      '--config configs/camvid.yaml --memory 8GiB --dry-run',
       '--config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base',
     ],
     end: exitCodeHelp.trim(),
@@ -74,6 +76,7 @@ const command = createCommand(
   .addOption(gpuOption())
   .addOption(amp)
   .addOption(noAmp)
+  .addOption(memoryOption())
   .option(
     '--tune',
     'measure which kernels are fastest on this adapter where that is not known (default: on GPUs only; a run that ' +

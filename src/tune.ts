@@ -12,6 +12,7 @@ import { type Config, loadConfig, withOverrides } from './train/config/load.js'
 import { Evaluator } from './train/evaluation/evaluator.js'
 import { duration } from './train/logging/log.js'
 import { evaluationOf } from './train/run/evaluation-of.js'
+import { settleMemory } from './train/run/settle-memory.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { createTrainer } from './train/trainer/create.js'
 import { measureUnknown } from './train/tuning/run-tuning.js'
@@ -92,8 +93,11 @@ function showGain(what: string, measurements: readonly Measurement[]): string {
   )
 }
 
-async function fill(device: Device, config: Config, size: [number, number], cache: TuningCache): Promise<void> {
+async function fill(device: Device, given: Config, size: [number, number], cache: TuningCache): Promise<void> {
   const begin = performance.now()
+  const [rows, columns] = size
+  const image = { height: rows, width: columns, data: new Uint8Array(rows * columns * 3) }
+  const config = await settleMemory(device, { config: given, image, keepBefore: false }, undefined, console.log)
   const tuning = new Tuning(cache.read())
   const before = tuning.measurements.length
   measureUnknown(
@@ -128,8 +132,7 @@ async function fill(device: Device, config: Config, size: [number, number], cach
   trainer.destroy()
   note(`training step, ${method}, ${labeled} images of ${height}x${width}`)
   const evaluator = new Evaluator(device, model, evaluationOf(config, amp))
-  const [rows, columns] = size
-  await evaluator.predict({ height: rows, width: columns, data: new Uint8Array(rows * columns * 3) })
+  await evaluator.predict(image)
   evaluator.destroy()
   store.destroy()
   note(`evaluation of an image of ${rows}x${columns}`)

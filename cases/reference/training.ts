@@ -87,3 +87,7 @@ export function confusionMatrix(counts: Values, predicted: Values, target: Value
   }
   return result
 }
+
+/** A running sum with one more value; it begins with the value where `keep` is 0. */
+export const accumulate = (total: Values, value: Values, keep: Values): Values =>
+  elementwise((t, v, k) => (k === 0 ? 0 : t) + v, total, value, keep)

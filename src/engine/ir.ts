@@ -205,6 +205,8 @@ export interface Op<A = never> {
   readonly precision?: Precision
   /** Outputs that half precision leaves f32, such as what a gradient takes exponentials of. */
   readonly fullOutputs?: readonly number[]
+  /** Products that a call adds up, where they rather than the bytes that it moves bound its time. */
+  multiplyAdds?(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): number
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
   readonly batch?: BatchAccess<A>

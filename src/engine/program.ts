@@ -23,6 +23,7 @@ import { type BufferAddress, replay, type Step, submit } from './replay.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
 import { type Store, typedArray, upload } from './store.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
+import { type Work, workOf } from './work.js'
 
 export interface CompileOptions {
   /** Name of the program in errors and profiles. */
@@ -255,6 +256,10 @@ export class Program<
   /** The nodes that run, after fusion: for tests and profiles. */
   get nodes(): Trace['nodes'] {
     return this.parts.trace.nodes
+  }
+
+  get work(): Work {
+    return workOf(this.nodes, this.kernelInfos())
   }
 
   /** Labels of the dispatches in their order. */

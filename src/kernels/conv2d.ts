@@ -2,7 +2,7 @@ import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
 import { type Call, defineOp, type Tensor } from '../engine/ir.js'
 import type { KernelContext } from '../engine/kernel.js'
-import { type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
+import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { arrangement, joinedDivision, usesIn } from './arrangement.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
@@ -56,6 +56,9 @@ const geometryOf = (x: Spec, w: Spec, y: Spec, { stride, padding, dilation, grou
   return { n, xHeight, xWidth, xChannels, yHeight, yWidth, yChannels, kh, kw, stride, padding, dilation, groups }
 }
 
+/** Every element of the result takes one product for each weight of its channel. */
+const multiplyAddsOf = (w: Spec, y: Spec): number => (elements(w.shape) / (w.shape[3] ?? 1)) * elements(y.shape)
+
 /** Grouped kernels store their results as they are. */
 const withEpilogue = <A extends ConvAttrs>(attrs: A, epilogue: Expr): A | undefined =>
   attrs.groups === 1 && !attrs.epilogue ? { ...attrs, epilogue } : undefined
@@ -72,6 +75,7 @@ function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samp
 
 const conv2dOp = defineOp<ConvAttrs>('conv2d', {
   precision: 'half',
+  multiplyAdds: ({ inputs: [, w = spec([])], outputs: [y = spec([])] }) => multiplyAddsOf(w, y),
   shape: ([x = spec([]), w = spec([])], attrs) => [spec(convShape(x.shape, w.shape, attrs))],
   vjp: ({ inputs: [x, w], attrs, grads: [dy], wanted }) => {
     if (!x || !w || !dy) return []
@@ -96,6 +100,7 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
 
 const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
   precision: 'half',
+  multiplyAdds: ({ inputs: [dy = spec([]), w = spec([])] }) => multiplyAddsOf(w, dy),
   shape: ([dy = spec([]), w = spec([])], attrs) => {
     const expected = convShape(attrs.size, w.shape, attrs)
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
@@ -128,6 +133,7 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
 
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
   precision: 'sum',
+  multiplyAdds: ({ inputs: [, dy = spec([])], outputs: [dw = spec([])] }) => multiplyAddsOf(dw, dy),
   shape: ([x = spec([]), dy = spec([])], attrs) => {
     const expected = convShape(x.shape, attrs.size, attrs)
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)

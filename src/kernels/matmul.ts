@@ -1,7 +1,7 @@
 import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { type Shape, spec } from '../engine/shape.js'
+import { elements, type Shape, spec } from '../engine/shape.js'
 import { arrangement, joinedDivision, usesIn } from './arrangement.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
@@ -37,6 +37,8 @@ const asConvolution = (pixels: number, xChannels: number, yChannels: number): Co
 
 const matmulOp = defineOp<MatmulAttrs>('matmul', {
   precision: 'half',
+  multiplyAdds: ({ inputs: [a = spec([])], outputs: [y = spec([])], attrs: { transposeA } }) =>
+    extents(a.shape, transposeA)[1] * elements(y.shape),
   shape: ([a = spec([]), b = spec([])], { transposeA, transposeB }) => {
     if (a.shape.length !== 2 || b.shape.length !== 2) throw new Error('expects two matrices')
     if (transposeA && transposeB) throw new Error('transposes one factor at most')

@@ -120,3 +120,12 @@ export function movingAverage(average: Tensor, value: Tensor, decay: Tensor): Te
   )
   return pointwise('movingAverage', [formula], [average, value, decay], { inplace: [[0, 0]] })
 }
+
+/**
+ * A running sum with one more value; it takes over the buffer of the old one.
+ * @param keep a scalar: 0 where the sum begins with `value`, whatever `total` holds
+ */
+export const accumulate = (total: Tensor, value: Tensor, keep: Tensor): Tensor =>
+  pointwise('accumulate', [nextTotal], [total, value, keep], { space: total.shape, inplace: [[0, 0]] })
+
+const nextTotal = e.formula((total, value, keep) => e.add(e.where(keep, total, e.constant(0)), value))

@@ -4,6 +4,8 @@ import { dryDevice } from '#dist/engine/dry-device.js'
 /** What to pretend of the adapter. */
 export interface NullAdapter {
   readonly software?: boolean
+  /** Kernels may read and write f16. */
+  readonly half?: boolean
   /** Lanes of a subgroup. */
   readonly subgroupSize?: number
   /** maxStorageBufferBindingSize in bytes. */
@@ -14,7 +16,7 @@ export interface NullAdapter {
 
 /** A dry device of an adapter that no machine need have. */
 export function nullDevice(adapter: NullAdapter = {}): Device {
-  const { software = true, subgroupSize = 8, bindingLimit = 2 ** 40, memory } = adapter
+  const { software = true, half = false, subgroupSize = 8, bindingLimit = 2 ** 40, memory } = adapter
   const { GPUBufferUsage, GPUTextureUsage, GPUShaderStage, GPUMapMode } = globalThis as Partial<typeof globalThis>
   // WebGPU's constants are there once an adapter was looked for; here their values do not matter.
   if (!GPUBufferUsage) Object.assign(globalThis, { GPUBufferUsage: {} })
@@ -23,7 +25,7 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
   if (!GPUMapMode) Object.assign(globalThis, { GPUMapMode: {} })
   const gpu = {
     adapterInfo: { subgroupMinSize: subgroupSize, subgroupMaxSize: subgroupSize },
-    features: new Set(['subgroups']),
+    features: new Set(['subgroups', ...(half ? ['shader-f16'] : [])]),
     limits: {
       maxStorageBuffersPerShaderStage: 10,
       maxComputeWorkgroupStorageSize: 32768,

@@ -85,6 +85,11 @@ export function checkTogether({ classes, multi_grid, run, ...config }: Parsed, o
       if (criterion.kwargs[key] === undefined) throw fail(`'criterion.kwargs.${key}' is missing: OHEM needs it`)
     }
   }
+  const { batch_size: batch, micro_batch: images = batch } = config
+  if (batch % images !== 0) {
+    const divisors = Array.from({ length: batch }, (_, i) => i + 1).filter((count) => batch % count === 0)
+    throw fail(`'micro_batch' is ${images}, which does not divide 'batch_size' ${batch}: use ${divisors.join(', ')}`)
+  }
   const eval_mode = config.eval_mode ?? (config.dataset === 'cityscapes' ? 'sliding_window' : 'original')
   return { ...config, nclass, class_names, reduce_zero_label, ignore_index: ignore, eval_mode }
 }

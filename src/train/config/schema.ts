@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { architectures, backbones, modelKeys, stages } from '../../models/index.js'
 import { hexColor, parseColor } from '../data/classes.js'
 import { methodKeys, methods } from '../methods/index.js'
+import { parseBytes } from './bytes.js'
 
 const count = z.int().min(1)
 // The bound that the model sets as well: here, so that what is beyond it is refused under the key that was written.
@@ -28,6 +29,8 @@ const folders = z.strictObject({
 const source = z
   .union([z.string().min(1), folders], { error: 'expected the path of a list, or folders {images, labels}' })
   .optional()
+
+const memorySize = 'expected a size such as 8GiB, 800MiB, 8GB or 800MB'
 
 const dataKeys = {
   dataset: z
@@ -128,9 +131,30 @@ const trainingKeys = {
     ),
   activation_checkpointing: z
     .array(z.enum(stages))
-    .default([])
+    .optional()
     .describe(
-      'Stages whose activations are computed again in the backward pass: less memory, more time, the same results.',
+      'Stages whose activations are computed again in the backward pass: less memory, more time, the same results. ' +
+        'Default: none, or those that `memory` takes.',
+    ),
+  micro_batch: count
+    .optional()
+    .describe(
+      'Labeled images, with as many unlabeled ones, whose losses are computed at a time: `batch_size` or a divisor of it. ' +
+        'Gradients and metrics are means over these parts of the batch, as where a PyTorch loop divides the loss by its ' +
+        'accumulation steps, and one update follows. Less memory, but not the results of the whole batch: batch norm ' +
+        'normalises each part by its own statistics and moves the running ones once for each part; each loss is a mean ' +
+        'over the pixels that count in a part, and `min_kept` counts in a part; each part has its own draws of dropout ' +
+        'and previous models. Default: `batch_size`, or what `memory` takes.',
+    ),
+  memory: z
+    .string({ error: memorySize })
+    .refine((text) => parseBytes(text) !== undefined, { error: memorySize })
+    .optional()
+    .describe(
+      "What the training may take of the device's memory, such as `8GiB`, `800MiB`, `8GB` or `800MB`: weights, momentum " +
+        'buffers, previous models, the step and the evaluation, as `--dry-run` counts them. Of `activation_checkpointing`, ' +
+        'half precision (where `amp` is `auto`) and `micro_batch` it takes what fits, as little as possible and in this ' +
+        'order; what is set stays. See [memory.md](memory.md).',
     ),
 }
 

@@ -49,7 +49,10 @@ export interface Method<K extends z.ZodRawShape = z.ZodRawShape> {
 /** What a method works with. */
 export interface MethodContext<S extends CommonSettings = CommonSettings> {
   readonly settings: S
-  /** Images of a step from each split, in a stream that takes `batch_size` of them. */
+  /**
+   * Images from each split, in a stream that takes `batch_size` of them; where a step takes its batch in parts, those of
+   * a part.
+   */
   readonly labeled: number
   readonly unlabeled: number
   /** Height and width of the crops, in pixels. */
@@ -61,7 +64,7 @@ export interface MethodContext<S extends CommonSettings = CommonSettings> {
    * @param label names its store, in checkpoints and where memory is listed
    */
   model(index: number, label: string, like?: SegmentationModel): SegmentationModel
-  /** Within a trace: a field of the step's batch. Images are u8 [N, H, W, 3], all else u8 [N, H, W]. */
+  /** Within a trace: a field of the step's batch, or of its part. Images are u8 [N, H, W, 3], all else u8 [N, H, W]. */
   batch(field: string): Tensor
   /** For variables that live between the programs of one step. Not part of checkpoints. */
   readonly workspace: Store
@@ -77,6 +80,8 @@ export type CompileProgram = <I extends Record<string, Spec>>(
 /** Where a training stands before a step; epochs and iterations from 0. */
 export interface StepInfo {
   readonly iteration: number
+  /** Numbers the batches, or their parts where a step takes its batch in parts: else it is the iteration. */
+  readonly batchIndex: number
   readonly epoch: number
   readonly epochs: number
 }
@@ -87,16 +92,16 @@ export interface EpochInfo extends StepInfo {
   readonly newBest: boolean
 }
 
-/** The random choices of a step, by name. */
+/** The random choices for a batch, or a part of it, by name. */
 export type Draws = Readonly<Record<string, ArrayLike<number>>>
 
 /** What the host hands to a step. */
 export interface Prepared {
   /** Values of the method's inputs. */
   readonly inputs: Readonly<Record<string, Data>>
-  /** Further numbers for the log. */
+  /** Further numbers for the log, the same for all parts of a batch. */
   readonly values?: Readonly<Record<string, number>>
-  /** Metrics that mean nothing in this step. */
+  /** Metrics that mean nothing in this step, whatever the part. */
   readonly absent?: readonly string[]
 }
 
@@ -137,7 +142,7 @@ export interface MethodRun {
   readonly trained: readonly SegmentationModel[]
   /** Models that are validated. The first one's score decides what `best.safetensors` keeps; those of others are logged. */
   readonly deployed: readonly DeployedModel[]
-  /** Passes in training mode that a step sends through each model. */
+  /** Passes in training mode that `losses` sends through each model. */
   readonly passes: ReadonlyMap<SegmentationModel, number>
   /** Stores that belong to a checkpoint, such as a teacher's weights. */
   readonly stores?: Readonly<Record<string, Store>>
@@ -146,7 +151,10 @@ export interface MethodRun {
   /** Inputs of the step besides the batch. */
   readonly inputs?: Readonly<Record<string, Spec>>
   readonly metrics: readonly MetricSpec[]
-  /** Within the step's trace: the total loss, a scalar, and a scalar for each metric. */
+  /**
+   * Within the step's trace: the total loss, a scalar, and a scalar for each metric, of a batch, or of each of its parts:
+   * the step then goes by the means over the parts.
+   */
   losses(inputs: Tensors): { readonly total: Tensor; readonly metrics: Tensors }
   /**
    * Within the step's trace, when the parameters are updated.
@@ -155,9 +163,9 @@ export interface MethodRun {
   afterUpdate?(inputs: Tensors, skipped: Tensor | undefined): void
   /** Compiles further programs, when the step is compiled. */
   compile?(compile: CompileProgram): Promise<void>
-  /** The random choices of a step, which depend on the seed and the iteration alone. */
+  /** The random choices for a batch, or a part, which depend on the seed and the batch's index alone. */
   draw?(at: StepInfo): Draws
-  /** Before each step, when its batch is on the device. */
+  /** Before the losses of each batch, or part, when it is on the device. */
   prepare?(at: StepInfo, draws: Draws): Prepared
   /** Before the first step of each epoch. */
   beginEpoch?(at: EpochInfo): readonly MethodEvent[]

@@ -178,7 +178,7 @@ export const prevmatch: Method<typeof keys> = {
       },
       compile: (compile) => ensemble.compile(compile),
       draw(at) {
-        const random = new Random(seed, at.iteration, PURPOSE.previousModels)
+        const random = new Random(seed, at.batchIndex, PURPOSE.previousModels)
         return { ...dropout.draw(at), ...drawPrevious(random, snapshots.length, prev) }
       },
       prepare({ epoch, epochs }: StepInfo, draws: Draws) {

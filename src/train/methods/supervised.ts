@@ -25,7 +25,7 @@ export const supervised: Method<Record<never, never>> = {
   layout: () => [labeledStream],
   check({ batch_size: images }, fail) {
     if (images < 2) {
-      throw fail('batch_size 1 gives the batch norm of the pooled map one value per channel: use at least 2')
+      throw fail('one image gives the batch norm of the pooled map one value per channel: use at least 2')
     }
   },
   create({ settings, model: modelOf, batch }) {

@@ -102,8 +102,8 @@ export class FeatureDropout {
     this.inputs = Object.fromEntries(levels)
   }
 
-  draw({ iteration }: StepInfo): Draws {
-    const random = new Random(this.seed, iteration, PURPOSE.dropout)
+  draw({ batchIndex }: StepInfo): Draws {
+    const random = new Random(this.seed, batchIndex, PURPOSE.dropout)
     const drawn = Object.entries(this.inputs).map(
       ([
         name,

@@ -1,27 +1,20 @@
 import { freemem } from 'node:os'
-import { Tuning } from '../../engine/autotune.js'
 import { type Device, megabytes } from '../../engine/device.js'
-import { type DryBuffer, type DryUse, dryDevice, tracingDevice } from '../../engine/dry-device.js'
+import { tracingDevice } from '../../engine/dry-device.js'
 import { showSized, valuesBySize } from '../../engine/memory-report.js'
 import { Store } from '../../engine/store.js'
 import { chooseModel, createModel } from '../../models/index.js'
-import { parametersOf } from '../../models/segmentation.js'
 import { readBackbone } from '../checkpoint/read.js'
 import type { Config } from '../config/load.js'
-import { evaluationSamples } from '../data/dataset.js'
 import { shortenedEpoch } from '../data/loader.js'
-import type { Image } from '../data/pixels.js'
-import { Evaluator } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
-import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
-import { createTrainer } from '../trainer/create.js'
-import type { Trainer } from '../trainer/trainer.js'
-import { useTuning } from '../tuning/run-tuning.js'
-import { TuningCache } from '../tuning/tuning-cache.js'
-import { checkSamples, evenlySpaced, nothingToScore } from './check-samples.js'
-import { evaluationOf } from './evaluation-of.js'
-import { type Lists, readLists } from './lists.js'
+import { checkSamples, nothingToScore } from './check-samples.js'
+import { largestImage } from './largest-image.js'
+import { readLists } from './lists.js'
+import { alternativesTable, MemoryPlanner, withChoice } from './memory-choice.js'
+import { memoryParts, type PlannedRun, type PlanOptions, planRun } from './plan-run.js'
+import { limitOf, showChoice, tooLittle, useKnownKernels } from './settle-memory.js'
 
 export interface DryRunOptions {
   readonly config: Config
@@ -33,8 +26,6 @@ export interface DryRunOptions {
   readonly print: (line: string) => void
 }
 
-/** Validation images whose sizes are looked at. */
-const maxImages = 400
 const largestShown = 12
 
 /**
@@ -48,44 +39,58 @@ export async function dryRun(
   real: Device,
   { config: given, tune, traceNan = false, printProgram, print }: DryRunOptions,
 ) {
-  const config = { ...given, amp: usesHalf(given.amp, real, print) }
-  if (config.pretrained !== undefined) print(checkPretrained(config, config.pretrained))
-  const lists = readLists(config, true)
-  const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config)
-  const note = nothingToScore(lists.validation, labels, config)
+  if (given.pretrained !== undefined) print(checkPretrained(given, given.pretrained))
+  const lists = readLists(given, true)
+  const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], given)
+  const note = nothingToScore(lists.validation, labels, given)
   if (note !== undefined) print(note)
   const { labeled, unlabeled, validation } = lists
   print(`data: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images`)
-  const short = shortenedEpoch(labeled.length, unlabeled.length, config.batch_size)
+  const short = shortenedEpoch(labeled.length, unlabeled.length, given.batch_size)
   if (short !== undefined) print(short)
-  const image = await largestImage(lists, config)
-  useTuning(real, new Tuning(tune === false ? [] : new TuningCache(real.adapter, print).read()))
-  const step = await planRun(real, config, image, traceNan)
+  const image = await largestImage(lists, given)
+  useKnownKernels(real, tune, print)
+  const settled = await settleShown(real, { config: given, image, keepBefore: traceNan }, print)
+  const options = { image, keepBefore: traceNan, config: { ...settled, amp: usesHalf(settled.amp, real, print) } }
+  const run = await planRun(real, options)
   if (printProgram !== undefined) {
-    writeAtomically(printProgram, [new TextEncoder().encode(step.trainer.programs)])
+    writeAtomically(printProgram, [new TextEncoder().encode(run.trainer.text)])
     print(`programs of a step: ${printProgram}`)
   }
-  for (const line of describe(step, config, image)) print(line)
-  const largest = Math.max(0, ...[...step.use.buffers].map(({ bytes }) => bytes))
+  for (const line of describe(run, options)) print(line)
+  const largest = Math.max(0, ...[...run.use.buffers].map(({ bytes }) => bytes))
   print(
     `limits of the adapter: largest buffer ${megabytes(largest)} of ${megabytes(real.gpu.limits.maxBufferSize)}, of ` +
       `which it binds ${megabytes(real.traits.maxBinding)} at once: fits`,
   )
   if (!real.adapter.software) {
     print(
-      `memory: WebGPU does not tell how much this adapter has; it takes ${megabytes(step.use.peak)} and the driver's`,
+      `memory: WebGPU does not tell how much this adapter has; it takes ${megabytes(run.use.peak)} and the driver's`,
     )
     return true
   }
   const free = process.availableMemory?.() ?? freemem()
-  const fits = step.use.peak <= free
+  const fits = run.use.peak <= free
   print(
-    `memory: ${megabytes(step.use.peak)} of ${megabytes(free)} that this machine has free, without what Node and the ` +
+    `memory: ${megabytes(run.use.peak)} of ${megabytes(free)} that this machine has free, without what Node and the ` +
       `driver take: ${fits ? 'fits' : 'does not fit'}`,
   )
-  const stages = Object.keys(step.trainer.model.stages)
-  if (!fits) print(`remedy: ${await remedy(real, config, stages, image, traceNan, free)}`)
+  if (!fits) print(`remedy: ${await remedy(real, options, free)}`)
   return fits
+}
+
+/** The configuration with what fits into the memory that it allows; the alternatives are printed. */
+async function settleShown(real: Device, options: PlanOptions, print: (line: string) => void): Promise<Config> {
+  const { config } = options
+  const limit = limitOf(config)
+  if (limit === undefined || config.memory === undefined) return config
+  const planner = new MemoryPlanner(real, options)
+  const chosen = await planner.choose(limit)
+  print(`alternatives for memory ${config.memory}; time is what a step is expected to take, in times of the first:`)
+  for (const line of alternativesTable(planner, await planner.all(), chosen)) print(line)
+  if (!chosen) throw await tooLittle(real, planner, options, config.memory)
+  print(await showChoice(planner, chosen, config.memory))
+  return withChoice(config, chosen.choice)
 }
 
 /** Whether the backbone takes the weights of a file. Throws a UserError where it does not. */
@@ -94,126 +99,34 @@ function checkPretrained(config: Config, path: string): string {
   return readBackbone(model, path).line
 }
 
-/** The largest validation image, as far as they are looked at: evaluation takes memory by its size. */
-async function largestImage({ validation }: Lists, config: Config): Promise<Image> {
-  let largest: Image | undefined
-  for await (const { image } of evaluationSamples(evenlySpaced(validation, maxImages), config)) {
-    if (!largest || image.width * image.height > largest.width * largest.height) largest = image
-  }
-  if (!largest) throw new Error('unreachable: the list of validation images is not empty')
-  return largest
-}
-
-interface PlannedRun {
-  readonly use: DryUse
-  readonly buffers: readonly DryBuffer[]
-  readonly trainer: Trainer
-  /** In which the image is evaluated. */
-  readonly tiles: number
-}
-
-/** Does on a dry device what a training allocates: model, step, previous models, evaluation. */
-async function planRun(real: Device, config: Config, image: Image, keepBefore: boolean): Promise<PlannedRun> {
-  const { device, use } = dryDevice(real)
-  const store = new Store(device, 'model')
-  const model = createModel(store, chooseModel(config), new Random(config.seed, 0, PURPOSE.initialization))
-  const sizes = { labeled: config.batch_size, unlabeled: config.batch_size }
-  const crop = { height: config.crop_size, width: config.crop_size }
-  const amp = config.amp === true
-  const options = { iterationsPerEpoch: 1, ...sizes, ...crop, keepBefore, amp }
-  const trainer = await createTrainer(device, model, config, options)
-  const { snapshots } = trainer.run
-  for (let i = 0; i < (snapshots?.most ?? 0); i++) snapshots?.push(store, String(i))
-  let tiles = 1
-  for (const { model: deployed } of trainer.run.deployed) {
-    const evaluator = new Evaluator(device, deployed, evaluationOf(config, amp))
-    tiles = (await evaluator.plan(image)).length
-    await evaluator.predict(image)
-  }
-  return { use, buffers: [...use.buffers], trainer, tiles }
-}
-
-function describe({ use, buffers, trainer, tiles }: PlannedRun, config: Config, { width, height }: Image): string[] {
-  const rows: string[] = []
-  const sum = (wanted: (label: string) => boolean) => {
-    const found = buffers.filter(({ label }) => wanted(label))
-    return { count: found.length, bytes: found.reduce((total, { bytes }) => total + bytes, 0) }
-  }
-  const row = (what: string, { count, bytes }: { count: number; bytes: number }) => {
-    if (count > 0) rows.push(`  ${megabytes(bytes).padStart(11)}  ${what}`)
-    return bytes
-  }
-  const parameters = new Set(parametersOf(trainer.model).map(({ name }) => `model/${name}`))
+function describe(run: PlannedRun, options: PlanOptions): string[] {
+  const { use, trainer } = run
   const { planned, live, unshared, dispatches } = trainer.memory
-  const { snapshots } = trainer.run
-  const furtherStores = trainer.savedStores.slice(1).map(({ store }) => store.label)
-  const before = (label: string) => / before the step\//.test(label)
-  const listed = [
-    row(
-      `parameters, ${parameters.size} tensors`,
-      sum((label) => parameters.has(label)),
-    ),
-    row(
-      'running statistics',
-      sum((label) => label.startsWith('model/') && !parameters.has(label)),
-    ),
-    row(
-      'momentum buffers',
-      sum((label) => label.startsWith('momentum/')),
-    ),
-    row(
-      `${snapshots?.label}, at most ${snapshots?.most}`,
-      sum((label) => snapshots !== undefined && label.startsWith(`${snapshots.label}/`)),
-    ),
-    ...[...new Set([...furtherStores])].map((store) =>
-      row(
-        store,
-        sum((label) => label.startsWith(`${store}/`)),
-      ),
-    ),
-    row(
-      '--trace-nan: weights, statistics and momentum buffers before the step',
-      sum((label) => before(label)),
-    ),
-    row(
-      `inputs and intermediates of the ${config.method} step: ${megabytes(planned)} of intermediates ` +
-        `(${megabytes(live)} live at once, ${megabytes(unshared)} without sharing)`,
-      sum((label) => /^(training buffer|workspace|batch)/.test(label)),
-    ),
-    row(
-      `evaluation of an image of ${width}x${height}, the largest looked at${tiles > 1 ? `, in ${tiles} tiles` : ''}`,
-      sum((label) => /^evaluation( buffer|\/)/.test(label)),
-    ),
-  ]
-  const rest = use.peak - listed.reduce((total, bytes) => total + bytes, 0)
-  row('uniforms and what is read back', { count: 1, bytes: rest })
   const largest = new Set(valuesBySize(trainer).map(showSized))
   return [
     `planned: ${use.pipelines} kernels; ${dispatches} dispatches and copies for a step; at most ${megabytes(use.peak)} on the device`,
-    ...rows,
+    ...memoryParts(run, options).map(({ what, bytes }) => `  ${megabytes(bytes).padStart(11)}  ${what}`),
+    `intermediates of the step: ${megabytes(planned)} (${megabytes(live)} live at once, ${megabytes(unshared)} without sharing)`,
     'largest tensors of the step:',
     ...[...largest].slice(0, largestShown).map((text) => `  ${text}`),
   ]
 }
 
 /** What would fit into so many bytes. */
-async function remedy(
-  real: Device,
-  config: Config,
-  stages: readonly string[],
-  image: Image,
-  keepBefore: boolean,
-  free: number,
-): Promise<string> {
+async function remedy(real: Device, options: PlanOptions, free: number): Promise<string> {
+  const { config } = options
   const peakOf = async (changes: Partial<Config>) => {
-    return (await planRun(real, { ...config, ...changes }, image, keepBefore)).use.peak
+    return (await planRun(real, { ...options, config: { ...config, ...changes } })).use.peak
   }
   const found: string[] = []
-  const checkpointed = await peakOf({ activation_checkpointing: [...stages] })
-  if (checkpointed <= free)
-    found.push(`activation_checkpointing: [${stages.join(', ')}] takes ${megabytes(checkpointed)}`)
+  const planner = new MemoryPlanner(real, options)
+  const chosen = await planner.choose(free)
+  if (chosen) {
+    const memory = `${Math.floor(free / 2 ** 20)}MiB`
+    found.push(`--memory ${memory}, which takes ${planner.show(chosen.choice)}: ${megabytes(chosen.bytes)}`)
+  }
   for (let batch = Math.floor(config.batch_size / 2); batch >= 1; batch = Math.floor(batch / 2)) {
-    const peak = await peakOf({ batch_size: batch })
+    const peak = await peakOf({ batch_size: batch, micro_batch: undefined })
     if (peak > free) continue
     found.push(`batch_size ${batch} takes ${megabytes(peak)}`)
     break

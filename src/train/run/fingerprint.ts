@@ -17,6 +17,7 @@ const notFingerprinted = [
   'save_map',
   'pretrained',
   'activation_checkpointing',
+  'memory',
 ]
 
 /** Settings without which weights, momentum buffers and snapshots mean nothing. */

@@ -3,6 +3,7 @@ import { takes } from '../data/batch.js'
 import { readList, type Sample } from '../data/dataset.js'
 import { UserError } from '../error.js'
 import { methodOf } from '../methods/index.js'
+import { checkBatches } from '../trainer/micro-batches.js'
 
 /** The images of a run. */
 export interface Lists {
@@ -20,7 +21,7 @@ export function readLists(config: Config, mustExist: boolean): Lists {
   const { labeled_id_path: labeled, unlabeled_id_path: unlabeled, val_id_path: validation, data_root: root } = config
   if (!labeled) throw new UserError('no list of labeled images: give --labeled-id-path')
   const method = methodOf(config.method)
-  method.check?.(config, (what) => new UserError(what))
+  checkBatches(config, (what) => new UserError(what))
   if (!validation) throw new UserError('no list of validation images: give --val-id-path')
   if (!unlabeled && takes(method.layout(config), 'unlabeled')) {
     throw new UserError(

@@ -27,12 +27,14 @@ import { checkSamples, nothingToScore } from './check-samples.js'
 import { evaluationOf } from './evaluation-of.js'
 import { withCheckpoint } from './exit-codes.js'
 import { type Fingerprint, fingerprintOf } from './fingerprint.js'
+import { largestImage } from './largest-image.js'
 import { type Lists, readLists } from './lists.js'
 import { runEpochs } from './loop.js'
 import { quotedArgument } from './resume-command.js'
 import type { DeployedEvaluator, TrainingOptions, TrainingResult } from './run.js'
 import { RunLock } from './run-lock.js'
 import { clearRun, clearUnfinished, initialState, RunFiles, restoreRun } from './run-state.js'
+import { keptChoice, settleMemory } from './settle-memory.js'
 import { StepProfiler, warmUpSteps } from './step-profiler.js'
 import { Watchdog } from './watchdog.js'
 
@@ -76,7 +78,7 @@ async function trainLocked(
   folder: string,
   lock: RunLock,
 ): Promise<TrainingResult> {
-  const { config, resume, display } = options
+  const { config: given, resume, display } = options
   const print = (line: string) => display.line(line)
   if (!resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
     throw new UserError(
@@ -88,11 +90,14 @@ async function trainLocked(
   const watchdog = new Watchdog(print)
   if (!resume) {
     const reading = new Set<string>()
-    const checked = checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], config, reading)
+    const checked = checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], given, reading)
     const labels = await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
-    const note = nothingToScore(lists.validation, labels, config)
+    const note = nothingToScore(lists.validation, labels, given)
     if (note !== undefined) print(note)
   }
+  const kept = resume ? keptChoice(folder, given) : undefined
+  const config = kept ?? (await chosenFor(device, lists, options))
+  const isChosenAnew = config !== given && !kept
   const amp = usesHalf(config.amp, device, print)
 
   const { seed } = config
@@ -161,7 +166,7 @@ async function trainLocked(
     if (!resume && options.overwrite) clearRun(folder)
     clearUnfinished(folder)
     const writeSettings = () => {
-      writeConfig(folder, config, device, lists, fingerprint, changes.length > 0)
+      writeConfig(folder, config, device, lists, fingerprint, changes.length > 0 || isChosenAnew)
       if (!existsSync(join(folder, 'kernels.json'))) kernels.save(folder)
     }
     writeSettings()
@@ -189,7 +194,7 @@ async function trainLocked(
       profiler,
       means,
     }
-    const run = { options: { ...options, savePath: folder }, ...parts }
+    const run = { options: { ...options, config, savePath: folder }, ...parts }
     try {
       return await runEpochs({ ...run, state, fingerprint, lastIteration })
     } catch (error) {
@@ -204,6 +209,14 @@ async function trainLocked(
     for (const { evaluator } of evaluators) evaluator.destroy()
     store.destroy()
   }
+}
+
+/** The configuration of a run with what fits into its `memory`. */
+async function chosenFor(device: Device, lists: Lists, options: TrainingOptions): Promise<Config> {
+  const { config, tune, traceNan = false, display } = options
+  if (config.memory === undefined) return config
+  const image = await largestImage(lists, config)
+  return settleMemory(device, { config, image, keepBefore: traceNan }, tune, (line) => display.line(line))
 }
 
 /** Says which steps are skipped. Throws a UserError where the epoch has fewer. */

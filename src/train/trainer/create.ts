@@ -22,26 +22,26 @@ export async function createTrainer(
   try {
     return await Trainer.create(device, model, settings, options)
   } catch (error) {
-    const { labeled: batch, height, width } = options
-    const checkpointed = (settings.activation_checkpointing ?? []).length > 0
+    const { labeled, height, width } = options
+    const { micro_batch: images = labeled } = settings
     const plan = (size: StepSize) => planStep(device, model, settings, options, size)
-    throw await explainFit(error, model, { batch, crop: Math.max(height, width), checkpointed, plan })
+    throw await explainFit(error, { images, crop: Math.max(height, width), settings, plan })
   }
 }
 
-/** Plans the step of a model like this one at another size, on a device that allocates nothing. */
+/** Plans the step of a model like this one, of a batch taken whole, at another size, on a device that allocates nothing. */
 async function planStep(
   real: Device,
   model: SegmentationModel,
   settings: TrainerSettings,
   { pretrain, onProgress, ...options }: TrainerOptions,
-  { batch, crop }: StepSize,
+  { images, crop }: StepSize,
 ): Promise<void> {
   const { device } = dryDevice(real)
   // Kernels are not measured for a step that does not run.
   setKernelSelection(device, undefined)
-  const unlabeled = Math.ceil((options.unlabeled * batch) / options.labeled)
-  const sizes = { labeled: batch, unlabeled, height: crop, width: crop }
+  const unlabeled = Math.ceil((options.unlabeled * images) / options.labeled)
+  const sizes = { labeled: images, unlabeled, height: crop, width: crop }
   const like = createModel(new Store(device, model.store.label), model)
-  await Trainer.create(device, like, settings, { ...options, ...sizes })
+  await Trainer.create(device, like, { ...settings, micro_batch: undefined }, { ...options, ...sizes })
 }

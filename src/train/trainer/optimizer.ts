@@ -1,7 +1,7 @@
 import { input, sqrt } from '../../engine/expr.js'
 import { assign, read, scoped } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
-import { Store } from '../../engine/store.js'
+import { Store, type Variable } from '../../engine/store.js'
 import { grad } from '../../kernels/autograd.js'
 import { add, mul, pointwise, sum } from '../../kernels/pointwise.js'
 import { sgd } from '../../kernels/update.js'
@@ -41,26 +41,27 @@ export interface Scaled {
   readonly skippedSteps: Tensor
 }
 
+/** All parameters, in the order of their gradients. */
+export const allParameters = (optimized: readonly Optimized[]): Variable[] =>
+  optimized.flatMap(({ groups }) => groups.flatMap(({ parameters }) => parameters))
+
 /**
  * One step of SGD with momentum and weight decay on all parameters.
- * @param lossScale scales the loss, and decides whether the step is taken
- * @returns the gradients, before weight decay and multiplied by `scale`, where the loss is scaled
+ * @param gradients of `allParameters`, multiplied by the scale where there is one
+ * @param lossScale decides whether the step is taken
  */
-export function updateParameters(
-  loss: Tensor,
+export function applyGradients(
+  gradients: readonly Tensor[],
   optimized: readonly Optimized[],
   rates: LearningRates,
   lossScale?: LossScale,
-): { gradients: Tensor[]; scaled: Scaled | undefined } {
+): Scaled | undefined {
   const parameters = optimized.flatMap(({ groups, momentum }) =>
     groups.flatMap(({ name: group, parameters }) =>
       parameters.map((parameter) => ({ group, parameter, buffer: momentum.get(parameter.name) })),
     ),
   )
-  const scale = lossScale?.scale()
-  const values = parameters.map(({ parameter }) => read(parameter))
-  const gradients = grad(loss, values, scale)
-  const scaled = lossScale && scale && { scale, ...lossScale.update(gradients) }
+  const scaled = lossScale && { scale: lossScale.scale(), ...lossScale.update(gradients) }
   const scaling = scaled && { scale: scaled.scale, skip: scaled.nonFinite }
   scoped('sgd', () => {
     for (const [i, { group, parameter, buffer }] of parameters.entries()) {
@@ -78,7 +79,23 @@ export function updateParameters(
       assign(buffer, updated.momentumBuffer)
     }
   })
-  return { gradients, scaled }
+  return scaled
+}
+
+/**
+ * One step of SGD by the gradients of a loss.
+ * @param lossScale scales the loss, and decides whether the step is taken
+ * @returns the gradients, before weight decay and multiplied by `scale`, where the loss is scaled
+ */
+export function updateParameters(
+  loss: Tensor,
+  optimized: readonly Optimized[],
+  rates: LearningRates,
+  lossScale?: LossScale,
+): { gradients: Tensor[]; scaled: Scaled | undefined } {
+  const scale = lossScale?.scale()
+  const gradients = grad(loss, allParameters(optimized).map(read), scale)
+  return { gradients, scaled: applyGradients(gradients, optimized, rates, lossScale) }
 }
 
 /** Euclidean norm of all elements of all tensors. */

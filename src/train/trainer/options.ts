@@ -4,7 +4,11 @@ import type { CommonSettings } from '../methods/method.js'
 /** What a trainer takes from the configuration, under the names it has there; and the keys of its method. */
 export type TrainerSettings = CommonSettings & {
   /** Stages whose activations are computed again in the backward pass instead of being kept. The results stay the same. */
-  readonly activation_checkpointing?: readonly string[]
+  readonly activation_checkpointing?: readonly string[] | undefined
+  /** Labeled images whose losses are computed at a time, a divisor of `batch_size`; all of them where it is absent. */
+  readonly micro_batch?: number | undefined
+  /** What the training was planned to take at most, as a text. */
+  readonly memory?: string | undefined
 }
 
 export interface TrainerOptions {

@@ -1,24 +1,33 @@
 import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
-import { read } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
-import { type FirstNonFinite, NanTracer } from '../../engine/passes/trace-nan.js'
+import type { FirstNonFinite } from '../../engine/passes/trace-nan.js'
 import { type CompileOptions, compile, type Program } from '../../engine/program.js'
-import { type Spec, spec } from '../../engine/shape.js'
+import { elements, type Spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
-import { countNonFinite, nonFiniteCounts } from '../../kernels/finite.js'
-import { castCall, div } from '../../kernels/pointwise.js'
+import type { Work } from '../../engine/work.js'
+import { castCall } from '../../kernels/pointwise.js'
 import { countBatches, type SegmentationModel, stageOf } from '../../models/segmentation.js'
 import { type Batch, type BatchLayout, imagesOf } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
-import type { Draws, MethodEvent, MethodRun, MetricSpec, Settings, StepInfo, Tensors } from '../methods/method.js'
-import { get } from '../methods/method.js'
+import type {
+  Draws,
+  MethodEvent,
+  MethodRun,
+  MetricSpec,
+  Prepared,
+  Settings,
+  StepInfo,
+  Tensors,
+} from '../methods/method.js'
 import { batchStore, contextOf } from './context.js'
 import { LossScale } from './loss-scale.js'
 import { learningRateAt } from './lr-schedule.js'
-import { createMomentum, globalNorm, type Optimized, updateParameters } from './optimizer.js'
+import { createMomentum, type Optimized } from './optimizer.js'
 import type { TrainerOptions, TrainerSettings } from './options.js'
 import { momentumPrefix, type SavedStore } from './saved-store.js'
+import { continues, type StepProgram, stepInParts, wholeStep } from './step-programs.js'
+import { type StepInputs, StepRecord } from './step-record.js'
 
 /** What one step computed. */
 export interface StepResult {
@@ -35,21 +44,6 @@ export interface StepResult {
   readonly nonFinite: readonly string[]
 }
 
-/** What a step computes. */
-interface StepBody {
-  readonly specs: Record<string, Spec>
-  readonly body: (inputs: Tensors) => Tensors
-}
-
-type StepInputs = Parameters<Program['run']>[0]
-
-/** Where the last step began. */
-interface Before {
-  /** What a step changes, and a copy of each. */
-  readonly stores: readonly { readonly store: Store; readonly copy: Store }[]
-  inputs: StepInputs | undefined
-}
-
 /** A model that is trained. */
 interface Trained extends Optimized {
   readonly model: SegmentationModel
@@ -59,7 +53,7 @@ interface Trained extends Optimized {
 export class Trainer {
   /** Steps done. Set it to resume from a checkpoint. */
   iteration = 0
-  private readonly before: Before | undefined
+  private readonly record: StepRecord | undefined
   /** Scalars that a step computes: the total loss, and what is shown beside it. */
   private readonly metricNames: readonly string[]
   /** In half precision, of the loss scale. */
@@ -79,13 +73,16 @@ export class Trainer {
     private readonly trained: readonly Trained[],
     /** In half precision. */
     readonly lossScale: LossScale | undefined,
-    /** Fields of the step's batch, which all programs of the step read. */
+    /** Fields of the step's batch, or of the part of it that is at hand, which all programs of the step read. */
     private readonly batch: Store,
     private readonly workspace: Store,
     /** The programs of a step follow one another, in the same memory. */
     private readonly arena: Arena,
-    private readonly stepBody: StepBody,
-    private readonly program: Program,
+    /** Where it is taken in parts: sums of gradients and metrics. */
+    private readonly sums: Store | undefined,
+    private readonly bodies: readonly StepProgram[],
+    /** Of the bodies: losses and update of the batch, or the losses of a part and the update. */
+    private readonly programs: readonly [Program, ...Program[]],
     private readonly others: readonly Program[],
   ) {
     const norm = options.gradNorm ? ['grad_norm'] : []
@@ -102,8 +99,7 @@ export class Trainer {
       ...Object.values(run.stores ?? {}),
       ...(lossScale ? [lossScale.store] : []),
     ]
-    const stores = changed.map((store) => ({ store, copy: store.snapshot(`${store.label} before the step`) }))
-    this.before = { stores, inputs: undefined }
+    this.record = new StepRecord(changed, [batch, workspace], this.parts)
   }
 
   /** See `createTrainer`. */
@@ -113,41 +109,37 @@ export class Trainer {
     settings: TrainerSettings,
     options: TrainerOptions,
   ): Promise<Trainer> {
-    const { gradNorm, amp, onProgress } = options
+    const { gradNorm = false, amp, onProgress } = options
     const method = methodOf(settings.method)
     // The configuration was checked by a schema with the keys of all methods.
     const own = settings as TrainerSettings & Settings<typeof method.keys>
     const layout = method.layout(own)
-    const batch = batchStore(device, layout, options)
+    const parts = partsOf(settings, options)
+    const { labeled, unlabeled } = options
+    const ofPart = { ...options, labeled: labeled / parts, unlabeled: unlabeled / parts }
+    const batch = batchStore(device, layout, ofPart)
     const workspace = new Store(device, 'workspace')
-    const run = method.create(contextOf(first, own, options, batch, workspace))
+    const run = method.create(contextOf(first, own, ofPart, batch, workspace))
     const trained = run.trained.map((model, i) => {
       const label = i === 0 ? 'momentum' : `${model.store.label} momentum`
       return { model, groups: model.groups, momentum: createMomentum(model.groups, label) }
     })
     const lossScale = amp ? new LossScale(new Store(device, 'loss scale')) : undefined
-    const variables = run.trained.flatMap(({ store }) => store.all())
-    const body = (inputs: Tensors): Tensors => {
-      const { total, metrics } = run.losses(inputs)
-      const rates = { backbone: get(inputs, 'lr_backbone'), head: get(inputs, 'lr_head') }
-      const { gradients, scaled } = updateParameters(total, trained, rates, lossScale)
-      run.afterUpdate?.(inputs, scaled?.nonFinite)
-      const scaling = scaled ? { loss_scale: scaled.scale, skipped_steps: scaled.skippedSteps } : {}
-      const all = { total_loss: total, ...metrics, ...scaling, non_finite: nonFiniteCounts(variables.map(read)) }
-      if (!gradNorm) return all
-      const norm = globalNorm(gradients)
-      return { ...all, grad_norm: scaled ? div(norm, scaled.scale) : norm }
-    }
-    const specs = { lr_backbone: spec([]), lr_head: spec([]), ...run.inputs }
+    const context = { name: method.name, run, optimized: trained, lossScale, gradNorm }
+    const sums = parts > 1 ? new Store(device, 'sums over parts') : undefined
+    const bodies = sums ? stepInParts(context, parts, sums) : [wholeStep(context)]
     const arena = new Arena(device, 'training buffer')
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
-      const label = `${method.name} step`
       const recompute = stageOf(first, settings.activation_checkpointing ?? [])
-      const program = await compile(device, specs, body, { label, recompute, ...shared })
+      const programs: Program[] = []
+      for (const { label, specs, body } of bodies) {
+        programs.push(await compile(device, specs, body, { label, recompute, ...shared }))
+      }
       const others = await compileOthers(device, run, shared)
       const stores = [lossScale, batch, workspace] as const
-      return new Trainer(settings, options, layout, run, trained, ...stores, arena, { specs, body }, program, others)
+      const all = programs as [Program, ...Program[]]
+      return new Trainer(settings, options, layout, run, trained, ...stores, arena, sums, bodies, all, others)
     } catch (error) {
       arena.destroy()
       throw error
@@ -199,23 +191,38 @@ export class Trainer {
     return this.layout.reduce((sum, stream) => sum + imagesOf(stream, this.options[stream.split]), 0)
   }
 
-  /** What the step's program computes, after fusion. */
+  /** Parts in which a step takes its batch. */
+  get parts(): number {
+    return partsOf(this.settings, this.options)
+  }
+
+  /** What the step's programs compute, after fusion. */
   get nodes(): Program['nodes'] {
-    return this.program.nodes
+    return this.programs.flatMap(({ nodes }) => nodes)
   }
 
   /** The programs of a step as text. */
-  get programs(): string {
-    return [this.program, ...this.others].join('\n')
+  get text(): string {
+    return [...this.programs, ...this.others].join('\n')
   }
 
-  /** Memory of the step's program in bytes; see `MemorySummary`. */
+  /** Memory of the step's programs in bytes, see `MemorySummary`, and what all runs of a step dispatch. */
   get memory(): Program['memory'] {
-    return this.program.memory
+    const [losses, ...rest] = this.programs
+    const sum = (count: (memory: Program['memory']) => number) =>
+      rest.reduce((total, { memory }) => total + count(memory), this.parts * count(losses.memory))
+    return { ...losses.memory, dispatches: sum(({ dispatches }) => dispatches) }
+  }
+
+  /** What the programs of a step do, further programs of the method aside. */
+  get work(): Work {
+    const [losses, update] = this.programs.map(({ work }) => work)
+    const sum = (what: keyof Work) => this.parts * (losses?.[what] ?? 0) + (update?.[what] ?? 0)
+    return { bytes: sum('bytes'), multiplyAdds: sum('multiplyAdds') }
   }
 
   private get at(): StepInfo {
-    return { iteration: this.iteration, epoch: this.epoch, epochs: this.settings.epochs }
+    return { iteration: this.iteration, epoch: this.epoch, epochs: this.settings.epochs, batchIndex: this.iteration }
   }
 
   /**
@@ -229,24 +236,28 @@ export class Trainer {
 
   /**
    * One iteration: forward, losses, gradients, update. The learning rates follow after it.
-   * @param draws the random choices; by default those that seed and iteration give
+   * @param draws the random choices for each part of the batch; by default those that seed and iteration give
    */
-  async step(batch: Batch, draws: Draws = this.run.draw?.(this.at) ?? {}): Promise<StepResult> {
-    const { run, metricNames: metrics, scalingNames: scaling } = this
+  async step(batch: Batch, ...draws: readonly Draws[]): Promise<StepResult> {
+    const { run, parts, programs, metricNames: metrics, scalingNames: scaling } = this
     const [backbone, head] = this.learningRates
-    for (const { name } of this.batch.all()) this.batch.write(name, batch[name] ?? new Uint8Array())
-    const { inputs: given, values = {}, absent = [] } = run.prepare?.(this.at, draws) ?? { inputs: {} }
-    const inputs = { lr_backbone: Float32Array.of(backbone), lr_head: Float32Array.of(head), ...given }
-    if (this.before) {
-      for (const { store, copy } of this.before.stores) copy.copyFrom(store)
-      this.before.inputs = inputs
+    const rates = { lr_backbone: Float32Array.of(backbone), lr_head: Float32Array.of(head) }
+    this.record?.begin()
+    let prepared: Prepared = { inputs: {} }
+    for (let part = 0; part < parts; part++) {
+      const at = { ...this.at, batchIndex: this.iteration * parts + part }
+      for (const { name, spec } of this.batch.all()) this.batch.write(name, partOf(batch[name], spec, part))
+      prepared = run.prepare?.(at, draws[part] ?? run.draw?.(at) ?? {}) ?? prepared
+      const begun = parts > 1 ? { [continues]: Float32Array.of(part === 0 ? 0 : 1) } : rates
+      this.runProgram(0, { ...begun, ...prepared.inputs })
     }
-    this.program.run(inputs)
-    const read = await this.program.readAll([...metrics, ...scaling, 'non_finite'])
+    if (parts > 1) this.runProgram(1, run.afterUpdate ? { ...rates, ...prepared.inputs } : rates)
+    const read = (await programs.at(-1)?.readAll([...metrics, ...scaling, 'non_finite'])) ?? []
     const counts = read.at(-1) ?? []
     this.iteration++
-    for (const [model, passes] of run.passes) countBatches(model, passes)
+    for (const [model, passes] of run.passes) countBatches(model, passes * parts)
     const scalars = [...metrics, ...scaling].map((name, i) => [name, read[i]?.[0] ?? Number.NaN] as const)
+    const { values = {}, absent = [] } = prepared
     return {
       metrics: {
         ...Object.fromEntries(scalars.slice(0, metrics.length).filter(([name]) => !absent.includes(name))),
@@ -257,6 +268,11 @@ export class Trainer {
       withoutLabels: this.hasNoLabels(batch),
       nonFinite: this.variableNames.filter((_, i) => counts[i] !== 0),
     }
+  }
+
+  private runProgram(index: number, inputs: StepInputs): void {
+    this.record?.note(index, inputs)
+    this.programs[index]?.run(inputs)
   }
 
   private hasNoLabels(batch: Batch): boolean {
@@ -272,40 +288,42 @@ export class Trainer {
    * @throws Error without the option `keepBefore`, or before the first step
    */
   async firstNonFinite(): Promise<FirstNonFinite | undefined> {
-    const { before, batch, stepBody, program, others, arena } = this
-    if (!before?.inputs) throw new Error('there is no step to repeat: it takes the option keepBefore')
+    const { record, bodies, programs, others, arena } = this
+    if (!record) throw new Error('there is no step to repeat: it takes the option keepBefore')
     // The memory of the step is needed for the step that counts.
-    for (const each of [...others, program]) each.destroy()
+    for (const each of [...others, ...programs]) each.destroy()
     arena.destroy()
-    const { device } = batch
-    const restore = () => {
-      for (const { store, copy } of before.stores) store.copyFrom(copy)
-    }
-    const counts = new Store(device, 'counts')
-    const tracer = new NanTracer(counts, countNonFinite)
-    restore()
-    const autocast = this.options.amp ? castCall : undefined
-    const options = { label: 'step that is looked into', pass: tracer.pass, autocast, optimize: false, share: true }
-    const counting = await compile(device, stepBody.specs, stepBody.body, options)
-    counting.run(before.inputs)
-    const found = await tracer.first()
-    restore()
-    counting.destroy()
-    counts.destroy()
-    return found
+    return record.firstNonFinite(bodies, this.options.amp ? castCall : undefined)
   }
 
   /** Frees everything but the first model. */
   destroy(): void {
     this.run.destroy?.()
-    for (const program of [...this.others, this.program]) program.destroy()
+    for (const program of [...this.others, ...this.programs]) program.destroy()
     this.arena.destroy()
     for (const { store } of this.savedStores) store.destroy()
     this.workspace.destroy()
     this.batch.destroy()
-    for (const { copy } of this.before?.stores ?? []) copy.destroy()
+    this.sums?.destroy()
+    this.record?.destroy()
     this.lossScale?.destroy()
   }
+}
+
+/** Parts in which a step takes its batch. Throws where they would not be equal. */
+function partsOf({ micro_batch: images }: TrainerSettings, { labeled, unlabeled }: TrainerOptions): number {
+  if (images === undefined) return 1
+  const parts = labeled / images
+  if (Number.isInteger(parts) && Number.isInteger(unlabeled / parts)) return parts
+  throw new Error(
+    `micro_batch ${images} does not divide a batch of ${labeled} labeled and ${unlabeled} unlabeled images`,
+  )
+}
+
+/** The bytes of a part of a field; `shape` is that of the part. */
+function partOf(field: Uint8Array | undefined, { shape }: Spec, part: number): Uint8Array {
+  const length = elements(shape)
+  return field?.subarray(part * length, (part + 1) * length) ?? new Uint8Array()
 }
 
 function firstOf<T>(list: readonly T[]): T {

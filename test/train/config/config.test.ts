@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { stringify } from 'yaml'
+import { parseBytes } from '#dist/train/config/bytes.js'
 import { type Config, loadConfig, withAbsolutePaths } from '#dist/train/config/load.js'
 import type { Settings } from '#dist/train/methods/method.js'
 import type { prevmatch } from '#dist/train/methods/prevmatch.js'
@@ -134,6 +135,28 @@ test('says what was found and what is expected', async () => {
   await refuses(() => load(minimal, 'lr=.inf'), "'lr' is Infinity")
   await refuses(() => load(minimal, 'prev=3'), "'prev' is 3", 'object')
   await refuses(() => load(minimal, 'lr'), '--set lr', 'key=value')
+})
+
+test('memory is a number of bytes', async () => {
+  const sizes = { '8GiB': 2 ** 33, '1.5 GiB': 1.5 * 2 ** 30, '800MiB': 800 * 2 ** 20, '8GB': 8e9, '0.5MB': 5e5 }
+  for (const [text, bytes] of Object.entries(sizes))
+    assert.is(parseBytes(load(minimal, `memory=${text}`).memory ?? ''), bytes)
+  for (const wrong of [
+    '8',
+    '8G',
+    '8gib',
+    '-1GiB',
+    '0GiB',
+    '0.0000001MB',
+    '1e3GiB',
+    '[8GiB]',
+    'true',
+    '8GiB of it',
+    '8TiB',
+  ]) {
+    const expected = 'expected a size such as 8GiB, 800MiB, 8GB or 800MB'
+    await refuses(() => load(minimal, `memory=${wrong}`), '--set memory', "'memory' is", expected)
+  }
 })
 
 test('a colour without quotes is named, however it spoils the text', async () => {

@@ -1,0 +1,73 @@
+// node build/bench/memory-table.js: plans the trainings of configs/ at the sizes of the published results, and writes the
+// table of their memory into docs/memory.md.
+import { readFileSync, writeFileSync } from 'node:fs'
+import type { Device } from '#dist/engine/device.js'
+import { open } from '#dist/engine/node.js'
+import { stages } from '#dist/models/index.js'
+import { type Config, loadConfig } from '#dist/train/config/load.js'
+import { methods } from '#dist/train/methods/index.js'
+import { type Alternative, MemoryPlanner } from '#dist/train/run/memory-choice.js'
+import { microBatches } from '#dist/train/trainer/micro-batches.js'
+
+const documentPath = 'docs/memory.md'
+const [begin, end] = ['<!-- The table is written by npm run docs:memory -->', '<!-- End of the table -->']
+
+/** Configurations with their crops, and the largest images of their validation lists. */
+const settings = [
+  ['Pascal', 'configs/pascal.yaml', 321, [500, 500]],
+  ['Pascal', 'configs/pascal.yaml', 513, [500, 500]],
+  ['Cityscapes', 'configs/cityscapes.yaml', 801, [2048, 1024]],
+  ['COCO', 'configs/coco.yaml', 513, [640, 640]],
+] as const
+
+const backbones = ['resnet50', 'resnet101']
+
+const gigabytes = (bytes: number): string => (bytes / 2 ** 30).toFixed(1)
+
+const showTimed = ({ bytes, time }: Alternative): string => `${gigabytes(bytes)} (${time.toFixed(2)})`
+
+/** Memory as it is, with every stage computed again, and the least, with parts of the batch. */
+async function columns(device: Device, config: Config, half: boolean): Promise<string[]> {
+  const [width, height] = sizeOf(config)
+  const image = { width, height, data: new Uint8Array(width * height * 3) }
+  const planner = new MemoryPlanner(device, { config: { ...config, amp: half }, image, keepBefore: false })
+  const { first } = planner
+  const whole = await planner.alternative(first)
+  const lean = await planner.alternative({ ...first, stages })
+  let least = lean
+  for (const micro of microBatches(config)) {
+    const parts = await planner.alternative({ ...first, stages, micro })
+    if (parts.bytes < least.bytes) least = parts
+  }
+  return [gigabytes(whole.bytes), showTimed(lean), `${showTimed(least)}, ${least.choice.micro}`]
+}
+
+function sizeOf({ dataset }: Config): readonly [number, number] {
+  const found = settings.find(([name]) => name.toLowerCase() === dataset)
+  if (!found) throw new Error(`nothing is known of the images of ${dataset}`)
+  return found[3]
+}
+
+const device = await open()
+const rows: string[] = []
+for (const [name, file, crop] of settings) {
+  for (const backbone of backbones) {
+    for (const { name: method } of methods()) {
+      const config = loadConfig(file, [`crop_size=${crop}`, `backbone=${backbone}`, `method=${method}`])
+      const cells = [...(await columns(device, config, false)), ...(await columns(device, config, true))]
+      const row = `| ${[`${name} ${crop}`, backbone, method, ...cells].join(' | ')} |`
+      console.log(row)
+      rows.push(row)
+    }
+  }
+}
+const head = [
+  '| training | backbone | method | float32 | all stages again | least, `micro_batch` | half | all stages again | least, `micro_batch` |',
+  `|${' --- |'.repeat(9)}`,
+]
+const text = readFileSync(documentPath, 'utf8')
+const [before, rest] = text.split(`${begin}\n`)
+const after = rest?.split(`${end}\n`)[1]
+if (before === undefined || after === undefined) throw new Error(`${documentPath} lacks the marks around its table`)
+writeFileSync(documentPath, `${before}${begin}\n\n${[...head, ...rows].join('\n')}\n\n${end}\n${after}`)
+device.destroy()

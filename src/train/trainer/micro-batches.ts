@@ -1,0 +1,30 @@
+import { methodOf } from '../methods/index.js'
+import type { TrainerSettings } from './options.js'
+
+/**
+ * Throws `fail(what)` where the method cannot train with the batches, or with the parts in which they are taken.
+ */
+export function checkBatches(settings: TrainerSettings, fail: (what: string) => Error): void {
+  const method = methodOf(settings.method)
+  // The configuration was checked by a schema with the keys of all methods.
+  const check = (key: string, images: number) =>
+    method.check?.({ ...settings, batch_size: images } as never, (what) => fail(`${key} ${images}: ${what}`))
+  check('batch_size', settings.batch_size)
+  if (settings.micro_batch !== undefined) check('micro_batch', settings.micro_batch)
+}
+
+/** The values that `micro_batch` may have, the largest first, which is the whole batch. */
+export function microBatches(settings: TrainerSettings): number[] {
+  const { batch_size: batch } = settings
+  const divisors = Array.from({ length: batch }, (_, i) => batch - i).filter((images) => batch % images === 0)
+  return divisors.filter((images) => canTrain({ ...settings, micro_batch: images }))
+}
+
+function canTrain(settings: TrainerSettings): boolean {
+  try {
+    checkBatches(settings, (what) => new Error(what))
+    return true
+  } catch {
+    return false
+  }
+}
