@@ -3,7 +3,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { Device } from '#dist/engine/device.js'
 import { open } from '#dist/engine/node.js'
-import { stages } from '#dist/models/index.js'
 import { type Config, loadConfig } from '#dist/train/config/load.js'
 import { methods } from '#dist/train/methods/index.js'
 import { type Alternative, MemoryPlanner } from '#dist/train/run/memory-choice.js'
@@ -31,7 +30,7 @@ async function columns(device: Device, config: Config, half: boolean): Promise<s
   const [width, height] = sizeOf(config)
   const image = { width, height, data: new Uint8Array(width * height * 3) }
   const planner = new MemoryPlanner(device, { config: { ...config, amp: half }, image, keepBefore: false })
-  const { first } = planner
+  const { first, stages } = planner
   const whole = await planner.alternative(first)
   const lean = await planner.alternative({ ...first, stages })
   let least = lean

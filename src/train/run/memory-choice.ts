@@ -64,6 +64,11 @@ export class MemoryPlanner {
     return { ...level, stages: this.options.config.activation_checkpointing ?? [] }
   }
 
+  /** All stages of the model. */
+  get stages(): string[] {
+    return Object.keys(createModel(new Store(tracingDevice(), 'model'), chooseModel(this.options.config)).stages)
+  }
+
   /** Precisions and parts, in their order. */
   private get levels(): Pick<MemoryChoice, 'half' | 'micro'>[] {
     const { config } = this.options
@@ -102,8 +107,7 @@ export class MemoryPlanner {
   private async makeLadder(): Promise<readonly (readonly string[])[]> {
     const { config } = this.options
     if (config.activation_checkpointing) return [config.activation_checkpointing]
-    const { stages } = createModel(new Store(tracingDevice(), 'model'), chooseModel(config))
-    const names = Object.keys(stages)
+    const names = this.stages
     const none = await this.plan(this.first)
     const gains = new Map<string, number>()
     for (const stage of names) {

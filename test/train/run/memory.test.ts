@@ -97,6 +97,7 @@ test('what computes the same bits comes first, half precision next, parts of the
   }
   assert.is(first[0]?.time, 1)
   assert.equal(first.at(-1)?.choice.stages, stages)
+  assert.equal(planners[0]?.stages, stages)
   // A forward pass more is about a third of a step more.
   assert.ok((first.at(-1)?.time ?? 0) < 1.4)
 })
