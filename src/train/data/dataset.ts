@@ -268,7 +268,11 @@ export function sidesFault(
 export async function readPair(sample: Sample, rules: LabelRules): Promise<{ image: Image; label: Image }> {
   if (sample.label === null) throw new UserError(`${sample.image} has no label: add it to the list`)
   const { orientation } = rules
-  const [decoded, label] = await Promise.all([readImage(sample.image, orientation), readLabel(sample.label, rules)])
+  const reading = readLabel(sample.label, rules)
+  // Where both cannot be read it is the image's fault that is told, whichever was found first.
+  reading.catch(() => {})
+  const decoded = await readImage(sample.image, orientation)
+  const label = await reading
   const image = await inLabelDirection(decoded, label, sample.image, orientation)
   const fault = sidesFault(sample, image, label, orientation)
   if (fault !== undefined) throw new UserError(fault)
