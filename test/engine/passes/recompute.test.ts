@@ -10,7 +10,6 @@ import { grad } from '#dist/kernels/autograd.js'
 import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { relu, sum } from '#dist/kernels/pointwise.js'
-import { stages } from '#dist/models/index.js'
 import { type RunOptions, runTrajectory } from '../../golden/trajectory.js'
 import { nullDevice } from '../../support/null-device.js'
 import { skipUnless } from '../../support/skip.js'
@@ -107,10 +106,10 @@ for (const { method, amp } of kinds) {
       const { live } = trainer.memory
       trainer.destroy()
       model.store.destroy()
-      return { rows, values, live }
+      return { rows, values, live, stages: Object.keys(model.stages) }
     }
     const plain = await run({})
-    for (const activation_checkpointing of [['layer2'], stages] as const) {
+    for (const activation_checkpointing of [['layer2'], plain.stages]) {
       const lean = await run({ activation_checkpointing })
       assert.equal(lean.rows, plain.rows)
       assert.equal(lean.values, plain.values)
