@@ -9,6 +9,7 @@ import {
   type ConvOptions,
   conv,
   type Declarations,
+  dropPath,
   type Layer,
   type Mode,
   named,
@@ -29,6 +30,8 @@ export interface ResNetConfig {
   readonly expansion: number
   /** For layer2 to layer4: dilate its blocks after the first instead of halving the map. */
   readonly replace_stride_with_dilation: readonly [boolean, boolean, boolean]
+  /** Stochastic depth in training: rate of the last block, to which those of the blocks before rise from 0. Default: 0. */
+  readonly drop_path_rate?: number | undefined
 }
 
 const count = z.int().min(1)
@@ -42,6 +45,15 @@ const keys = {
   replace_stride_with_dilation: z
     .tuple([z.boolean(), z.boolean(), z.boolean()])
     .describe('In place of the key of the same name above.'),
+  drop_path_rate: z
+    .number()
+    .min(0)
+    .lt(1)
+    .optional()
+    .describe(
+      'Stochastic depth: probability with which a sample of a training step leaves out the last residual branch; it rises ' +
+        'linearly from 0 at the first one. Default: 0 for residual networks.',
+    ),
 }
 
 const resnet50: ResNetConfig = {
@@ -94,6 +106,7 @@ function createResNet(at: Declarations, config: ResNetConfig): Backbone {
   let dilation = 1
   let reduction = 4
   const strides: number[] = []
+  const rates = dropPathRates(config)
   const layers = config.planes.map((planes, index) => {
     const name = `layer${index + 1}`
     const dilated = index > 0 && config.replace_stride_with_dilation[index - 1] === true
@@ -104,8 +117,8 @@ function createResNet(at: Declarations, config: ResNetConfig): Backbone {
     const rest = { stride: 1, dilation }
     const cout = planes * config.expansion
     const blocks = Array.from({ length: config.blocks[index] ?? 0 }, (_, i) => {
-      const block = bottleneck(at.at(`${name}.${i}`), i === 0 ? cin : cout, planes, cout, i === 0 ? first : rest)
-      return named(`${name}.${i}`, block)
+      const own = { ...(i === 0 ? first : rest), name: `${name}.${i}`, dropRate: rates.shift() ?? 0 }
+      return named(own.name, bottleneck(at.at(own.name), i === 0 ? cin : cout, planes, cout, own))
     })
     cin = cout
     return sequence(blocks)
@@ -124,6 +137,12 @@ function createResNet(at: Declarations, config: ResNetConfig): Backbone {
     strides,
     features: (x, mode) => scoped('backbone', () => features(x, mode)),
   }
+}
+
+/** Rates of stochastic depth of all blocks, in their order. */
+function dropPathRates({ blocks, drop_path_rate: last = 0 }: ResNetConfig): number[] {
+  const count = blocks.reduce((sum, each) => sum + each, 0)
+  return Array.from({ length: count }, (_, i) => (count === 1 ? 0 : (last * i) / (count - 1)))
 }
 
 function inferConfig(state: StateShapes): InferredConfig {
@@ -164,13 +183,21 @@ const activated =
   (x, mode) =>
     relu(layer(x, mode))
 
+interface BottleneckOptions {
+  readonly stride: number
+  readonly dilation: number
+  /** Of its draws of stochastic depth, and their rate. */
+  readonly name: string
+  readonly dropRate: number
+}
+
 /** 1x1, 3x3 with the stride and the dilation, 1x1, around which the input is added. */
 function bottleneck(
   at: Declarations,
   cin: number,
   planes: number,
   cout: number,
-  { stride, dilation }: { stride: number; dilation: number },
+  { stride, dilation, name, dropRate }: BottleneckOptions,
 ): Layer {
   const body = sequence([
     named('conv1', convolution(at.at('conv1'), cin, planes)),
@@ -187,5 +214,6 @@ function bottleneck(
           named('downsample.1', batchNorm(at.at('downsample.1'), cout)),
         ])
       : undefined
-  return (x, mode) => relu(add(body(x, mode), shortcut ? shortcut(x, mode) : x))
+  return (x, mode) =>
+    relu(add(dropPath(body(x, mode), name, dropRate, mode), shortcut ? shortcut(x, mode) : x))
 }

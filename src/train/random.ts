@@ -143,6 +143,13 @@ export class Random {
     return draws.map((draw) => draw / sum)
   }
 
+  /** Beta distribution of whole parameters: shares of sums of exponentials. */
+  beta(a: number, b: number): number {
+    const gamma = (n: number) => Array.from({ length: n }, () => -Math.log(1 - this.uniform())).reduce((x, y) => x + y)
+    const [first, second] = [gamma(a), gamma(b)]
+    return first / (first + second)
+  }
+
   private fill(): void {
     const [a = 0, b = 0, c = 0] = this.stream
     this.block = philox4x32([Math.floor(this.position / 4) >>> 0, a, b, c], this.key)

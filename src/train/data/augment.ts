@@ -1,5 +1,5 @@
 import type { Random } from '../random.js'
-import type { Batch, FieldSpec } from './batch.js'
+import { type Batch, type BatchFieldSpec, type FieldSpec, isOfBatch } from './batch.js'
 import { gaussianBlur } from './blur.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, grayscale } from './color.js'
 import { type Box, cropWindow, type Image } from './pixels.js'
@@ -176,9 +176,12 @@ interface Sample {
   readonly weak: Uint8Array
 }
 
+/** A field that is made of one image. */
+type ImageField = Exclude<FieldSpec, BatchFieldSpec>
+
 /** How each view is made, into `out` [S, S, 3] or [S, S]. */
 const views: {
-  readonly [V in FieldSpec['view']]: (sample: Sample, field: FieldSpec & { view: V }, out: Uint8Array) => void
+  readonly [V in ImageField['view']]: (sample: Sample, field: ImageField & { view: V }, out: Uint8Array) => void
 } = {
   weak: ({ weak }, _, out) => {
     if (out !== weak) out.set(weak)
@@ -199,7 +202,7 @@ function strongOf({ strong }: SampleDraws, draw: number): StrongDraws {
 }
 
 /**
- * Fills the fields of one image.
+ * Fills the fields of one image, except those that are made of all images of a step.
  * @param label its label map, where a field shows it
  * @param out by field: [S, S, 3] for an image, [S, S] for all else
  * @param ignore label of the padding
@@ -218,12 +221,13 @@ export function augment(
   weakImage(image, size, draws, weak)
   const sample = { image, label, size, draws, ignore, weak }
   for (const [name, field] of Object.entries(fields)) {
+    if (isOfBatch(field)) continue
     const part = out[name]
     if (!part) throw new Error(`unreachable: the batch has no field '${name}'`)
     fill(sample, field, part)
   }
 }
 
-function fill<V extends FieldSpec['view']>(sample: Sample, field: FieldSpec & { view: V }, out: Uint8Array): void {
+function fill<V extends ImageField['view']>(sample: Sample, field: ImageField & { view: V }, out: Uint8Array): void {
   views[field.view](sample, field, out)
 }

@@ -6,13 +6,31 @@
 export type FieldSpec =
   | { readonly view: 'weak' | 'label' | 'padding' }
   | { readonly view: 'strong' | 'cutmixBox'; readonly draw: number }
+  | BatchFieldSpec
+
+/**
+ * A field that is made of all images of a step together, by draws of the batch, when another field of theirs is filled.
+ * `cutmix`: see `cutMixView`.
+ */
+export interface BatchFieldSpec {
+  readonly view: 'cutmix'
+  /** The field that it is made of, of the same stream: a weak view. */
+  readonly of: string
+  /** Epochs, counted from 0, in which it is made; in others its bytes mean nothing. Default: all. */
+  readonly epochs?: 'even' | 'odd'
+}
 
 /** A stream of images: an order of a list, each image of which fills the fields of a batch. */
 export interface StreamSpec {
   readonly name: string
   readonly split: 'labeled' | 'unlabeled'
   /** Random streams (`PURPOSE`) of the order of the list and of the choices for an image: no two streams share one. */
-  readonly purpose: { readonly order: number; readonly sample: number }
+  readonly purpose: {
+    readonly order: number
+    readonly sample: number
+    /** Of the choices for a step's images together, where a field needs some. */
+    readonly batch?: number
+  }
   /** Images per step, in multiples of `batch_size`. Default: 1. */
   readonly perStep?: number
   readonly fields: Readonly<Record<string, FieldSpec>>
@@ -25,7 +43,18 @@ export type BatchLayout = readonly StreamSpec[]
 export type Batch = Readonly<Record<string, Uint8Array>>
 
 /** Channels of a field: 3 for an image, 1 for a map. */
-export const channelsOf = ({ view }: FieldSpec): 1 | 3 => (view === 'weak' || view === 'strong' ? 3 : 1)
+export const channelsOf = ({ view }: FieldSpec): 1 | 3 => (view === 'weak' || view === 'strong' || view === 'cutmix' ? 3 : 1)
+
+/** Whether a field is made of all images of a step together. */
+export const isOfBatch = (field: FieldSpec): field is BatchFieldSpec => field.view === 'cutmix'
+
+/** Whether a stream has fields that are made in an epoch of all images of a step together. */
+export const mixes = ({ fields }: StreamSpec, epoch: number): boolean =>
+  Object.values(fields).some((field) => isOfBatch(field) && isMadeIn(field, epoch))
+
+/** Whether a field is made in an epoch. */
+export const isMadeIn = ({ epochs }: BatchFieldSpec, epoch: number): boolean =>
+  epochs === undefined || (epochs === 'even') === (epoch % 2 === 0)
 
 /** Whether a step takes images of a split. */
 export const takes = (layout: BatchLayout, split: StreamSpec['split']): boolean =>
