@@ -2,8 +2,8 @@ import type { Tensor } from '#dist/engine/ir.js'
 import type { Shape } from '#dist/engine/shape.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, toGray } from '#dist/kernels/color.js'
 import { body, constant, type Family, family, normal, uniform } from './case.js'
-import * as reference from './reference/index.js'
 import type { Values } from './reference/index.js'
+import * as reference from './reference/index.js'
 
 interface ColorCase {
   readonly shape: Shape

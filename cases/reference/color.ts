@@ -11,10 +11,7 @@ const colorAt = (x: Values, pixel: number): Color => [get(x, 3 * pixel), get(x, 
 
 function changed(x: Values, change: (color: Color, pixel: number) => readonly number[]): Values {
   const pixels = x.data.length / 3
-  return values(
-    x.shape,
-    Array.from({ length: pixels }, (_, pixel) => change(colorAt(x, pixel), pixel)).flat(),
-  )
+  return values(x.shape, Array.from({ length: pixels }, (_, pixel) => change(colorAt(x, pixel), pixel)).flat())
 }
 
 /** factor · x + (1 − factor) · base of each pixel, cut off to 0..1. */
@@ -48,8 +45,7 @@ export const adjustHue = (x: Values, factor: Values): Values =>
     const range = max - min
     const saturation = range === 0 ? 0 : range / max
     const from = (channel: number) => (range === 0 ? 0 : (max - channel) / range)
-    const sixths =
-      max === r ? from(b) - from(g) : max === g ? 2 + from(r) - from(b) : 4 + from(g) - from(r)
+    const sixths = max === r ? from(b) - from(g) : max === g ? 2 + from(r) - from(b) : 4 + from(g) - from(r)
     const turned = 6 * modulo(modulo(sixths / 6) + get(factor, 0))
     const sector = Math.floor(turned)
     const within = turned - sector

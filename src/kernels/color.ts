@@ -56,7 +56,12 @@ export function adjustContrast(x: Tensor, factor: Tensor): Tensor {
  * @param factor a scalar: 0 gives the gray of each pixel, 1 the same images, cut off to 0..1
  */
 export const adjustSaturation = (x: Tensor, factor: Tensor): Tensor =>
-  changed('adjustSaturation', x, [factor], channels.map((channel) => blended(channel, gray, e.input(3))))
+  changed(
+    'adjustSaturation',
+    x,
+    [factor],
+    channels.map((channel) => blended(channel, gray, e.input(3))),
+  )
 
 /** Every pixel its gray: 0.2989 R + 0.587 G + 0.114 B. */
 export const toGray = (x: Tensor): Tensor => changed('toGray', x, [], [gray, gray, gray])

@@ -214,6 +214,5 @@ function bottleneck(
           named('downsample.1', batchNorm(at.at('downsample.1'), cout)),
         ])
       : undefined
-  return (x, mode) =>
-    relu(add(dropPath(body(x, mode), name, dropRate, mode), shortcut ? shortcut(x, mode) : x))
+  return (x, mode) => relu(add(dropPath(body(x, mode), name, dropRate, mode), shortcut ? shortcut(x, mode) : x))
 }

@@ -46,6 +46,9 @@ export const PURPOSE = {
   dropout: 7,
   previousModels: 8,
   noise: 9,
+  strongView: 20,
+  cutMixView: 21,
+  classMix: 22,
 } as const
 
 /** Where a generator stands; as plain JSON, for checkpoints. */

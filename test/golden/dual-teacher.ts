@@ -6,7 +6,7 @@ import { compile } from '#dist/engine/program.js'
 import { type Data, type Spec, spec } from '#dist/engine/shape.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, toGray } from '#dist/kernels/color.js'
 import { concat } from '#dist/kernels/movement.js'
-import { add, fill, mul, pointwise, relu, sumTo, toU32 } from '#dist/kernels/pointwise.js'
+import { add, broadcastTo, fill, mul, pointwise, relu, sumTo, toU32 } from '#dist/kernels/pointwise.js'
 import { softmaxMax } from '#dist/kernels/softmax.js'
 import { cutBox, cutMixView, denormalizedLevels, type MixedImageDraws } from '#dist/train/data/cutmix-view.js'
 import type { FileTensor } from '#dist/train/io/safetensors.js'
@@ -31,27 +31,31 @@ import type { CaseResult } from './report.js'
 const classes = 24
 
 /** 0 to n - 1. */
-const counting = (n: number): Tensor => concat(Array.from({ length: n }, (_, i) => fill([1], i)), 0)
+const counting = (n: number): Tensor =>
+  concat(
+    Array.from({ length: n }, (_, i) => fill([1], i)),
+    0,
+  )
 
 /** What has the drawn places, [N, M], among the classes that are present in each image, [N, C]. */
 function drawnClasses(label: Tensor, places: Tensor): { drawn: Tensor; classes: Tensor } {
   const [n = 0, count = 0] = places.shape
-  const numbers = counting(classes)
+  const numbers = broadcastTo(counting(classes), [n, classes])
   const present = presentClasses(label, classes, counting(n))
   const isBefore = e.formula((other, own, isThere) => e.mul(isThere, e.greater(own, other)))
-  const before = pointwise('before', [isBefore], [
-    numbers.reshape(1, 1, classes),
-    numbers.reshape(1, classes, 1),
-    present.reshape(n, 1, classes),
-  ])
+  const before = pointwise(
+    'before',
+    [isBefore],
+    [numbers.reshape(n, 1, classes), numbers.reshape(n, classes, 1), present.reshape(n, 1, classes)],
+  )
   const place = sumTo(before, [n, classes, 1])
   const hits = e.formula((place, drawn, isThere) => e.mul(isThere, e.equal(place, drawn)))
   const inputs = [place, places.reshape(n, 1, count), present.reshape(n, classes, 1)]
   const drawn = sumTo(pointwise('drawn', [hits], inputs), [n, classes, 1]).reshape(n, classes)
   const across = [place.reshape(n, 1, classes), places.reshape(n, count, 1), present.reshape(n, 1, classes)]
-  const next = add(numbers, fill([1], 1)).reshape(1, 1, classes)
+  const next = add(numbers, fill([], 1)).reshape(n, 1, classes)
   const found = sumTo(mul(pointwise('found', [hits], across), next), [n, count, 1]).reshape(n, count)
-  return { drawn, classes: add(found, fill([1], -1)) }
+  return { drawn, classes: add(found, fill([], -1)) }
 }
 
 /** Operators of Dual Teacher. */
@@ -125,8 +129,9 @@ async function computed(
     out: body((name) => tensors[name] as Tensor),
   }))
   program.run(Object.fromEntries(entries.map(([name, [, data]]) => [name, data])))
-  const out = await program.read('out')
+  const [out] = await program.readAll(['out'])
   program.destroy()
+  if (!out) throw new Error('unreachable: there is one output')
   return out
 }
 
@@ -212,11 +217,7 @@ async function cutMixCase(device: Device, params: CutMixParams, input: (name: st
 }
 
 /** Outputs of a case in the layout of images [N, H, W, 3]. */
-async function runView(
-  device: Device,
-  view: ViewCase,
-  tensor: (name: string) => FileTensor,
-): Promise<Outputs> {
+async function runView(device: Device, view: ViewCase, tensor: (name: string) => FileTensor): Promise<Outputs> {
   const input = (name: string) => tensor(view.in[name] ?? name)
   if (view.op === 'denorm_u8') return { table: denormalizedLevels.flatMap((levels) => [...levels]) }
   if (view.op === 'cutmix_view') return cutMixCase(device, view.params as unknown as CutMixParams, input)
@@ -231,7 +232,9 @@ function errorOf(actual: ArrayLike<number>, { data, shape }: FileTensor, badFrac
   const isMap = shape.length === 4
   const expected = isMap ? channelsLast(data as Uint8Array | Float32Array, shape) : (data as ArrayLike<number>)
   if (actual.length !== expected.length) return Number.POSITIVE_INFINITY
-  const errors = Array.from({ length: expected.length }, (_, i) => Math.abs((actual[i] ?? Number.NaN) - (expected[i] ?? 0)))
+  const errors = Array.from({ length: expected.length }, (_, i) =>
+    Math.abs((actual[i] ?? Number.NaN) - (expected[i] ?? 0)),
+  )
   if (errors.some(Number.isNaN)) return Number.POSITIVE_INFINITY
   errors.sort((a, b) => b - a)
   const different = errors.filter((error) => error > 0).length

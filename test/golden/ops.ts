@@ -18,6 +18,7 @@ import { UserError } from '#dist/train/error.js'
 import { type FileTensor, toFloat32 } from '#dist/train/io/safetensors.js'
 import { cotangentData, cotangentSpecs, withGradients } from '../support/check.js'
 import { type GoldenCase, Params, type Rules, type Tensors } from './case.js'
+import { dualTeacherRules } from './dual-teacher.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
 import { type CaseResult, largestDifference } from './report.js'
 import { transformerRules } from './transformer.js'
@@ -62,6 +63,7 @@ function toEngine(tensor: FileTensor, layout: Layout): EngineTensor {
 const rules: Rules = {
   ...transformerRules,
   ...updateRules,
+  ...dualTeacherRules,
   conv2d: (t, p) => {
     const y = conv2d(t('x'), t('w'), {
       stride: p.number('stride', 1),

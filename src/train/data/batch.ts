@@ -43,7 +43,8 @@ export type BatchLayout = readonly StreamSpec[]
 export type Batch = Readonly<Record<string, Uint8Array>>
 
 /** Channels of a field: 3 for an image, 1 for a map. */
-export const channelsOf = ({ view }: FieldSpec): 1 | 3 => (view === 'weak' || view === 'strong' || view === 'cutmix' ? 3 : 1)
+export const channelsOf = ({ view }: FieldSpec): 1 | 3 =>
+  view === 'weak' || view === 'strong' || view === 'cutmix' ? 3 : 1
 
 /** Whether a field is made of all images of a step together. */
 export const isOfBatch = (field: FieldSpec): field is BatchFieldSpec => field.view === 'cutmix'

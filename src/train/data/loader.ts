@@ -201,7 +201,8 @@ class ThreadedLoader implements Loader {
       if (culprit) {
         const { image } = taskOf(culprit)
         const { batch, job } = culprit.posted
-        if (job.stage === 'mix') batch.finish(new UserError(`cannot make ${image}: it ends the thread that makes it (${reason})`))
+        if (job.stage === 'mix')
+          batch.finish(new UserError(`cannot make ${image}: it ends the thread that makes it (${reason})`))
         else this.leaveOut(culprit, `cannot read the image ${image}: it ends the thread that reads it (${reason})`)
       }
       this.quarantine.next()
@@ -333,7 +334,13 @@ class ThreadedLoader implements Loader {
 }
 
 /** What an epoch leaves out of the labeled images, in a line; nothing where it passes over all of them. */
-export function shortenedEpoch(labeled: number, unlabeled: number, batchSize: number): string | undefined {
+export function shortenedEpoch(
+  labeled: number,
+  unlabeled: number,
+  batchSize: number,
+  epochOf?: StreamSpec['split'],
+): string | undefined {
+  if (epochOf === 'labeled') return undefined
   const taken = Math.floor(unlabeled / batchSize) * batchSize
   // What does not fill a batch is left out in any case, and lists of about one length are meant as they are.
   if (unlabeled === 0 || taken >= 0.9 * labeled) return undefined

@@ -37,7 +37,9 @@ const keys = {
         .min(0)
         .lt(1)
         .default(0.99)
-        .describe('At most this share of itself a teacher keeps in a step; in step i of an epoch, from 0, it is i/(i+1).'),
+        .describe(
+          'At most this share of itself a teacher keeps in a step; in step i of an epoch, from 0, it is i/(i+1).',
+        ),
       consistency_weight: z
         .number()
         .min(0)
@@ -103,7 +105,9 @@ const jitters = [adjustBrightness, adjustContrast, adjustSaturation, adjustHue]
 class StrongView {
   /** f32 [unlabeled, H, W, 3] */
   readonly images: Variable
-  private programs: { begin: Program; jitters: readonly Program<{ factor: ReturnType<typeof spec> }>[]; gray: Program } | undefined
+  private programs:
+    | { begin: Program; jitters: readonly Program<{ factor: ReturnType<typeof spec> }>[]; gray: Program }
+    | undefined
 
   constructor(private readonly context: MethodContext) {
     const { size, unlabeled, workspace } = context
@@ -211,7 +215,6 @@ export const dualTeacher: Method<typeof keys> = {
       deployed: [{ name: 'model', model: student }],
       phases,
       phase: ({ epoch }) => phaseOf(epoch),
-      passes: (phase) => new Map([student, teacherOf(phase)].map((model) => [model, 2])),
       stores: Object.fromEntries(teachers.map(({ store }) => [store.label, store])),
       inputs: {
         decay: spec([]),
@@ -262,7 +265,11 @@ export const dualTeacher: Method<typeof keys> = {
         const view = strong.draw(settings, batchIndex)
         if (phaseOf(epoch) === cutMixPhase) {
           // Those by which the loader made the view.
-          const { sources, boxes, images } = drawCutMix(unlabeled, size[0], new Random(seed, batchIndex, PURPOSE.cutMixView))
+          const { sources, boxes, images } = drawCutMix(
+            unlabeled,
+            size[0],
+            new Random(seed, batchIndex, PURPOSE.cutMixView),
+          )
           const cut_boxes = boxes.flatMap(({ x, y, w, h }) => [y, y + h, x, x + w])
           return { ...view, cut_perm: sources, cut_boxes, cut_flip: images.map(({ flip }) => Number(flip)) }
         }

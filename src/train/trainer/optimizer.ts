@@ -156,7 +156,11 @@ export function applyGradients(
 ): Scaled | undefined {
   const parameters = optimized.flatMap(({ groups, state }) =>
     groups.flatMap((group) =>
-      group.parameters.map((parameter) => ({ group, parameter, state: state.map((store) => store.get(parameter.name)) })),
+      group.parameters.map((parameter) => ({
+        group,
+        parameter,
+        state: state.map((store) => store.get(parameter.name)),
+      })),
     ),
   )
   const scaled = lossScale && { scale: lossScale.scale(), ...lossScale.update(gradients) }

@@ -1,6 +1,7 @@
 import type { Store } from '#dist/engine/store.js'
 import { parametersOf, type SegmentationModel } from '#dist/models/segmentation.js'
 import type { Draws } from '#dist/train/methods/method.js'
+import { batchOf } from '../trajectory.js'
 import type { RecordedConfig, RecordedRun, RecordedStep, Recording } from './recording.js'
 
 interface RecordedOptimizer {
@@ -107,6 +108,12 @@ export const dualTeacherRecording: Recording = {
       optimizer: { name: 'adamw', betas, eps, norm_decay: 0 },
       lr_schedule: { power, warmup_iterations: warmup_iters, warmup_ratio, iterations, set: 'before' },
     }
+  },
+  batch({ file }, layout) {
+    if (file.has('img_u_aug')) return batchOf(file, layout)
+    // Steps with ClassMix do not read it.
+    const recorded = layout.map(({ fields: { img_u_aug: _, ...fields }, ...stream }) => ({ ...stream, fields }))
+    return { ...batchOf(file, recorded), img_u_aug: new Uint8Array(file.bytes('img_u').length) }
   },
   draws(step) {
     const { file } = step

@@ -13,11 +13,12 @@ import { createLoader, type LoaderOptions } from '#dist/train/data/loader.js'
 import { dualTeacher } from '#dist/train/methods/dual-teacher.js'
 import { PURPOSE, Random } from '#dist/train/random.js'
 
-const folder = mkdtempSync(join(tmpdir(), 'atrous-mixed-'))
+const root = mkdtempSync(join(tmpdir(), 'atrous-mixed-'))
+const folder = join(root, 'data')
 test.before(async () => {
   await writeScenes(folder, { seed: 3, size: 48, labeled: 4, unlabeled: 7, validation: 2 })
 })
-test.after(() => rmSync(folder, { recursive: true }))
+test.after(() => rmSync(root, { recursive: true }))
 
 const [size, batchSize, seed] = [33, 2, 5]
 const config = parseConfig(

@@ -58,7 +58,7 @@ const optionsOf = (images: number) => ({
 /** Random batches of a method. */
 function batchesOf(method: string): Batch[] {
   const random = new Random(`batches of ${method}`)
-  const below = { weak: 256, strong: 256, label: nclass, padding: 1, cutmixBox: 2 }
+  const below = { weak: 256, strong: 256, label: nclass, padding: 1, cutmixBox: 2, cutmix: 256 }
   const layout = methodOf(method).layout(settingsOf(method) as never)
   return Array.from({ length: iterations }, () => {
     const fields = layout.flatMap((stream) =>
@@ -102,7 +102,7 @@ async function* byHand(method: string, micro: number) {
   const momentum = new Store(device, 'momentum')
   for (const { name, spec } of parameters) momentum.declare(name, spec)
   for (const [iteration, batch] of batchesOf(method).entries()) {
-    const at = { iteration, epoch: 0, epochs: 1 }
+    const at = { iteration, iterationOfEpoch: iteration, epoch: 0, epochs: 1 }
     if (iteration === 1) run.beginEpoch?.({ ...at, batchIndex: iteration, newBest: true })
     const means = new Map<string, number[]>()
     let prepared: Prepared = { inputs: {} }
@@ -177,7 +177,7 @@ for (const [method, micro, passes] of [
         const error = Math.abs((result.metrics[name] ?? Number.NaN) - value)
         assert.ok(error <= 2 ** -21 * Math.max(1, Math.abs(value)), `${name}: ${error} of ${value}`)
       }
-      const own = [model.store, trainer.momentum, ...Object.values(trainer.run.stores ?? {})]
+      const own = [model.store, ...trainer.optimizerState, ...Object.values(trainer.run.stores ?? {})]
       assert.is(own.length, stores.length)
       for (const [i, store] of own.entries()) {
         const expected = stores[i]

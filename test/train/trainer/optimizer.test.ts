@@ -55,7 +55,10 @@ test('weight decay of normalisation layers of the backbone is apart', async () =
   const { rows } = await steps(adamw, [1, 1])
   assert.ok(Math.abs((rows[1]?.weight ?? 0) - 0.95 ** 2) < 1e-6)
   assert.is(rows[1]?.norm, 1)
-  const { rows: same } = await steps({ ...adamw, optimizer: { ...adamw.optimizer, norm_decay: undefined } as never }, [1])
+  const { rows: same } = await steps(
+    { ...adamw, optimizer: { ...adamw.optimizer, norm_decay: undefined } as never },
+    [1],
+  )
   assert.is(same[0]?.norm, same[0]?.weight)
   const { rows: plain } = await steps({ weight_decay: 0.5 }, [1])
   assert.ok(Math.abs((plain[0]?.weight ?? 0) - 0.95) < 1e-6)
@@ -84,7 +87,10 @@ test('a model tells which of its parameters are those of normalisation layers', 
   const [backbone] = model.groups
   const names = [...(backbone?.normalization ?? [])].map(({ name }) => name)
   assert.ok(names.includes('backbone.layer1.0.bn1.weight') && names.includes('backbone.bn1.bias'))
-  assert.ok(names.every((name) => /\.(bn\d|conv1\.[14]|downsample\.1)\.(weight|bias)$/.test(name)), names.join(' '))
+  assert.ok(
+    names.every((name) => /\.(bn\d|conv1\.[14]|downsample\.1)\.(weight|bias)$/.test(name)),
+    names.join(' '),
+  )
   const norms = backbone?.parameters.filter(({ spec: { shape } }) => shape.length === 1)
   assert.is(names.length, norms?.length)
   model.store.destroy()
