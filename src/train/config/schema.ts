@@ -113,7 +113,8 @@ const trainingKeys = {
   crop_size: z.int().min(8).max(4096).describe('Side of the square training crops, in pixels.'),
   batch_size: z.int().min(1).max(1024).describe('Labeled images in a step; as many unlabeled ones come on top.'),
   epochs: count.describe(
-    'Passes over the unlabeled images, while labeled ones are repeated; without unlabeled images, over the labeled ones.',
+    'Passes over the unlabeled images, while labeled ones are repeated; without unlabeled images, and with ' +
+      '`dual-teacher`, over the labeled ones.',
   ),
   lr: z
     .number()

@@ -39,6 +39,8 @@ interface Saved extends RunState {
   readonly iterationsPerEpoch?: number
   /** Steps that changed weights, where the optimizer counts them. */
   readonly updates?: number
+  /** Batches that the batch norms of further models have seen in training mode, by the models' labels. */
+  readonly batchesTracked?: Readonly<Record<string, Readonly<Record<string, number>>>>
   /** In half precision. */
   readonly lossScale?: LossScaleState
   /** What the method keeps on the host. */
@@ -140,6 +142,7 @@ export class RunFiles {
       iterationsPerEpoch: trainer.options.iterationsPerEpoch,
       previous,
       ...(Object.keys(trainer.optimizer.inputs).length > 0 ? { updates: trainer.updates } : {}),
+      ...countersOf(trainer),
       ...(lossScale ? { lossScale } : {}),
       ...(methodState === undefined ? {} : { methodState }),
     }
@@ -176,6 +179,17 @@ export class RunFiles {
     }
     // One that could not be written may have left the list.
     return failures.attempt(folder, () => {})
+  }
+}
+
+/** The first model's counters are in its state_dict. */
+function countersOf({ models }: Trainer): Pick<Saved, 'batchesTracked'> {
+  const further = models.slice(1)
+  if (further.length === 0) return {}
+  return {
+    batchesTracked: Object.fromEntries(
+      further.map(({ store, batchesTracked }) => [store.label, Object.fromEntries(batchesTracked)]),
+    ),
   }
 }
 
@@ -260,6 +274,11 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Rest
     loadStore(previousPath(dirname(path), name), store)
     trainer.run.snapshots?.push(store, name)
     store.destroy()
+  }
+  for (const { store, batchesTracked } of trainer.models.slice(1)) {
+    for (const [counter, batches] of Object.entries(saved.batchesTracked?.[store.label] ?? {})) {
+      if (batchesTracked.has(counter)) batchesTracked.set(counter, batches)
+    }
   }
   if (saved.lossScale) trainer.lossScale?.restore(saved.lossScale)
   if (saved.methodState !== undefined) trainer.run.restore?.(saved.methodState)

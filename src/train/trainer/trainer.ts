@@ -1,8 +1,7 @@
 import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
-import type { Tensor } from '../../engine/ir.js'
 import type { FirstNonFinite } from '../../engine/passes/trace-nan.js'
-import { type CompileOptions, compile, type Program } from '../../engine/program.js'
+import { compile, type Program } from '../../engine/program.js'
 import { type Data, elements, type Spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import type { Work } from '../../engine/work.js'
@@ -10,22 +9,14 @@ import { castCall } from '../../kernels/pointwise.js'
 import { type SegmentationModel, stageOf } from '../../models/segmentation.js'
 import { type Batch, type BatchLayout, imagesOf } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
-import type {
-  Draws,
-  MethodEvent,
-  MethodRun,
-  MetricSpec,
-  Prepared,
-  Settings,
-  StepInfo,
-  Tensors,
-} from '../methods/method.js'
+import type { Draws, MethodEvent, MethodRun, MetricSpec, Prepared, Settings, StepInfo } from '../methods/method.js'
 import { batchStore, contextOf } from './context.js'
+import { compileFurther } from './further-programs.js'
 import { LossScale } from './loss-scale.js'
 import { learningRateAt } from './lr-schedule.js'
-import { createState, type Optimized, type Optimizer, optimizerOf } from './optimizer.js'
+import { createState, type Optimizer, optimizerOf } from './optimizer.js'
 import type { TrainerOptions, TrainerSettings } from './options.js'
-import type { SavedStore } from './saved-store.js'
+import { type SavedStore, storesOf, type Trained } from './saved-store.js'
 import { continues, declareSums, detailPrefix, type StepProgram, stepInParts, wholeStep } from './step-programs.js'
 import { type StepInputs, StepRecord } from './step-record.js'
 import { TrainingPasses } from './training-passes.js'
@@ -43,11 +34,6 @@ export interface StepResult {
   readonly withoutLabels: boolean
   /** Weights and statistics that hold NaN or an infinity after the step: so did their gradients, or what was summed up. */
   readonly nonFinite: readonly string[]
-}
-
-/** A model that is trained. */
-interface Trained extends Optimized {
-  readonly model: SegmentationModel
 }
 
 /** A kind of steps. */
@@ -159,7 +145,7 @@ export class Trainer {
         }
         phases.set(phase, { bodies, programs: programs as [Program, ...Program[]] })
       }
-      const others = await compileOthers(device, run, shared)
+      const others = await compileFurther(device, run, shared)
       const stores = [lossScale, batch, workspace] as const
       const rest = [arena, sums?.store, passes, phases, others] as const
       return new Trainer(settings, options, layout, run, trained, ...stores, ...rest)
@@ -186,13 +172,7 @@ export class Trainer {
 
   /** What a checkpoint holds beside the first model: state of the optimizer, further models, stores of the method. */
   get savedStores(): SavedStore[] {
-    const models = this.trained.flatMap(({ model, state }, i): SavedStore[] => {
-      const prefix = i === 0 ? '' : `models/${model.store.label}/`
-      const ofOptimizer = state.map((store, k) => ({ prefix: `${prefix}${this.optimizer.state[k]}/`, store }))
-      return i === 0 ? ofOptimizer : [{ prefix, store: model.store }, ...ofOptimizer]
-    })
-    const stores = Object.entries(this.run.stores ?? {}).map(([name, store]) => ({ prefix: `stores/${name}/`, store }))
-    return [...models, ...stores]
+    return storesOf(this.trained, this.optimizer, this.run.stores)
   }
 
   get iterations(): number {
@@ -408,17 +388,4 @@ function firstOf<T>(list: readonly T[]): T {
   const [first] = list
   if (first === undefined) throw new Error('a method trains at least one model')
   return first
-}
-
-async function compileOthers(device: Device, run: MethodRun, shared: CompileOptions): Promise<Program[]> {
-  const programs: Program[] = []
-  await run.compile?.(async (label, inputs, body) => {
-    const program = await compile(device, inputs, body as (tensors: Readonly<Record<string, Tensor>>) => Tensors, {
-      label,
-      ...shared,
-    })
-    programs.push(program as unknown as Program)
-    return program
-  })
-  return programs
 }
