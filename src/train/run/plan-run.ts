@@ -42,6 +42,7 @@ export async function planRun(real: DryAdapter, { config, image, keepBefore }: P
   const amp = config.amp === true
   const trainer = await createTrainer(device, model, config, {
     iterationsPerEpoch: 1,
+    planned: true,
     ...sizes,
     ...crop,
     keepBefore,

@@ -59,10 +59,10 @@ function furtherModel(
   label: string,
   device: Device,
   { seed }: TrainerSettings,
-  { pretrain }: TrainerOptions,
+  { pretrain, planned = false }: TrainerOptions,
 ): SegmentationModel {
   const like = 'store' in origin && origin.store
-  const random = like ? undefined : new Random(seed, index, PURPOSE.initialization)
+  const random = like || planned ? undefined : new Random(seed, index, PURPOSE.initialization)
   const model = createModel(new Store(device, label), { architecture, config }, random)
   if (like) model.store.copyFrom(like)
   else pretrain?.(model)

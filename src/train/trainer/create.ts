@@ -43,5 +43,5 @@ async function planStep(
   const unlabeled = Math.ceil((options.unlabeled * images) / options.labeled)
   const sizes = { labeled: images, unlabeled, height: crop, width: crop }
   const like = createModel(new Store(device, model.store.label), model)
-  await Trainer.create(device, like, { ...settings, micro_batch: undefined }, { ...options, ...sizes })
+  await Trainer.create(device, like, { ...settings, micro_batch: undefined }, { ...options, ...sizes, planned: true })
 }

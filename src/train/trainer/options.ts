@@ -31,6 +31,8 @@ export interface TrainerOptions {
   readonly keepBefore?: boolean
   /** Compute in half precision with a scaled loss: the adapter must have it. */
   readonly amp?: boolean
+  /** Nothing is trained: the weights of further models are not drawn, which takes longer than planning. */
+  readonly planned?: boolean
   /** Gives a further model of the method its pretrained weights. */
   readonly pretrain?: (model: SegmentationModel) => void
   /** Called as pipelines are compiled. */

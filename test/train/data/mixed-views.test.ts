@@ -92,6 +92,16 @@ test('an epoch can be left while batches are mixed', async () => {
   assert.equal(firsts[0], firsts[1])
 })
 
+test('shares of images that boxes leave are spread around a half', () => {
+  const random = new Random(3)
+  const draws = Array.from({ length: 4000 }, () => random.beta(4, 4))
+  const mean = draws.reduce((a, b) => a + b) / draws.length
+  const variance = draws.reduce((a, b) => a + (b - mean) ** 2, 0) / draws.length
+  // 1/2 and 1/36; five times the errors of 4000 draws.
+  assert.ok(Math.abs(mean - 0.5) < 0.013 && Math.abs(variance - 1 / 36) < 0.003, `${mean} ${variance}`)
+  assert.ok(draws.every((x) => x > 0 && x < 1))
+})
+
 test('boxes lie within the image, and leave a share of it around their centre', () => {
   assert.equal(cutBox(65, 65, 0, 36, 41), { x: 9, y: 4, w: 56, h: 61 })
   assert.equal(cutBox(20, 20, 0.75, 10, 10), { x: 5, y: 5, w: 10, h: 10 })
