@@ -1,11 +1,28 @@
 /**
  * What a field of a batch shows of an image. `weak`: resized, cropped, flipped; `label`: its label map, alike; `padding`: 255
  * where the crop lies beyond the image, else 0; `strong`: the weak view with colour jitter, grayscale and blur; `cutmixBox`:
- * 1 inside a random box, else 0. Fields of one image with the same `draw` share one set of random choices.
+ * 1 inside a random box, else 0; `intensity`: the weak view behind 1 to `most` random operations of intensity.ts. Fields of
+ * one image with the same `draw` share one set of random choices.
  */
 export type FieldSpec =
   | { readonly view: 'weak' | 'label' | 'padding' }
   | { readonly view: 'strong' | 'cutmixBox'; readonly draw: number }
+  | { readonly view: 'intensity'; readonly draw: number; readonly most: number }
+
+/** How the images of a stream are resized, mirrored and cropped. */
+export interface Geometry {
+  /**
+   * What is drawn, uniformly: the longer side, in pixels, of two integers and those between them; or by what factor the
+   * result is larger than `base`, whatever the size of the image. Default: a longer side of half to double the image's.
+   */
+  readonly resize?:
+    | { readonly longSide: readonly [least: number, most: number] }
+    | { readonly scale: readonly [from: number, to: number]; readonly base: readonly [height: number, width: number] }
+  /** Whether the image is mirrored before it is padded and cropped: padding is then on the right. Default: after. */
+  readonly flipsFirst?: boolean
+  /** Colour of the padding, RGB. Default: black. */
+  readonly padding?: readonly [number, number, number]
+}
 
 /** A stream of images: an order of a list, each image of which fills the fields of a batch. */
 export interface StreamSpec {
@@ -15,6 +32,7 @@ export interface StreamSpec {
   readonly purpose: { readonly order: number; readonly sample: number }
   /** Images per step, in multiples of `batch_size`. Default: 1. */
   readonly perStep?: number
+  readonly geometry?: Geometry
   readonly fields: Readonly<Record<string, FieldSpec>>
 }
 
@@ -25,7 +43,8 @@ export type BatchLayout = readonly StreamSpec[]
 export type Batch = Readonly<Record<string, Uint8Array>>
 
 /** Channels of a field: 3 for an image, 1 for a map. */
-export const channelsOf = ({ view }: FieldSpec): 1 | 3 => (view === 'weak' || view === 'strong' ? 3 : 1)
+export const channelsOf = ({ view }: FieldSpec): 1 | 3 =>
+  view === 'weak' || view === 'strong' || view === 'intensity' ? 3 : 1
 
 /** Whether a step takes images of a split. */
 export const takes = (layout: BatchLayout, split: StreamSpec['split']): boolean =>

@@ -82,7 +82,7 @@ async function steps(on: Device, method: string) {
   createModel(values, { architecture: trainer.model.architecture, config }, new RunRandom(3))
   store.copyFrom(values)
   const random = new Random(method)
-  const below = { weak: 256, strong: 256, label: nclass, padding: 1, cutmixBox: 2 }
+  const below = { weak: 256, strong: 256, intensity: 256, label: nclass, padding: 1, cutmixBox: 2 }
   const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
   const rows: Readonly<Record<string, number>>[] = []
   for (let k = 0; k < 2; k++) {

@@ -57,7 +57,7 @@ const optionsOf = (images: number) => ({
 /** Random batches of a method. */
 function batchesOf(method: string): Batch[] {
   const random = new Random(`batches of ${method}`)
-  const below = { weak: 256, strong: 256, label: nclass, padding: 1, cutmixBox: 2 }
+  const below = { weak: 256, strong: 256, intensity: 256, label: nclass, padding: 1, cutmixBox: 2 }
   const layout = methodOf(method).layout(settingsOf(method) as never)
   return Array.from({ length: iterations }, () => {
     const fields = layout.flatMap((stream) =>
