@@ -3,6 +3,7 @@ const { fround } = Math
 /** Weight of the pixel itself in the smoothed image; each of its eight neighbours has 1. */
 const CENTER = 5
 const WEIGHTS = CENTER + 8
+const SHARE = 1 / (2 * WEIGHTS)
 
 /**
  * Blends RGB pixels of an image of the given width with its smoothed version, in place, in float32, to the bytes that
@@ -22,8 +23,8 @@ export function adjustSharpness(pixels: Uint8Array, width: number, factor: numbe
       const sides = (columns[i - 3] as number) + (columns[i + 3] as number)
       const sum = sides + (columns[i] as number) + (CENTER - 1) * value
       // Rounded: an odd number of halves is never on the edge between two integers.
-      const smooth = Math.trunc((2 * sum + WEIGHTS) / (2 * WEIGHTS))
-      pixels[start + i] = Math.trunc(fround(smooth + fround(share * (value - smooth))))
+      const smooth = ((2 * sum + WEIGHTS) * SHARE) | 0
+      pixels[start + i] = fround(smooth + fround(share * (value - smooth)))
     }
     above = row
     row = below

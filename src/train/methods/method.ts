@@ -91,6 +91,7 @@ export interface StepInfo {
   readonly batchIndex: number
   readonly epoch: number
   readonly epochs: number
+  readonly iterationsPerEpoch: number
 }
 
 /** Where a training stands before an epoch. */

@@ -259,7 +259,9 @@ export class Trainer {
   }
 
   private get at(): StepInfo {
-    return { iteration: this.iteration, epoch: this.epoch, epochs: this.settings.epochs, batchIndex: this.iteration }
+    const { iterationsPerEpoch } = this.options
+    const { epochs } = this.settings
+    return { iteration: this.iteration, batchIndex: this.iteration, epoch: this.epoch, epochs, iterationsPerEpoch }
   }
 
   /**

@@ -102,7 +102,7 @@ async function* byHand(method: string, micro: number) {
   const momentum = new Store(device, 'momentum')
   for (const { name, spec } of parameters) momentum.declare(name, spec)
   for (const [iteration, batch] of batchesOf(method).entries()) {
-    const at = { iteration, epoch: 0, epochs: 1 }
+    const at = { iteration, epoch: 0, epochs: 1, iterationsPerEpoch: iterations }
     if (iteration === 1) run.beginEpoch?.({ ...at, batchIndex: iteration, newBest: true })
     const means = new Map<string, number[]>()
     let prepared: Prepared = { inputs: {} }
