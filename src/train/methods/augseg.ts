@@ -33,8 +33,12 @@ const resize = z
       .describe('What is resized to at a factor of 1: a longer side for `long_side`, height and width for `scale`.'),
     ratio: z
       .tuple([z.number().gt(0), z.number().gt(0)])
+      .refine(([from, to]) => from <= to, { error: 'expected the smaller factor first' })
       .default([0.5, 2])
       .describe('Smallest and largest factor.'),
+  })
+  .refine(({ kind, base }) => Array.isArray(base) === (kind === 'scale'), {
+    error: 'expected a base of [height, width] for the kind scale, and of one number for long_side',
   })
   .prefault({})
   .describe('How images are resized before they are cropped.')
@@ -144,21 +148,11 @@ export const augseg: Method<typeof keys> = {
   description: 'a mean teacher, random intensity augmentations and injected labels (arXiv 2212.04976)',
   keys,
   layout: ({ augseg: own }) => layoutOf(own),
-  check({ augseg: own, batch_size: images, epochs }, fail) {
-    const { sup_only_epoch: warmUp, resize } = own
-    const [from, to] = resize.ratio
-    if (warmUp >= epochs) {
-      throw fail(`augseg.sup_only_epoch ${warmUp} leaves no epoch of ${epochs} for unlabeled images: lower it`)
-    }
-    if (warmUp > 0 && images < 2) {
+  check({ augseg: own, batch_size: images }, fail) {
+    if (own.sup_only_epoch > 0 && images < 2) {
       throw fail(
         'in the warm-up one image gives the batch norm of the pooled map one value per channel: use at least 2',
       )
-    }
-    if (from > to) throw fail(`augseg.resize.ratio [${from}, ${to}] must not fall: swap its numbers`)
-    if (Array.isArray(resize.base) !== (resize.kind === 'scale')) {
-      const expected = resize.kind === 'scale' ? '[height, width]' : 'a single number'
-      throw fail(`augseg.resize.base must be ${expected} for the kind ${resize.kind}`)
     }
   },
   create(context) {
@@ -182,18 +176,14 @@ export const augseg: Method<typeof keys> = {
     }
 
     function semiSupervisedLosses(inputs: Tensors): Losses {
-      const [x, weak, strong] = ['img_x', 'img_u_w', 'img_u_s'].map((field) => normalizeImage(batch(field))) as [
-        Tensor,
-        Tensor,
-        Tensor,
-      ]
+      const [x, weak] = [normalizeImage(batch('img_x')), normalizeImage(batch('img_u_w'))]
       const { confidence, label, ofImages } = scoped('pseudo-labels', () =>
         labelsWithConfidence(upsample(lowLogits(teacher, weak, { training: false }).detach(), size)),
       )
       const mixed = scoped('mixing', () => {
         const { mix, holdsLabels } = labelInjection(inputs, ofImages)
         const labels = { label: mix(label, batch('mask_x')), confidence: mix(confidence, 1) }
-        return { image: mix(strong, x), labels, holdsLabels }
+        return { image: normalizeImage(mix(batch('img_u_s'), batch('img_x'))), labels, holdsLabels }
       })
       const seen = own.extra_weak ? [x, weak, mixed.image] : [x, mixed.image]
       const low = lowLogits(student, concat(seen, 0), { training: true })

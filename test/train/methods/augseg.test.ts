@@ -9,8 +9,9 @@ import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import { loadConfig } from '#dist/train/config/load.js'
 import type { Config } from '#dist/train/config/schema.js'
+import { UserError } from '#dist/train/error.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
-import { type AugSegSettings, augseg, augsegLearningRate, teacherDecay } from '#dist/train/methods/augseg.js'
+import { type AugSegSettings, augsegLearningRate, teacherDecay } from '#dist/train/methods/augseg.js'
 import { labelsWithConfidence, thresholdedLoss } from '#dist/train/methods/augseg-losses.js'
 import { firstModelOf } from '#dist/train/methods/index.js'
 import {
@@ -22,6 +23,7 @@ import {
 } from '#dist/train/methods/label-injection.js'
 import { Random } from '#dist/train/random.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
+import { checkBatches } from '#dist/train/trainer/micro-batches.js'
 import { passes } from '../../golden/report.js'
 import { runTrajectory } from '../../golden/trajectory.js'
 import { messageOf } from '../../support/messages.js'
@@ -273,32 +275,25 @@ const read = (path: string, ...overrides: string[]) =>
   loadConfig(path, overrides) as Config & { readonly augseg: AugSegSettings }
 
 test('settings that AugSeg cannot train with are refused, by their names', async () => {
+  const messageOfSetting = (...overrides: string[]) =>
+    messageOf(() => read(file, 'method=augseg', ...overrides), UserError)
+  assert.match(
+    await messageOfSetting('augseg.resize.ratio=[2, 1]'),
+    /'augseg\.resize\.ratio' is \[2,1\], expected the smaller/,
+  )
+  const base =
+    /'augseg\.resize' is .*, expected a base of \[height, width\] for the kind scale, and of one number for long/
+  assert.match(await messageOfSetting('augseg.resize.kind=scale'), base)
+  assert.match(await messageOfSetting('augseg.resize.base=[48, 48]'), base)
+  assert.match(await messageOfSetting('augseg.resize.base=0'), /'augseg\.resize\.base' is 0, .*>=1/)
+  assert.match(await messageOfSetting('augseg.threshold=2'), /'augseg\.threshold' is 2, .*<=1/)
   const config = read(file, 'method=augseg')
-  const messageWith = (batch_size: number, changes: object): Promise<string> =>
-    messageOf(() =>
-      augseg.check?.(
-        { ...config, batch_size, augseg: { ...config.augseg, ...changes } } as never,
-        (what) => new Error(what),
-      ),
-    )
-  assert.match(
-    await messageWith(2, { sup_only_epoch: 2 }),
-    /augseg\.sup_only_epoch 2 leaves no epoch of 2 for unlabeled/,
-  )
-  assert.match(await messageWith(1, { sup_only_epoch: 1 }), /warm-up one image gives the batch norm .*: use at least 2/)
-  const resize = { kind: 'long_side', base: 500, ratio: [0.5, 2] }
-  assert.match(
-    await messageWith(2, { resize: { ...resize, ratio: [2, 1] } }),
-    /augseg\.resize\.ratio \[2, 1\] must not fall/,
-  )
-  assert.match(
-    await messageWith(2, { resize: { ...resize, kind: 'scale' } }),
-    /resize\.base must be \[height, width\] for/,
-  )
-  assert.match(
-    await messageWith(2, { resize: { ...resize, base: [8, 8] } }),
-    /resize\.base must be a single number for/,
-  )
+  const withOne = (warmUp: number) => {
+    const own = { ...config.augseg, sup_only_epoch: warmUp }
+    return checkBatches({ ...config, batch_size: 1, augseg: own } as never, (what) => new Error(what))
+  }
+  assert.throws(() => withOne(1), /^batch_size 1: in the warm-up one image gives the batch norm .*: use at least 2$/)
+  withOne(0)
 
   const model = createModel(new Store(device, 'model'), firstModelOf(config))
   const uneven = { iterationsPerEpoch: 3, labeled: 2, unlabeled: 3, height: 33, width: 33 }
