@@ -21,7 +21,7 @@ export function scalarsOf(row: GoldenCase): Record<string, number> {
 
 const decaysOf = (p: Params): number[] => {
   if (p.has('ratios')) return p.numbers('ratios')
-  return [p.number(p.has('decay') ? 'decay' : 'alpha')]
+  return [p.number(p.has('alpha') ? 'alpha' : 'decay')]
 }
 
 interface AdamWState {

@@ -9,6 +9,7 @@ import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import { loadConfig } from '#dist/train/config/load.js'
 import type { Config } from '#dist/train/config/schema.js'
+import { bytesOf } from '#dist/train/data/batch.js'
 import { UserError } from '#dist/train/error.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { type AugSegSettings, augsegLearningRate, teacherDecay } from '#dist/train/methods/augseg.js'
@@ -28,10 +29,12 @@ import { passes } from '../../golden/report.js'
 import { runTrajectory } from '../../golden/trajectory.js'
 import { messageOf } from '../../support/messages.js'
 import { assertSameRun } from '../../support/same-run.js'
+import { skipUnless } from '../../support/skip.js'
 import { tinyData } from '../../support/tiny-run.js'
 
 const device = await open()
 const { folder, config: file, trainInto, remove } = await tinyData('augseg')
+const halfTest = skipUnless(device.traits.half, 'the adapter has no shader-f16')
 test.after(() => {
   remove()
   device.destroy()
@@ -301,6 +304,31 @@ test('settings that AugSeg cannot train with are refused, by their names', async
     await messageOf(() => createTrainer(device, model, config, uneven)),
     /augseg mixes labeled with unlabeled images: a batch needs as many of each, not 2 and 3/,
   )
+  model.store.destroy()
+})
+
+halfTest('a step that half precision skips leaves the teacher as it is', async () => {
+  const config = read(file, 'method=augseg')
+  const model = createModel(new Store(device, 'model'), firstModelOf(config), new Random(2, 0, 6))
+  const sizes = { iterationsPerEpoch: 3, labeled: 2, unlabeled: 2, height: 33, width: 33 }
+  const trainer = await createTrainer(device, model, config, { ...sizes, amp: true })
+  const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
+  const data = Object.fromEntries(
+    fields.map(([name, field]) => [
+      name,
+      new Uint8Array(2 * bytesOf(field, 33)).map(() => random.integer(0, field.view === 'label' ? 6 : 256)),
+    ]),
+  )
+  const teacher = trainer.run.stores?.teacher
+  assert.ok(teacher)
+  const before = await teacher.readAll()
+  trainer.lossScale?.restore({ scale: 2 ** 100, goodSteps: 0, skippedSteps: 0 })
+  assert.is((await trainer.step(data)).skipped_steps, 1)
+  assert.equal(await teacher.readAll(), before)
+  trainer.lossScale?.restore({ scale: 2 ** 8, goodSteps: 0, skippedSteps: 1 })
+  assert.is((await trainer.step(data)).skipped_steps, 1)
+  assert.not.equal(await teacher.readAll(), before)
+  trainer.destroy()
   model.store.destroy()
 })
 
