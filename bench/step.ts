@@ -46,7 +46,7 @@ export async function measureStep(
   const { model } = trainer
   trainer.beginEpoch(true)
   const random = new Random('step')
-  const below = { weak: 256, strong: 256, label: choice.nclass, padding: 1, cutmixBox: 2, cutmix: 256 }
+  const below = { weak: 256, strong: 256, intensity: 256, label: choice.nclass, padding: 1, cutmixBox: 2, cutmix: 256 }
   const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
   const data: Batch = Object.fromEntries(
     fields.map(([name, field]) => {

@@ -46,6 +46,7 @@ export const PURPOSE = {
   dropout: 7,
   previousModels: 8,
   noise: 9,
+  labelMixing: 10,
   strongView: 20,
   cutMixView: 21,
   classMix: 22,

@@ -16,6 +16,7 @@ import { type Box, type Image, normalize } from '#dist/train/data/pixels.js'
 import { resizeBilinear, resizeBilinearInto, resizeNearest, resizeNearestInto } from '#dist/train/data/resize.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { augmented, labeledFields, unlabeledFields } from '../support/augmented.js'
+import { checkIntensityTables, type IntensityParams, type IntensityTables, runIntensityCase } from './intensity.js'
 
 /** Largest error of one output beside what is allowed. */
 export interface CaseResult {
@@ -64,6 +65,8 @@ interface GoldenCase {
 
 interface GoldenAugment {
   cases: GoldenCase[]
+  /** Of the augmentations of AugSeg, which have tables of their own. */
+  op_list?: string[]
   target_size_table: { w: number; h: number; long_side: number; out: [number, number] }[]
   cutmix_box_table: {
     img_size: number
@@ -229,13 +232,17 @@ export function checkAugment(folder: string): CaseResult[] {
     return found
   }
   const results: CaseResult[] = []
+  const ofAugSeg = golden.op_list ? (golden as unknown as IntensityTables) : undefined
   for (const golden_case of golden.cases) {
     const input = (name: string): Image => {
       const { shape, data } = tensor(golden_case.in[name] ?? name)
       const [height = 0, width = 0] = shape
       return { data: data as Uint8Array, width, height }
     }
-    const outputs = runCase(golden_case.op, golden_case.params, input)
+    const { op, params } = golden_case
+    const outputs: Outputs = ofAugSeg
+      ? runIntensityCase(op, params as unknown as IntensityParams, input, ofAugSeg)
+      : runCase(op, params, input)
     for (const name of golden_case.out) {
       const expected = tensor(`${golden_case.id}/out/${name}`).data as Uint8Array | Float32Array
       results.push({
@@ -245,5 +252,5 @@ export function checkAugment(folder: string): CaseResult[] {
       })
     }
   }
-  return [...results, ...checkTables(golden)]
+  return [...results, ...(ofAugSeg ? checkIntensityTables(ofAugSeg) : checkTables(golden))]
 }

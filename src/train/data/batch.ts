@@ -1,11 +1,13 @@
 /**
  * What a field of a batch shows of an image. `weak`: resized, cropped, flipped; `label`: its label map, alike; `padding`: 255
  * where the crop lies beyond the image, else 0; `strong`: the weak view with colour jitter, grayscale and blur; `cutmixBox`:
- * 1 inside a random box, else 0. Fields of one image with the same `draw` share one set of random choices.
+ * 1 inside a random box, else 0; `intensity`: the weak view behind 1 to `most` random operations of intensity.ts. Fields of
+ * one image with the same `draw` share one set of random choices.
  */
 export type FieldSpec =
   | { readonly view: 'weak' | 'label' | 'padding' }
   | { readonly view: 'strong' | 'cutmixBox'; readonly draw: number }
+  | { readonly view: 'intensity'; readonly draw: number; readonly most: number }
   | BatchFieldSpec
 
 /**
@@ -18,6 +20,21 @@ export interface BatchFieldSpec {
   readonly of: string
   /** Epochs, counted from 0, in which it is made; in others its bytes mean nothing. Default: all. */
   readonly epochs?: 'even' | 'odd'
+}
+
+/** How the images of a stream are resized, mirrored and cropped. */
+export interface Geometry {
+  /**
+   * What is drawn, uniformly: the longer side, in pixels, of two integers and those between them; or by what factor the
+   * result is larger than `base`, whatever the size of the image. Default: a longer side of half to double the image's.
+   */
+  readonly resize?:
+    | { readonly longSide: readonly [least: number, most: number] }
+    | { readonly scale: readonly [from: number, to: number]; readonly base: readonly [height: number, width: number] }
+  /** Whether the image is mirrored before it is padded and cropped: padding is then on the right. Default: after. */
+  readonly flipsFirst?: boolean
+  /** Colour of the padding, RGB. Default: black. */
+  readonly padding?: readonly [number, number, number]
 }
 
 /** A stream of images: an order of a list, each image of which fills the fields of a batch. */
@@ -33,6 +50,7 @@ export interface StreamSpec {
   }
   /** Images per step, in multiples of `batch_size`. Default: 1. */
   readonly perStep?: number
+  readonly geometry?: Geometry
   readonly fields: Readonly<Record<string, FieldSpec>>
 }
 
@@ -44,7 +62,7 @@ export type Batch = Readonly<Record<string, Uint8Array>>
 
 /** Channels of a field: 3 for an image, 1 for a map. */
 export const channelsOf = ({ view }: FieldSpec): 1 | 3 =>
-  view === 'weak' || view === 'strong' || view === 'cutmix' ? 3 : 1
+  view === 'weak' || view === 'strong' || view === 'intensity' || view === 'cutmix' ? 3 : 1
 
 /** Whether a field is made of all images of a step together. */
 export const isOfBatch = (field: FieldSpec): field is BatchFieldSpec => field.view === 'cutmix'

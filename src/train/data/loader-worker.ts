@@ -102,14 +102,14 @@ async function decodeTask(task: Task): Promise<Decoded> {
 
 function augmentTask(task: Task, epoch: number, { image, label }: Decoded, batch: Batch): void {
   const { size, seed, rules } = settings
-  const { fields, purpose } = streamOf(task)
+  const { fields, purpose, geometry } = streamOf(task)
   const random = new Random(seed, epoch, purpose.sample, task.sample)
-  const draws = drawSample(image, size, fields, random)
+  const draws = drawSample(image, size, fields, random, geometry)
   const parts = Object.entries(fields).map(([name, field]) => {
     const bytes = bytesOf(field, size)
     return [name, (batch[name] ?? nothing).subarray(task.position * bytes, (task.position + 1) * bytes)] as const
   })
-  augment(image, label, size, fields, draws, Object.fromEntries(parts), rules.ignoreIndex)
+  augment(image, label, size, fields, draws, Object.fromEntries(parts), rules.ignoreIndex, geometry)
 }
 
 function mixTask(task: Task, { epoch, batchIndex }: Job, batch: Batch): void {

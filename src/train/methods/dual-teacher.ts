@@ -278,7 +278,7 @@ export const dualTeacher: Method<typeof keys> = {
         const priorities = Array.from({ length: unlabeled }, () => Array.from(random.permutation(classes)))
         return { ...view, classmix_shuffle, class_priority: priorities.flat() }
       },
-      prepare({ iterationOfEpoch }, draws) {
+      prepare({ iteration, epoch, iterationsPerEpoch }, draws) {
         strong.run(draws)
         const { cut_perm, cut_boxes = [], cut_flip = [], classmix_shuffle, class_priority = [] } = draws
         const box = new Uint8Array(unlabeled * size[0] * size[1])
@@ -291,7 +291,7 @@ export const dualTeacher: Method<typeof keys> = {
           Float32Array.from({ length }, (_, i) => values[i] ?? 0)
         return {
           inputs: {
-            decay: Float32Array.of(decayAt(iterationOfEpoch, mostDecay)),
+            decay: Float32Array.of(decayAt(iteration - epoch * iterationsPerEpoch, mostDecay)),
             source: Uint32Array.from(cut_perm ?? classmix_shuffle ?? []),
             box,
             mirrored: padded(cut_flip, unlabeled),

@@ -1,5 +1,6 @@
 import type { z } from 'zod'
 import { chooseModel, type ModelChoice, type ModelSpec } from '../../models/index.js'
+import { augseg } from './augseg.js'
 import { dualTeacher } from './dual-teacher.js'
 import type { CommonSettings, Method, Settings } from './method.js'
 import { prevmatch } from './prevmatch.js'
@@ -7,7 +8,7 @@ import { supervised } from './supervised.js'
 import { unimatch } from './unimatch.js'
 
 /** The training methods, in the order in which they are listed. */
-const table: Method[] = [supervised, unimatch, prevmatch, dualTeacher]
+const table: Method[] = [supervised, unimatch, prevmatch, augseg, dualTeacher]
 
 /** All training methods. */
 export const methods = (): readonly Method[] => table

@@ -95,8 +95,7 @@ export interface StepInfo {
   readonly batchIndex: number
   readonly epoch: number
   readonly epochs: number
-  /** Its place in its epoch. */
-  readonly iterationOfEpoch: number
+  readonly iterationsPerEpoch: number
 }
 
 /** Where a training stands before an epoch. */

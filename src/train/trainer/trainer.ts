@@ -248,9 +248,9 @@ export class Trainer {
   }
 
   private get at(): StepInfo {
-    const { iteration, epoch } = this
-    const iterationOfEpoch = iteration - epoch * this.options.iterationsPerEpoch
-    return { iteration, iterationOfEpoch, epoch, epochs: this.settings.epochs, batchIndex: iteration }
+    const { iterationsPerEpoch } = this.options
+    const { epochs } = this.settings
+    return { iteration: this.iteration, batchIndex: this.iteration, epoch: this.epoch, epochs, iterationsPerEpoch }
   }
 
   /**
