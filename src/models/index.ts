@@ -103,8 +103,11 @@ export function inferModel(row: Architecture, state: StateShapes, stated: unknow
   const claims = typeof stated === 'object' && stated !== null ? Object.entries(stated) : []
   const geometry = Object.fromEntries(claims.filter(([key]) => Object.hasOwn(usual, key)))
   const architecture = row.name
-  const known = row.schema.safeParse({ ...widths, ...geometry })
-  if (known.success) return { architecture, config: known.data, geometry, hasGeometry: true }
+  if (row.schema.safeParse({ ...widths, ...geometry }).success) {
+    // What may be left out is as usual then.
+    const whole = { ...usual, ...geometry }
+    return { architecture, config: row.schema.parse({ ...widths, ...whole }), geometry: whole, hasGeometry: true }
+  }
   const assumed = row.schema.safeParse({ ...widths, ...usual })
   return assumed.success ? { architecture, config: assumed.data, geometry: usual, hasGeometry: false } : undefined
 }
