@@ -135,7 +135,7 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
       }
     }
     if (kinds.includes('ops.json')) await attempt('operators', () => checkOps(device, folder))
-    if (kinds.includes('augment.json')) await attempt('augmentation', async () => checkAugment(folder))
+    if (kinds.includes('augment.json')) await attempt('augmentation', () => checkAugment(device, folder))
     if (kinds.includes('eval.json')) await attempt('evaluation', () => checkEvaluation(device, folder))
     if (kinds.includes('names.json')) await attempt('names and shapes', async () => checkNames(device, folder))
     if (kinds.includes('forward.json')) await attempt('passes of a model', () => checkForward(device, folder))
