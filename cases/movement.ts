@@ -2,6 +2,7 @@ import type { Shape } from '#dist/engine/shape.js'
 import { flip as flipKernel } from '#dist/kernels/flip.js'
 import * as kernels from '#dist/kernels/movement.js'
 import { permute as kernelOfPermute } from '#dist/kernels/permute.js'
+import { take as takeKernel } from '#dist/kernels/take.js'
 import { addWindows } from '#dist/kernels/windows.js'
 import { body, type Family, family, integers, mapSizes, normal, type Random, type Source } from './case.js'
 import * as reference from './reference/index.js'
@@ -256,4 +257,26 @@ export const flip = family(
   },
 )
 
-export const movementFamilies: Family[] = [concat, slice, pad, permute, split, flip, windows]
+export const take = family(
+  'take',
+  ({ shape, samples, bytes = false }: { shape: Shape; samples: number; bytes?: boolean }) =>
+    body({
+      inputs: {
+        x: bytes ? integers(shape, 'u8', (random) => random.integer(256)) : normal(shape),
+        index: integers([samples], 'u32', (random) => random.integer(shape[0] ?? 1)),
+      },
+      run: (t) => ({ out: takeKernel(t.x, t.index) }),
+      reference: (v) => ({ out: reference.take(v.x, v.index) }),
+      differentiable: [],
+      passing: [],
+      exact: true,
+    }),
+  {
+    maps: { shape: [3, 2, 5, 7], samples: 3 },
+    bytes: { shape: [3, 5, 5], samples: 4, bytes: true },
+    scalars: { shape: [4], samples: 2 },
+  },
+  ({ crop, batch }) => ({ images: { shape: [batch, crop, crop, 3], samples: batch } }),
+)
+
+export const movementFamilies: Family[] = [concat, slice, pad, permute, split, flip, take, windows]

@@ -6,6 +6,7 @@ import { errorOutput } from './error-output.js'
 /** Each is a module beside this one, which runs when it is imported. */
 const commands = {
   train: 'train with few labeled and many unlabeled images',
+  compare: 'train several methods and show their scores side by side',
   evaluate: 'score a checkpoint on labeled images',
   predict: 'segment images: masks, coloured masks, overlays',
   convert: 'convert weights: PyTorch or safetensors to safetensors or ONNX',

@@ -59,6 +59,20 @@ export const seedOption = (seeded = 'everything random'): Option =>
 export const gpuOption = (): Option =>
   new Option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
 
+/** Methods by name, with commas between; by default all. */
+export function methodsOption(chosen?: readonly string[]): Option {
+  const known = methods().map(({ name }) => name)
+  return new Option('--methods <names>', `methods with commas between, of ${known.join(', ')}; or all`)
+    .default(chosen ?? known, chosen ? chosen.join(',') : 'all')
+    .argParser((text: string) => {
+      if (text === 'all') return known
+      const names = text.split(',').map((name) => name.trim())
+      const unknown = names.find((name) => !known.includes(name))
+      if (unknown === undefined) return [...new Set(names)]
+      throw new InvalidArgumentError(`there is no method '${unknown}': choose among ${known.join(', ')}, or all.`)
+    })
+}
+
 export const memoryOption = (): Option =>
   new Option(
     '--memory <size>',

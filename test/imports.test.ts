@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 const rooms: readonly (readonly string[])[] = [
   ['index.ts'],
   ['.'],
-  ['demo'],
+  ['demo', 'comparison'],
   ['train/run'],
   ['train/tuning'],
   ['train/logging'],

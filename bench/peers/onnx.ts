@@ -149,7 +149,7 @@ export async function open({ wait, GraphBuilder }: PeerContext): Promise<Peer> {
     const [n = 1, h = 1, w = 1, c = 1] = shape
     const output = { name: 'y', shape: plan.maps ? [n, c, h, w] : shape }
     const input = { name: 'x', shape: plan.input.shape }
-    const model = Buffer.concat(graph.model(input, output, { opset: 17, doc: '', metadata: {} }))
+    const model = Buffer.concat(graph.model(input, output, { name: task.op, opset: 17, doc: '', metadata: {} }))
     const options: InferenceSession.SessionOptions = {
       executionProviders: ['webgpu'],
       preferredOutputLocation: 'gpu-buffer',

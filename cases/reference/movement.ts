@@ -26,6 +26,13 @@ export function flip(x: Values): Values {
   return y
 }
 
+/** Samples of x by their indices. */
+export function take(x: Values, index: Values): Values {
+  const size = count(x.shape.slice(1))
+  const parts = Array.from(index.data, (sample) => [...x.data.subarray(sample * size, (sample + 1) * size)])
+  return values([index.data.length, ...x.shape.slice(1)], parts.flat())
+}
+
 /** Axis k of the result is axis `axes[k]` of x. */
 export function permute(x: Values, axes: readonly number[]): Values {
   const result = values(axes.map((axis) => x.shape[axis] ?? 0))

@@ -232,6 +232,11 @@ export class Program<
     return new ValidationError(`${this.parts.label}: ${error.message}`)
   }
 
+  /** Whether it has an output of this name. */
+  delivers(name: string): boolean {
+    return this.outputs.has(name)
+  }
+
   /** Values of outputs after the last run, in the order of `names`. */
   async readAll(names: readonly (keyof O & string)[]): Promise<Data[]> {
     const specs = names.map((name) => {

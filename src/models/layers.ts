@@ -4,7 +4,7 @@ import { elements, type Shape, spec } from '../engine/shape.js'
 import type { Store, Variable } from '../engine/store.js'
 import { batchNormEvaluation, batchNormTraining } from '../kernels/batchnorm.js'
 import { conv2d } from '../kernels/conv2d.js'
-import { add, relu } from '../kernels/pointwise.js'
+import { add, mul, relu } from '../kernels/pointwise.js'
 
 /** Source of initial values. */
 export interface InitialRandom {
@@ -48,9 +48,22 @@ export class Declarations {
   }
 }
 
-/** Whether batch norm takes the statistics of the batch and updates the running ones. */
+/** Multipliers that drop parts of a map at random: [samples], or [samples, channels]. */
+export interface NoiseSpec {
+  readonly samples: number
+  readonly channels?: number
+  /** Probability of 0; all else is 1 / (1 - rate). */
+  readonly rate: number
+}
+
+/** Called while tracing: the multipliers of a place in a model, drawn anew for each pass. */
+export type Noise = (name: string, noise: NoiseSpec) => Tensor
+
 export interface Mode {
+  /** Whether batch norm takes the statistics of the batch and updates the running ones. */
   readonly training: boolean
+  /** In training; without it nothing is dropped. */
+  readonly noise?: Noise
 }
 
 /** Feature maps in, feature maps out: [N, H, W, C]. Called while tracing. */
@@ -140,6 +153,25 @@ export function convUnit(
   const convolve = conv(at.at(`${first}`), cin, cout, options)
   const normalize = batchNorm(at.at(`${first + 1}`), cout)
   return named(`${first}`, (x, mode) => relu(normalize(convolve(x, mode), mode)))
+}
+
+/**
+ * Stochastic depth (Huang et al., 2016): a residual branch [N, ...] of which each sample is dropped with probability
+ * `rate`, and divided by 1 - rate where it is kept.
+ */
+export function dropPath(x: Tensor, name: string, rate: number, { noise }: Mode): Tensor {
+  if (!noise || rate === 0) return x
+  const [samples = 0, ...rest] = x.shape
+  return mul(x, noise(name, { samples, rate }).reshape(samples, ...rest.map(() => 1)))
+}
+
+/** Dropout of whole channels of a map [N, ..., C], as PyTorch's `Dropout2d`. */
+export function dropChannels(x: Tensor, name: string, rate: number, { noise }: Mode): Tensor {
+  if (!noise || rate === 0) return x
+  const [samples = 0, ...rest] = x.shape
+  const channels = rest.at(-1) ?? 1
+  const multipliers = noise(name, { samples, channels, rate })
+  return mul(x, multipliers.reshape(samples, ...rest.slice(1).map(() => 1), channels))
 }
 
 /** The layer whose operators carry `name` in errors and profiles. */

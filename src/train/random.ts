@@ -45,6 +45,7 @@ export const PURPOSE = {
   initialization: 6,
   dropout: 7,
   previousModels: 8,
+  noise: 9,
 } as const
 
 /** Where a generator stands; as plain JSON, for checkpoints. */

@@ -11,7 +11,7 @@ import { startOf } from '#dist/command.js'
 import { start } from '../support/child.js'
 import { run, tinyData } from '../support/tiny-run.js'
 
-const commands = ['train', 'evaluate', 'predict', 'convert', 'split', 'check-data', 'tune', 'doctor', 'demo']
+const commands = ['train', 'compare', 'evaluate', 'predict', 'convert', 'split', 'check-data', 'tune', 'doctor', 'demo']
 
 test('the help lists every command in a line', () => {
   const { code, stdout, errors } = run('atrous.js', ['--help'])

@@ -4,6 +4,7 @@ import type { Device } from '#dist/engine/device.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { cutmix } from '#dist/kernels/images.js'
+import { take } from '#dist/kernels/take.js'
 import * as augment from '#dist/train/data/augment.js'
 import { gaussianBlur } from '#dist/train/data/blur.js'
 import {
@@ -203,14 +204,17 @@ function runCase(op: string, p: Params, input: (name: string) => Image, tensor: 
 async function mixedWithin(device: Device, input: (name: string) => FileTensor): Promise<Outputs> {
   const [{ shape, data }, { data: index }, { shape: boxShape, data: box }] = [input('x'), input('index'), input('box')]
   const [n = 0, channels = 0, height = 0, width = 0] = shape
-  const images = spec([n, height, width, channels], 'u8')
-  const inputs = { x: images, other: images, box: spec(boxShape, 'u8') }
-  const program = await compile(device, inputs, (t) => ({ x: cutmix(t.x, t.other, t.box) }))
-  const x = channelsLast(data as Uint8Array, shape)
-  const other = x.slice()
-  const each = x.length / n
-  for (const [i, k] of (index as Int32Array).entries()) other.set(x.subarray(k * each, (k + 1) * each), i * each)
-  program.run({ x, other, box: box as Uint8Array })
+  const inputs = {
+    x: spec([n, height, width, channels], 'u8'),
+    index: spec([n], 'u32'),
+    box: spec(boxShape, 'u8'),
+  }
+  const program = await compile(device, inputs, (t) => ({ x: cutmix(t.x, take(t.x, t.index), t.box) }))
+  program.run({
+    x: channelsLast(data as Uint8Array, shape),
+    index: Uint32Array.from(index as Int32Array),
+    box: box as Uint8Array,
+  })
   const mixed = channelsLast(Uint8Array.from(await program.read('x', 'u32')), [n, height * width, channels])
   program.destroy()
   return { x: mixed }

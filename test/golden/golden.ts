@@ -16,11 +16,24 @@ import { checkEvaluation } from './evaluation.js'
 import { checkForward } from './forward.js'
 import { checkNames } from './names.js'
 import { checkOps } from './ops.js'
+import type { RecordedRun } from './recordings/recording.js'
 import { type CaseResult, passes, printCase, strain, worst } from './report.js'
-import { checkFinal, finalTensors, runTrajectory, writeResults } from './trajectory.js'
+import { checkFinal, finalTensors, runsOf, runTrajectory, writeResults } from './trajectory.js'
+
+interface RecordedFile {
+  readonly title: string
+  check(device: Device, folder: string): Promise<readonly CaseResult[]>
+}
 
 /** Files that are checked besides the trajectories. */
-const recordedFiles = ['ops.json', 'eval.json', 'augment.json', 'names.json', 'forward.json']
+const recordedFiles: Readonly<Record<string, RecordedFile>> = {
+  'ops.json': { title: 'operators', check: checkOps },
+  'augment.json': { title: 'augmentation', check: checkAugment },
+  'eval.json': { title: 'evaluation', check: checkEvaluation },
+  'names.json': { title: 'names and shapes', check: async (device, folder) => checkNames(device, folder) },
+  'forward.json': { title: 'passes of a model', check: checkForward },
+}
+const fileNames = Object.keys(recordedFiles).join(', ')
 
 /** Final values beyond their tolerance that are printed, the worst first. */
 const maxFailuresShown = 10
@@ -43,6 +56,14 @@ function trajectories(folder: string): string[] {
     .flatMap((path) => (statSync(path).isDirectory() ? trajectories(path) : []))
 }
 
+/** The recorded files in `folder` and beneath it. */
+function filesBeneath(folder: string): { readonly path: string; readonly file: string }[] {
+  const names = readdirSync(folder).sort()
+  const own = Object.keys(recordedFiles).filter((file) => names.includes(file))
+  const below = names.map((name) => join(folder, name)).filter((path) => statSync(path).isDirectory())
+  return [...own.map((file) => ({ path: folder, file })), ...below.flatMap(filesBeneath)]
+}
+
 /** The folder's name where no other trajectory has it, else its path with dashes. */
 function nameOf(folder: string, root: string, all: readonly string[]): string {
   const own = basename(folder)
@@ -53,12 +74,14 @@ function nameOf(folder: string, root: string, all: readonly string[]): string {
 async function checkTrajectory(
   device: Device,
   folder: string,
+  recorded: RecordedRun,
   name: string,
   tally: Tally,
   { out, verbose, amp = false }: Options,
 ): Promise<void> {
   const started = performance.now()
   const run = await runTrajectory(device, folder, {
+    run: recorded,
     amp,
     onStep: (iteration, steps, results) => {
       count(tally, results)
@@ -79,7 +102,7 @@ async function checkTrajectory(
   console.log(`      ${run.times.length} steps in ${seconds.toFixed(1)} s, ${median.toFixed(0)} ms each (median)`)
 
   const tensors = await finalTensors(run)
-  const final = amp ? [] : checkFinal(folder, tensors)
+  const final = amp ? [] : checkFinal(folder, run, tensors)
   count(tally, final)
   const closest = worst(final)
   const shown = verbose ? final : final.filter((result) => !passes(result))
@@ -109,12 +132,11 @@ interface Options {
 /** Checks everything in a folder; returns how many comparisons passed and failed. */
 async function checkAll(folder: string, options: Options): Promise<Tally> {
   if (!existsSync(folder)) throw new UserError(`there is no folder ${folder}: give one with reference values`)
-  const has = (name: string) => existsSync(join(folder, name))
   const found = trajectories(folder)
-  const kinds = options.amp ? [] : recordedFiles.filter(has)
-  if (found.length + kinds.length === 0) {
-    const files = options.amp ? 'no trajectory' : `no ${recordedFiles.join(', ')} or trajectory`
-    throw new UserError(`${folder} holds ${files}: nothing to check`)
+  const files = options.amp ? [] : filesBeneath(folder)
+  if (found.length + files.length === 0) {
+    const lacking = options.amp ? 'no trajectory' : `no ${fileNames} or trajectory`
+    throw new UserError(`${folder} holds ${lacking}: nothing to check`)
   }
   if (options.out !== undefined) mkdirSync(options.out, { recursive: true })
   const tally: Tally = { passed: 0, failed: 0 }
@@ -134,15 +156,17 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
         tally.failed++
       }
     }
-    if (kinds.includes('ops.json')) await attempt('operators', () => checkOps(device, folder))
-    if (kinds.includes('augment.json')) await attempt('augmentation', () => checkAugment(device, folder))
-    if (kinds.includes('eval.json')) await attempt('evaluation', () => checkEvaluation(device, folder))
-    if (kinds.includes('names.json')) await attempt('names and shapes', async () => checkNames(device, folder))
-    if (kinds.includes('forward.json')) await attempt('passes of a model', () => checkForward(device, folder))
+    for (const { path, file } of files) {
+      const { title, check } = recordedFiles[file] as RecordedFile
+      const inFolder = relative(folder, path)
+      await attempt(inFolder === '' ? title : `${inFolder}: ${title}`, () => check(device, path))
+    }
     for (const path of found) {
-      const name = nameOf(path, folder, found)
-      await attempt(name, async () => {
-        await checkTrajectory(device, path, name, tally, options)
+      const own = nameOf(path, folder, found)
+      await attempt(own, async () => {
+        for (const run of runsOf(path)) {
+          await checkTrajectory(device, path, run, run.label ? `${own} ${run.label}` : own, tally, options)
+        }
         return []
       })
     }
@@ -154,7 +178,7 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
 
 const command = new Command('golden')
   .description('check against recorded values of PyTorch')
-  .argument('<dir>', `folder with ${recordedFiles.join(', ')} or trajectories beneath it`)
+  .argument('<dir>', `folder with ${fileNames} or trajectories, in it or beneath it`)
   .option('--out <folder>', 'write losses and last weights of every trajectory there')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--amp', 'run the trajectories in half precision, and allow their losses 1 %')

@@ -5,18 +5,26 @@ import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import type { SegmentationModel } from '#dist/models/segmentation.js'
-import { stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
-import { loadWeights } from '#dist/train/checkpoint/read.js'
+import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
 import { type Batch, type BatchLayout, channelsOf } from '#dist/train/data/batch.js'
 import { UserError } from '#dist/train/error.js'
 import { type FileTensor, toFloat32, writeSafetensors } from '#dist/train/io/safetensors.js'
+import { firstModelOf } from '#dist/train/methods/index.js'
 import type { Draws } from '#dist/train/methods/method.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
 import type { TrainerSettings } from '#dist/train/trainer/options.js'
 import type { StepResult, Trainer } from '#dist/train/trainer/trainer.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
-import { modelOf, type RecordedModel } from './model-choice.js'
-import { type CaseResult, differenceOf, largestDifference } from './report.js'
+import { type RecordedModel, recordedModel } from './model-choice.js'
+import { recordingOf } from './recordings/index.js'
+import {
+  checkpointPrefix,
+  type Quantities,
+  type RecordedConfig,
+  type RecordedRun,
+  type Recording,
+} from './recordings/recording.js'
+import { type CaseResult, largestDifference } from './report.js'
 
 /** `config.json`: the training's settings, and what replaces its validation. */
 export interface TrajectoryConfig extends Omit<TrainerSettings, 'method' | 'ignore_index'>, RecordedModel {
@@ -49,6 +57,15 @@ export function batchOf(file: TensorFile, layout: BatchLayout): Batch {
   return Object.fromEntries(data)
 }
 
+const onlyRun: RecordedRun = { label: '', suffix: '' }
+
+/** The trainings that a folder holds. */
+export function runsOf(folder: string): readonly RecordedRun[] {
+  const path = join(folder, 'config.json')
+  const config = readJson<RecordedConfig>(path)
+  return recordingOf(config, path).runs?.(config) ?? [onlyRun]
+}
+
 /** The recorded random choices of a step: all tensors of floats and indices. */
 const drawsOf = (file: TensorFile): Draws =>
   Object.fromEntries(
@@ -69,6 +86,9 @@ function newBests(config: TrajectoryConfig, expected: Expected | undefined): boo
 }
 
 export interface Trajectory {
+  readonly run: RecordedRun
+  readonly recording: Recording
+  readonly config: RecordedConfig
   readonly model: SegmentationModel
   readonly trainer: Trainer
   readonly rows: StepResult[]
@@ -87,16 +107,24 @@ const exact = 1e-9
 const halfTolerance = (name: string, recorded: number): number =>
   0.01 * Math.max(Math.abs(recorded), name === 'total_loss' || name === 'loss_x' ? 0 : 0.5)
 
-function compare(row: StepResult, pushed: boolean, expected: ExpectedIteration, amp: boolean): CaseResult[] {
+const list = (value: unknown): readonly number[] => (Array.isArray(value) ? value : [value as number])
+
+function compare(
+  quantities: Quantities,
+  rates: readonly number[],
+  pushed: boolean,
+  expected: ExpectedIteration,
+  amp: boolean,
+): CaseResult[] {
   const results: CaseResult[] = []
   for (const [name, recorded] of Object.entries(expected.tol ?? {})) {
     if (amp && !name.includes('loss')) continue
-    const wanted = expected[name] as number
-    const error = differenceOf(row.metrics[name] ?? Number.NaN, wanted)
-    results.push({ name, error, tolerance: amp ? halfTolerance(name, wanted) : recorded })
+    const wanted = list(expected[name])
+    const error = largestDifference(list(quantities[name] ?? Number.NaN), wanted)
+    results.push({ name, error, tolerance: amp ? halfTolerance(name, wanted[0] ?? 0) : recorded })
   }
   if (expected.lr_used) {
-    results.push({ name: 'lr_used', error: largestDifference(row.lr_used, expected.lr_used), tolerance: exact })
+    results.push({ name: 'lr_used', error: largestDifference(rates, expected.lr_used), tolerance: exact })
   }
   if (expected.snapshot_pushed !== undefined) {
     results.push({ name: 'snapshot_pushed', error: Number(pushed !== expected.snapshot_pushed), tolerance: 0 })
@@ -115,6 +143,8 @@ function stepFiles(folder: string): string[] {
 }
 
 export interface RunOptions {
+  /** One of `runsOf` the folder. Default: the first. */
+  readonly run?: RecordedRun | undefined
   /** Replaces settings of `config.json`. */
   readonly settings?: Partial<TrajectoryConfig> | undefined
   /** Compute in half precision; then the losses are compared more loosely, and mask ratios and gradients not at all. */
@@ -129,11 +159,11 @@ export interface RunOptions {
 export async function runTrajectory(
   device: Device,
   folder: string,
-  { settings, amp = false, onStep }: RunOptions = {},
+  { run: recorded = runsOf(folder)[0] ?? onlyRun, settings, amp = false, onStep }: RunOptions = {},
 ): Promise<Trajectory> {
   let scale: number | undefined
   for (;;) {
-    const run = await runSteps(device, folder, { settings, amp, scale, onStep: amp ? undefined : onStep })
+    const run = await runSteps(device, folder, recorded, { settings, amp, scale, onStep: amp ? undefined : onStep })
     const { skipped_steps = 0, loss_scale = 0 } = run.rows.at(-1) ?? {}
     if (skipped_steps === 0) {
       if (amp) for (const { iteration, results } of run.checks) onStep?.(iteration, run.checks.length, results)
@@ -146,33 +176,68 @@ export async function runTrajectory(
   }
 }
 
+/** Gives the models of a trainer the values of `init.safetensors`. */
+function loadInit(trainer: Trainer, path: string, nameOf: (name: string) => string): void {
+  const { tensors } = new TensorFile(path)
+  const unused = new Set(tensors.keys())
+  const named = new Map([...tensors].map(([name, tensor]) => [nameOf(name), { name, tensor }] as const))
+  for (const model of trainer.models) {
+    const prefix = checkpointPrefix(trainer, model)
+    for (const { name, spec } of model.store.all()) {
+      const found = named.get(prefix + name)
+      if (!found) throw new UserError(`${path} has no tensor '${prefix}${name}'`)
+      model.store.write(name, fromTorchLayout(spec.shape, toFloat32(found.tensor)))
+      unused.delete(found.name)
+    }
+    for (const counter of model.batchesTracked.keys()) {
+      const found = named.get(prefix + counter)
+      model.batchesTracked.set(counter, found ? Number(found.tensor.data[0] ?? 0) : 0)
+      if (found) unused.delete(found.name)
+    }
+  }
+  if (unused.size > 0) throw new UserError(`${path} has '${[...unused][0]}', which no model of the method has`)
+}
+
 /** @param options `scale`: the loss scale of the first step; the steps end with the first one that is skipped */
 async function runSteps(
   device: Device,
   folder: string,
+  run: RecordedRun,
   { settings = {}, amp = false, scale, onStep }: RunOptions & { readonly scale: number | undefined },
 ): Promise<Trajectory> {
-  const config = { ...readJson<TrajectoryConfig>(join(folder, 'config.json')), ...settings }
-  const expectedPath = join(folder, 'expected.json')
+  const configPath = join(folder, 'config.json')
+  const inFile = readJson<RecordedConfig>(configPath)
+  const recording = recordingOf(inFile, configPath)
+  const { method } = recording
+  const merged = { method, ...inFile, ...recording.settings?.(inFile, run), ...settings } as unknown as TrajectoryConfig
+  const expectedPath = join(folder, `expected${run.suffix}.json`)
   const expected = existsSync(expectedPath) ? readJson<Expected>(expectedPath) : undefined
   const steps = stepFiles(folder)
   if (expected && steps.length !== expected.iterations.length) {
     throw new UserError(`${folder} has ${steps.length} steps, but ${expected.iterations.length} are expected`)
   }
 
-  const model = createModel(new Store(device, 'model'), modelOf(config, join(folder, 'config.json')))
-  loadWeights(model, new TensorFile(join(folder, 'init.safetensors')).tensors, join(folder, 'init.safetensors'))
-
   const first = new TensorFile(join(folder, steps[0] ?? ''))
   const [labeled = 0, , height = 0, width = 0] = first.get('img_x').shape
-  const method = config.method ?? 'prevmatch'
-  const unlabeled = first.has('img_u_w') ? (first.get('img_u_w').shape[0] ?? 0) : 0
-  const trainer = await createTrainer(
-    device,
-    model,
-    { ...config, seed: 0, batch_size: labeled, method, ignore_index: config.criterion.kwargs.ignore_index ?? 255 },
-    { iterationsPerEpoch: config.iters_per_epoch, labeled, unlabeled, height, width, gradNorm: true, amp },
-  )
+  const unlabeledField = ['img_u_w', 'img_u'].find((name) => first.has(name))
+  const unlabeled = unlabeledField === undefined ? 0 : (first.get(unlabeledField).shape[0] ?? 0)
+  const { criterion = { name: 'CELoss', kwargs: {} } } = merged
+  const ignore_index = criterion.kwargs.ignore_index ?? 255
+  const config = {
+    ...merged,
+    ...recordedModel(merged, configPath),
+    criterion,
+    seed: 0,
+    batch_size: labeled,
+    ignore_index,
+  }
+  const trained = { ...config, method: config.method ?? method }
+  const model = createModel(new Store(device, 'model'), firstModelOf(trained))
+  const sizes = { labeled, unlabeled, height, width }
+  const rest = { iterationsPerEpoch: config.iters_per_epoch, gradNorm: true, amp }
+  const trainer = await createTrainer(device, model, trained, { ...sizes, ...rest })
+  const nameOf = (name: string) => recording.nameInCheckpoint?.(name, inFile) ?? name
+  loadInit(trainer, join(folder, 'init.safetensors'), nameOf)
   if (scale !== undefined) trainer.lossScale?.restore({ scale, goodSteps: 0, skippedSteps: 0 })
   const bests = newBests(config, expected)
   const rows: StepResult[] = []
@@ -182,40 +247,58 @@ async function runSteps(
     const file = new TensorFile(join(folder, name))
     const starts = iteration % config.iters_per_epoch === 0
     const pushed = starts && trainer.beginEpoch(bests[trainer.epoch] ?? false).length > 0
-    const batch = batchOf(file, trainer.layout)
-    const draws = drawsOf(file)
+    const recorded = { file, iteration, config: inFile, run, trainer }
+    const batch = recording.batch?.(recorded, trainer.layout) ?? batchOf(file, trainer.layout)
+    const draws = recording.draws?.(recorded) ?? drawsOf(file)
     const started = performance.now()
     const row = await trainer.step(batch, draws)
     times.push(performance.now() - started)
     rows.push(row)
     if ((row.skipped_steps ?? 0) > 0) break
     const wanted = expected?.iterations[iteration]
-    const results = wanted ? compare(row, pushed, wanted, amp) : []
+    const quantities = { ...row.metrics, ...(await recording.quantities?.(recorded, row)) }
+    const rates = recording.learningRates?.(row, inFile, run) ?? row.lr_used
+    const results = wanted ? compare(quantities, rates, pushed, wanted, amp) : []
     checks.push({ iteration, results })
     onStep?.(iteration, steps.length, results)
   }
-  return { model, trainer, rows, checks, times }
+  return { run, recording, config: inFile, model, trainer, rows, checks, times }
 }
 
-/** Weights, running statistics and momentum after the last step, under PyTorch's names and in its layout. */
-export async function finalTensors({ model, trainer }: Trajectory): Promise<Map<string, FileTensor>> {
-  const tensors = new Map<string, FileTensor>(await stateDict(model))
-  for (const [name, data] of await trainer.momentum.readAll()) {
-    const { shape } = trainer.momentum.get(name).spec
-    if (!(data instanceof Float32Array)) continue
-    tensors.set(`momentum/${name}`, { dtype: 'F32', shape: torchShape(shape), data: toTorchLayout(shape, data) })
+/**
+ * Weights, running statistics and what the optimizer keeps after the last step, in PyTorch's layout and under the names
+ * that a checkpoint has.
+ */
+export async function finalTensors({ trainer }: Pick<Trajectory, 'trainer'>): Promise<Map<string, FileTensor>> {
+  const tensors = new Map<string, FileTensor>()
+  for (const { prefix, store } of trainer.savedStores) {
+    for (const [name, data] of await store.readAll()) {
+      const { shape } = store.get(name).spec
+      if (!(data instanceof Float32Array)) continue
+      tensors.set(prefix + name, { dtype: 'F32', shape: torchShape(shape), data: toTorchLayout(shape, data) })
+    }
+  }
+  for (const model of trainer.models) {
+    const prefix = checkpointPrefix(trainer, model)
+    for (const [name, tensor] of await stateDict(model)) tensors.set(prefix + name, tensor)
   }
   return tensors
 }
 
-/** Compares the last values with `final.safetensors`, by the tolerances of `expected.json`. */
-export function checkFinal(folder: string, actual: ReadonlyMap<string, FileTensor>): CaseResult[] {
-  const path = join(folder, 'final.safetensors')
-  if (!existsSync(path) || !existsSync(join(folder, 'expected.json'))) return []
-  const { final = {} } = readJson<Expected>(join(folder, 'expected.json'))
+/** Compares the last values with `final.safetensors`, by the tolerances of `expected.json`; what has none must be equal. */
+export function checkFinal(
+  folder: string,
+  { run, recording, config }: Pick<Trajectory, 'run' | 'recording' | 'config'>,
+  actual: ReadonlyMap<string, FileTensor>,
+): CaseResult[] {
+  const path = join(folder, `final${run.suffix}.safetensors`)
+  const expectedPath = join(folder, `expected${run.suffix}.json`)
+  if (!existsSync(path) || !existsSync(expectedPath)) return []
+  const { final = {} } = readJson<Expected>(expectedPath)
   const file = new TensorFile(path)
-  return [...file.tensors].map(([name, tensor]) => {
-    const found = actual.get(name)
+  const compared = [...file.tensors].filter(([name]) => !recording.isLeftOut?.(name))
+  return compared.map(([name, tensor]) => {
+    const found = actual.get(recording.nameInCheckpoint?.(name, config) ?? name)
     const error = found ? largestDifference(toFloat32(found), toFloat32(tensor)) : Number.POSITIVE_INFINITY
     return { name, error, tolerance: final[name]?.atol ?? 0 }
   })

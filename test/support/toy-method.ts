@@ -30,7 +30,6 @@ export const toy: Method<Record<never, never>> = {
         { name: 'teacher', model: teacher },
         { name: 'student', model: student },
       ],
-      passes: new Map([[student, 2]]),
       stores: { teacher: teacher.store },
       metrics: [
         labeledMetric,

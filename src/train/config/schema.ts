@@ -120,6 +120,11 @@ const trainingKeys = {
     .gt(0)
     .default(10)
     .describe('Learning rate of everything but the backbone, as a multiple of `lr`.'),
+  weight_decay: z
+    .number()
+    .min(0)
+    .optional()
+    .describe('Share of each parameter that is added to its gradient. Default: 1e-4.'),
   criterion: criterion.prefault({}).describe('Loss of labeled images.'),
   seed: z.int().min(0).default(0).describe('Seed of everything random.'),
   amp: z

@@ -124,3 +124,20 @@ export function outputNames(paths: readonly string[], rule: NameRule = 'stem'): 
     for (const i of shared) levels[i] = Math.min((levels[i] as number) + 1, rulesInOrder.length - 1)
   }
 }
+
+export interface Size {
+  readonly width: number
+  readonly height: number
+}
+
+/** The nearest pixels of a mask [height, width] in another size. */
+export function shrinkMask(mask: Uint8Array, width: number, height: number, to: Size): Uint8Array {
+  const shrunk = new Uint8Array(to.width * to.height)
+  for (let y = 0; y < to.height; y++) {
+    const row = Math.floor(((y + 0.5) * height) / to.height) * width
+    for (let x = 0; x < to.width; x++) {
+      shrunk[y * to.width + x] = mask[row + Math.floor(((x + 0.5) * width) / to.width)] ?? 0
+    }
+  }
+  return shrunk
+}

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import type { Chart, Series } from '../drawing/page.js'
 import { UserError } from '../error.js'
 import type { MetricSpec } from '../methods/method.js'
 
@@ -51,24 +52,6 @@ export const numbersIn = (event: LogEvent, field: string): (number | undefined)[
   const value = event[field]
   if (!Array.isArray(value)) return undefined
   return value.map((entry: unknown) => (typeof entry === 'number' && Number.isFinite(entry) ? entry : undefined))
-}
-
-export interface Series {
-  readonly label: string
-  /** A colour of the page's style sheet. */
-  readonly color: 'ink' | 'muted' | 'blue' | 'amber' | 'red' | 'green'
-  readonly dashed?: true
-  /** One per x; null where there is none. */
-  readonly values: readonly (number | null)[]
-}
-
-/** Curves over the iterations. */
-export interface Chart {
-  readonly id: string
-  readonly title: string
-  readonly unit: '' | '%' | 'ms'
-  readonly x: readonly number[]
-  readonly series: readonly Series[]
 }
 
 interface Curve {

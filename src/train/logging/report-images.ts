@@ -1,6 +1,6 @@
 import sharp from 'sharp'
 import type { Rgb } from '../data/classes.js'
-import { colored } from '../drawing/masks.js'
+import { colored, type Size, shrinkMask } from '../drawing/masks.js'
 import { encodePng } from '../io/png.js'
 
 /** A validation image of a report. */
@@ -70,8 +70,8 @@ export async function drawPictures(
   const jpeg = await photo.clone().jpeg({ quality: 88 }).toBuffer()
   const grey = await photo.clone().greyscale().toColourspace('b-w').raw().toBuffer()
   const masks = {
-    groundTruth: shrink(groundTruth, width, height, size),
-    prediction: shrink(prediction, width, height, size),
+    groundTruth: shrinkMask(groundTruth, width, height, size),
+    prediction: shrinkMask(prediction, width, height, size),
   }
   const errors = masks.groundTruth.map((value, i) => {
     if (value === ignoreIndex) return greys + 1
@@ -90,23 +90,6 @@ export async function drawPictures(
     pixelAccuracy: counted > 0 ? (100 * right) / counted : undefined,
     ...size,
   }
-}
-
-interface Size {
-  readonly width: number
-  readonly height: number
-}
-
-/** The nearest pixels of a mask. */
-function shrink(mask: Uint8Array, width: number, height: number, to: Size): Uint8Array {
-  const shrunk = new Uint8Array(to.width * to.height)
-  for (let y = 0; y < to.height; y++) {
-    const row = Math.floor(((y + 0.5) * height) / to.height) * width
-    for (let x = 0; x < to.width; x++) {
-      shrunk[y * to.width + x] = mask[row + Math.floor(((x + 0.5) * width) / to.width)] ?? 0
-    }
-  }
-  return shrunk
 }
 
 /** Indices in their colours; those without one are pale. */

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs'
 import { stringify } from 'yaml'
 import type { Rgb } from '../data/classes.js'
+import { figureOf, renderPage, section, swatch } from '../drawing/page.js'
 import { escapeMarkup } from '../drawing/svg.js'
 import { writeAtomically } from '../io/files.js'
 import type { MetricSpec } from '../methods/method.js'
@@ -44,8 +44,6 @@ export async function writeReport(path: string, report: Report): Promise<void> {
   writeAtomically(path, [Buffer.from(await renderReport(report))])
 }
 
-const asset = (url: string | URL) => readFileSync(new URL(url), 'utf8')
-
 /** The text of a run's report. */
 export async function renderReport(report: Report): Promise<string> {
   const { title, config, events, samples, classNames, palette, ignoreIndex = 255, date = new Date() } = report
@@ -57,33 +55,12 @@ export async function renderReport(report: Report): Promise<string> {
   const sections = [
     header(report, date),
     cards(report),
-    section('Curves', charts.length === 0 ? '' : `<div class="charts">${charts.map(figure).join('')}</div>`),
+    section('Curves', charts.length === 0 ? '' : `<div class="charts">${charts.map(figureOf).join('')}</div>`),
     section('Classes', classTable(classRows(events, classNames), evaluation, palette)),
     section('Validation images', gallery(pictures, classNames, palette)),
     section('Configuration', `<details><summary>Show</summary><pre>${escapeMarkup(stringify(config))}</pre></details>`),
   ]
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>${escapeMarkup(title)} · training report</title>
-<style>${asset(import.meta.resolve('uplot/dist/uPlot.min.css'))}</style>
-<style>${asset(new URL('../../../assets/report/page.css', import.meta.url))}</style>
-</head>
-<body>
-<main>
-${sections.join('\n')}
-</main>
-<script type="application/json" id="data">${json({ charts, iterationsPerEpoch })}</script>
-<script>${asset(import.meta.resolve('uplot/dist/uPlot.iife.min.js'))}</script>
-<script>${asset(new URL('../../../assets/report/page.js', import.meta.url))}</script>
-</body>
-</html>
-`
+  return renderPage({ title, kind: 'training report', sections, charts, iterationsPerEpoch })
 }
 
 /** Evaluations follow whole epochs, counted from 0. */
@@ -92,15 +69,6 @@ function perEpoch(evaluation: LogEvent): number | undefined {
   const epoch = numberOf(evaluation, 'epoch')
   return iteration === undefined || epoch === undefined ? undefined : iteration / (epoch + 1)
 }
-
-/** JSON that cannot end the script element which holds it. */
-const json = (value: unknown): string => JSON.stringify(value).replaceAll('<', '\\u003c')
-
-const section = (title: string, content: string): string =>
-  content === '' ? '' : `<section><h2>${title}</h2>${content}</section>`
-
-const css = ([red, green, blue]: Rgb): string => `rgb(${red} ${green} ${blue})`
-const swatch = (color: Rgb): string => `<i class="swatch" style="background:${css(color)}"></i>`
 
 function header({ title, config, events }: Report, date: Date): string {
   const { method, dataset } = config
@@ -157,10 +125,6 @@ function clock(seconds: number): string {
   return unit(minutes, 'min') + unit(Math.floor(seconds % 60), 's')
 }
 
-const figure = ({ id, title, unit }: { id: string; title: string; unit: string }): string =>
-  `<figure class="chart"><figcaption>${title}${unit ? ` <small>${unit}</small>` : ''}</figcaption>` +
-  `<div id="chart-${id}" role="img" aria-label="Curves: ${title}"></div></figure>`
-
 function classTable(rows: readonly ClassRow[], evaluation: LogEvent | undefined, palette: readonly Rgb[]): string {
   if (rows.length === 0) return ''
   const shown = (value: number | undefined) => (value === undefined ? '–' : value.toFixed(1))
@@ -191,7 +155,7 @@ function classTable(rows: readonly ClassRow[], evaluation: LogEvent | undefined,
     pixels === undefined ? '' : `pixel accuracy ${pixels.toFixed(2)} %`,
   ].filter((note) => note !== '')
   const head = (text: string, given: boolean) => (given ? `<th scope="col" class="number">${text}</th>` : '')
-  return `<div class="table"><table id="classes">
+  return `<div class="table"><table id="classes" class="data">
 <thead><tr><th scope="col">class</th><th scope="col" colspan="2" class="number">IoU</th>${head('change', changes)}${head('accuracy', accuracies)}${head('pixels', shares)}${trends ? '<th scope="col" class="trend">over the epochs</th>' : ''}</tr></thead>
 <tbody>${body.join('\n')}</tbody>
 </table></div><p class="note">In percent, after epoch ${((evaluation && numberOf(evaluation, 'epoch')) ?? 0) + 1}; ${notes.join(', ')}.</p>`

@@ -1,5 +1,6 @@
 import type { z } from 'zod'
-import type { Method } from './method.js'
+import { chooseModel, type ModelChoice, type ModelSpec } from '../../models/index.js'
+import type { CommonSettings, Method, Settings } from './method.js'
 import { prevmatch } from './prevmatch.js'
 import { supervised } from './supervised.js'
 import { unimatch } from './unimatch.js'
@@ -24,6 +25,19 @@ export function methodOf(name: string): Method {
   const method = table.find((entry) => entry.name === name)
   if (!method) throw new Error(`there is no method '${name}'`)
   return method
+}
+
+/** The model that a training's checkpoints hold under plain names. */
+export function firstModelOf(config: CommonSettings & ModelChoice): ModelSpec {
+  const method = methodOf(config.method)
+  // The configuration was checked by a schema with the keys of all methods.
+  return method.model?.(config as unknown as Settings<typeof method.keys>) ?? chooseModel(config)
+}
+
+/** The keys that only methods other than this one read. */
+export function keysOfOthers(name: string): readonly string[] {
+  const own = table.find((method) => method.name === name)?.keys ?? {}
+  return Object.keys(methodKeys()).filter((key) => !Object.hasOwn(own, key))
 }
 
 /** The keys that methods add to the configuration. Methods that share a key share its schema. */

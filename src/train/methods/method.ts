@@ -3,6 +3,7 @@ import type { Tensor } from '../../engine/ir.js'
 import type { Program } from '../../engine/program.js'
 import type { Data, Spec } from '../../engine/shape.js'
 import type { Store } from '../../engine/store.js'
+import type { ModelSpec } from '../../models/index.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import type { BatchLayout } from '../data/batch.js'
 import type { Criterion } from './losses.js'
@@ -23,6 +24,8 @@ export type CommonSettings = {
   readonly conf_thresh: number
   /** Label of the labeled pixels that do not count. */
   readonly ignore_index: number
+  /** Share of each parameter that is added to its gradient; 1e-4 where it is absent. */
+  readonly weight_decay?: number | undefined
 }
 
 /** What a method reads of the configuration: the common settings, and those of its own keys. */
@@ -42,6 +45,8 @@ export interface Method<K extends z.ZodRawShape = z.ZodRawShape> {
   layout(settings: Settings<K>): BatchLayout
   /** Throws `fail(what)` for settings that the method cannot train with. */
   check?(settings: Settings<K>, fail: (what: string) => Error): void
+  /** Model number 0, where it is not the one of the configuration's own keys. */
+  model?(settings: Settings<K>): ModelSpec
   /** Makes what one training works with. Nothing is traced or computed yet. */
   create(context: MethodContext<Settings<K>>): MethodRun
 }
@@ -58,12 +63,14 @@ export interface MethodContext<S extends CommonSettings = CommonSettings> {
   /** Height and width of the crops, in pixels. */
   readonly size: readonly [number, number]
   /**
-   * A model in a store of its own. Number 0 is the one whose weights have the plain names in checkpoints; each number has
-   * initial weights of its own, or those of `like`.
+   * A model in a store of its own. Number 0 is the one whose weights have the plain names in checkpoints. In training mode
+   * it drops what it drops at random, such as whole residual branches, by draws of the trainer.
    *
    * @param label names its store, in checkpoints and where memory is listed
+   * @param origin a model that it is a copy of, or what it is where that is not what number 0 is. Without a model to copy
+   * each number has initial weights of its own.
    */
-  model(index: number, label: string, like?: SegmentationModel): SegmentationModel
+  model(index: number, label: string, origin?: SegmentationModel | ModelSpec): SegmentationModel
   /** Within a trace: a field of the step's batch, or of its part; see `fieldSpec`. */
   batch(field: string): Tensor
   /** For variables that live between the programs of one step. Not part of checkpoints. */
@@ -136,14 +143,26 @@ export interface DeployedModel {
   readonly model: SegmentationModel
 }
 
+/** What the losses of a method are traced into. */
+export interface Losses {
+  readonly total: Tensor
+  readonly metrics: Tensors
+  /** Of any shape, for those who look into a step: `Trainer.details` reads them. */
+  readonly details?: Tensors
+}
+
 /** One training by a method. */
 export interface MethodRun {
   /** Models whose parameters the optimizer updates. The first one has the plain names in checkpoints. */
   readonly trained: readonly SegmentationModel[]
   /** Models that are validated. The first one's score decides what `best.safetensors` keeps; those of others are logged. */
   readonly deployed: readonly DeployedModel[]
-  /** Passes in training mode that `losses` sends through each model. */
-  readonly passes: ReadonlyMap<SegmentationModel, number>
+  /** Names of the kinds of steps that compute differently, such as a warm-up. Default: one kind. */
+  readonly phases?: readonly string[]
+  /** Which of them a step is. */
+  phase?(at: StepInfo): string
+  /** Learning rate of the backbone in a step; by default the one of `learningRateAt`. */
+  learningRate?(base: number, iteration: number, iterations: number): number
   /** Stores that belong to a checkpoint, such as a teacher's weights. */
   readonly stores?: Readonly<Record<string, Store>>
   /** Copies of weights that never change once made, each a file of its own beside the checkpoint. */
@@ -152,15 +171,15 @@ export interface MethodRun {
   readonly inputs?: Readonly<Record<string, Spec>>
   readonly metrics: readonly MetricSpec[]
   /**
-   * Within the step's trace: the total loss, a scalar, and a scalar for each metric, of a batch, or of each of its parts:
-   * the step then goes by the means over the parts.
+   * Within the trace of a phase's step: the total loss, a scalar, and a scalar for each metric that means something in this
+   * phase, of a batch, or of each of its parts: the step then goes by the means over the parts.
    */
-  losses(inputs: Tensors): { readonly total: Tensor; readonly metrics: Tensors }
+  losses(inputs: Tensors, phase: string): Losses
   /**
    * Within the step's trace, when the parameters are updated.
    * @param skipped in half precision a scalar that is not 0 where the step leaves the parameters as they are
    */
-  afterUpdate?(inputs: Tensors, skipped: Tensor | undefined): void
+  afterUpdate?(inputs: Tensors, skipped: Tensor | undefined, phase: string): void
   /** Compiles further programs, when the step is compiled. */
   compile?(compile: CompileProgram): Promise<void>
   /** The random choices for a batch, or a part, which depend on the seed and the batch's index alone. */

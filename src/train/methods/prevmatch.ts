@@ -159,7 +159,6 @@ export const prevmatch: Method<typeof keys> = {
     return {
       trained: [model],
       deployed: [{ name: 'model', model }],
-      passes: new Map([[model, 2]]),
       snapshots,
       inputs: { ...dropout.inputs, lambda: spec([]), denominator: spec([]) },
       metrics: prevmatchMetrics,

@@ -34,7 +34,6 @@ export const supervised: Method<Record<never, never>> = {
     return {
       trained: [model],
       deployed: [{ name: 'model', model }],
-      passes: new Map([[model, 1]]),
       metrics: [labeledMetric],
       losses() {
         const scores = logits(model, normalizeImage(batch('img_x')), { training: true })

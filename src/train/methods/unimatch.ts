@@ -205,7 +205,6 @@ export const unimatch: Method<Record<never, never>> = {
     return {
       trained: [model],
       deployed: [{ name: 'model', model }],
-      passes: new Map([[model, 2]]),
       inputs: dropout.inputs,
       metrics: unimatchMetrics,
       losses(inputs) {

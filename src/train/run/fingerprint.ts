@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
+import { keysOfOthers } from '../methods/index.js'
 
 /** What a run computes with: its settings, and hashes of its lists. */
 export type Fingerprint = Readonly<Record<string, unknown>>
@@ -35,7 +36,7 @@ export function fingerprintOf(config: Config, lists: Readonly<Record<string, rea
   return Object.fromEntries([...settings, ...hashes])
 }
 
-/** How the settings of a run that is resumed differ from those that it had. */
+/** How the settings of a run that is resumed differ from those that it had; those of other methods do not count. */
 export interface ChangedSettings {
   /** Those that make its state meaningless. */
   readonly forbidden: readonly string[]
@@ -44,7 +45,8 @@ export interface ChangedSettings {
 }
 
 export function changedSettings(before: Fingerprint, now: Fingerprint): ChangedSettings {
-  const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])]
+  const foreign = keysOfOthers(String(now.method))
+  const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])].filter((key) => !foreign.includes(key))
   const changed = keys.filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]))
   return {
     forbidden: changed.filter((key) => ofTheState.includes(key)),

@@ -1,10 +1,11 @@
 import { type DryAdapter, type DryBuffer, type DryUse, dryDevice } from '../../engine/dry-device.js'
 import { Store } from '../../engine/store.js'
-import { chooseModel, createModel } from '../../models/index.js'
+import { createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import type { Image } from '../data/pixels.js'
 import { Evaluator } from '../evaluation/evaluator.js'
+import { firstModelOf } from '../methods/index.js'
 import { createTrainer } from '../trainer/create.js'
 import type { Trainer } from '../trainer/trainer.js'
 import { evaluationOf } from './evaluation-of.js'
@@ -35,7 +36,7 @@ export interface PlanOptions {
 export async function planRun(real: DryAdapter, { config, image, keepBefore }: PlanOptions): Promise<PlannedRun> {
   const { device, use } = dryDevice(real)
   const store = new Store(device, 'model')
-  const model = createModel(store, chooseModel(config))
+  const model = createModel(store, firstModelOf(config))
   const sizes = { labeled: config.batch_size, unlabeled: config.batch_size }
   const crop = { height: config.crop_size, width: config.crop_size }
   const amp = config.amp === true

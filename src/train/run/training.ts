@@ -4,7 +4,7 @@ import { stringify } from 'yaml'
 import type { Device } from '../../engine/device.js'
 import { elements } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
-import { chooseModel, createModel } from '../../models/index.js'
+import { createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
 import { loadBackbone } from '../checkpoint/read.js'
 import { type Config, withAbsolutePaths } from '../config/load.js'
@@ -16,7 +16,7 @@ import { makeFolder, writeAtomically } from '../io/files.js'
 import { WriteFailures } from '../io/write-failures.js'
 import { Means } from '../logging/log.js'
 import { RunLogger } from '../logging/run-logger.js'
-import { methodOf } from '../methods/index.js'
+import { firstModelOf, methodOf } from '../methods/index.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
 import { createTrainer } from '../trainer/create.js'
@@ -121,7 +121,7 @@ async function trainLocked(
   let trainer: Trainer | undefined
   let evaluators: DeployedEvaluator[] = []
   try {
-    const model = createModel(store, chooseModel(config), new Random(seed, 0, PURPOSE.initialization))
+    const model = createModel(store, firstModelOf(config), new Random(seed, 0, PURPOSE.initialization))
     if (resume) print(`weights: from ${resume}`)
     else if (config.pretrained) print(loadBackbone(model, config.pretrained))
     else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')

@@ -1,17 +1,19 @@
 import type { Device } from '../../engine/device.js'
 import { read } from '../../engine/graph.js'
 import { Store } from '../../engine/store.js'
-import { createModel } from '../../models/index.js'
+import { createModel, type ModelSpec } from '../../models/index.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import { type BatchLayout, fieldSpec, imagesOf } from '../data/batch.js'
 import type { MethodContext } from '../methods/method.js'
 import { PURPOSE, Random } from '../random.js'
 import type { TrainerOptions, TrainerSettings } from './options.js'
+import type { TrainingPasses } from './training-passes.js'
 
 /**
  * What a method works with.
  * @param first its model number 0
  * @param batch see `batchStore`
+ * @param passes follows the models
  */
 export function contextOf<S extends TrainerSettings>(
   first: SegmentationModel,
@@ -19,13 +21,19 @@ export function contextOf<S extends TrainerSettings>(
   options: TrainerOptions,
   batch: Store,
   workspace: Store,
+  passes: TrainingPasses,
 ): MethodContext<S> {
   const { labeled, unlabeled, height, width } = options
+  const { device } = first.store
   return {
     ...{ settings, labeled, unlabeled, workspace },
     size: [height, width],
-    model: (index, label, like) =>
-      index === 0 && !like ? first : furtherModel(first, index, label, like, settings, options),
+    model(index, label, origin) {
+      const isFirst = index === 0 && (!origin || !('store' in origin))
+      const { architecture, config } = first
+      const other = origin ?? { architecture, config }
+      return passes.follow(isFirst ? first : furtherModel(other, index, label, device, settings, options))
+    },
     batch: (field) => read(batch.get(field)),
   }
 }
@@ -42,18 +50,19 @@ export function batchStore(device: Device, layout: BatchLayout, options: Trainer
   return store
 }
 
-/** A model like the first one, with weights of its own or those of `like`. */
+/** A model beside the first one, see `MethodContext.model`. */
 function furtherModel(
-  { architecture, config, store }: SegmentationModel,
+  { architecture, config, ...origin }: SegmentationModel | ModelSpec,
   index: number,
   label: string,
-  like: SegmentationModel | undefined,
+  device: Device,
   { seed }: TrainerSettings,
   { pretrain }: TrainerOptions,
 ): SegmentationModel {
+  const like = 'store' in origin && origin.store
   const random = like ? undefined : new Random(seed, index, PURPOSE.initialization)
-  const model = createModel(new Store(store.device, label), { architecture, config }, random)
-  if (like) model.store.copyFrom(like.store)
+  const model = createModel(new Store(device, label), { architecture, config }, random)
+  if (like) model.store.copyFrom(like)
   else pretrain?.(model)
   return model
 }

@@ -15,6 +15,8 @@ export const weightDecay = 1e-4
 export interface Optimized {
   readonly groups: readonly ParameterGroup[]
   readonly momentum: Store
+  /** Default: `weightDecay`. */
+  readonly decay?: number | undefined
 }
 
 /** Momentum buffers of parameters, under the parameters' names; 0 at first. */
@@ -56,15 +58,15 @@ export function applyGradients(
   rates: LearningRates,
   lossScale?: LossScale,
 ): Scaled | undefined {
-  const parameters = optimized.flatMap(({ groups, momentum }) =>
+  const parameters = optimized.flatMap(({ groups, momentum, decay = weightDecay }) =>
     groups.flatMap(({ name: group, parameters }) =>
-      parameters.map((parameter) => ({ group, parameter, buffer: momentum.get(parameter.name) })),
+      parameters.map((parameter) => ({ group, parameter, decay, buffer: momentum.get(parameter.name) })),
     ),
   )
   const scaled = lossScale && { scale: lossScale.scale(), ...lossScale.update(gradients) }
   const scaling = scaled && { scale: scaled.scale, skip: scaled.nonFinite }
   scoped('sgd', () => {
-    for (const [i, { group, parameter, buffer }] of parameters.entries()) {
+    for (const [i, { group, parameter, decay, buffer }] of parameters.entries()) {
       const gradient = gradients[i]
       if (!gradient) continue
       const state = {
@@ -74,7 +76,7 @@ export function applyGradients(
         learningRate: rates[group],
         scaling,
       }
-      const updated = sgd(state, { momentum, weightDecay })
+      const updated = sgd(state, { momentum, weightDecay: decay })
       assign(parameter, updated.parameter)
       assign(buffer, updated.momentumBuffer)
     }

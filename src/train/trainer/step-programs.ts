@@ -1,7 +1,7 @@
 import { assign, read } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
 import { type Spec, spec } from '../../engine/shape.js'
-import type { Store } from '../../engine/store.js'
+import type { Store, Variable } from '../../engine/store.js'
 import { grad } from '../../kernels/autograd.js'
 import { nonFiniteCounts } from '../../kernels/finite.js'
 import { div, fill, scale } from '../../kernels/pointwise.js'
@@ -17,6 +17,7 @@ import {
   type Scaled,
   updateParameters,
 } from './optimizer.js'
+import type { TrainingPasses } from './training-passes.js'
 
 /** What a program of a step is traced from. */
 export interface StepProgram {
@@ -25,11 +26,14 @@ export interface StepProgram {
   readonly body: (inputs: Tensors) => Tensors
 }
 
-/** What a step computes with. */
+/** What the steps of a phase compute with. */
 export interface StepContext {
   /** Name of the method. */
   readonly name: string
+  /** One of the method's phases; empty where it has one kind of steps. */
+  readonly phase: string
   readonly run: MethodRun
+  readonly passes: TrainingPasses
   readonly optimized: readonly Optimized[]
   /** In half precision. */
   readonly lossScale: LossScale | undefined
@@ -40,6 +44,9 @@ export interface StepContext {
 /** Input of a program of a part: 0 for the first part of a batch, else 1. */
 export const continues = 'continues'
 
+/** What the names of outputs begin with that hold what a method calls details. */
+export const detailPrefix = 'details/'
+
 const rateSpecs = { lr_backbone: spec([]), lr_head: spec([]) }
 
 const ratesOf = (inputs: Tensors): LearningRates => ({
@@ -47,56 +54,99 @@ const ratesOf = (inputs: Tensors): LearningRates => ({
   head: get(inputs, 'lr_head'),
 })
 
+const labelOf = ({ name, phase }: StepContext): string => (phase === '' ? `${name} step` : `${name} step, ${phase}`)
+
+/** The losses of a phase, and what is beside them. */
+function traceLosses({ run, phase, passes }: StepContext, inputs: Tensors): { total: Tensor; all: Tensors } {
+  passes.begin(phase)
+  const { total, metrics, details = {} } = run.losses(inputs, phase)
+  const named = Object.entries(details).map(([name, tensor]) => [detailPrefix + name, tensor] as const)
+  return { total, all: { total_loss: total, ...metrics, ...Object.fromEntries(named) } }
+}
+
 /** What an update delivers beside the metrics. */
-function delivered({ run, gradNorm }: StepContext, gradients: readonly Tensor[], scaled: Scaled | undefined): Tensors {
-  const variables = run.trained.flatMap(({ store }) => store.all())
+function delivered(context: StepContext, gradients: readonly Tensor[], scaled: Scaled | undefined): Tensors {
+  const variables = context.run.trained.flatMap(({ store }) => store.all())
   const scaling = scaled ? { loss_scale: scaled.scale, skipped_steps: scaled.skippedSteps } : {}
-  const all = { ...scaling, non_finite: nonFiniteCounts(variables.map(read)) }
-  if (!gradNorm) return all
-  const norm = globalNorm(gradients)
-  return { ...all, grad_norm: scaled ? div(norm, scaled.scale) : norm }
+  const norms = context.gradNorm ? normsOf(context, gradients, scaled) : {}
+  return { ...scaling, non_finite: nonFiniteCounts(variables.map(read)), ...norms }
+}
+
+/** Norm of all gradients, and of those of each model where there are several. */
+function normsOf(
+  { run, optimized }: StepContext,
+  gradients: readonly Tensor[],
+  scaled: Scaled | undefined,
+): Record<string, Tensor> {
+  const unscaled = (norm: Tensor): Tensor => (scaled ? div(norm, scaled.scale) : norm)
+  const norms: Record<string, Tensor> = { grad_norm: unscaled(globalNorm(gradients)) }
+  if (optimized.length < 2) return norms
+  let first = 0
+  for (const [i, each] of optimized.entries()) {
+    const { length } = allParameters([each])
+    norms[`grad_norm/${run.trained[i]?.store.label}`] = unscaled(globalNorm(gradients.slice(first, first + length)))
+    first += length
+  }
+  return norms
 }
 
 /** Losses, gradients and update of a batch in one program. */
 export function wholeStep(context: StepContext): StepProgram {
-  const { name, run, optimized, lossScale } = context
+  const { run, phase, optimized, lossScale } = context
   return {
-    label: `${name} step`,
+    label: labelOf(context),
     specs: { ...rateSpecs, ...run.inputs },
     body: (inputs) => {
-      const { total, metrics } = run.losses(inputs)
+      const { total, all } = traceLosses(context, inputs)
       const { gradients, scaled } = updateParameters(total, optimized, ratesOf(inputs), lossScale)
-      run.afterUpdate?.(inputs, scaled?.nonFinite)
-      return { total_loss: total, ...metrics, ...delivered(context, gradients, scaled) }
+      run.afterUpdate?.(inputs, scaled?.nonFinite, phase)
+      return { ...all, ...delivered(context, gradients, scaled) }
     },
+  }
+}
+
+/** Sums over the parts of a batch. */
+export interface PartSums {
+  readonly store: Store
+  /** Of the metrics, and of the gradients of `allParameters`. */
+  readonly metrics: readonly Variable[]
+  readonly gradients: readonly Variable[]
+}
+
+/** @param store empty; takes a variable for each sum */
+export function declareSums({ run, optimized }: Pick<StepContext, 'run' | 'optimized'>, store: Store): PartSums {
+  const names = ['total_loss', ...run.metrics.map(({ name }) => name)]
+  return {
+    store,
+    metrics: names.map((name) => store.declare(name, spec([]))),
+    gradients: allParameters(optimized).map((parameter) =>
+      store.declare(`${parameter.store.label}/${parameter.name}`, parameter.spec),
+    ),
   }
 }
 
 /**
  * The programs of a step that takes its batch in equal parts. The first runs for each part, and adds the gradients of its
  * loss and its metrics, all divided by the number of parts, to sums; the second updates the parameters by these sums.
- *
- * @param sums empty; takes a variable for each sum
  */
-export function stepInParts(context: StepContext, parts: number, sums: Store): [StepProgram, StepProgram] {
-  const { name, run, optimized, lossScale } = context
+export function stepInParts(context: StepContext, parts: number, sums: PartSums): [StepProgram, StepProgram] {
+  const { run, phase, optimized, lossScale } = context
   const parameters = allParameters(optimized)
-  const names = ['total_loss', ...run.metrics.map(({ name }) => name)]
-  const metricSums = names.map((name) => sums.declare(name, spec([])))
-  const gradientSums = parameters.map(({ store, name, spec }) => sums.declare(`${store.label}/${name}`, spec))
+  /** The sums of this phase, when the first program is traced. */
+  let metricSums: readonly Variable[] = []
   const part: StepProgram = {
-    label: `${name} step, losses of ${parts} parts`,
+    label: `${labelOf(context)}, losses of ${parts} parts`,
     specs: { [continues]: spec([]), ...run.inputs },
     body: (inputs) => {
-      const { total, metrics } = run.losses(inputs)
+      const { total, all } = traceLosses(context, inputs)
       const share = lossScale ? scale(lossScale.scale(), 1 / parts) : fill([], 1 / parts)
       const gradients = grad(total, parameters.map(read), share)
       const keep = get(inputs, continues)
-      for (const [i, variable] of gradientSums.entries()) {
+      for (const [i, variable] of sums.gradients.entries()) {
         const gradient = gradients[i]
         if (gradient) assign(variable, accumulate(read(variable), gradient, keep))
       }
-      const all: Tensors = { total_loss: total, ...metrics }
+      metricSums = sums.metrics.filter(({ name }) => all[name])
       for (const variable of metricSums) {
         assign(variable, accumulate(read(variable), scale(get(all, variable.name), 1 / parts), keep))
       }
@@ -104,12 +154,12 @@ export function stepInParts(context: StepContext, parts: number, sums: Store): [
     },
   }
   const update: StepProgram = {
-    label: `${name} step, update`,
+    label: `${labelOf(context)}, update`,
     specs: { ...rateSpecs, ...(run.afterUpdate ? run.inputs : {}) },
     body: (inputs) => {
-      const gradients = gradientSums.map(read)
+      const gradients = sums.gradients.map(read)
       const scaled = applyGradients(gradients, optimized, ratesOf(inputs), lossScale)
-      run.afterUpdate?.(inputs, scaled?.nonFinite)
+      run.afterUpdate?.(inputs, scaled?.nonFinite, phase)
       const metrics = Object.fromEntries(metricSums.map((variable) => [variable.name, read(variable)]))
       return { ...metrics, ...delivered(context, gradients, scaled) }
     },

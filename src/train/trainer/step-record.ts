@@ -20,6 +20,8 @@ export class StepRecord {
   private readonly ofParts: readonly ReadonlyMap<Store, Store>[]
   /** Of each program of the step, in the order of the programs. */
   private runs: RecordedRun[][] = []
+  /** Which of the method's phases it was. */
+  phase = ''
 
   /**
    * @param changed what a step changes
@@ -34,8 +36,9 @@ export class StepRecord {
     })
   }
 
-  /** Before a step. */
-  begin(): void {
+  /** Before a step of a phase. */
+  begin(phase: string): void {
+    this.phase = phase
     for (const { store, copy } of this.changed) copy.copyFrom(store)
     this.runs = []
   }

@@ -3,11 +3,11 @@ import type { Device } from '../../engine/device.js'
 import type { Tensor } from '../../engine/ir.js'
 import type { FirstNonFinite } from '../../engine/passes/trace-nan.js'
 import { type CompileOptions, compile, type Program } from '../../engine/program.js'
-import { elements, type Spec } from '../../engine/shape.js'
+import { type Data, elements, type Spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import type { Work } from '../../engine/work.js'
 import { castCall } from '../../kernels/pointwise.js'
-import { countBatches, type SegmentationModel, stageOf } from '../../models/segmentation.js'
+import { type SegmentationModel, stageOf } from '../../models/segmentation.js'
 import { type Batch, type BatchLayout, type FieldData, imagesOf } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
 import type {
@@ -26,8 +26,9 @@ import { learningRateAt } from './lr-schedule.js'
 import { createMomentum, type Optimized } from './optimizer.js'
 import type { TrainerOptions, TrainerSettings } from './options.js'
 import { momentumPrefix, type SavedStore } from './saved-store.js'
-import { continues, type StepProgram, stepInParts, wholeStep } from './step-programs.js'
+import { continues, declareSums, detailPrefix, type StepProgram, stepInParts, wholeStep } from './step-programs.js'
 import { type StepInputs, StepRecord } from './step-record.js'
+import { TrainingPasses } from './training-passes.js'
 
 /** What one step computed. */
 export interface StepResult {
@@ -47,6 +48,13 @@ export interface StepResult {
 /** A model that is trained. */
 interface Trained extends Optimized {
   readonly model: SegmentationModel
+}
+
+/** A kind of steps. */
+interface Phase {
+  readonly bodies: readonly StepProgram[]
+  /** Of the bodies: losses and update of the batch, or the losses of a part and the update. */
+  readonly programs: readonly [Program, ...Program[]]
 }
 
 /** Trains the models of a method; the state of a training between its steps. */
@@ -80,12 +88,13 @@ export class Trainer {
     private readonly arena: Arena,
     /** Where it is taken in parts: sums of gradients and metrics. */
     private readonly sums: Store | undefined,
-    private readonly bodies: readonly StepProgram[],
-    /** Of the bodies: losses and update of the batch, or the losses of a part and the update. */
-    private readonly programs: readonly [Program, ...Program[]],
+    private readonly passes: TrainingPasses,
+    /** By the names of the method's phases. */
+    private readonly phases: ReadonlyMap<string, Phase>,
     private readonly others: readonly Program[],
   ) {
-    const norm = options.gradNorm ? ['grad_norm'] : []
+    const ofModels = trained.length > 1 ? trained.map(({ model }) => `grad_norm/${model.store.label}`) : []
+    const norm = options.gradNorm ? ['grad_norm', ...ofModels] : []
     this.metricNames = ['total_loss', ...run.metrics.map(({ name }) => name), ...norm]
     this.scalingNames = options.amp ? ['loss_scale', 'skipped_steps'] : []
     this.variableNames = run.trained.flatMap(({ store }, i) =>
@@ -119,27 +128,34 @@ export class Trainer {
     const ofPart = { ...options, labeled: labeled / parts, unlabeled: unlabeled / parts }
     const batch = batchStore(device, layout, ofPart)
     const workspace = new Store(device, 'workspace')
-    const run = method.create(contextOf(first, own, ofPart, batch, workspace))
+    const passes = new TrainingPasses(workspace)
+    const run = method.create(contextOf(first, own, ofPart, batch, workspace, passes))
     const trained = run.trained.map((model, i) => {
       const label = i === 0 ? 'momentum' : `${model.store.label} momentum`
-      return { model, groups: model.groups, momentum: createMomentum(model.groups, label) }
+      const momentum = createMomentum(model.groups, label)
+      return { model, groups: model.groups, momentum, decay: settings.weight_decay }
     })
     const lossScale = amp ? new LossScale(new Store(device, 'loss scale')) : undefined
-    const context = { name: method.name, run, optimized: trained, lossScale, gradNorm }
-    const sums = parts > 1 ? new Store(device, 'sums over parts') : undefined
-    const bodies = sums ? stepInParts(context, parts, sums) : [wholeStep(context)]
+    const context = { name: method.name, run, passes, optimized: trained, lossScale, gradNorm }
+    const sums = parts > 1 ? declareSums(context, new Store(device, 'sums over parts')) : undefined
     const arena = new Arena(device, 'training buffer')
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
       const recompute = stageOf(first, settings.activation_checkpointing ?? [])
-      const programs: Program[] = []
-      for (const { label, specs, body } of bodies) {
-        programs.push(await compile(device, specs, body, { label, recompute, ...shared }))
+      const phases = new Map<string, Phase>()
+      for (const phase of run.phases ?? ['']) {
+        const ofPhase = { ...context, phase }
+        const bodies = sums ? stepInParts(ofPhase, parts, sums) : [wholeStep(ofPhase)]
+        const programs: Program[] = []
+        for (const { label, specs, body } of bodies) {
+          programs.push(await compile(device, specs, body, { label, recompute, ...shared }))
+        }
+        phases.set(phase, { bodies, programs: programs as [Program, ...Program[]] })
       }
       const others = await compileOthers(device, run, shared)
       const stores = [lossScale, batch, workspace] as const
-      const all = programs as [Program, ...Program[]]
-      return new Trainer(settings, options, layout, run, trained, ...stores, arena, sums, bodies, all, others)
+      const rest = [arena, sums?.store, passes, phases, others] as const
+      return new Trainer(settings, options, layout, run, trained, ...stores, ...rest)
     } catch (error) {
       arena.destroy()
       throw error
@@ -182,7 +198,8 @@ export class Trainer {
 
   /** Learning rates of the next step: of the backbone and of everything else. */
   get learningRates(): [number, number] {
-    const rate = learningRateAt(this.settings.lr, this.iteration, this.iterations)
+    const at = [this.settings.lr, this.iteration, this.iterations] as const
+    const rate = this.run.learningRate?.(...at) ?? learningRateAt(...at)
     return [rate, rate * this.settings.lr_multi]
   }
 
@@ -196,27 +213,47 @@ export class Trainer {
     return partsOf(this.settings, this.options)
   }
 
-  /** What the step's programs compute, after fusion. */
+  /** Further models that the method made, and the first one: as they stand in its traces. */
+  get models(): readonly SegmentationModel[] {
+    return this.passes.models
+  }
+
+  private get allPrograms(): readonly Program[] {
+    return [...this.phases.values()].flatMap(({ programs }) => programs)
+  }
+
+  /** The programs of the phase that takes the most memory. */
+  private get largest(): Phase['programs'] {
+    const planned = ({ programs: [losses] }: Phase) => losses.memory.planned
+    const [largest] = [...this.phases.values()].sort((a, b) => planned(b) - planned(a))
+    if (!largest) throw new Error('a method has at least one kind of steps')
+    return largest.programs
+  }
+
+  /** What the programs of the steps compute, after fusion. */
   get nodes(): Program['nodes'] {
-    return this.programs.flatMap(({ nodes }) => nodes)
+    return this.allPrograms.flatMap(({ nodes }) => nodes)
   }
 
-  /** The programs of a step as text. */
+  /** The programs of the steps as text. */
   get text(): string {
-    return [...this.programs, ...this.others].join('\n')
+    return [...this.allPrograms, ...this.others].join('\n')
   }
 
-  /** Memory of the step's programs in bytes, see `MemorySummary`, and what all runs of a step dispatch. */
+  /**
+   * Memory of a step's programs in bytes, see `MemorySummary`, and what all runs of the step dispatch, in the phase that
+   * takes the most.
+   */
   get memory(): Program['memory'] {
-    const [losses, ...rest] = this.programs
+    const [losses, ...rest] = this.largest
     const sum = (count: (memory: Program['memory']) => number) =>
       rest.reduce((total, { memory }) => total + count(memory), this.parts * count(losses.memory))
     return { ...losses.memory, dispatches: sum(({ dispatches }) => dispatches) }
   }
 
-  /** What the programs of a step do, further programs of the method aside. */
+  /** What the programs of such a step do, further programs of the method aside. */
   get work(): Work {
-    const [losses, update] = this.programs.map(({ work }) => work)
+    const [losses, update] = this.largest.map(({ work }) => work)
     const sum = (what: keyof Work) => this.parts * (losses?.[what] ?? 0) + (update?.[what] ?? 0)
     return { bytes: sum('bytes'), multiplyAdds: sum('multiplyAdds') }
   }
@@ -236,26 +273,32 @@ export class Trainer {
 
   /**
    * One iteration: forward, losses, gradients, update. The learning rates follow after it.
-   * @param draws the random choices for each part of the batch; by default those that seed and iteration give
+   * @param draws the random choices for each part of the batch, the method's and those of `TrainingPasses`; by default
+   * those that seed and iteration give
    */
   async step(batch: Batch, ...draws: readonly Draws[]): Promise<StepResult> {
-    const { run, parts, programs, metricNames: metrics, scalingNames: scaling } = this
+    const { run, parts, passes, scalingNames: scaling } = this
+    const phase = run.phase?.(this.at) ?? firstOf([...this.phases.keys()])
+    const { programs } = this.programsOf(phase)
     const [backbone, head] = this.learningRates
     const rates = { lr_backbone: Float32Array.of(backbone), lr_head: Float32Array.of(head) }
-    this.record?.begin()
+    this.record?.begin(phase)
     let prepared: Prepared = { inputs: {} }
     for (let part = 0; part < parts; part++) {
       const at = { ...this.at, batchIndex: this.iteration * parts + part }
       for (const { name, spec } of this.batch.all()) this.batch.write(name, partOf(batch[name], spec, part))
+      passes.draw(phase, this.settings.seed, at.batchIndex, draws[part] ?? {})
       prepared = run.prepare?.(at, draws[part] ?? run.draw?.(at) ?? {}) ?? prepared
       const begun = parts > 1 ? { [continues]: Float32Array.of(part === 0 ? 0 : 1) } : rates
-      this.runProgram(0, { ...begun, ...prepared.inputs })
+      this.runProgram(programs, 0, { ...begun, ...prepared.inputs })
     }
-    if (parts > 1) this.runProgram(1, run.afterUpdate ? { ...rates, ...prepared.inputs } : rates)
-    const read = (await programs.at(-1)?.readAll([...metrics, ...scaling, 'non_finite'])) ?? []
+    if (parts > 1) this.runProgram(programs, 1, run.afterUpdate ? { ...rates, ...prepared.inputs } : rates)
+    const last = programs.at(-1)
+    const metrics = this.metricNames.filter((name) => last?.delivers(name))
+    const read = (await last?.readAll([...metrics, ...scaling, 'non_finite'])) ?? []
     const counts = read.at(-1) ?? []
     this.iteration++
-    for (const [model, passes] of run.passes) countBatches(model, passes * parts)
+    passes.count(phase, parts)
     const scalars = [...metrics, ...scaling].map((name, i) => [name, read[i]?.[0] ?? Number.NaN] as const)
     const { values = {}, absent = [] } = prepared
     return {
@@ -270,9 +313,26 @@ export class Trainer {
     }
   }
 
-  private runProgram(index: number, inputs: StepInputs): void {
+  private programsOf(phase: string): Phase {
+    const found = this.phases.get(phase)
+    if (!found) throw new Error(`the method ${this.settings.method} has no phase '${phase}'`)
+    return found
+  }
+
+  private runProgram(programs: Phase['programs'], index: number, inputs: StepInputs): void {
     this.record?.note(index, inputs)
-    this.programs[index]?.run(inputs)
+    programs[index]?.run(inputs)
+  }
+
+  /**
+   * What the method calls details, by name, of the last step.
+   * @param phase that of the step, where the method has several
+   * @param names those to be read
+   */
+  async details(names: readonly string[], phase = ''): Promise<Record<string, Data>> {
+    const [program] = this.programsOf(phase).programs
+    const read = await program.readAll(names.map((name) => detailPrefix + name))
+    return Object.fromEntries(names.map((name, i) => [name, read[i] as Data]))
   }
 
   private hasNoLabels(batch: Batch): boolean {
@@ -288,18 +348,19 @@ export class Trainer {
    * @throws Error without the option `keepBefore`, or before the first step
    */
   async firstNonFinite(): Promise<FirstNonFinite | undefined> {
-    const { record, bodies, programs, others, arena } = this
+    const { record, others, arena } = this
     if (!record) throw new Error('there is no step to repeat: it takes the option keepBefore')
     // The memory of the step is needed for the step that counts.
-    for (const each of [...others, ...programs]) each.destroy()
+    for (const each of [...others, ...this.allPrograms]) each.destroy()
     arena.destroy()
+    const bodies = this.phases.get(record.phase)?.bodies ?? []
     return record.firstNonFinite(bodies, this.options.amp ? castCall : undefined)
   }
 
   /** Frees everything but the first model. */
   destroy(): void {
     this.run.destroy?.()
-    for (const program of [...this.others, ...this.programs]) program.destroy()
+    for (const program of [...this.others, ...this.allPrograms]) program.destroy()
     this.arena.destroy()
     for (const { store } of this.savedStores) store.destroy()
     this.workspace.destroy()

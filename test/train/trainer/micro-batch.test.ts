@@ -20,6 +20,7 @@ import { Random as Initial } from '#dist/train/random.js'
 import { batchStore, contextOf } from '#dist/train/trainer/context.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
 import { checkBatches, microBatches } from '#dist/train/trainer/micro-batches.js'
+import { TrainingPasses } from '#dist/train/trainer/training-passes.js'
 import { randomField } from '../../../bench/random-field.js'
 import { Random } from '../../../cases/case.js'
 import { start } from '../../support/child.js'
@@ -80,19 +81,20 @@ async function* byHand(method: string, micro: number) {
   const options = optionsOf(micro)
   const store = batchStore(device, methodOf(method).layout(settings as never), options)
   const workspace = new Store(device, 'workspace')
-  const run = methodOf(method).create(contextOf(model, settings, options, store, workspace) as never)
+  const context = contextOf(model, settings, options, store, workspace, new TrainingPasses(workspace))
+  const run = methodOf(method).create(context as never)
   const parameters = parametersOf(model)
   const metricNames = ['total_loss', ...run.metrics.map(({ name }) => name)]
   const names = [...metricNames, ...parameters.map(({ name }) => `gradient of ${name}`)]
   const program = await compile(device, run.inputs ?? {}, (inputs: Record<string, Tensor>) => {
-    const { total, metrics } = run.losses(inputs)
+    const { total, metrics } = run.losses(inputs, '')
     const gradients = grad(total, parameters.map(read))
     const named = parameters.map(({ name }, i) => [`gradient of ${name}`, gradients[i]] as const)
     return { total_loss: total, ...metrics, ...Object.fromEntries(named) } as Record<string, Tensor>
   })
   await run.compile?.((label, inputs, body) => compile(device, inputs, body as never, { label }) as never)
   const after = await compile(device, run.inputs ?? {}, (inputs: Record<string, Tensor>) => {
-    run.afterUpdate?.(inputs, undefined)
+    run.afterUpdate?.(inputs, undefined, '')
     return {}
   })
   const head = new Set(model.groups.find(({ name }) => name === 'head')?.parameters)

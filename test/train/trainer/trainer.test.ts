@@ -31,7 +31,7 @@ for (const name of ['pascal', 'cityscapes', 'coco']) {
     assert.is(run.rows.length, 4)
     assert.is(run.trainer.run.snapshots?.length, 1)
     assert.is(results.length, 2 * 9 + 2 * 13)
-    const final = checkFinal(folder, await finalTensors(run))
+    const final = checkFinal(folder, run, await finalTensors(run))
     // Of `coco` only the first half of the recorded steps is kept here, and so nothing of its last one.
     const hasMomentum = final.some((result) => result.name === 'momentum/classifier.bias')
     assert.is(hasMomentum, name !== 'coco')

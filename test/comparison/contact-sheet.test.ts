@@ -1,6 +1,6 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { contactSheet } from '#dist/demo/sheet.js'
+import { contactSheet } from '#dist/comparison/contact-sheet.js'
 import { render } from '../support/render.js'
 
 const size = 4
@@ -8,8 +8,10 @@ const palette = [
   [10, 20, 30],
   [40, 50, 60],
 ] as const
-const options = { size, palette, classNames: ['a', 'b'], zoom: 10 }
+const options = { palette, classNames: ['a', 'b'], zoom: 10 }
 const row = (prediction: number) => ({
+  width: size,
+  height: size,
   image: new Uint8Array(size * size * 3).fill(200),
   groundTruth: new Uint8Array(size * size).fill(1),
   predictions: [{ name: 'method', mask: new Uint8Array(size * size).fill(prediction) }],
@@ -53,6 +55,21 @@ test('titles are drawn, with their captions', async () => {
     assert.ok(plain.includes(`>${title}</text>`), title)
   const captioned = await contactSheet([row(0)], { ...options, captions: { method: 'mIoU 61.2' } })
   assert.ok(captioned.includes('>mIoU 61.2</text>'))
+})
+
+test('images of any size are as wide as their column', async () => {
+  const [width, height] = [600, 200]
+  const large = {
+    ...{ width, height },
+    image: new Uint8Array(width * height * 3).fill(200),
+    groundTruth: new Uint8Array(width * height).fill(1),
+    predictions: [{ name: 'method', mask: new Uint8Array(width * height) }],
+  }
+  const page = await render(await contactSheet([large], { palette, classNames: ['a', 'b'] }))
+  assert.is(page.width, 24 + 3 * 300 + 2 * 8 + 24)
+  const top = 24 + 48
+  assert.equal(page.at(24 + 308 + 299, top + 99), [40, 50, 60], 'last pixel of the ground truth')
+  assert.equal(page.at(24 + 308, top + 100), [255, 255, 255], 'below it')
 })
 
 test('maps of another size and differing columns are refused', async () => {

@@ -1,0 +1,15 @@
+import { UserError } from '#dist/train/error.js'
+import { prevmatchRecording } from './prevmatch.js'
+import type { RecordedConfig, Recording } from './recording.js'
+
+/** How recorded trainings are read, by method. */
+const recordings: readonly Recording[] = [prevmatchRecording]
+
+/** The recording that a `config.json` is of. Methods that share a way of recording are named by their configuration. */
+export function recordingOf(config: RecordedConfig, origin: string): Recording {
+  const { method } = config
+  const named = recordings.find((recording) => recording.method === method)
+  const found = named ?? recordings.find((recording) => recording.matches(config))
+  if (!found) throw new UserError(`${origin}: there is no way to read a recorded training of this kind`)
+  return found
+}
