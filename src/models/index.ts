@@ -2,7 +2,14 @@ import { z } from 'zod'
 import type { Store } from '../engine/store.js'
 import { deepLabV3Plus } from './deeplabv3plus.js'
 import type { InitialRandom } from './layers.js'
-import type { Architecture, BackboneNames, ModelConfig, SegmentationModel, StateShapes } from './segmentation.js'
+import type {
+  Architecture,
+  BackboneNames,
+  ModelConfig,
+  ModelInput,
+  SegmentationModel,
+  StateShapes,
+} from './segmentation.js'
 
 const rows: readonly Architecture[] = [deepLabV3Plus]
 
@@ -75,6 +82,10 @@ export function chooseModel(choice: ModelChoice): ModelSpec {
   }
   return { architecture: row.name, config }
 }
+
+/** What a model reads. */
+export const inputOf = ({ architecture, config }: ModelSpec): ModelInput =>
+  architectureOf(architecture).inputOf?.(config) ?? 'rgb'
 
 const reasonOf = ({ issues }: z.ZodError): string =>
   issues.map(({ path, message }) => [...(path.length > 0 ? [path.join('.')] : []), message].join(': ')).join('; ')

@@ -11,6 +11,9 @@ import { logits, parametersOf } from '#dist/models/segmentation.js'
 import { stateDict, stateShapes } from '#dist/models/weights.js'
 import { exportOnnx } from '#dist/onnx/export.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
+import { parseConfig } from '#dist/train/config/load.js'
+import { UserError } from '#dist/train/error.js'
+import { firstModelOf } from '#dist/train/methods/index.js'
 import { Random } from '#dist/train/random.js'
 import { smallModel } from '../support/small-model.js'
 
@@ -148,6 +151,18 @@ test('the multi-grid of a checkpoint is what its metadata say, or none', () => {
   assert.equal(known, { ...config, multi_grid: [1, 1, 1] })
   assert.is(hasGeometry, true)
   assert.equal((geometry as { multi_grid?: unknown }).multi_grid, [1, 1, 1])
+})
+
+test('a method whose images are RGB does not train it', () => {
+  const keys = { nclass: 3, crop_size: 33, batch_size: 2, epochs: 1, lr: 0.1, method: 'supervised' }
+  assert.is(firstModelOf(parseConfig(keys, 'the test')).architecture, 'deeplabv3plus')
+  const config = parseConfig({ ...keys, backbone: 'resnet101_dct' }, 'the test')
+  assert.throws(
+    () => firstModelOf(config),
+    (error: unknown) =>
+      error instanceof UserError &&
+      error.message.startsWith("'backbone' is resnet101_dct, which reads DCT coefficients, and the method supervised"),
+  )
 })
 
 test.run()
