@@ -2,7 +2,7 @@
 // network: those that a JPEG file of quality 100 of the enlarged image holds, to the last bit.
 
 import { chromaCorner, lumaCorner, sizeOf, transformBlock } from './dct-blocks.js'
-import { chromaOf, doubled, halve, lumaOf, rowsOf } from './dct-rows.js'
+import { EnlargedImage } from './dct-rows.js'
 import type { Image } from './pixels.js'
 
 /** Coefficients of each cell of the grid: of luma, then of both chroma planes. */
@@ -24,29 +24,18 @@ export interface Band {
 
 /**
  * Calls `take` with the blocks of each row of cells of an image [H, W, 3]. Luma is that of the image at twice its size, chroma
- * that at four times its size, halved. Enlarged images are held a few rows at a time.
+ * that at four times its size, halved. Enlarged images are held a few rows at a time, in memory that the next call takes.
  */
 export function eachBand(image: Readonly<Image>, take: (row: number, band: Band) => void): void {
-  const two = doubled(rowsOf(image))
-  const four = doubled(two)
   const [rows, pitch] = [gridSize(image.height), 8 * gridSize(image.width)]
-  const band = () => new Uint8Array(8 * pitch)
-  const [luma, cb, cr] = [band(), band(), band()]
-  const line = () => new Uint8Array(four.width)
-  const [cbAbove, crAbove, cbBelow, crBelow] = [line(), line(), line(), line()]
+  const enlarged = new EnlargedImage(image, pitch, 8)
+  const [luma, cb, cr] = enlarged.bytesOfPlanes
   for (let row = 0; row < rows; row++) {
     for (let y = 0; y < 8; y++) {
-      const [index, at] = [8 * row + y, y * pitch]
-      if (index >= two.height) {
-        // Below the image its last row is repeated.
-        for (const plane of [luma, cb, cr]) plane.copyWithin(at, at - pitch, at)
-        continue
-      }
-      lumaOf(two.row(index), luma.subarray(at, at + pitch))
-      chromaOf(four.row(2 * index), cbAbove, crAbove)
-      chromaOf(four.row(2 * index + 1), cbBelow, crBelow)
-      halve(cbAbove, cbBelow, cb.subarray(at, at + pitch))
-      halve(crAbove, crBelow, cr.subarray(at, at + pitch))
+      const index = 8 * row + y
+      if (index < enlarged.rows) enlarged.fillPlanes(y, index)
+      // Below the image its last row is repeated.
+      else for (const plane of [luma, cb, cr]) plane.copyWithin(y * pitch, (y - 1) * pitch, y * pitch)
     }
     take(row, { pitch, luma, cb, cr })
   }
