@@ -1,7 +1,7 @@
 import { coefficientDeviation, coefficientMean } from '#dist/kernels/coefficients.js'
 import { spreadBox } from '#dist/train/data/augment.js'
 import { dctCoefficients, eachBand, gridSize } from '#dist/train/data/dct.js'
-import { transformBlock } from '#dist/train/data/dct-blocks.js'
+import { blockTransform, type Corner } from '#dist/train/data/dct-blocks.js'
 import { chromaOf, halve, lumaOf, rowMemory } from '#dist/train/data/dct-kernels.js'
 import { EnlargedImage } from '#dist/train/data/dct-rows.js'
 import type { Image } from '#dist/train/data/pixels.js'
@@ -30,7 +30,9 @@ export interface GridTables {
 
 type Outputs = Record<string, ArrayLike<number>>
 
-const allFrequencies = Array(8).fill(8)
+const allFrequencies: Corner = Array(8).fill(8)
+/** All coefficients of the three planes. */
+const transformAll = blockTransform(allFrequencies, allFrequencies)
 
 /** An image at twice its size, [2H, 2W, 3]. */
 function doubled(image: Image): Uint8Array {
@@ -89,23 +91,22 @@ function channelsFirst(values: Float32Array, channels: number): Float32Array {
 
 /** All coefficients of the three planes, [192, gridSize(H), gridSize(W)]. */
 function allCoefficients(image: Image): Float32Array {
-  const out = new Float32Array(gridSize(image.height) * gridSize(image.width) * 192)
-  let to = 0
-  eachBand(image, (_, { pitch, luma, cb, cr }) => {
-    for (let at = 0; at < pitch; at += 8) {
-      for (const plane of [luma, cb, cr]) {
-        transformBlock(plane, at, pitch, allFrequencies, out, to)
-        to += 64
-      }
-    }
-  })
+  const each = gridSize(image.width) * 192
+  const out = new Float32Array(gridSize(image.height) * each)
+  eachBand(image, (row, band) => transformAll(band, out, row * each))
   return channelsFirst(out, 192)
 }
 
-function transformed(blocks: Uint8Array): Float32Array {
-  const out = new Float32Array(blocks.length)
-  for (let at = 0; at < blocks.length; at += 64) transformBlock(blocks, at, 8, allFrequencies, out, at)
-  return out
+/** All coefficients of blocks [N, 8, 8]. */
+export function transformed(blocks: Uint8Array): Float32Array {
+  const count = blocks.length / 64
+  const luma = Uint8Array.from(blocks, (_, i) => {
+    const [y, x] = [Math.floor(i / (8 * count)), i % (8 * count)]
+    return blocks[64 * Math.floor(x / 8) + 8 * y + (x % 8)] ?? 0
+  })
+  const out = new Float32Array(count * 192)
+  transformAll({ pitch: 8 * count, luma, cb: luma, cr: luma }, out, 0)
+  return out.filter((_, i) => i % 192 < 64)
 }
 
 const { fround } = Math

@@ -1,9 +1,13 @@
 // Images as the coefficients of their discrete cosine transform, as Diverse Co-training (arXiv 2308.09281) feeds them to a
 // network: those that a JPEG file of quality 100 of the enlarged image holds, to the last bit.
 
-import { chromaCorner, lumaCorner, sizeOf, transformBlock } from './dct-blocks.js'
+import { type Band, blockTransform, type Corner, sizeOf } from './dct-blocks.js'
 import { EnlargedImage } from './dct-rows.js'
 import type { Image } from './pixels.js'
+
+const lumaCorner: Corner = [7, 7, 6, 6, 6, 6, 6]
+const chromaCorner: Corner = [3, 3, 2, 2]
+const transform = blockTransform(lumaCorner, chromaCorner)
 
 /** Coefficients of each cell of the grid: of luma, then of both chroma planes. */
 export const coefficientCount = sizeOf(lumaCorner) + 2 * sizeOf(chromaCorner)
@@ -13,14 +17,6 @@ export const cellSide = 4
 
 /** Cells along a side of so many pixels. */
 export const gridSize = (pixels: number): number => Math.ceil(pixels / cellSide)
-
-/** Eight rows [8, pitch] of luma and both chroma planes: the blocks of a row of cells. */
-export interface Band {
-  readonly pitch: number
-  readonly luma: Uint8Array
-  readonly cb: Uint8Array
-  readonly cr: Uint8Array
-}
 
 /**
  * Calls `take` with the blocks of each row of cells of an image [H, W, 3]. Luma is that of the image at twice its size, chroma
@@ -50,14 +46,7 @@ export function dctCoefficients(
   image: Readonly<Image>,
   out: Float32Array = new Float32Array(gridSize(image.height) * gridSize(image.width) * coefficientCount),
 ): Float32Array {
-  const [ofLuma, ofChroma] = [sizeOf(lumaCorner), sizeOf(chromaCorner)]
-  let to = 0
-  eachBand(image, (_, { pitch, luma, cb, cr }) => {
-    for (let at = 0; at < pitch; at += 8, to += coefficientCount) {
-      transformBlock(luma, at, pitch, lumaCorner, out, to)
-      transformBlock(cb, at, pitch, chromaCorner, out, to + ofLuma)
-      transformBlock(cr, at, pitch, chromaCorner, out, to + ofLuma + ofChroma)
-    }
-  })
+  const each = gridSize(image.width) * coefficientCount
+  eachBand(image, (row, band) => transform(band, out, row * each))
   return out
 }

@@ -75,6 +75,7 @@ export const v128 = {
   store: access(0x0b),
   const: (bytes: Code): Code => [0xfd, 0x0c, ...bytes],
   and: vector(0x4e),
+  xor: vector(0x51),
   /** Bits of the first operand where the third has ones, else of the second. */
   bitselect: vector(0x52),
   store32Lane: (lane: number) => access(0x5a, lane),
@@ -106,6 +107,7 @@ export const i32x4 = {
   eq: vector(0x37),
   extendLowI16x8U: vector(0xa9),
   extendHighI16x8U: vector(0xaa),
+  abs: vector(0xa0),
   shl: vector(0xab),
   shrS: vector(0xac),
   shrU: vector(0xad),
@@ -209,6 +211,11 @@ export class ModuleMemory {
   /** The same as 32-bit words. */
   words(address: number, length: number): Int32Array {
     return new Int32Array(this.memory.buffer, address, length)
+  }
+
+  /** The same as float32. */
+  floats(address: number, length: number): Float32Array {
+    return new Float32Array(this.memory.buffer, address, length)
   }
 }
 
