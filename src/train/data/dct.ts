@@ -1,13 +1,14 @@
 // Images as the coefficients of their discrete cosine transform, as Diverse Co-training (arXiv 2308.09281) feeds them to a
 // network: those that a JPEG file of quality 100 of the enlarged image holds, to the last bit.
 
-import { type Band, blockTransform, type Corner, sizeOf } from './dct-blocks.js'
+import { type Band, type BlockTransform, blockTransform, type Corner, sizeOf } from './dct-blocks.js'
 import { EnlargedImage } from './dct-rows.js'
 import type { Image } from './pixels.js'
 
 const lumaCorner: Corner = [7, 7, 6, 6, 6, 6, 6]
 const chromaCorner: Corner = [3, 3, 2, 2]
-const transform = blockTransform(lumaCorner, chromaCorner)
+/** Compiled when it is first needed: most programs never do. */
+let transform: BlockTransform | undefined
 
 /** Coefficients of each cell of the grid: of luma, then of both chroma planes. */
 export const coefficientCount = sizeOf(lumaCorner) + 2 * sizeOf(chromaCorner)
@@ -47,6 +48,8 @@ export function dctCoefficients(
   out: Float32Array = new Float32Array(gridSize(image.height) * gridSize(image.width) * coefficientCount),
 ): Float32Array {
   const each = gridSize(image.width) * coefficientCount
-  eachBand(image, (row, band) => transform(band, out, row * each))
+  transform ??= blockTransform(lumaCorner, chromaCorner)
+  const transformBand = transform
+  eachBand(image, (row, band) => transformBand(band, out, row * each))
   return out
 }
