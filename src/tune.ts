@@ -6,16 +6,17 @@ import type { Device } from './engine/device.js'
 import { kernelSelectionOf, setKernelSelection } from './engine/kernel-selection.js'
 import { open } from './engine/node.js'
 import { Store } from './engine/store.js'
-import { backbones, chooseModel, createModel } from './models/index.js'
+import { backbones, createModel } from './models/index.js'
 import { configOption, gpuOption, methodOption, setOption, sizeOption, wholeNumber } from './options.js'
 import { type Config, loadConfig, withOverrides } from './train/config/load.js'
 import { Evaluator } from './train/evaluation/evaluator.js'
 import { duration } from './train/logging/log.js'
+import { firstModelOf } from './train/methods/index.js'
 import { evaluationOf } from './train/run/evaluation-of.js'
 import { settleMemory } from './train/run/settle-memory.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { createTrainer } from './train/trainer/create.js'
-import { measureUnknown } from './train/tuning/run-tuning.js'
+import { measureUnknown, wrongKernels } from './train/tuning/run-tuning.js'
 import { TuningCache } from './train/tuning/tuning-cache.js'
 
 interface Options {
@@ -67,10 +68,11 @@ function configOf({ config, set = [], model, method, crop, batch }: Options): Co
 const digits = (milliseconds: number): string => milliseconds.toFixed(milliseconds < 1 ? 3 : 2)
 
 /** Kernels with their milliseconds, the chosen one marked. */
-function showTimes({ kernels, milliseconds, choice }: Measurement): string {
+function showTimes({ kernels, milliseconds, choice, wrong = [] }: Measurement): string {
   const shown = kernels.map(({ name }, i) => {
     const time = milliseconds[i] ?? undefined
-    return `${name === choice ? '*' : ''}${name} ${time === undefined ? 'impossible' : digits(time)}`
+    const shown = time === undefined ? (wrong.includes(name) ? 'wrong' : 'impossible') : digits(time)
+    return `${name === choice ? '*' : ''}${name} ${shown}`
   })
   return shown.join('  ')
 }
@@ -105,6 +107,7 @@ async function fill(device: Device, given: Config, size: [number, number], cache
     tuning,
     cache,
     (measurement, done, total) => {
+      for (const line of wrongKernels(measurement)) console.log(line)
       console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
     },
     (done, total) => {
@@ -125,7 +128,7 @@ async function fill(device: Device, given: Config, size: [number, number], cache
   }
   const { batch_size: labeled, crop_size: height, crop_size: width, method } = config
   const store = new Store(device, 'model')
-  const model = createModel(store, chooseModel(config))
+  const model = createModel(store, firstModelOf(config))
   const sizes = { labeled, unlabeled: labeled, height, width }
   const amp = usesHalf(config.amp, device, console.log)
   const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 1, amp, ...sizes })

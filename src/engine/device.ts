@@ -268,7 +268,8 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
 /**
- * Opens an adapter with its own limits instead of WebGPU's defaults, and the features that kernels can use.
+ * Opens an adapter with its own limits instead of WebGPU's defaults, or with those that its driver grants, and the features
+ * that kernels can use.
  * @param bindingLimit bytes that a kernel binds at most, where the adapter allows more
  */
 export async function openDevice(
@@ -277,13 +278,27 @@ export async function openDevice(
   wait?: Wait,
   bindingLimit?: number,
 ): Promise<Device> {
-  const requiredLimits: Record<string, number> = {}
-  // Limits live on the prototype of GPUSupportedLimits, so neither keys() nor a spread finds them.
-  for (const name in adapter.limits) {
-    const value: unknown = adapter.limits[name as keyof GPUSupportedLimits]
-    if (typeof value === 'number') requiredLimits[name] = value
-  }
   const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
-  const gpu = await adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
+  const limits = limitsOf(adapter)
+  const useful = Object.fromEntries(Object.entries(limits).filter(([name]) => usefulLimits.test(name)))
+  const request = (requiredLimits: Record<string, number>) =>
+    adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
+  // Drivers are known that refuse a limit which their adapter names.
+  const gpu = await request(limits).catch(() => request(useful).catch(() => request({})))
   return new Device(gpu, summary, wait, matrixShapesOf(adapter), bindingLimit)
+}
+
+/** The limits that kernels and tensors may reach. */
+const usefulLimits =
+  /^max(BufferSize|StorageBufferBindingSize|StorageBuffersPerShaderStage|TextureDimension2D|Compute(Workgroup|Invocations)\w+)$/
+
+/** All limits of an adapter. */
+function limitsOf({ limits }: GPUAdapter): Record<string, number> {
+  const found: Record<string, number> = {}
+  // They live on the prototype of GPUSupportedLimits, so neither keys() nor a spread finds them.
+  for (const name in limits) {
+    const value: unknown = limits[name as keyof GPUSupportedLimits]
+    if (typeof value === 'number') found[name] = value
+  }
+  return found
 }
