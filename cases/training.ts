@@ -1,4 +1,5 @@
 import type { Shape } from '#dist/engine/shape.js'
+import { normalizeCoefficients } from '#dist/kernels/coefficients.js'
 import { nonFiniteCounts } from '#dist/kernels/finite.js'
 import { cutmix, normalizeImage } from '#dist/kernels/images.js'
 import { type AdamWOptions, accumulate, adamw, movingAverage, sgd } from '#dist/kernels/update.js'
@@ -62,6 +63,19 @@ const normalize = family(
     words: { shape: [2, 5, 7, 3], dtype: 'u32' },
   },
   ({ crop, batch }) => ({ images: { shape: [batch, crop, crop, 3] } }),
+)
+
+const normalizeGrid = family(
+  'normalizeCoefficients',
+  (shape: Shape) =>
+    body({
+      inputs: { x: floats(shape, (random) => random.integer(2049) - 1024) },
+      run: (t) => ({ out: normalizeCoefficients(t.x) }),
+      reference: (v) => ({ out: reference.normalizeCoefficients(v.x) }),
+      differentiable: [],
+    }),
+  { odd: [2, 5, 7, 64], 'one cell': [1, 1, 1, 64], long: [1, 17, 89, 64] },
+  ({ crop, batch }) => ({ images: [batch, Math.ceil(crop / 4), Math.ceil(crop / 4), 64] }),
 )
 
 const sgdFamily = family(
@@ -208,6 +222,7 @@ const nonFiniteFamily = family(
 export const trainingFamilies: Family[] = [
   cutmixFamily,
   normalize,
+  normalizeGrid,
   sgdFamily,
   adamwFamily,
   movingAverageFamily,

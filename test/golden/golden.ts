@@ -27,7 +27,7 @@ interface RecordedFile {
 }
 
 const checkViews = async (device: Device, folder: string): Promise<readonly CaseResult[]> =>
-  (await checkDualTeacherViews(device, folder)) ?? checkAugment(folder)
+  (await checkDualTeacherViews(device, folder)) ?? checkAugment(device, folder)
 
 /** Files that are checked besides the trajectories. */
 const recordedFiles: Readonly<Record<string, RecordedFile>> = {

@@ -1,7 +1,8 @@
 import type { Random } from '../random.js'
-import { type Batch, type BatchFieldSpec, type FieldSpec, type Geometry, isOfBatch } from './batch.js'
+import { type Batch, type BatchFieldSpec, type FieldData, type FieldSpec, type Geometry, isOfBatch } from './batch.js'
 import { gaussianBlur } from './blur.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, grayscale } from './color.js'
+import { dctCoefficients, gridSize } from './dct.js'
 import { changeIntensity, drawIntensity, type IntensityDraw } from './intensity.js'
 import { type Box, cropWindow, type Image } from './pixels.js'
 import { resizeBilinearInto, resizeNearestInto } from './resize.js'
@@ -109,7 +110,10 @@ export function drawCutmixBox(size: number, random: Random): Box | null {
   return box
 }
 
-/** Order of draws: jitter (0.8), grayscale (0.2), blur (0.5), box. */
+/**
+ * Order of draws: jitter (0.8), grayscale (0.2), blur (0.5), box.
+ * @param size side of what the box lies in
+ */
 export function drawStrong(size: number, random: Random): StrongDraws {
   const jitter =
     random.uniform() < 0.8
@@ -136,8 +140,11 @@ export function drawSample(
 ): SampleDraws {
   const weak = drawWeak(width, height, size, random, geometry)
   const all = Object.values(fields)
-  const drawn = all.map((field) => (field.view === 'strong' || field.view === 'cutmixBox' ? field.draw + 1 : 0))
-  const strong = Array.from({ length: Math.max(0, ...drawn) }, () => drawStrong(size, random))
+  const drawn = all.flatMap((field) => ('draw' in field && field.view !== 'intensity' ? [field] : []))
+  const onGrid = drawn.filter(({ view }) => view === 'gridBox' || view === 'spreadBox').map(({ draw }) => draw)
+  const strong = Array.from({ length: Math.max(0, ...drawn.map(({ draw = -1 }) => draw + 1)) }, (_, draw) =>
+    drawStrong(onGrid.includes(draw) ? gridSize(size) : size, random),
+  )
   const mosts: number[] = []
   for (const field of all) if (field.view === 'intensity') mosts[field.draw] = field.most
   return { ...weak, strong, intensity: Array.from(mosts, (most = 1) => drawIntensity(most, random)) }
@@ -218,6 +225,23 @@ export function boxMap(box: Box | null, size: number, out: Uint8Array): void {
   for (let row = box.y; row < box.y + box.h; row++) out.fill(1, row * size + box.x, row * size + box.x + box.w)
 }
 
+const { fround } = Math
+
+/** A box of cells on the pixels: 1 in those whose nearest cell lies inside, in the float32 of PyTorch's `interpolate`. */
+export function spreadBox(box: Box | null, size: number, out: Uint8Array): void {
+  out.fill(0)
+  if (!box) return
+  const cells = gridSize(size)
+  const factor = fround(cells / size)
+  const inside = (start: number, length: number) =>
+    Uint8Array.from({ length: size }, (_, pixel) => {
+      const cell = Math.min(Math.floor(fround(pixel * factor)), cells - 1) - start
+      return cell >= 0 && cell < length ? 1 : 0
+    })
+  const row = inside(box.x, box.w)
+  for (const [y, isInside] of inside(box.y, box.h).entries()) if (isInside === 1) out.set(row, y * size)
+}
+
 /** An image with what was drawn for it. */
 interface Sample {
   readonly label: Image | null
@@ -231,10 +255,12 @@ interface Sample {
 
 /** A field that is made of one image. */
 type ImageField = Exclude<FieldSpec, BatchFieldSpec>
+/** One of bytes. */
+type ByteField = Exclude<ImageField, { readonly view: 'coefficients' }>
 
-/** How each view is made, into `out` [S, S, 3] or [S, S]. */
+/** How each view of bytes is made, into `out` [S, S, 3] or [S, S], or [gridSize(S), gridSize(S)]. */
 const views: {
-  readonly [V in ImageField['view']]: (sample: Sample, field: ImageField & { view: V }, out: Uint8Array) => void
+  readonly [V in ByteField['view']]: (sample: Sample, field: ByteField & { view: V }, out: Uint8Array) => void
 } = {
   weak: ({ weak }, _, out) => {
     if (out !== weak) out.set(weak)
@@ -250,6 +276,15 @@ const views: {
     out.set(weak)
     changeIntensity(out, size, drawnOf(draws.intensity ?? [], draw))
   },
+  gridBox: ({ size, draws }, { draw }, out) => boxMap(drawnOf(draws.strong, draw).box, gridSize(size), out),
+  spreadBox: ({ size, draws }, { draw }, out) => spreadBox(drawnOf(draws.strong, draw).box, size, out),
+}
+
+/** Coefficients of the weak view, or of the strong one of a draw. */
+function coefficients({ weak, size, draws }: Sample, draw: number | undefined, out: Float32Array): void {
+  const shown = draw === undefined ? weak : new Uint8Array(weak.length)
+  if (draw !== undefined) strongView(weak, size, drawnOf(draws.strong, draw), shown)
+  dctCoefficients({ data: shown, width: size, height: size }, out)
 }
 
 function drawnOf<T>(drawn: readonly T[], draw: number): T {
@@ -261,7 +296,7 @@ function drawnOf<T>(drawn: readonly T[], draw: number): T {
 /**
  * Fills the fields of one image, except those that are made of all images of a step.
  * @param label its label map, where a field shows it
- * @param out by field: [S, S, 3] for an image, [S, S] for all else
+ * @param out by field: see `fieldSpec`, of one image
  * @param ignore label of the padding
  * @param geometry of the stream
  */
@@ -276,7 +311,8 @@ export function augment(
   geometry: Geometry = {},
 ): void {
   const shown = Object.entries(fields).find(([, { view }]) => view === 'weak')?.[0]
-  const weak = (shown !== undefined && out[shown]) || new Uint8Array(size * size * 3)
+  const place = shown === undefined ? undefined : out[shown]
+  const weak = place instanceof Uint8Array ? place : new Uint8Array(size * size * 3)
   const placement = placementOf(image, size, draws, geometry)
   weakImage(image, size, placement, geometry.padding ?? [0, 0, 0], weak)
   const sample = { label, size, draws, placement, ignore, weak }
@@ -288,6 +324,13 @@ export function augment(
   }
 }
 
-function fill<V extends ImageField['view']>(sample: Sample, field: ImageField & { view: V }, out: Uint8Array): void {
+function fill(sample: Sample, field: ImageField, out: FieldData): void {
+  const isBytes = out instanceof Uint8Array
+  if (field.view === 'coefficients' && !isBytes) coefficients(sample, field.draw, out)
+  else if (field.view !== 'coefficients' && isBytes) fillBytes(sample, field, out)
+  else throw new Error(`unreachable: the view ${field.view} is of another type`)
+}
+
+function fillBytes<V extends ByteField['view']>(sample: Sample, field: ByteField & { view: V }, out: Uint8Array): void {
   views[field.view](sample, field, out)
 }

@@ -6,7 +6,7 @@ import {
   type Batch,
   type BatchLayout,
   batchViews,
-  bytesOf,
+  elementsOf,
   imagesOf,
   isMadeIn,
   isOfBatch,
@@ -88,6 +88,12 @@ function toShared(image: Image): Image {
 
 const nothing = new Uint8Array()
 
+function bytesIn(batch: Batch, name: string): Uint8Array {
+  const field = batch[name]
+  if (!(field instanceof Uint8Array)) throw new Error(`unreachable: the batch has no bytes '${name}'`)
+  return field
+}
+
 function streamOf({ stream }: Task): StreamSpec {
   const found = settings.layout[stream]
   if (!found) throw new Error(`unreachable: there is no stream ${stream}`)
@@ -106,8 +112,8 @@ function augmentTask(task: Task, epoch: number, { image, label }: Decoded, batch
   const random = new Random(seed, epoch, purpose.sample, task.sample)
   const draws = drawSample(image, size, fields, random, geometry)
   const parts = Object.entries(fields).map(([name, field]) => {
-    const bytes = bytesOf(field, size)
-    return [name, (batch[name] ?? nothing).subarray(task.position * bytes, (task.position + 1) * bytes)] as const
+    const count = elementsOf(field, size)
+    return [name, (batch[name] ?? nothing).subarray(task.position * count, (task.position + 1) * count)] as const
   })
   augment(image, label, size, fields, draws, Object.fromEntries(parts), rules.ignoreIndex, geometry)
 }
@@ -121,9 +127,9 @@ function mixTask(task: Task, { epoch, batchIndex }: Job, batch: Batch): void {
   const draws = drawCutMix(imagesOf(stream, batchSize), size, new Random(seed, batchIndex, purpose.batch))
   for (const [name, field] of Object.entries(fields)) {
     if (!isOfBatch(field) || !isMadeIn(field, epoch)) continue
-    const bytes = bytesOf(field, size)
-    const out = (batch[name] ?? nothing).subarray(task.position * bytes, (task.position + 1) * bytes)
-    cutMixView(batch[field.of] ?? nothing, size, draws, task.position, out)
+    const bytes = elementsOf(field, size)
+    const out = bytesIn(batch, name).subarray(task.position * bytes, (task.position + 1) * bytes)
+    cutMixView(bytesIn(batch, field.of), size, draws, task.position, out)
   }
 }
 

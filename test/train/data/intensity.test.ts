@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { open } from '#dist/engine/node.js'
 import { drawSample, scaledSize } from '#dist/train/data/augment.js'
 import {
   changeIntensity,
@@ -22,8 +23,10 @@ const test = suite('intensity')
 const golden = fileURLToPath(new URL('../../../../../shared/golden/tiny-augseg/', import.meta.url))
 const goldenTest = skipUnless(existsSync(join(golden, 'augment.json')), '../shared/golden is absent', test)
 
-goldenTest('agrees with Pillow in every recorded case and table', () => {
-  const results = checkAugment(golden)
+goldenTest('agrees with Pillow in every recorded case and table', async () => {
+  const device = await open()
+  const results = await checkAugment(device, golden)
+  device.destroy()
   assert.ok(results.length > 114)
   const failed = results.filter(({ error, tolerance }) => !(error <= tolerance))
   assert.equal(failed, [])
