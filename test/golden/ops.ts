@@ -4,6 +4,7 @@ import type { Device } from '#dist/engine/device.js'
 import type { Tensor } from '#dist/engine/ir.js'
 import { compile } from '#dist/engine/program.js'
 import { type Data, type Spec, spec } from '#dist/engine/shape.js'
+import { Store } from '#dist/engine/store.js'
 import { batchNormEvaluation, batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { cutmix } from '#dist/kernels/images.js'
@@ -171,6 +172,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
   const cotangents = Object.fromEntries(row.gout.map((name) => [name, load('gout', name)]))
   const specs = Object.fromEntries(Object.entries(inputs).map(([name, tensor]) => [name, tensor.spec]))
   const shapes = Object.fromEntries(Object.entries(cotangents).map(([name, tensor]) => [name, tensor.spec.shape]))
+  const store = new Store(device, row.id)
   const program = await compile(
     device,
     { ...specs, ...cotangentSpecs(shapes) },
@@ -180,7 +182,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
         if (!tensor) throw new UserError(`ops.json: case ${row.id} has no input '${name}'`)
         return tensor
       }
-      return withGradients(tensors, rule(get, new Params(row)), row.gin, row.gout)
+      return withGradients(tensors, rule(get, new Params(row), store), row.gin, row.gout)
     },
     { label: row.id },
   )
@@ -201,6 +203,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
     }))
   } finally {
     program.destroy()
+    store.destroy()
   }
 }
 
