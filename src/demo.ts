@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { createCommand, runCommand } from './command.js'
 import { compare } from './comparison/comparison.js'
+import { palette } from './demo/classes.js'
 import { writeScenes } from './demo/dataset.js'
 import { open } from './engine/node.js'
 import { gpuOption, methodsOption, seedOption, setOption } from './options.js'
@@ -50,7 +51,7 @@ await runCommand(async () => {
     unlabeled_id_path: data.unlabeled,
     val_id_path: data.validation,
   }
-  const overrides = Object.entries({ ...paths, seed }).map(([key, value]) => `${key}=${JSON.stringify(value)}`)
+  const overrides = Object.entries({ ...paths, seed, palette }).map(([key, value]) => `${key}=${JSON.stringify(value)}`)
   const configOf = (method: string) => loadConfig(settings, [...overrides, `method=${method}`, ...set])
   const title = 'What unlabeled images add'
   await compare(device, { title, methods, seeds: [seed], configOf, out, display, anew: true })

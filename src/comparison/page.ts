@@ -30,7 +30,7 @@ export function comparisonPage(comparison: Comparison): string {
   const charts = curvesOf(runs, summaries)
   const seeds = [...new Set(runs.map(({ seed }) => seed))]
   const about = `${config.dataset} · ${config.epochs} epochs · seed${seeds.length > 1 ? 's' : ''} ${seeds.join(', ')}`
-  const picture = `<div class="table"><img class="sheet" src="data:image/svg+xml;base64,${Buffer.from(sheet).toString('base64')}" alt="Validation images, ground truth, and a column of predictions for each method"></div>`
+  const picture = `<div class="picture"><img src="data:image/svg+xml;base64,${Buffer.from(sheet).toString('base64')}" alt="Validation images, ground truth, and a column of predictions for each method"></div>`
   const note =
     'Mean IoU in percent of the best evaluation of each run, ± the sample standard deviation over seeds; “last” is the ' +
     'evaluation after the last epoch. Time is that of the training steps alone; memory is what is planned on the device. ' +
@@ -58,7 +58,7 @@ function methodTable({ summaries, runs, out }: Comparison): string {
     const own = runs.filter(({ method }) => method === each.method)
     const links = own.map(({ seed, folder }) => {
       const href = `${relative(out, folder).split(sep).map(encodeURIComponent).join('/')}/report.html`
-      return `<a href="${href}">${seed}</a>`
+      return `<a href="${href}">seed ${seed}</a>`
     })
     const bar = `<td class="bar"><div><i style="width:${each.best.mean.toFixed(1)}%"></i></div></td>`
     const score = showSpread(each.best)
@@ -66,10 +66,10 @@ function methodTable({ summaries, runs, out }: Comparison): string {
       `<tr><th scope="row">${escapeMarkup(each.method)}</th>${bar}` +
       `<td class="number">${each.best.mean === best ? `<b>${score}</b>` : score}</td>` +
       `<td class="number">${showSpread(each.last)}</td><td class="number">${duration(each.seconds.mean)}</td>` +
-      `<td class="number">${showBytes(each.memory)}</td><td class="number">${links.join(' ')}</td></tr>`
+      `<td class="number">${showBytes(each.memory)}</td><td class="number">${links.join(', ')}</td></tr>`
     )
   })
-  const head = ['last', 'time', 'memory', 'runs'].map((name) => `<th scope="col" class="number">${name}</th>`)
+  const head = ['last', 'time', 'memory', 'reports'].map((name) => `<th scope="col" class="number">${name}</th>`)
   return `<div class="table"><table class="data"><thead><tr><th scope="col">method</th><th scope="col" colspan="2" class="number">best mIoU</th>${head.join('')}</tr></thead>
 <tbody>${rows.join('\n')}</tbody></table></div>`
 }

@@ -37,6 +37,8 @@ interface Saved extends RunState {
   readonly fingerprint: Fingerprint
   /** Absent in checkpoints of earlier versions. */
   readonly iterationsPerEpoch?: number
+  /** Batches that the batch norms of further models have seen in training mode, by the models' labels. */
+  readonly batchesTracked?: Readonly<Record<string, Readonly<Record<string, number>>>>
   /** In half precision. */
   readonly lossScale?: LossScaleState
   /** What the method keeps on the host. */
@@ -137,6 +139,7 @@ export class RunFiles {
       ...rest,
       iterationsPerEpoch: trainer.options.iterationsPerEpoch,
       previous,
+      ...countersOf(trainer),
       ...(lossScale ? { lossScale } : {}),
       ...(methodState === undefined ? {} : { methodState }),
     }
@@ -173,6 +176,17 @@ export class RunFiles {
     }
     // One that could not be written may have left the list.
     return failures.attempt(folder, () => {})
+  }
+}
+
+/** The first model's counters are in its state_dict. */
+function countersOf({ models }: Trainer): Pick<Saved, 'batchesTracked'> {
+  const further = models.slice(1)
+  if (further.length === 0) return {}
+  return {
+    batchesTracked: Object.fromEntries(
+      further.map(({ store, batchesTracked }) => [store.label, Object.fromEntries(batchesTracked)]),
+    ),
   }
 }
 
@@ -256,6 +270,11 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Rest
     loadStore(previousPath(dirname(path), name), store)
     trainer.run.snapshots?.push(store, name)
     store.destroy()
+  }
+  for (const { store, batchesTracked } of trainer.models.slice(1)) {
+    for (const [counter, batches] of Object.entries(saved.batchesTracked?.[store.label] ?? {})) {
+      if (batchesTracked.has(counter)) batchesTracked.set(counter, batches)
+    }
   }
   if (saved.lossScale) trainer.lossScale?.restore(saved.lossScale)
   if (saved.methodState !== undefined) trainer.run.restore?.(saved.methodState)
