@@ -138,7 +138,7 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
       withPhotographs(
         kind,
         async (samples) => {
-          for (const stream of ['labeled', 'unlabeled'] as const) {
+          for (const stream of ['labeled', 'unlabeled', 'coefficients'] as const) {
             const result = await measureLoader(samples, stream, kind.crop)
             loaders.push(result)
             printLoader(result)

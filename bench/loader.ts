@@ -3,16 +3,17 @@ import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
 import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
 import { type Config, parseConfig } from '#dist/train/config/load.js'
-import type { BatchLayout } from '#dist/train/data/batch.js'
+import type { BatchLayout, StreamSpec } from '#dist/train/data/batch.js'
 import type { Sample } from '#dist/train/data/dataset.js'
 import { createLoader, type Loader } from '#dist/train/data/loader.js'
 import { unimatchLayout } from '#dist/train/methods/unimatch.js'
+import { PURPOSE } from '#dist/train/random.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
 import { nclass } from './photographs.js'
 
 export interface LoaderMeasurement {
   readonly crop: number
-  readonly stream: 'labeled' | 'unlabeled'
+  readonly stream: 'labeled' | 'unlabeled' | 'coefficients'
   /** Bytes of a photograph, on average. */
   readonly bytes: number
   /** Images per second of processor time of all threads, from files and from the cache of decoded images. */
@@ -27,6 +28,21 @@ export interface WaitMeasurement {
   readonly milliseconds: number
   /** Share of the time of a step in which it waits for its batch. */
   readonly share: number
+}
+
+/** What networks of RGB and of DCT coefficients learn together from: the views of each, of which the strong ones differ. */
+const coefficientStream: StreamSpec = {
+  name: 'coefficients',
+  split: 'unlabeled',
+  purpose: { order: PURPOSE.unlabeledOrder, sample: PURPOSE.unlabeledSample },
+  fields: {
+    img_u_w: { view: 'weak' },
+    img_u_s: { view: 'strong', draw: 0 },
+    coefficients_w: { view: 'coefficients' },
+    coefficients_s: { view: 'coefficients', draw: 1 },
+    ignore_mask: { view: 'padding' },
+    box: { view: 'gridBox', draw: 1 },
+  },
 }
 
 /** The list names each photograph so often: pausing between epochs would spoil the measurement. */
@@ -61,7 +77,8 @@ async function imagesPerSecond(loader: Loader, batch: number, warmUp: number, se
 }
 
 /**
- * Reads and augments the images of one stream of PrevMatch: with their labels, or with three views each.
+ * Reads and augments the images of one stream: of PrevMatch with their labels, or with three views each; with coefficients
+ * of two views beside two views.
  * @param seconds of processor time
  */
 export async function measureLoader(
@@ -72,7 +89,7 @@ export async function measureLoader(
 ): Promise<LoaderMeasurement> {
   const batch = 8
   const config = settings(crop, batch, nclass)
-  const layout = unimatchLayout.filter(({ name }) => name === stream)
+  const layout = [...unimatchLayout, coefficientStream].filter(({ name }) => name === stream)
   const rate = async (cacheBytes: number) => {
     const loader = load(samples, config, { layout, workers: 1, cacheBytes })
     try {

@@ -48,7 +48,11 @@ export function printOverhead({ method, milliseconds, dispatches }: OverheadMeas
 }
 
 export function printLoader({ crop, stream, bytes, fromFiles, fromCache }: LoaderMeasurement): void {
-  const what = stream === 'labeled' ? 'labeled images' : 'unlabeled images, three views each'
+  const what = {
+    labeled: 'labeled images',
+    unlabeled: 'unlabeled images, three views each',
+    coefficients: 'unlabeled images, two views and the DCT coefficients of two views each',
+  }[stream]
   console.log(
     `loader, crop ${crop}, ${what}: ${fromFiles.toFixed(1)} per second and core from files of ` +
       `${(bytes / 1000).toFixed(0)} kB, ${fromCache.toFixed(1)} from the cache`,

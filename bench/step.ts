@@ -1,10 +1,11 @@
 import type { Device } from '#dist/engine/device.js'
 import type { Profile } from '#dist/engine/profile.js'
 import type { ModelChoice } from '#dist/models/index.js'
-import { type Batch, bytesOf, takes } from '#dist/train/data/batch.js'
+import { type Batch, takes } from '#dist/train/data/batch.js'
 import { StepProfiler } from '#dist/train/run/step-profiler.js'
 import { Random } from '../cases/case.js'
 import { stepTrainer } from '../cases/steps.js'
+import { randomField } from './random-field.js'
 import { type Timing, timingOf } from './timing.js'
 
 export interface StepMeasurement extends Timing {
@@ -46,12 +47,10 @@ export async function measureStep(
   const { model } = trainer
   trainer.beginEpoch(true)
   const random = new Random('step')
-  const below = { weak: 256, strong: 256, label: choice.nclass, padding: 1, cutmixBox: 2 }
   const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
   const data: Batch = Object.fromEntries(
     fields.map(([name, field]) => {
-      const bytes = new Uint8Array(batch * bytesOf(field, crop))
-      return [name, bytes.map(() => random.integer(below[field.view]))]
+      return [name, randomField(field, batch, crop, choice.nclass, random)]
     }),
   )
   try {

@@ -1,4 +1,5 @@
 import type { Shape } from '#dist/engine/shape.js'
+import { normalizeCoefficients } from '#dist/kernels/coefficients.js'
 import { nonFiniteCounts } from '#dist/kernels/finite.js'
 import { cutmix, normalizeImage } from '#dist/kernels/images.js'
 import { type AdamWOptions, accumulate, adamw, movingAverage, sgd } from '#dist/kernels/update.js'
@@ -57,6 +58,19 @@ const normalize = family(
     }),
   { odd: [2, 5, 7, 3], 'one pixel': [1, 1, 1, 3], long: [1, 97, 89, 3] },
   ({ crop, batch }) => ({ images: [batch, crop, crop, 3] }),
+)
+
+const normalizeGrid = family(
+  'normalizeCoefficients',
+  (shape: Shape) =>
+    body({
+      inputs: { x: floats(shape, (random) => random.integer(2049) - 1024) },
+      run: (t) => ({ out: normalizeCoefficients(t.x) }),
+      reference: (v) => ({ out: reference.normalizeCoefficients(v.x) }),
+      differentiable: [],
+    }),
+  { odd: [2, 5, 7, 64], 'one cell': [1, 1, 1, 64], long: [1, 17, 89, 64] },
+  ({ crop, batch }) => ({ images: [batch, Math.ceil(crop / 4), Math.ceil(crop / 4), 64] }),
 )
 
 const sgdFamily = family(
@@ -203,6 +217,7 @@ const nonFiniteFamily = family(
 export const trainingFamilies: Family[] = [
   cutmixFamily,
   normalize,
+  normalizeGrid,
   sgdFamily,
   adamwFamily,
   movingAverageFamily,

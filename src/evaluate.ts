@@ -100,9 +100,10 @@ await runCommand(async () => {
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
   const half = usesHalf(config.amp, device, print)
   const inference = { ...evaluation, scales: options.scales ?? [1], amp: half }
-  print(`${samples.length} images, ${nclass} classes; protocol: ${protocolOf(inference)}`)
+  const model = openModel(device, loaded)
+  print(`${samples.length} images, ${nclass} classes; protocol: ${protocolOf(inference, 0, model.input)}`)
 
-  const evaluator = new Evaluator(device, openModel(device, loaded), inference)
+  const evaluator = new Evaluator(device, model, inference)
   const saveMap = options.saveMap ?? (config.save_map || undefined)
   const maps = saveMap === true ? join(options.out, 'maps') : saveMap
   const names = outputNames(samples.map(({ name }) => name))
@@ -131,7 +132,7 @@ await runCommand(async () => {
   }
   const counts = await evaluator.confusion()
   const scores = scoresOf(counts, nclass)
-  const protocol = protocolOf(inference, evaluator.tiledImages)
+  const protocol = protocolOf(inference, evaluator.tiledImages, model.input)
   progress.finish()
   evaluator.destroy()
   device.destroy()

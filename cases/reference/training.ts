@@ -1,4 +1,5 @@
 // Augmentation on the device, updates and counts.
+import { coefficientDeviation, coefficientMean } from '#dist/kernels/coefficients.js'
 import { div, elementwise, scale, sub } from './pointwise.js'
 import { get, type Values, values } from './values.js'
 
@@ -18,6 +19,10 @@ export function normalizeImage(x: Values): Values {
   const deviation = values([3], [0.229, 0.224, 0.225])
   return div(sub(scale(x, 1 / 255), mean), deviation)
 }
+
+/** DCT coefficients [N, H, W, 64] as networks expect them. */
+export const normalizeCoefficients = (x: Values): Values =>
+  div(sub(x, values([64], coefficientMean)), values([64], coefficientDeviation))
 
 export const nonFiniteCounts = (tensors: readonly Values[]): Values =>
   values(

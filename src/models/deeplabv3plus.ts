@@ -17,6 +17,7 @@ import {
   sequence,
 } from './layers.js'
 import { type ResNetConfig, resnet } from './resnet.js'
+import { resnetDct } from './resnet-dct.js'
 import type {
   Architecture,
   BackboneFamily,
@@ -28,7 +29,7 @@ import type {
 import { xception } from './xception.js'
 
 /** Kinds of backbones by the key `family` of a configuration. */
-const families: Readonly<Record<string, BackboneFamily>> = { resnet, xception }
+const families: Readonly<Record<string, BackboneFamily>> = { resnet, xception, resnet_dct: resnetDct }
 
 /** The family of a configuration that names none. */
 const defaultFamily = 'resnet'
@@ -87,12 +88,14 @@ export const deepLabV3Plus: Architecture = {
   stages: [
     ...new Set([...Object.values(families), { stages: headStages }].flatMap(({ stages }) => Object.keys(stages))),
   ],
-  backboneNames: Object.values(families).map(({ names }) => names),
+  backboneNames: [...new Set(Object.values(families).map(({ names }) => names))],
   stagesOf: ({ family }) => Object.keys(stagesWith(familyOf(family))),
+  inputOf: ({ family }) => familyOf(family).input ?? 'rgb',
   create: (store, config, random) => create(store, schema.parse(config), random),
   inferConfig,
   explainMismatch(state, config) {
-    const reasons = Object.values(families).map((family) => family.explainMismatch?.(state))
+    const concerned = config ? [familyOf(config.family)] : Object.values(families)
+    const reasons = concerned.map((family) => family.explainMismatch?.(state))
     return reasons.find((reason) => reason !== undefined) ?? (config && explainFamily(state, familyOf(config.family)))
   },
 }
@@ -138,6 +141,7 @@ function create(store: Store, config: HeadConfig, random?: InitialRandom): Segme
     config,
     store,
     inputChannels: family.inputChannels,
+    input: family.input,
     groups: [
       { name: 'backbone', parameters: encoder.parameters },
       { name: 'head', parameters: at.parameters },

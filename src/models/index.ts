@@ -3,7 +3,14 @@ import type { Store } from '../engine/store.js'
 import { deepLabV3Plus } from './deeplabv3plus.js'
 import type { InitialRandom } from './layers.js'
 import { segformer } from './segformer.js'
-import type { Architecture, BackboneNames, ModelConfig, SegmentationModel, StateShapes } from './segmentation.js'
+import type {
+  Architecture,
+  BackboneNames,
+  ModelConfig,
+  ModelInput,
+  SegmentationModel,
+  StateShapes,
+} from './segmentation.js'
 
 const rows: readonly Architecture[] = [deepLabV3Plus, segformer]
 
@@ -92,6 +99,10 @@ export function chooseModel(choice: ModelChoice): ModelSpec {
   return { architecture: row.name, config }
 }
 
+/** What a model reads. */
+export const inputOf = ({ architecture, config }: ModelSpec): ModelInput =>
+  architectureOf(architecture).inputOf?.(config) ?? 'rgb'
+
 const reasonOf = ({ issues }: z.ZodError): string =>
   issues.map(({ path, message }) => [...(path.length > 0 ? [path.join('.')] : []), message].join(': ')).join('; ')
 
@@ -119,8 +130,11 @@ export function inferModel(row: Architecture, state: StateShapes, stated: unknow
   const claims = typeof stated === 'object' && stated !== null ? Object.entries(stated) : []
   const geometry = Object.fromEntries(claims.filter(([key]) => Object.hasOwn(usual, key)))
   const architecture = row.name
-  const known = row.schema.safeParse({ ...widths, ...geometry })
-  if (known.success) return { architecture, config: known.data, geometry, hasGeometry: true }
+  if (row.schema.safeParse({ ...widths, ...geometry }).success) {
+    // What may be left out is as usual then.
+    const whole = { ...usual, ...geometry }
+    return { architecture, config: row.schema.parse({ ...widths, ...whole }), geometry: whole, hasGeometry: true }
+  }
   const assumed = row.schema.safeParse({ ...widths, ...usual })
   return assumed.success ? { architecture, config: assumed.data, geometry: usual, hasGeometry: false } : undefined
 }

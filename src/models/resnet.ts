@@ -18,9 +18,8 @@ import type { Backbone, BackboneFamily, InferredConfig, StateShapes } from './se
 
 type Four = readonly [number, number, number, number]
 
-export interface ResNetConfig {
-  /** Channels of the three 3x3 convolutions in front. */
-  readonly stem: readonly [number, number, number]
+/** What residual networks have behind their stem. */
+export interface ResidualConfig {
   /** Inner channels of the blocks of layer1 to layer4. */
   readonly planes: Four
   /** Blocks of layer1 to layer4. */
@@ -29,27 +28,56 @@ export interface ResNetConfig {
   readonly expansion: number
   /** For layer2 to layer4: dilate its blocks after the first instead of halving the map. */
   readonly replace_stride_with_dilation: readonly [boolean, boolean, boolean]
+  /** By what the dilations of the first three blocks of layer4 are multiplied. Default: 1. */
+  readonly multi_grid?: readonly [number, number, number] | undefined
+}
+
+export interface ResNetConfig extends ResidualConfig {
+  /** Channels of the three 3x3 convolutions in front. */
+  readonly stem: readonly [number, number, number]
 }
 
 const count = z.int().min(1)
+const factor = count.max(1000)
 const four = z.tuple([count, count, count, count])
 
-const keys = {
-  stem: z.tuple([count, count, count]).describe('ResNet: channels of the three convolutions of the stem.'),
+export const residualKeys = {
   planes: four.describe('ResNet: channels inside the blocks of layer1 to layer4.'),
   blocks: four.describe('ResNet: number of blocks of layer1 to layer4.'),
   expansion: count.describe('ResNet: channels behind a block, as a multiple of those inside.'),
   replace_stride_with_dilation: z
     .tuple([z.boolean(), z.boolean(), z.boolean()])
     .describe('In place of the key of the same name above.'),
+  multi_grid: z
+    .tuple([factor, factor, factor])
+    .optional()
+    .describe(
+      'ResNet: by what the dilations of the first three blocks of layer4 are multiplied, such as [2, 2, 4]. Default: 1.',
+    ),
 }
 
-const resnet50: ResNetConfig = {
-  stem: [64, 64, 128],
+const keys = {
+  stem: z.tuple([count, count, count]).describe('ResNet: channels of the three convolutions of the stem.'),
+  ...residualKeys,
+}
+
+/** ResNet-50 and 101 behind their stem. */
+export const residual50: ResidualConfig = {
   planes: [64, 128, 256, 512],
   blocks: [3, 4, 6, 3],
   expansion: 4,
   replace_stride_with_dilation: [false, false, true],
+  multi_grid: [1, 1, 1],
+}
+export const residual101: ResidualConfig = { ...residual50, blocks: [3, 4, 23, 3] }
+
+const stem: ResNetConfig['stem'] = [64, 64, 128]
+
+export const residualStages = {
+  layer1: ['backbone.layer1'],
+  layer2: ['backbone.layer2'],
+  layer3: ['backbone.layer3'],
+  layer4: ['backbone.layer4'],
 }
 
 /** Deep-stem residual networks with bottleneck blocks (He et al., 2015, as torchvision and the PrevMatch code have them). */
@@ -64,33 +92,46 @@ export const resnet: BackboneFamily = {
     ],
   },
   keys,
-  presets: { resnet50, resnet101: { ...resnet50, blocks: [3, 4, 23, 3] } },
-  stages: {
-    stem: ['backbone.conv1', 'backbone.bn1'],
-    layer1: ['backbone.layer1'],
-    layer2: ['backbone.layer2'],
-    layer3: ['backbone.layer3'],
-    layer4: ['backbone.layer4'],
-  },
+  presets: { resnet50: { stem, ...residual50 }, resnet101: { stem, ...residual101 } },
+  stages: { stem: ['backbone.conv1', 'backbone.bn1'], ...residualStages },
   create: (at, config) => createResNet(at, z.object(keys).parse(config)),
-  inferConfig,
+  inferConfig(state) {
+    if (readsCoefficients(state)) return inferResidual(new Map())
+    const stem = ['0', '3', '6'].map((place) => outputsOf(state, `backbone.conv1.${place}`))
+    const { widths, geometry } = inferResidual(state)
+    return { widths: { ...knownWidths({ stem }), ...widths }, geometry }
+  },
   explainMismatch,
 }
 
-/** Feature maps after layer1 to layer4, the first one at a quarter of the image's size. */
 function createResNet(at: Declarations, config: ResNetConfig): Backbone {
   const [a, b, c] = config.stem
-  const front = at.at('conv1')
+  const inner = at.at('conv1')
   // In PyTorch's Sequential the places 1, 2 and 4, 5 are batch norm and ReLU; the last batch norm is outside of it.
   const stem = sequence([
-    named('conv1.0', convolution(front.at('0'), 3, a, { kernel: 3, stride: 2 })),
-    named('conv1.1', activated(batchNorm(front.at('1'), a))),
-    named('conv1.3', convolution(front.at('3'), a, b, { kernel: 3 })),
-    named('conv1.4', activated(batchNorm(front.at('4'), b))),
-    named('conv1.6', convolution(front.at('6'), b, c, { kernel: 3 })),
+    named('conv1.0', convolution(inner.at('0'), 3, a, { kernel: 3, stride: 2 })),
+    named('conv1.1', activated(batchNorm(inner.at('1'), a))),
+    named('conv1.3', convolution(inner.at('3'), a, b, { kernel: 3 })),
+    named('conv1.4', activated(batchNorm(inner.at('4'), b))),
+    named('conv1.6', convolution(inner.at('6'), b, c, { kernel: 3 })),
     named('bn1', activated(batchNorm(at.at('bn1'), c))),
   ])
-  let cin = c
+  const front = (x: Tensor, mode: Mode) => maxPool2d(stem(x, mode), { kernel: 3, stride: 2, padding: 1 })
+  return residualLayers(at, config, c, front)
+}
+
+/**
+ * Feature maps after layer1 to layer4, the first one at a quarter of the image's size.
+ * @param channels of what layer1 reads, at that size
+ * @param front makes it of the input
+ */
+export function residualLayers(
+  at: Declarations,
+  config: ResidualConfig,
+  channels: number,
+  front: Layer = (x) => x,
+): Backbone {
+  let cin = channels
   let dilation = 1
   let reduction = 4
   const strides: number[] = []
@@ -103,8 +144,11 @@ function createResNet(at: Declarations, config: ResNetConfig): Backbone {
     strides.push(reduction)
     const rest = { stride: 1, dilation }
     const cout = planes * config.expansion
+    const grid = index === 3 ? config.multi_grid : undefined
     const blocks = Array.from({ length: config.blocks[index] ?? 0 }, (_, i) => {
-      const block = bottleneck(at.at(`${name}.${i}`), i === 0 ? cin : cout, planes, cout, i === 0 ? first : rest)
+      const { stride, dilation } = i === 0 ? first : rest
+      const own = { stride, dilation: dilation * (grid?.[i] ?? 1) }
+      const block = bottleneck(at.at(`${name}.${i}`), i === 0 ? cin : cout, planes, cout, own)
       return named(`${name}.${i}`, block)
     })
     cin = cout
@@ -112,7 +156,7 @@ function createResNet(at: Declarations, config: ResNetConfig): Backbone {
   })
   const features = (x: Tensor, mode: Mode): Tensor[] => {
     const maps: Tensor[] = []
-    let map = maxPool2d(stem(x, mode), { kernel: 3, stride: 2, padding: 1 })
+    let map = front(x, mode)
     for (const layer of layers) {
       map = layer(map, mode)
       maps.push(map)
@@ -126,7 +170,14 @@ function createResNet(at: Declarations, config: ResNetConfig): Backbone {
   }
 }
 
-function inferConfig(state: StateShapes): InferredConfig {
+/** Whether a state_dict is of a residual network that reads 64 coefficients where others have a stem. */
+export const readsCoefficients = (state: StateShapes): boolean =>
+  state.get('backbone.layer1.0.conv1.weight')?.shape[1] === 64 &&
+  !state.has('backbone.conv1.0.weight') &&
+  !state.has('backbone.conv1.weight')
+
+/** What a state_dict tells of layer1 to layer4. */
+export function inferResidual(state: StateShapes): InferredConfig {
   const layers = [1, 2, 3, 4].map((layer) => `backbone.layer${layer}`)
   const depth = (layer: string): number => {
     let blocks = 0
@@ -135,12 +186,12 @@ function inferConfig(state: StateShapes): InferredConfig {
   }
   const planes = layers.map((layer) => outputsOf(state, `${layer}.0.conv1`))
   const widths = knownWidths({
-    stem: ['0', '3', '6'].map((place) => outputsOf(state, `backbone.conv1.${place}`)),
     planes,
     blocks: layers.map(depth),
     expansion: outputsOf(state, 'backbone.layer1.0.conv3') / (planes[0] ?? 0),
   })
-  return { widths, geometry: { replace_stride_with_dilation: resnet50.replace_stride_with_dilation } }
+  const { replace_stride_with_dilation, multi_grid } = residual50
+  return { widths, geometry: { replace_stride_with_dilation, multi_grid } }
 }
 
 /**

@@ -22,13 +22,19 @@ export interface InferredConfig {
   readonly geometry: object
 }
 
+/**
+ * What a model reads: normalised RGB pixels [N, H, W, 3], or normalised DCT coefficients [N, ⌈H/4⌉, ⌈W/4⌉, 64] of an image,
+ * see `normalizeCoefficients`.
+ */
+export type ModelInput = 'rgb' | 'coefficients'
+
 /** A feature extractor whose variables bear names that begin with `backbone.`. */
 export interface Backbone {
   /** Channels of the feature maps. */
   readonly channels: readonly number[]
-  /** By how much each feature map is smaller than the input; extents are rounded up. */
+  /** By how much each feature map is smaller than the image; extents are rounded up. */
   readonly strides: readonly number[]
-  /** Feature maps of an input [N, H, W, inputChannels], the finest first: [N, H / stride, W / stride, channels]. */
+  /** Feature maps of an input of `ModelInput`, the finest first: [N, H / stride, W / stride, channels]. */
   features(x: Tensor, mode: Mode): readonly Tensor[]
 }
 
@@ -63,6 +69,8 @@ export interface PretrainedRules {
 /** Backbones of one kind, such as all depths and widths of a residual network. */
 export interface BackboneFamily {
   readonly inputChannels: number
+  /** Default: `rgb`. */
+  readonly input?: ModelInput
   readonly names: BackboneNames
   /** Without it such a file has all tensors of the backbone and no others. */
   readonly pretrained?: PretrainedRules
@@ -122,6 +130,8 @@ export interface SegmentationModel {
   readonly config: ModelConfig
   readonly store: Store
   readonly inputChannels: number
+  /** Default: `rgb`. */
+  readonly input?: ModelInput | undefined
   readonly groups: readonly ParameterGroup[]
   /** Training-mode passes so far of each batch norm, by its `num_batches_tracked`. Nothing is computed from it. */
   readonly batchesTracked: Map<string, number>
@@ -129,7 +139,7 @@ export interface SegmentationModel {
   readonly stages: Stages
   /** Without it a file of weights for the backbone has all of its tensors and no others. */
   readonly pretrained?: PretrainedRules | undefined
-  /** The feature maps that the decoder reads, of normalised images [N, H, W, inputChannels]. */
+  /** The feature maps that the decoder reads, of what `input` says. */
   features(x: Tensor, mode: Mode): readonly Tensor[]
   /** Logits [N, h, w, nclass] with h = logitSize(H), w = logitSize(W). */
   decode(features: readonly Tensor[], mode: Mode): Tensor
@@ -154,6 +164,8 @@ export interface Architecture {
   readonly stages: readonly string[]
   /** Names of the stages of the model of a configuration. */
   stagesOf(config: ModelConfig): readonly string[]
+  /** What the model of a configuration reads. Default: `rgb`. */
+  inputOf?(config: ModelConfig): ModelInput
   /** How the tensors of its backbones are found in a state_dict. */
   readonly backboneNames: readonly BackboneNames[]
   /** Height and width that images have at least; any where it is absent. */
@@ -178,14 +190,18 @@ export function parametersOf({ store, groups }: SegmentationModel): Variable[] {
   return store.all().filter((variable) => parameters.has(variable))
 }
 
-/** Logits at the size of the decoder: [N, logitSize(H), logitSize(W), nclass] for images [N, H, W, C]. */
+/** Logits at the size of the decoder: [N, logitSize(H), logitSize(W), nclass] for images [N, H, W, 3]. */
 export const lowLogits = (model: SegmentationModel, x: Tensor, mode: Mode): Tensor =>
   model.decode(model.features(x, mode), mode)
 
-/** Logits of normalised images [N, H, W, C] at their size: [N, H, W, nclass]. */
-export function logits(model: SegmentationModel, x: Tensor, mode: Mode): Tensor {
+/**
+ * Logits of images at their size: [N, H, W, nclass].
+ * @param x see `ModelInput`
+ * @param size [H, W] of the images, where `x` is not as large as they are
+ */
+export function logits(model: SegmentationModel, x: Tensor, mode: Mode, size?: readonly [number, number]): Tensor {
   const [, height = 0, width = 0] = x.shape
-  return upsample(lowLogits(model, x, mode), [height, width])
+  return upsample(lowLogits(model, x, mode), size ?? [height, width])
 }
 
 /** Logits at another size, bilinearly with aligned corners: linear in the logits. */

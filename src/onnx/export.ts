@@ -23,7 +23,8 @@ const doc =
  * Constants carry the names of the state_dict. The graph is the model's trace; its values need no device.
  *
  * @returns pieces of the file in their order
- * @throws Error that names a tensor which is missing, superfluous or of another shape, or an operator without counterpart
+ * @throws Error that names a tensor which is missing, superfluous or of another shape, or an operator without counterpart,
+ * and for a model that reads DCT coefficients, which no operator of ONNX makes
  */
 export function exportOnnx(
   model: SegmentationModel,
@@ -31,6 +32,9 @@ export function exportOnnx(
   { size, metadata = {} }: OnnxOptions = {},
 ): Message {
   checkStateDict(model, state)
+  if (model.input === 'coefficients') {
+    throw new Error('it reads DCT coefficients, which no operator of ONNX makes: export a model that reads RGB')
+  }
   const graph = new GraphBuilder()
   const trace = traceTwice(model, size)
   const emitter = new Emitter(graph, trace, state, findEmit)

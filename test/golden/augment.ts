@@ -1,5 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Device } from '#dist/engine/device.js'
+import { compile } from '#dist/engine/program.js'
+import { spec } from '#dist/engine/shape.js'
+import { cutmix } from '#dist/kernels/images.js'
+import { take } from '#dist/kernels/take.js'
 import * as augment from '#dist/train/data/augment.js'
 import { gaussianBlur } from '#dist/train/data/blur.js'
 import {
@@ -14,8 +19,10 @@ import { fromHsv, toHsv } from '#dist/train/data/color-kernels.js'
 import { toClasses } from '#dist/train/data/labels.js'
 import { type Box, type Image, normalize } from '#dist/train/data/pixels.js'
 import { resizeBilinear, resizeBilinearInto, resizeNearest, resizeNearestInto } from '#dist/train/data/resize.js'
-import { readSafetensors } from '#dist/train/io/safetensors.js'
+import { type FileTensor, readSafetensors, toFloat32 } from '#dist/train/io/safetensors.js'
 import { augmented, labeledFields, unlabeledFields } from '../support/augmented.js'
+import { type GridTables, runDctCase, wrongEntries } from './dct.js'
+import { channelsLast } from './files.js'
 
 /** Largest error of one output beside what is allowed. */
 export interface CaseResult {
@@ -34,10 +41,12 @@ interface GoldenStrong {
   gray: boolean
   blur: boolean
   sigma: number
-  box: Box | null
+  box?: Box | null
 }
 
 type Params = GoldenStrong & {
+  out_h?: number
+  out_w?: number
   width: number
   height: number
   size: number
@@ -51,6 +60,8 @@ type Params = GoldenStrong & {
   flip: boolean
   s1: GoldenStrong
   s2: GoldenStrong
+  /** On the grid of coefficients. */
+  box_dct: Box | null
 }
 
 interface GoldenCase {
@@ -62,16 +73,19 @@ interface GoldenCase {
   max_abs_diff: Record<string, number>
 }
 
-interface GoldenAugment {
+interface BoxRow {
+  img_size: number
+  size_pixels: number
+  tries_ratio_x_y: [number, number, number][]
+  box: Box
+}
+
+interface GoldenAugment extends GridTables {
   cases: GoldenCase[]
-  target_size_table: { w: number; h: number; long_side: number; out: [number, number] }[]
-  cutmix_box_table: {
-    img_size: number
-    size_pixels: number
-    tries_ratio_x_y: [number, number, number][]
-    box: Box
-  }[]
-  hue_shift_table: { factor: number; uint8_added_to_h: number }[]
+  target_size_table?: { w: number; h: number; long_side: number; out: [number, number] }[]
+  cutmix_box_table?: BoxRow[]
+  cutmix_box_dct_table?: BoxRow[]
+  hue_shift_table?: { factor: number; uint8_added_to_h: number }[]
 }
 
 type Outputs = Record<string, ArrayLike<number>>
@@ -81,7 +95,7 @@ function jitterDraws(p: GoldenStrong): augment.JitterDraws {
 }
 
 function strongDraws(p: GoldenStrong): augment.StrongDraws {
-  return { jitter: p.jitter ? jitterDraws(p) : null, gray: p.gray, sigma: p.blur ? p.sigma : null, box: p.box }
+  return { jitter: p.jitter ? jitterDraws(p) : null, gray: p.gray, sigma: p.blur ? p.sigma : null, box: p.box ?? null }
 }
 
 function weakDraws(p: Params): augment.WeakDraws {
@@ -121,7 +135,17 @@ function withoutZero({ data, width, height }: Image): Uint8Array {
   return toClasses({ width, height, values: data, colored: false }, rules, 'golden').label.data
 }
 
-function runCase(op: string, p: Params, input: (name: string) => Image): Outputs {
+/** Fields of an unlabeled image whose second strong view is that of a network which reads coefficients. */
+const gridFields = {
+  img_w: { view: 'weak' },
+  img_s: { view: 'strong', draw: 0 },
+  img_s_dct: { view: 'strong', draw: 1 },
+  ignore_mask: { view: 'padding' },
+  box_dct: { view: 'gridBox', draw: 1 },
+  box: { view: 'spreadBox', draw: 1 },
+} as const
+
+function runCase(op: string, p: Params, input: (name: string) => Image, tensor: (name: string) => FileTensor): Outputs {
   const image = () => input('img')
   const data = () => input('img').data
   switch (op) {
@@ -164,9 +188,36 @@ function runCase(op: string, p: Params, input: (name: string) => Image): Outputs
       const draws = { ...weakDraws(p), strong: [strongDraws(p.s1), strongDraws(p.s2)] }
       return augmented(image(), null, p.size, unlabeledFields, draws)
     }
-    default:
-      throw new Error(`augment.json has an unknown operation '${op}'`)
+    case 'train_u_dct': {
+      const draws = { ...weakDraws(p), strong: [strongDraws(p.s1), { ...strongDraws(p.s2), box: p.box_dct }] }
+      return augmented(image(), null, p.size, gridFields, draws)
+    }
+    default: {
+      const outputs = runDctCase(op, input, tensor, p)
+      if (!outputs) throw new Error(`augment.json has an unknown operation '${op}'`)
+      return outputs
+    }
   }
+}
+
+/** Images mixed with others of their batch, which an index names: bytes [N, 3, H, W]. */
+async function mixedWithin(device: Device, input: (name: string) => FileTensor): Promise<Outputs> {
+  const [{ shape, data }, { data: index }, { shape: boxShape, data: box }] = [input('x'), input('index'), input('box')]
+  const [n = 0, channels = 0, height = 0, width = 0] = shape
+  const inputs = {
+    x: spec([n, height, width, channels], 'u8'),
+    index: spec([n], 'u32'),
+    box: spec(boxShape, 'u8'),
+  }
+  const program = await compile(device, inputs, (t) => ({ x: cutmix(t.x, take(t.x, t.index), t.box) }))
+  program.run({
+    x: channelsLast(data as Uint8Array, shape),
+    index: Uint32Array.from(index as Int32Array),
+    box: box as Uint8Array,
+  })
+  const mixed = channelsLast(Uint8Array.from(await program.read('x', 'u32')), [n, height * width, channels])
+  program.destroy()
+  return { x: mixed }
 }
 
 /**
@@ -186,41 +237,30 @@ function largestError(actual: ArrayLike<number>, expected: ArrayLike<number>): n
   return rounded && different > 0.01 * expected.length + 1 ? Number.POSITIVE_INFINITY : largest
 }
 
-/** Wrong entries of the tables of integer rules. */
+const isWrongBox = ({ img_size, size_pixels, tries_ratio_x_y, box }: BoxRow): boolean => {
+  const boxes = tries_ratio_x_y.map(([ratio, x, y]) => augment.cutmixBox(img_size, size_pixels, ratio, x, y))
+  const fits = boxes.find((candidate) => candidate !== null)
+  return !fits || fits.x !== box.x || fits.y !== box.y || fits.w !== box.w || fits.h !== box.h
+}
+
+/** Wrong entries of the tables of integer rules that a file has. */
 function checkTables(golden: GoldenAugment): CaseResult[] {
-  const wrong = (flags: boolean[]) => flags.filter((flag) => flag).length
-  return [
-    {
-      name: 'target_size_table',
-      tolerance: 0,
-      error: wrong(
-        golden.target_size_table.map((row) => {
-          const size = augment.targetSize(row.w, row.h, row.long_side)
-          return size.width !== row.out[0] || size.height !== row.out[1]
-        }),
-      ),
-    },
-    {
-      name: 'cutmix_box_table',
-      tolerance: 0,
-      error: wrong(
-        golden.cutmix_box_table.map(({ img_size, size_pixels, tries_ratio_x_y, box }) => {
-          const boxes = tries_ratio_x_y.map(([ratio, x, y]) => augment.cutmixBox(img_size, size_pixels, ratio, x, y))
-          const fits = boxes.find((candidate) => candidate !== null)
-          return !fits || fits.x !== box.x || fits.y !== box.y || fits.w !== box.w || fits.h !== box.h
-        }),
-      ),
-    },
-    {
-      name: 'hue_shift_table',
-      tolerance: 0,
-      error: wrong(golden.hue_shift_table.map((row) => hueShift(row.factor) !== row.uint8_added_to_h)),
-    },
-  ]
+  const count = <T>(rows: readonly T[] | undefined, isWrong: (row: T) => boolean) => rows?.filter(isWrong).length
+  const counts = {
+    target_size_table: count(golden.target_size_table, ({ w, h, long_side, out }) => {
+      const size = augment.targetSize(w, h, long_side)
+      return size.width !== out[0] || size.height !== out[1]
+    }),
+    cutmix_box_table: count(golden.cutmix_box_table, isWrongBox),
+    cutmix_box_dct_table: count(golden.cutmix_box_dct_table, isWrongBox),
+    hue_shift_table: count(golden.hue_shift_table, (row) => hueShift(row.factor) !== row.uint8_added_to_h),
+    ...wrongEntries(golden),
+  }
+  return Object.entries(counts).flatMap(([name, error]) => (error === undefined ? [] : [{ name, tolerance: 0, error }]))
 }
 
 /** Checks `augment.json` and `augment.safetensors` of a folder: every output of every case, and the tables. */
-export function checkAugment(folder: string): CaseResult[] {
+export async function checkAugment(device: Device, folder: string): Promise<CaseResult[]> {
   const golden = JSON.parse(readFileSync(join(folder, 'augment.json'), 'utf8')) as GoldenAugment
   const { tensors } = readSafetensors(join(folder, 'augment.safetensors'))
   const tensor = (name: string) => {
@@ -230,14 +270,17 @@ export function checkAugment(folder: string): CaseResult[] {
   }
   const results: CaseResult[] = []
   for (const golden_case of golden.cases) {
+    const own = (name: string) => tensor(golden_case.in[name] ?? name)
     const input = (name: string): Image => {
-      const { shape, data } = tensor(golden_case.in[name] ?? name)
+      const { shape, data } = own(name)
       const [height = 0, width = 0] = shape
       return { data: data as Uint8Array, width, height }
     }
-    const outputs = runCase(golden_case.op, golden_case.params, input)
+    const { op, params } = golden_case
+    const outputs = op === 'cutmix_batch' ? await mixedWithin(device, own) : runCase(op, params, input, own)
     for (const name of golden_case.out) {
-      const expected = tensor(`${golden_case.id}/out/${name}`).data as Uint8Array | Float32Array
+      const recorded = tensor(`${golden_case.id}/out/${name}`)
+      const expected = recorded.dtype === 'U8' ? (recorded.data as Uint8Array) : toFloat32(recorded)
       results.push({
         name: `${golden_case.id}/${name}`,
         error: largestError(outputs[name] ?? [], expected),

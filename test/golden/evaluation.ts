@@ -7,8 +7,10 @@ import { Store } from '#dist/engine/store.js'
 import { confusionMatrix } from '#dist/kernels/metrics.js'
 import { createModel } from '#dist/models/index.js'
 import { loadWeights } from '#dist/train/checkpoint/read.js'
+import { UserError } from '#dist/train/error.js'
 import { Evaluator, type Scores, scoresOf } from '#dist/train/evaluation/evaluator.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
+import { checkMember, isMemberCase, type MemberCase } from './members.js'
 import { modelOf, type RecordedModel } from './model-choice.js'
 import { type CaseResult, largestDifference } from './report.js'
 
@@ -32,9 +34,9 @@ interface ModelCase {
 interface GoldenEvaluation {
   /** Path of the weights, beside the configuration of their training. */
   readonly weights: string
-  readonly models: readonly ModelCase[]
-  readonly pairs: readonly (Counts & { readonly key: string; readonly nclass: number })[]
-  readonly accumulated_over_pairs_by_nclass: Readonly<Record<string, Counts>>
+  readonly models: readonly (ModelCase | MemberCase)[]
+  readonly pairs?: readonly (Counts & { readonly key: string; readonly nclass: number })[]
+  readonly accumulated_over_pairs_by_nclass?: Readonly<Record<string, Counts>>
 }
 
 const toleranceOf = { sliding: 1e-5, whole: 5e-5 }
@@ -60,7 +62,20 @@ function compareCounts(name: string, actual: Scores, expected: Counts): CaseResu
 export async function checkEvaluation(device: Device, folder: string): Promise<CaseResult[]> {
   const golden = readJson<GoldenEvaluation>(join(folder, 'eval.json'))
   const file = new TensorFile(join(folder, 'eval.safetensors'))
-  return [...(await checkModels(device, folder, golden, file)), ...(await checkPairs(device, golden, file))]
+  const members = golden.models.filter(isMemberCase)
+  const results: CaseResult[] = []
+  for (const member of members) {
+    try {
+      results.push(...(await checkMember(device, folder, member, file)))
+    } catch (error) {
+      // The other members are still worth checking.
+      if (!(error instanceof UserError)) throw error
+      const name = `${member.key}/m${member.member}: ${error.message}`
+      results.push({ name, error: Number.POSITIVE_INFINITY, tolerance: 0 })
+    }
+  }
+  if (members.length < golden.models.length) results.push(...(await checkModels(device, folder, golden, file)))
+  return [...results, ...(await checkPairs(device, golden, file))]
 }
 
 async function checkModels(
@@ -77,7 +92,9 @@ async function checkModels(
   loadWeights(model, weights, weightsPath)
 
   const results: CaseResult[] = []
-  for (const { key, crop_size, height, width, ...expected } of golden.models) {
+  for (const row of golden.models) {
+    if (isMemberCase(row)) continue
+    const { key, crop_size, height, width, ...expected } = row
     const image = { data: file.bytes(`${key}/image`), width, height }
     const label = { data: file.bytes(`${key}/target`), width, height }
     for (const kind of ['sliding', 'whole'] as const) {
@@ -107,7 +124,7 @@ async function checkModels(
 async function checkPairs(device: Device, golden: GoldenEvaluation, file: TensorFile): Promise<CaseResult[]> {
   const results: CaseResult[] = []
   const totals = new Map<number, Uint32Array>()
-  for (const { key, nclass, ...expected } of golden.pairs) {
+  for (const { key, nclass, ...expected } of golden.pairs ?? []) {
     const { shape } = file.get(`${key}/target`)
     const store = new Store(device, 'counts')
     const counts = store.declare('counts', spec([nclass, nclass], 'u32'))
@@ -124,7 +141,7 @@ async function checkPairs(device: Device, golden: GoldenEvaluation, file: Tensor
     program.destroy()
     store.destroy()
   }
-  for (const [nclass, counts] of Object.entries(golden.accumulated_over_pairs_by_nclass)) {
+  for (const [nclass, counts] of Object.entries(golden.accumulated_over_pairs_by_nclass ?? {})) {
     const actual = scoresOf(totals.get(Number(nclass)) ?? [], Number(nclass))
     results.push(...compareCounts(`accumulated/${nclass}`, actual, counts))
   }

@@ -28,7 +28,7 @@ interface RecordedFile {
 /** Files that are checked besides the trajectories. */
 const recordedFiles: Readonly<Record<string, RecordedFile>> = {
   'ops.json': { title: 'operators', check: checkOps },
-  'augment.json': { title: 'augmentation', check: async (_, folder) => checkAugment(folder) },
+  'augment.json': { title: 'augmentation', check: checkAugment },
   'eval.json': { title: 'evaluation', check: checkEvaluation },
   'names.json': { title: 'names and shapes', check: async (device, folder) => checkNames(device, folder) },
   'forward.json': { title: 'passes of a model', check: checkForward },

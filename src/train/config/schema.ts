@@ -215,7 +215,10 @@ const evaluationKeys = {
   log_interval: count
     .optional()
     .describe('Iterations between two lines of the log. Default: about eight lines per epoch.'),
-  multi_grid: z.literal(false).optional().describe("Of UniMatch's configurations; only false is available."),
+  multi_grid: z
+    .literal(false)
+    .optional()
+    .describe("Of UniMatch's configurations; only false: `model.multi_grid` has the factors."),
   run: z
     .record(z.string(), z.unknown())
     .optional()

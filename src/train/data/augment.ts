@@ -1,7 +1,8 @@
 import type { Random } from '../random.js'
-import type { Batch, FieldSpec } from './batch.js'
+import type { Batch, FieldData, FieldSpec } from './batch.js'
 import { gaussianBlur } from './blur.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, grayscale } from './color.js'
+import { dctCoefficients, gridSize } from './dct.js'
 import { type Box, cropWindow, type Image } from './pixels.js'
 import { resizeBilinearInto, resizeNearestInto } from './resize.js'
 
@@ -81,7 +82,10 @@ export function drawCutmixBox(size: number, random: Random): Box | null {
   return box
 }
 
-/** Order of draws: jitter (0.8), grayscale (0.2), blur (0.5), box. */
+/**
+ * Order of draws: jitter (0.8), grayscale (0.2), blur (0.5), box.
+ * @param size side of what the box lies in
+ */
 export function drawStrong(size: number, random: Random): StrongDraws {
   const jitter =
     random.uniform() < 0.8
@@ -106,8 +110,13 @@ export function drawSample(
   random: Random,
 ): SampleDraws {
   const weak = drawWeak(width, height, size, random)
-  const views = Math.max(0, ...Object.values(fields).map((field) => ('draw' in field ? field.draw + 1 : 0)))
-  return { ...weak, strong: Array.from({ length: views }, () => drawStrong(size, random)) }
+  const drawn = Object.values(fields).flatMap((field) => ('draw' in field ? [field] : []))
+  const views = Math.max(0, ...drawn.map(({ draw = -1 }) => draw + 1))
+  const onGrid = drawn.filter(({ view }) => view === 'gridBox' || view === 'spreadBox').map(({ draw }) => draw)
+  const strong = Array.from({ length: views }, (_, draw) => {
+    return drawStrong(onGrid.includes(draw) ? gridSize(size) : size, random)
+  })
+  return { ...weak, strong }
 }
 
 /** The four colour operations in the drawn order, in place. */
@@ -165,6 +174,23 @@ export function boxMap(box: Box | null, size: number, out: Uint8Array): void {
   for (let row = box.y; row < box.y + box.h; row++) out.fill(1, row * size + box.x, row * size + box.x + box.w)
 }
 
+const { fround } = Math
+
+/** A box of cells on the pixels: 1 in those whose nearest cell lies inside, in the float32 of PyTorch's `interpolate`. */
+export function spreadBox(box: Box | null, size: number, out: Uint8Array): void {
+  out.fill(0)
+  if (!box) return
+  const cells = gridSize(size)
+  const factor = fround(cells / size)
+  const inside = (start: number, length: number) =>
+    Uint8Array.from({ length: size }, (_, pixel) => {
+      const cell = Math.min(Math.floor(fround(pixel * factor)), cells - 1) - start
+      return cell >= 0 && cell < length ? 1 : 0
+    })
+  const row = inside(box.x, box.w)
+  for (const [y, isInside] of inside(box.y, box.h).entries()) if (isInside === 1) out.set(row, y * size)
+}
+
 /** An image with what was drawn for it. */
 interface Sample {
   readonly image: Image
@@ -176,9 +202,13 @@ interface Sample {
   readonly weak: Uint8Array
 }
 
-/** How each view is made, into `out` [S, S, 3] or [S, S]. */
+/** How each view of bytes is made, into `out` [S, S, 3] or [S, S], or [gridSize(S), gridSize(S)]. */
 const views: {
-  readonly [V in FieldSpec['view']]: (sample: Sample, field: FieldSpec & { view: V }, out: Uint8Array) => void
+  readonly [V in Exclude<FieldSpec['view'], 'coefficients'>]: (
+    sample: Sample,
+    field: FieldSpec & { view: V },
+    out: Uint8Array,
+  ) => void
 } = {
   weak: ({ weak }, _, out) => {
     if (out !== weak) out.set(weak)
@@ -190,6 +220,15 @@ const views: {
   padding: ({ image, size, draws }, _, out) => paddingMask(image, size, draws, out),
   strong: ({ weak, size, draws }, { draw }, out) => strongView(weak, size, strongOf(draws, draw), out),
   cutmixBox: ({ size, draws }, { draw }, out) => boxMap(strongOf(draws, draw).box, size, out),
+  gridBox: ({ size, draws }, { draw }, out) => boxMap(strongOf(draws, draw).box, gridSize(size), out),
+  spreadBox: ({ size, draws }, { draw }, out) => spreadBox(strongOf(draws, draw).box, size, out),
+}
+
+/** Coefficients of the weak view, or of the strong one of a draw. */
+function coefficients({ weak, size, draws }: Sample, draw: number | undefined, out: Float32Array): void {
+  const shown = draw === undefined ? weak : new Uint8Array(weak.length)
+  if (draw !== undefined) strongView(weak, size, strongOf(draws, draw), shown)
+  dctCoefficients({ data: shown, width: size, height: size }, out)
 }
 
 function strongOf({ strong }: SampleDraws, draw: number): StrongDraws {
@@ -201,7 +240,7 @@ function strongOf({ strong }: SampleDraws, draw: number): StrongDraws {
 /**
  * Fills the fields of one image.
  * @param label its label map, where a field shows it
- * @param out by field: [S, S, 3] for an image, [S, S] for all else
+ * @param out by field: see `fieldSpec`, of one image
  * @param ignore label of the padding
  */
 export function augment(
@@ -214,7 +253,8 @@ export function augment(
   ignore = IGNORE,
 ): void {
   const shown = Object.entries(fields).find(([, { view }]) => view === 'weak')?.[0]
-  const weak = (shown !== undefined && out[shown]) || new Uint8Array(size * size * 3)
+  const place = shown === undefined ? undefined : out[shown]
+  const weak = place instanceof Uint8Array ? place : new Uint8Array(size * size * 3)
   weakImage(image, size, draws, weak)
   const sample = { image, label, size, draws, ignore, weak }
   for (const [name, field] of Object.entries(fields)) {
@@ -224,6 +264,17 @@ export function augment(
   }
 }
 
-function fill<V extends FieldSpec['view']>(sample: Sample, field: FieldSpec & { view: V }, out: Uint8Array): void {
+function fill(sample: Sample, field: FieldSpec, out: FieldData): void {
+  const isBytes = out instanceof Uint8Array
+  if (field.view === 'coefficients' && !isBytes) coefficients(sample, field.draw, out)
+  else if (field.view !== 'coefficients' && isBytes) fillBytes(sample, field, out)
+  else throw new Error(`unreachable: the view ${field.view} is of another type`)
+}
+
+function fillBytes<V extends keyof typeof views>(
+  sample: Sample,
+  field: FieldSpec & { view: V },
+  out: Uint8Array,
+): void {
   views[field.view](sample, field, out)
 }

@@ -1,11 +1,18 @@
+import { dataBytes, elements, type Shape, type Spec, spec } from '../../engine/shape.js'
+import { coefficientCount, gridSize } from './dct.js'
+
 /**
  * What a field of a batch shows of an image. `weak`: resized, cropped, flipped; `label`: its label map, alike; `padding`: 255
  * where the crop lies beyond the image, else 0; `strong`: the weak view with colour jitter, grayscale and blur; `cutmixBox`:
- * 1 inside a random box, else 0. Fields of one image with the same `draw` share one set of random choices.
+ * 1 inside a random box, else 0; `coefficients`: of the discrete cosine transform, see `dctCoefficients`, of the weak view, or
+ * of the strong one of a draw; `gridBox`: 1 inside a random box of cells of their grid, else 0; `spreadBox`: the same box on
+ * the pixels, each of which takes the nearest cell. Fields of one image with the same `draw` share one set of random
+ * choices, whose box is one of pixels or of cells.
  */
 export type FieldSpec =
   | { readonly view: 'weak' | 'label' | 'padding' }
-  | { readonly view: 'strong' | 'cutmixBox'; readonly draw: number }
+  | { readonly view: 'strong' | 'cutmixBox' | 'gridBox' | 'spreadBox'; readonly draw: number }
+  | { readonly view: 'coefficients'; readonly draw?: number }
 
 /** A stream of images: an order of a list, each image of which fills the fields of a batch. */
 export interface StreamSpec {
@@ -21,11 +28,30 @@ export interface StreamSpec {
 /** The streams of a batch. Plain data, which goes to worker threads as it is. Field names differ between streams. */
 export type BatchLayout = readonly StreamSpec[]
 
-/** One step's data: bytes, [N, S, S, 3] of RGB images that are not normalised, and [N, S, S] of all else. */
-export type Batch = Readonly<Record<string, Uint8Array>>
+/** Bytes, or coefficients in float32. */
+export type FieldData = Uint8Array | Float32Array
+
+/** One step's data: bytes [N, S, S, 3] of RGB images that are not normalised, [N, S, S] of maps; else see `fieldSpec`. */
+export type Batch = Readonly<Record<string, FieldData>>
 
 /** Channels of a field: 3 for an image, 1 for a map. */
-export const channelsOf = ({ view }: FieldSpec): 1 | 3 => (view === 'weak' || view === 'strong' ? 3 : 1)
+export function channelsOf({ view }: FieldSpec): number {
+  if (view === 'coefficients') return coefficientCount
+  return view === 'weak' || view === 'strong' ? 3 : 1
+}
+
+/**
+ * Shape and type of a field of `count` images: u8 [N, H, W, 3] of images, u8 [N, H, W] of maps, where H and W are those of the
+ * grid for what lies on it; f32 [N, gridSize(H), gridSize(W), 64] of coefficients.
+ */
+export function fieldSpec(field: FieldSpec, count: number, height: number, width: number): Spec {
+  const { view } = field
+  const onGrid = view === 'coefficients' || view === 'gridBox'
+  const extents: Shape = onGrid ? [gridSize(height), gridSize(width)] : [height, width]
+  const channels = channelsOf(field)
+  const shape = [count, ...extents, ...(channels === 1 ? [] : [channels])]
+  return spec(shape, view === 'coefficients' ? 'f32' : 'u8')
+}
 
 /** Whether a step takes images of a split. */
 export const takes = (layout: BatchLayout, split: StreamSpec['split']): boolean =>
@@ -35,31 +61,41 @@ export const takes = (layout: BatchLayout, split: StreamSpec['split']): boolean 
 export const imagesOf = ({ perStep = 1 }: StreamSpec, batchSize: number): number => perStep * batchSize
 
 /** Bytes of one image's part of a field. */
-export const bytesOf = (field: FieldSpec, size: number): number => size * size * channelsOf(field)
+export const bytesOf = (field: FieldSpec, size: number): number => dataBytes(fieldSpec(field, 1, size, size))
+
+/** Elements of one image's part of a field. */
+export const elementsOf = (field: FieldSpec, size: number): number => elements(fieldSpec(field, 1, size, size).shape)
 
 interface FieldRange {
   readonly field: string
   readonly offset: number
-  readonly bytes: number
+  readonly spec: Spec
 }
 
-function rangesOf(layout: BatchLayout, batchSize: number, size: number): FieldRange[] {
-  let offset = 0
-  return layout.flatMap((stream) =>
-    Object.entries(stream.fields).map(([field, spec]) => {
-      const bytes = imagesOf(stream, batchSize) * bytesOf(spec, size)
-      offset += bytes
-      return { field, offset: offset - bytes, bytes }
+/** Where the fields lie, and the bytes of all. */
+function rangesOf(layout: BatchLayout, batchSize: number, size: number): { ranges: FieldRange[]; bytes: number } {
+  let bytes = 0
+  const ranges = layout.flatMap((stream) =>
+    Object.entries(stream.fields).map(([field, own]) => {
+      const spec = fieldSpec(own, imagesOf(stream, batchSize), size, size)
+      const offset = bytes
+      // Typed arrays begin at multiples of their elements.
+      bytes += Math.ceil(dataBytes(spec) / 4) * 4
+      return { field, offset, spec }
     }),
   )
+  return { ranges, bytes }
 }
 
 /** Bytes of a batch. */
 export const batchBytes = (layout: BatchLayout, batchSize: number, size: number): number =>
-  rangesOf(layout, batchSize, size).reduce((sum, { bytes }) => sum + bytes, 0)
+  rangesOf(layout, batchSize, size).bytes
 
 /** The fields of a batch that lie one after another in `buffer`. */
 export const batchViews = (buffer: SharedArrayBuffer, layout: BatchLayout, batchSize: number, size: number): Batch =>
   Object.fromEntries(
-    rangesOf(layout, batchSize, size).map(({ field, offset, bytes }) => [field, new Uint8Array(buffer, offset, bytes)]),
+    rangesOf(layout, batchSize, size).ranges.map(({ field, offset, spec: { shape, dtype } }) => {
+      const count = elements(shape)
+      return [field, dtype === 'f32' ? new Float32Array(buffer, offset, count) : new Uint8Array(buffer, offset, count)]
+    }),
   )

@@ -2,7 +2,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { UserError } from '../error.js'
 import { Random } from '../random.js'
 import { augment, drawSample } from './augment.js'
-import { type Batch, type BatchLayout, batchViews, bytesOf, type StreamSpec } from './batch.js'
+import { type Batch, type BatchLayout, batchViews, elementsOf, type StreamSpec } from './batch.js'
 import { readImage, readPair } from './dataset.js'
 import type { LabelRules } from './label-rules.js'
 import type { Image } from './pixels.js'
@@ -92,8 +92,8 @@ function augmentTask(task: Task, epoch: number, { image, label }: Decoded, batch
   const random = new Random(seed, epoch, purpose.sample, task.sample)
   const draws = drawSample(image, size, fields, random)
   const parts = Object.entries(fields).map(([name, field]) => {
-    const bytes = bytesOf(field, size)
-    return [name, (batch[name] ?? nothing).subarray(task.position * bytes, (task.position + 1) * bytes)] as const
+    const count = elementsOf(field, size)
+    return [name, (batch[name] ?? nothing).subarray(task.position * count, (task.position + 1) * count)] as const
   })
   augment(image, label, size, fields, draws, Object.fromEntries(parts), rules.ignoreIndex)
 }

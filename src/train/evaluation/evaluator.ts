@@ -6,16 +6,16 @@ import type { Tensor } from '../../engine/ir.js'
 import { compile, type Program } from '../../engine/program.js'
 import { spec } from '../../engine/shape.js'
 import { Store, type Variable } from '../../engine/store.js'
-import { normalizeImage } from '../../kernels/images.js'
 import { confusionMatrix } from '../../kernels/metrics.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { softmaxMax } from '../../kernels/softmax.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { type AnyImage, type ImageParts, inParts, partOf } from '../data/image-parts.js'
+import { type AnyImage, type ImageParts, partOf } from '../data/image-parts.js'
 import { type Box, cut, type Image } from '../data/pixels.js'
 import { UserError } from '../error.js'
 import { classLabels, classScores, type InferenceOptions, isPlain, windowsOf } from './inference.js'
 import { type Scores, scoresOf } from './metrics.js'
+import { inputOf, inputSpec, normalizeInput, readsCoefficients } from './model-input.js'
 import { Programs } from './programs.js'
 import { keptOnly, paste, type Tile, tilesOf } from './tiles.js'
 import { SlidingWindows } from './windows.js'
@@ -124,6 +124,11 @@ export class Evaluator {
   ) {
     const { nclass } = model.config
     const { mode, window: side, amp = false, scales = [1] } = options
+    if (readsCoefficients(model) && !isPlain(options)) {
+      throw new UserError(
+        'a model that reads DCT coefficients has no mirrored or scaled views: leave out flip and scales',
+      )
+    }
     this.workspace = new Store(device, 'evaluation')
     this.programs = new Programs(device)
     this.counts = this.workspace.declare('counts', spec([nclass, nclass], 'u32'))
@@ -208,7 +213,7 @@ export class Evaluator {
     else {
       const whole = { x: 0, y: 0, w: out.width, h: out.height }
       const program = await this.program(sizesOf(seen, size))
-      await this.programs.run(program, { image: await pixelsOf(seen), target: ignored.data })
+      await this.programs.run(program, { image: await inputOf(this.model, seen), target: ignored.data })
       await this.take(program, whole, whole, result)
     }
     return result
@@ -245,7 +250,7 @@ export class Evaluator {
 
   /**
    * The parts in which an image of a size is computed: one where it is small enough, and in one pass by windows, else tiles
-   * of one size that overlap by a quarter. Depends on nothing but the size, the model, the options and the adapter.
+   * of one size that overlap by a quarter, each as an image of its own. Depends on nothing but the size, the model, the options and the adapter.
    */
   plan({ width, height }: ImageSize): Promise<readonly Tile[]> {
     const key = `${width}x${height}`
@@ -332,7 +337,7 @@ export class Evaluator {
     for (const { seen, kept } of tiles) {
       const program = await this.program(sizesOf({ width: seen.w, height: seen.h }))
       await this.programs.run(program, {
-        image: isWhole ? await pixelsOf(image) : (await partOf(image, seen)).data,
+        image: await inputOf(this.model, isWhole ? image : await partOf(image, seen)),
         target: isWhole ? target.data : keptOnly(target, seen, kept, this.ignoreIndex),
       })
       if (result) await this.take(program, seen, kept, result)
@@ -383,12 +388,13 @@ export class Evaluator {
   }
 
   private compile({ height, width, outHeight, outWidth }: Sizes, arena: Arena): Promise<Program> {
-    const inputs = { image: spec([1, height, width, 3], 'u8'), target: spec([1, outHeight, outWidth], 'u8') }
+    const seen = [height, width] as const
+    const inputs = { image: inputSpec(this.model, 1, ...seen), target: spec([1, outHeight, outWidth], 'u8') }
     const body = ({ image, target }: Record<keyof typeof inputs, Tensor>): Record<string, Tensor> => {
-      const x = normalizeImage(image)
+      const x = normalizeInput(this.model, image)
       const size = [outHeight, outWidth] as const
-      const scores = this.options.scores ? classScores(this.model, x, size, this.passes) : undefined
-      const label = scores ? softmaxMax(scores).label : classLabels(this.model, x, size, this.passes)
+      const scores = this.options.scores ? classScores(this.model, x, seen, size, this.passes) : undefined
+      const label = scores ? softmaxMax(scores).label : classLabels(this.model, x, seen, size, this.passes)
       this.count(label, target)
       return scores ? { label, scores } : { label }
     }
@@ -404,6 +410,3 @@ const sizesOf = ({ width, height }: ImageSize, out: ImageSize = { width, height 
   outHeight: out.height,
   outWidth: out.width,
 })
-
-const pixelsOf = async (image: AnyImage): Promise<Uint8Array> =>
-  (inParts(image) ? await image.part({ x: 0, y: 0, w: image.width, h: image.height }) : image).data

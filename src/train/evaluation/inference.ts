@@ -30,26 +30,33 @@ const sizeOf = ({ shape }: Tensor): Size => [shape[1] ?? 0, shape[2] ?? 0]
 /**
  * Class scores [1, H, W, nclass] of a normalised image [1, h, w, 3] at `size` = [H, W]: logits for one pass over the
  * whole image, else the mean of the probabilities of the passes. One pass by windows is the business of
- * `SlidingWindows`.
+ * `SlidingWindows`. A model that reads coefficients makes one pass over the whole image.
  *
  * A pass takes the image resized (bilinear, aligned corners) by one of the scales, mirrored or not. Its logits are resized
  * to `size`, then comes softmax, then it is mirrored back: the order of mmsegmentation's test-time augmentation. By
  * windows, a pass's probabilities are the mean over the windows that cover a pixel, resized to `size`.
+ *
+ * @param seen [h, w] of the image
  */
-export function classScores(model: SegmentationModel, x: Tensor, size: Size, options: InferenceOptions): Tensor {
+export function classScores(
+  model: SegmentationModel,
+  x: Tensor,
+  seen: Size,
+  size: Size,
+  options: InferenceOptions,
+): Tensor {
   const { window, scales = [1] } = options
   const mirrored = options.flip ? [false, true] : [false]
-  const [height, width] = sizeOf(x)
-  if (isPlain(options) && window === undefined) return resizeBilinear(logits(model, x, evaluation), size)
+  if (isPlain(options) && window === undefined) return resizeBilinear(logits(model, x, evaluation, seen), size)
   const passes = scales.flatMap((factor) => {
-    const resized = resizeBilinear(x, scaledSize([height, width], factor))
+    const resized = resizeBilinear(x, scaledSize(seen, factor))
     return mirrored.map((mirror) =>
       scoped(`scale ${factor}${mirror ? ' mirrored' : ''}`, () => {
-        const seen = mirror ? flip(resized) : resized
+        const view = mirror ? flip(resized) : resized
         const probabilities =
           window === undefined
-            ? softmax(resizeBilinear(logits(model, seen, evaluation), size))
-            : resizeBilinear(windowScores(model, seen, window), size)
+            ? softmax(resizeBilinear(logits(model, view, evaluation), size))
+            : resizeBilinear(windowScores(model, view, window), size)
         return mirror ? flip(probabilities) : probabilities
       }),
     )
@@ -61,14 +68,19 @@ export function classScores(model: SegmentationModel, x: Tensor, size: Size, opt
  * The class of the highest score per pixel, u32 [1, H, W]: that of `classScores`, whose result is used where scores are
  * not simply resized logits.
  */
-export function classLabels(model: SegmentationModel, x: Tensor, size: Size, options: InferenceOptions): Tensor {
-  const [height, width] = sizeOf(x)
+export function classLabels(
+  model: SegmentationModel,
+  x: Tensor,
+  seen: Size,
+  size: Size,
+  options: InferenceOptions,
+): Tensor {
   if (isPlain(options) && options.window === undefined) {
-    const sameSize = height === size[0] && width === size[1]
-    const scores = sameSize ? lowLogits(model, x, evaluation) : logits(model, x, evaluation)
+    const sameSize = seen[0] === size[0] && seen[1] === size[1]
+    const scores = sameSize ? lowLogits(model, x, evaluation) : logits(model, x, evaluation, seen)
     return resizedSoftmaxMax(scores, size).label
   }
-  return softmaxMax(classScores(model, x, size, options)).label
+  return softmaxMax(classScores(model, x, seen, size, options)).label
 }
 
 /** Windows of all passes over an image of a size. */
@@ -91,9 +103,8 @@ export const scaledSize = ([height, width]: Size, factor: number): Size => [
   Math.max(1, Math.floor(width * factor + 0.5)),
 ]
 
-/** Starts of the windows along one side: 0, then steps of two thirds of a window. */
-export function windowStarts(extent: number, window: number): number[] {
-  const step = windowStep(window)
+/** Starts of the windows along one side: 0, then steps, by default of two thirds of a window. */
+export function windowStarts(extent: number, window: number, step = windowStep(window)): number[] {
   return Array.from({ length: Math.ceil(extent / step) }, (_, i) => i * step)
 }
 

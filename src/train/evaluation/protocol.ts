@@ -1,15 +1,18 @@
+import type { ModelInput } from '../../models/segmentation.js'
 import type { EvaluationOptions } from './evaluator.js'
-import { isPlain, windowStep } from './inference.js'
+import { isPlain } from './inference.js'
+import { stepOf } from './model-input.js'
 
 /**
  * In words, how a score comes about: what has to be the same for two scores to be compared.
  * @param tiled how many of the images were too large to be computed at once
+ * @param input what the model reads
  */
-export function protocolOf(options: EvaluationOptions, tiled = 0): string {
+export function protocolOf(options: EvaluationOptions, tiled = 0, input?: ModelInput): string {
   const { mode, window = 0, flip, scales = [1], ignoreIndex = 255, amp } = options
   const whole = 'whole images at their own size'
   const crop = `the ${window}x${window} pixels in the middle of each image, or less where it is smaller`
-  const windows = `windows of ${window} in steps of ${windowStep(window)}, cut at the border, probabilities added`
+  const windows = `windows of ${window} in steps of ${stepOf(input, window)}, cut at the border, probabilities added`
   const seen = { original: whole, center_crop: crop, sliding_window: windows }[mode]
   const passes = isPlain(options)
     ? ''

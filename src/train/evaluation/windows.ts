@@ -4,18 +4,18 @@ import { canBind, dryDevice, largestFitting } from '../../engine/dry-device.js'
 import { assign, read } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
 import { compile, type Program } from '../../engine/program.js'
-import { type Shape, spec } from '../../engine/shape.js'
+import { elements, type Spec, spec, zeros } from '../../engine/shape.js'
 import { Store, type Variable } from '../../engine/store.js'
-import { normalizeImage } from '../../kernels/images.js'
 import { pad, slice } from '../../kernels/movement.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { softmax } from '../../kernels/softmax.js'
 import { addWindows } from '../../kernels/windows.js'
 import { logits, type SegmentationModel } from '../../models/segmentation.js'
-import { type AnyImage, partOf } from '../data/image-parts.js'
+import type { AnyImage } from '../data/image-parts.js'
 import { type Box, cut, type Image } from '../data/pixels.js'
 import { UserError } from '../error.js'
-import { windowStarts, windowStep } from './inference.js'
+import { windowStarts } from './inference.js'
+import { type InputParts, inputPartsOf, inputSpec, normalizeInput, stepOf } from './model-input.js'
 import type { Programs } from './programs.js'
 
 /** Windows of a batch have so many pixels together, unless one alone has more. */
@@ -58,7 +58,8 @@ interface Run {
 }
 
 /**
- * Class probabilities by windows that are cut at the border, added in row-major order of the windows.
+ * Class probabilities by windows that are cut at the border, added in row-major order of the windows. What a model reads of
+ * them is cut from what it reads of the whole image.
  *
  * Windows go through one program for each of their sizes, in batches of bounded size, and only the rows that a row of
  * windows covers are held: memory and programs do not grow with the number of windows.
@@ -81,15 +82,16 @@ export class SlidingWindows {
    */
   async run(image: AnyImage, target: Readonly<Image>, ignored: number, take?: TakeRows): Promise<void> {
     const { side } = this.options
-    const step = windowStep(side)
+    const { step } = this
     const sums = this.sumsFor(image)
+    const parts = inputPartsOf(this.model, image)
     for (let left = 0; left < image.width; left += sums.columns) {
       const right = Math.min(image.width, left + sums.columns)
       sums.isClear = false
-      for (const top of windowStarts(image.height, side)) {
+      for (const top of windowStarts(image.height, side, step)) {
         const height = Math.min(side, image.height - top)
         for (const batch of this.batches(image.width, left, right, height)) {
-          await this.add(sums, image, { top, height, ...batch }, left)
+          await this.add(sums, parts, { top, height, ...batch }, left)
         }
         const box = { x: left, y: top, w: right - left, h: Math.min(step, image.height - top) }
         const program = await this.finishing(sums, step)
@@ -105,11 +107,16 @@ export class SlidingWindows {
     this.sums = []
   }
 
+  /** Pixels from one window to the next. */
+  private get step(): number {
+    return stepOf(this.model.input, this.options.side)
+  }
+
   /** Where the probabilities of an image are added. */
   private sumsFor({ width, height }: AnyImage): Sums {
     const { side, maxSumBytes = 2 ** 28 } = this.options
     // With a row below the finished ones, from where zeros move up.
-    const rows = Math.max(windowStep(side) + 1, Math.min(side, height))
+    const rows = Math.max(this.step + 1, Math.min(side, height))
     const perColumn = rows * this.model.config.nclass * 4
     const limit = Math.min(maxSumBytes, this.device.gpu.limits.maxStorageBufferBindingSize)
     const most = Math.max(1, Math.floor(limit / perColumn))
@@ -134,7 +141,7 @@ export class SlidingWindows {
   /** The windows of a row that cover some of the columns from `left` to `right`, in batches of the same size. */
   private batches(width: number, left: number, right: number, height: number): Run[] {
     const { side } = this.options
-    const lefts = windowStarts(width, side).filter((start) => start < right && start + side > left)
+    const lefts = windowStarts(width, side, this.step).filter((start) => start < right && start + side > left)
     const widths = new Map<number, number[]>()
     for (const start of lefts) {
       const own = Math.min(side, width - start)
@@ -154,19 +161,19 @@ export class SlidingWindows {
   /** Adds the probabilities of a batch. A window that starts nowhere fills it up. */
   private async add(
     sums: Sums,
-    image: AnyImage,
+    parts: InputParts,
     { top, height, width, lefts }: Run & { top: number; height: number },
     left: number,
   ): Promise<void> {
     const program = await this.adding(sums, height, width, lefts.length)
-    const images = new Uint8Array(lefts.length * height * width * 3)
+    const { shape, dtype } = inputSpec(this.model, lefts.length, height, width)
+    const images = zeros(dtype, elements(shape))
     const places = new Uint32Array(lefts.length * 2)
     for (const [i, start] of lefts.entries()) {
       places[2 * i] = Number.isNaN(start) ? sums.rows : 0
       if (Number.isNaN(start)) continue
       places[2 * i + 1] = start - left
-      const { data } = await partOf(image, { x: start, y: top, w: width, h: height })
-      images.set(data, i * height * width * 3)
+      images.set(await parts.part({ x: start, y: top, w: width, h: height }), (i * images.length) / lefts.length)
     }
     await this.programs.run(program, { images, places })
   }
@@ -175,7 +182,7 @@ export class SlidingWindows {
     const variable = sums.store.get('window sums')
     try {
       return await this.programs.get(`add ${height},${width},${count}${keyOf(sums)}`, (arena) =>
-        this.compileAdding(this.device, variable, [count, height, width, 3], arena),
+        this.compileAdding(this.device, variable, [count, height, width], arena),
       )
     } catch (error) {
       if (!(error instanceof BindingLimitError)) throw error
@@ -183,11 +190,18 @@ export class SlidingWindows {
     }
   }
 
-  private compileAdding(device: Device, variable: Variable, shape: Shape, arena?: Arena): Promise<Program> {
-    const [count = 0, height = 0, width = 0] = shape
-    const inputs = { images: spec(shape, 'u8'), places: spec([count, 2], 'u32') }
+  private compileAdding(
+    device: Device,
+    variable: Variable,
+    [count, height, width]: readonly [number, number, number],
+    arena?: Arena,
+  ): Promise<Program> {
+    const images: Spec = inputSpec(this.model, count, height, width)
+    const inputs = { images, places: spec([count, 2], 'u32') }
     const body = ({ images, places }: Record<keyof typeof inputs, Tensor>) => {
-      const probabilities = softmax(logits(this.model, normalizeImage(images), { training: false }))
+      const probabilities = softmax(
+        logits(this.model, normalizeInput(this.model, images), { training: false }, [height, width]),
+      )
       assign(variable, addWindows(read(variable), probabilities, places))
       return {}
     }
@@ -219,7 +233,7 @@ export class SlidingWindows {
     const fits = (smaller: number): Promise<boolean> => {
       const { device } = dryDevice(this.device)
       const variable = new Store(device, 'evaluation').declare('window sums', spec([1, 1, nclass]))
-      return canBind(this.compileAdding(device, variable, [1, smaller, smaller, 3]))
+      return canBind(this.compileAdding(device, variable, [1, smaller, smaller]))
     }
     const most = await largestFitting(1, side - 1, fits, Math.floor(side / 2))
     const smaller = most === undefined ? '' : `windows (crop_size) of at most ${most} pixels, or `

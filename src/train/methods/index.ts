@@ -1,5 +1,6 @@
 import type { z } from 'zod'
-import { chooseModel, type ModelChoice, type ModelSpec } from '../../models/index.js'
+import { chooseModel, inputOf, type ModelChoice, type ModelSpec } from '../../models/index.js'
+import { UserError } from '../error.js'
 import type { CommonSettings, Method, Settings } from './method.js'
 import { prevmatch } from './prevmatch.js'
 import { supervised } from './supervised.js'
@@ -27,11 +28,22 @@ export function methodOf(name: string): Method {
   return method
 }
 
-/** The model that a training's checkpoints hold under plain names. */
+/**
+ * The model that a training's checkpoints hold under plain names.
+ * @throws UserError where it is the configuration's and reads what its method does not give it
+ */
 export function firstModelOf(config: CommonSettings & ModelChoice): ModelSpec {
   const method = methodOf(config.method)
   // The configuration was checked by a schema with the keys of all methods.
-  return method.model?.(config as unknown as Settings<typeof method.keys>) ?? chooseModel(config)
+  const own = method.model?.(config as unknown as Settings<typeof method.keys>)
+  const model = own ?? chooseModel(config)
+  if (!own && inputOf(model) === 'coefficients') {
+    throw new UserError(
+      `'backbone' is ${config.backbone}, which reads DCT coefficients, and the method ${method.name} gives it RGB images: ` +
+        'choose another backbone',
+    )
+  }
+  return model
 }
 
 /** The keys that only methods other than this one read. */

@@ -71,7 +71,7 @@ export interface MethodContext<S extends CommonSettings = CommonSettings> {
    * each number has initial weights of its own.
    */
   model(index: number, label: string, origin?: SegmentationModel | ModelSpec): SegmentationModel
-  /** Within a trace: a field of the step's batch, or of its part. Images are u8 [N, H, W, 3], all else u8 [N, H, W]. */
+  /** Within a trace: a field of the step's batch, or of its part; see `fieldSpec`. */
   batch(field: string): Tensor
   /** For variables that live between the programs of one step. Not part of checkpoints. */
   readonly workspace: Store

@@ -1,10 +1,9 @@
 import type { Device } from '../../engine/device.js'
 import { read } from '../../engine/graph.js'
-import { spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import { createModel, type ModelSpec } from '../../models/index.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { type BatchLayout, channelsOf, imagesOf } from '../data/batch.js'
+import { type BatchLayout, fieldSpec, imagesOf } from '../data/batch.js'
 import type { MethodContext } from '../methods/method.js'
 import { PURPOSE, Random } from '../random.js'
 import type { TrainerOptions, TrainerSettings } from './options.js'
@@ -45,8 +44,7 @@ export function batchStore(device: Device, layout: BatchLayout, options: Trainer
   for (const stream of layout) {
     const count = imagesOf(stream, options[stream.split])
     for (const [name, field] of Object.entries(stream.fields)) {
-      const shape = [count, options.height, options.width, ...(channelsOf(field) === 3 ? [3] : [])]
-      store.declare(name, spec(shape, 'u8'))
+      store.declare(name, fieldSpec(field, count, options.height, options.width))
     }
   }
   return store

@@ -8,7 +8,7 @@ import { Store } from '../../engine/store.js'
 import type { Work } from '../../engine/work.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { type SegmentationModel, stageOf } from '../../models/segmentation.js'
-import { type Batch, type BatchLayout, imagesOf } from '../data/batch.js'
+import { type Batch, type BatchLayout, type FieldData, imagesOf } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
 import type {
   Draws,
@@ -337,7 +337,7 @@ export class Trainer {
 
   private hasNoLabels(batch: Batch): boolean {
     const { ignore_index: ignore } = this.settings
-    return this.labelFields.every((name) => (batch[name] ?? new Uint8Array()).every((label) => label === ignore))
+    return this.labelFields.every((name) => !batch[name]?.some((label) => label !== ignore))
   }
 
   /**
@@ -381,8 +381,8 @@ function partsOf({ micro_batch: images }: TrainerSettings, { labeled, unlabeled 
   )
 }
 
-/** The bytes of a part of a field; `shape` is that of the part. */
-function partOf(field: Uint8Array | undefined, { shape }: Spec, part: number): Uint8Array {
+/** The elements of a part of a field; `shape` is that of the part. */
+function partOf(field: FieldData | undefined, { shape }: Spec, part: number): FieldData {
   const length = elements(shape)
   return field?.subarray(part * length, (part + 1) * length) ?? new Uint8Array()
 }

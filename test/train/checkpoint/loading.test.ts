@@ -269,13 +269,14 @@ test('the model of a checkpoint is told by its shapes and its metadata', async (
     const { config, hasGeometry } = checkpointModel(readCheckpoint(path), path)
     return { config, hasGeometry }
   }
-  assert.equal(of({ model: JSON.stringify(small) }), { config: small, hasGeometry: true })
-  const usual = { ...small, dilations: [6, 12, 18], replace_stride_with_dilation: [false, false, true] }
+  const plain = { ...small, multi_grid: [1, 1, 1] }
+  assert.equal(of({ model: JSON.stringify(small) }), { config: plain, hasGeometry: true })
+  const usual = { ...plain, dilations: [6, 12, 18], replace_stride_with_dilation: [false, false, true] }
   for (const model of ['{', 'null', '{"dilations": [1, 2]}', JSON.stringify({ ...small, dilations: [1, 2, 1e9] })]) {
     assert.equal(of({ model }), { config: usual, hasGeometry: false }, model)
   }
   // What the metadata claim of widths is of no account.
-  assert.equal(of({ model: JSON.stringify({ ...small, nclass: 2 ** 40 }) }), { config: small, hasGeometry: true })
+  assert.equal(of({ model: JSON.stringify({ ...small, nclass: 2 ** 40 }) }), { config: plain, hasGeometry: true })
   assert.match(
     await refusal(() => of({ architecture: '"unet"' })),
     /its architecture is none of those that there are: deeplabv3plus/,

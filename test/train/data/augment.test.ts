@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { open } from '#dist/engine/node.js'
 import * as augment from '#dist/train/data/augment.js'
 import { gaussianBlur } from '#dist/train/data/blur.js'
 import { adjustContrast, adjustHue, adjustSaturation } from '#dist/train/data/color.js'
@@ -35,8 +36,10 @@ function after(change: (data: Uint8Array) => void, count = 15): number[] {
   return Array.from(copy.subarray(0, count))
 }
 
-goldenTest('agrees with Pillow and torchvision in every case of the reference values', () => {
-  const results = checkAugment(golden)
+goldenTest('agrees with Pillow and torchvision in every case of the reference values', async () => {
+  const device = await open()
+  const results = await checkAugment(device, golden)
+  device.destroy()
   assert.ok(results.length > 200)
   const failed = results.filter(({ error, tolerance }) => !(error <= tolerance))
   assert.equal(failed, [])

@@ -262,8 +262,8 @@ async function withLoader<T>(changes: Partial<LoaderOptions>, body: (loader: Loa
 /** A field of a batch, which must be there. */
 function field(batch: Batch, name: string): Uint8Array {
   const data = batch[name]
-  assert.ok(data, name)
-  return data
+  assert.instance(data, Uint8Array, name)
+  return data as Uint8Array
 }
 
 /** The batches of an epoch, copied. */

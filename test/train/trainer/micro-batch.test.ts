@@ -12,7 +12,7 @@ import { Store } from '#dist/engine/store.js'
 import { grad } from '#dist/kernels/autograd.js'
 import { chooseModel, createModel } from '#dist/models/index.js'
 import { parametersOf } from '#dist/models/segmentation.js'
-import { type Batch, bytesOf, imagesOf } from '#dist/train/data/batch.js'
+import { type Batch, imagesOf } from '#dist/train/data/batch.js'
 import { UserError } from '#dist/train/error.js'
 import { methodOf, registerMethod } from '#dist/train/methods/index.js'
 import type { Prepared } from '#dist/train/methods/method.js'
@@ -21,6 +21,7 @@ import { batchStore, contextOf } from '#dist/train/trainer/context.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
 import { checkBatches, microBatches } from '#dist/train/trainer/micro-batches.js'
 import { TrainingPasses } from '#dist/train/trainer/training-passes.js'
+import { randomField } from '../../../bench/random-field.js'
 import { Random } from '../../../cases/case.js'
 import { start } from '../../support/child.js'
 import { messageOf } from '../../support/messages.js'
@@ -58,13 +59,11 @@ const optionsOf = (images: number) => ({
 /** Random batches of a method. */
 function batchesOf(method: string): Batch[] {
   const random = new Random(`batches of ${method}`)
-  const below = { weak: 256, strong: 256, label: nclass, padding: 1, cutmixBox: 2 }
   const layout = methodOf(method).layout(settingsOf(method) as never)
   return Array.from({ length: iterations }, () => {
     const fields = layout.flatMap((stream) =>
       Object.entries(stream.fields).map(([name, field]) => {
-        const bytes = new Uint8Array(imagesOf(stream, batchSize) * bytesOf(field, crop))
-        return [name, bytes.map(() => random.integer(below[field.view]))] as const
+        return [name, randomField(field, imagesOf(stream, batchSize), crop, nclass, random)] as const
       }),
     )
     return Object.fromEntries(fields)
