@@ -6,11 +6,12 @@ import type { Device } from './engine/device.js'
 import { kernelSelectionOf, setKernelSelection } from './engine/kernel-selection.js'
 import { open } from './engine/node.js'
 import { Store } from './engine/store.js'
-import { backbones, chooseModel, createModel } from './models/index.js'
+import { backbones, createModel } from './models/index.js'
 import { configOption, gpuOption, methodOption, setOption, sizeOption, wholeNumber } from './options.js'
 import { type Config, loadConfig, withOverrides } from './train/config/load.js'
 import { Evaluator } from './train/evaluation/evaluator.js'
 import { duration } from './train/logging/log.js'
+import { firstModelOf } from './train/methods/index.js'
 import { evaluationOf } from './train/run/evaluation-of.js'
 import { settleMemory } from './train/run/settle-memory.js'
 import { usesHalf } from './train/trainer/amp.js'
@@ -125,7 +126,7 @@ async function fill(device: Device, given: Config, size: [number, number], cache
   }
   const { batch_size: labeled, crop_size: height, crop_size: width, method } = config
   const store = new Store(device, 'model')
-  const model = createModel(store, chooseModel(config))
+  const model = createModel(store, firstModelOf(config))
   const sizes = { labeled, unlabeled: labeled, height, width }
   const amp = usesHalf(config.amp, device, console.log)
   const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 1, amp, ...sizes })

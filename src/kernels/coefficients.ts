@@ -29,7 +29,6 @@ export const coefficientDeviation: readonly number[] = [
 const channels = coefficientMean.length
 
 const normalizeCoefficientsOp = defineOp<undefined>('normalizeCoefficients', {
-  precision: 'half',
   divide: bySample(),
   shape: ([x = spec([])]) => {
     if (x.dtype !== 'f32' || x.shape.at(-1) !== channels) throw new Error(`expects f32 [N, H, W, ${channels}]`)

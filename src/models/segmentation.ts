@@ -235,7 +235,7 @@ export function withPerturbed(
  * @throws Error where the model has no stage of a chosen name
  */
 export function stageOf(
-  { stages }: SegmentationModel,
+  { stages }: Pick<SegmentationModel, 'stages'>,
   chosen: readonly string[],
 ): (scope: string) => string | undefined {
   for (const name of chosen) {

@@ -46,6 +46,7 @@ export const PURPOSE = {
   dropout: 7,
   previousModels: 8,
   noise: 9,
+  batchOrder: 30,
 } as const
 
 /** Where a generator stands; as plain JSON, for checkpoints. */

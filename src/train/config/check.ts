@@ -1,6 +1,7 @@
-import { architectureOf, backboneOf, chooseModel } from '../../models/index.js'
+import { architectureOf, backboneOf } from '../../models/index.js'
 import { hexColor, knownClasses, type Rgb, showColor } from '../data/classes.js'
 import { UserError } from '../error.js'
+import { modelsOf } from '../methods/index.js'
 import { show } from './explain.js'
 import type { Config, Parsed } from './schema.js'
 
@@ -57,11 +58,19 @@ function checkLabelMap(
 function resolveNetwork(config: Parsed, nclass: number, fail: (what: string) => UserError) {
   const { architecture: _, ...model } = config.model
   try {
-    const chosen = chooseModel({ ...config, nclass })
-    const smallest = architectureOf(chosen.architecture).smallestSide?.(chosen.config) ?? 1
-    const { crop_size: crop } = config
+    const backbone = backboneOf(config)
+    const { crop_size: crop, activation_checkpointing: stages = [] } = config
+    const models = modelsOf({ ...config, nclass, ignore_index: 255 })
+    const rows = models.map((spec) => ({ ...spec, row: architectureOf(spec.architecture) }))
+    const smallest = Math.max(...rows.map(({ row, config }) => row.smallestSide?.(config) ?? 1))
     if (crop < smallest) throw new Error(`'crop_size' is ${crop}, but the model needs ${smallest} at least`)
-    return { backbone: backboneOf(config), model }
+    const all = [...new Set(rows.flatMap(({ row, config }) => row.stagesOf(config)))]
+    const unknown = stages.find((stage) => !all.includes(stage))
+    if (unknown !== undefined) {
+      const whose = models.length > 1 ? 'the models' : backbone
+      throw new Error(`'activation_checkpointing' has ${unknown}, but the stages of ${whose} are ${all.join(', ')}`)
+    }
+    return { backbone, model }
   } catch (error) {
     throw fail(error instanceof Error ? error.message : String(error))
   }

@@ -30,8 +30,16 @@ export function readable(
   )
 }
 
-/** The evaluator whose scores decide. */
-export function firstOf([first]: Run['evaluators']): DeployedEvaluator {
+/** The model whose scores decide: the first one, or the best of those that are rivals. */
+export function decisiveOf<T extends Pick<ScoredModel, 'scores'>>({ trainer }: Run, scored: readonly T[]): T {
+  const [first, ...others] = scored
+  if (!first) throw new Error('a method deploys at least one model')
+  if (!trainer.run.rivals) return first
+  return others.reduce((best, other) => (other.scores.miou > best.scores.miou ? other : best), first)
+}
+
+/** The evaluator of the model that the report shows. */
+function firstOf([first]: Run['evaluators']): DeployedEvaluator {
   if (!first) throw new Error('a method deploys at least one model')
   return first
 }
@@ -39,17 +47,16 @@ export function firstOf([first]: Run['evaluators']): DeployedEvaluator {
 /** Scores the deployed models in their order on the validation images. */
 export async function evaluateAll(run: Run, missing: Set<string>): Promise<ScoredModel[]> {
   const scored: ScoredModel[] = []
-  for (const { name, evaluator } of run.evaluators) {
+  for (const { name, model, evaluator } of run.evaluators) {
     // Each of them leaves out the same images, and says so once.
     const list = run.validation.filter((sample) => !missing.has(sample.name))
     const scores = await evaluator.evaluate(readable(run, list, missing))
-    scored.push({ name, scores, tiledImages: evaluator.tiledImages })
+    scored.push({ name, model, scores, tiledImages: evaluator.tiledImages })
   }
   return scored
 }
 
-interface ScoredModel {
-  readonly name: string
+export interface ScoredModel extends Pick<DeployedEvaluator, 'name' | 'model'> {
   readonly scores: Scores
   /** How many images were too large to be computed at once. */
   readonly tiledImages: number

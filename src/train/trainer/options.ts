@@ -29,7 +29,7 @@ export interface TrainerOptions {
   /** Compute in half precision with a scaled loss: the adapter must have it. */
   readonly amp?: boolean
   /** Gives a further model of the method its pretrained weights. */
-  readonly pretrain?: (model: SegmentationModel) => void
+  readonly pretrain?: (model: SegmentationModel, index: number) => void
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
 }
