@@ -9,12 +9,29 @@ const kinds = Object.keys(usualBackbones) as (keyof typeof usualBackbones)[]
 const rate = z.int().min(1).max(1000)
 
 const memberKeys = z.strictObject({
-  kind: z.enum(kinds),
-  backbone: z.enum(backbones).optional(),
-  pretrained: z.string().min(1).optional(),
-  replace_stride_with_dilation: z.tuple([z.boolean(), z.boolean(), z.boolean()]).optional(),
-  dilations: z.tuple([rate, rate, rate]).optional(),
-  model: modelKeys.optional(),
+  kind: z
+    .enum(kinds)
+    .describe(
+      '`cnn`: DeepLabV3+ on RGB; `dct`: DeepLabV3+ without stem on DCT coefficients; `segformer`: SegFormer on RGB.',
+    ),
+  backbone: z
+    .enum(backbones)
+    .optional()
+    .describe('Default: `resnet50` of `cnn`, `resnet50_dct` of `dct`, `mit_b2` of `segformer`.'),
+  pretrained: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Weights that it starts from. Default: those of the key `pretrained`.'),
+  replace_stride_with_dilation: z
+    .tuple([z.boolean(), z.boolean(), z.boolean()])
+    .optional()
+    .describe('As the key of the same name. Default: that of the backbone.'),
+  dilations: z
+    .tuple([rate, rate, rate])
+    .optional()
+    .describe('As the key of the same name. Default: that of the backbone.'),
+  model: modelKeys.optional().describe('As the section `model`, in place of what its backbone has.'),
 })
 
 export type Member = z.infer<typeof memberKeys>
