@@ -16,7 +16,7 @@ import { evaluationOf } from './train/run/evaluation-of.js'
 import { settleMemory } from './train/run/settle-memory.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { createTrainer } from './train/trainer/create.js'
-import { measureUnknown } from './train/tuning/run-tuning.js'
+import { measureUnknown, wrongKernels } from './train/tuning/run-tuning.js'
 import { TuningCache } from './train/tuning/tuning-cache.js'
 
 interface Options {
@@ -68,10 +68,11 @@ function configOf({ config, set = [], model, method, crop, batch }: Options): Co
 const digits = (milliseconds: number): string => milliseconds.toFixed(milliseconds < 1 ? 3 : 2)
 
 /** Kernels with their milliseconds, the chosen one marked. */
-function showTimes({ kernels, milliseconds, choice }: Measurement): string {
+function showTimes({ kernels, milliseconds, choice, wrong = [] }: Measurement): string {
   const shown = kernels.map(({ name }, i) => {
     const time = milliseconds[i] ?? undefined
-    return `${name === choice ? '*' : ''}${name} ${time === undefined ? 'impossible' : digits(time)}`
+    const shown = time === undefined ? (wrong.includes(name) ? 'wrong' : 'impossible') : digits(time)
+    return `${name === choice ? '*' : ''}${name} ${shown}`
   })
   return shown.join('  ')
 }
@@ -106,6 +107,7 @@ async function fill(device: Device, given: Config, size: [number, number], cache
     tuning,
     cache,
     (measurement, done, total) => {
+      for (const line of wrongKernels(measurement)) console.log(line)
       console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
     },
     (done, total) => {

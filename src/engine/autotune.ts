@@ -1,7 +1,7 @@
 import type { AdapterTraits } from './adapter.js'
 import { Arena } from './arena.js'
 import { layoutOf } from './bind.js'
-import { BindingLimitError, type Device, KernelError } from './device.js'
+import { BindingLimitError, type Device, KernelError, OutOfMemoryError } from './device.js'
 import { read, tracedGraph } from './graph.js'
 import type { Node, Trace } from './ir.js'
 import type { Candidate, Dispatch } from './kernel.js'
@@ -23,8 +23,13 @@ export interface Measurement {
   readonly call: string
   /** All there were, in the operator's order: the first is taken where nothing was measured. */
   readonly kernels: readonly Kernel[]
-  /** Time of one run, in the order of the kernels; null where the adapter cannot run it: see `ignoreUnsupported`. */
+  /**
+   * Time of one run, in the order of the kernels; null where the adapter cannot run it, see `ignoreUnsupported`, or where
+   * its results are wrong.
+   */
   readonly milliseconds: readonly (number | null)[]
+  /** Names of the kernels whose results on this adapter are not those of the last one, which is the plainest. */
+  readonly wrong?: readonly string[]
   /** Name of the kernel to use. */
   readonly choice: string
 }
@@ -155,10 +160,11 @@ export async function measureKernels(
   // All at once, since they compile in parallel. What fails here fails again, and is reported, where it is measured.
   await device.wait(Promise.allSettled(dispatches.map(compilePipeline)))
   for (const [i, { node, candidates }] of nodes.entries()) {
-    const milliseconds = await timesOf(device, { node, candidates })
+    const { milliseconds, wrong } = await timesOf(device, { node, candidates })
     const kernels = candidates.map(kernelOf)
-    const name = kernels[fastest(milliseconds)]?.name ?? ''
-    await onMeasured({ call: callOf(node), kernels, milliseconds, choice: name }, i + 1, nodes.length)
+    const choice = kernels[fastest(milliseconds)]?.name ?? ''
+    const differing = wrong.length > 0 ? { wrong } : {}
+    await onMeasured({ call: callOf(node), kernels, milliseconds, choice, ...differing }, i + 1, nodes.length)
   }
 }
 
@@ -169,7 +175,10 @@ const maxRuns = 100
 /** A kernel that takes so many times longer than the fastest in both of the first rounds is not measured further. */
 const cutoff = 2
 
-async function timesOf(device: Device, { node, candidates }: SelectableNode): Promise<(number | null)[]> {
+async function timesOf(
+  device: Device,
+  { node, candidates }: SelectableNode,
+): Promise<Required<Pick<Measurement, 'milliseconds' | 'wrong'>>> {
   const store = new Store(device, 'tuning')
   const arena = new Arena(device, 'tuning buffer')
   const programs: (Program | undefined)[] = []
@@ -186,7 +195,11 @@ async function timesOf(device: Device, { node, candidates }: SelectableNode): Pr
       const options = { label: `tuning ${node.name} ${candidate.name}`, selectKernel: () => candidate, arena }
       programs.push(await compile(device, {}, body, options).catch(ignoreUnsupported))
     }
-    return await timed(programs.map((program) => program && ((runs: number) => elapsed(device, program, runs))))
+    const differing = await differingOf(programs, node.outputs)
+    const timers = programs.map((program, i) => {
+      return program && !differing.has(i) ? (runs: number) => elapsed(device, program, runs) : undefined
+    })
+    return { milliseconds: await timed(timers), wrong: [...differing].map((i) => candidates[i]?.name ?? '') }
   } finally {
     for (const program of programs) program?.destroy()
     arena.destroy()
@@ -194,9 +207,61 @@ async function timesOf(device: Device, { node, candidates }: SelectableNode): Pr
   }
 }
 
-/** A kernel whose tensors exceed the adapter's limits, or that its driver refuses, is no candidate; others still are. */
+/**
+ * A kernel whose tensors exceed the adapter's limits or its memory, or that its driver refuses, is no candidate; others
+ * still are.
+ */
 function ignoreUnsupported(error: unknown): undefined {
-  if (!(error instanceof BindingLimitError || error instanceof KernelError)) throw error
+  const isKnown = [BindingLimitError, OutOfMemoryError, KernelError].some((kind) => error instanceof kind)
+  if (!isKnown) throw error
+}
+
+/** Elements of a result that are compared, spread over it. */
+const compared = 2 ** 16
+/** What the order of sums may change, as a share of the largest result; in half precision another rounding of it, too. */
+const allowance = { f32: 2 ** -12, f16: 2 ** -7 }
+
+/** The programs whose results are not those of the last one: drivers are known whose matrix units compute wrongly. */
+async function differingOf(programs: readonly (Program | undefined)[], outputs: readonly Spec[]): Promise<Set<number>> {
+  const names = outputs.map((_, i) => `output ${i}`)
+  const differing = new Set<number>()
+  const last = programs.findLastIndex((program) => program !== undefined)
+  let expected: Data[] | undefined
+  for (const i of [...programs.keys()].reverse()) {
+    const program = programs[i]
+    if (!program) continue
+    program.run({})
+    const found = await program.readAll(names)
+    if (i === last) expected = found
+    else if (!found.every((data, k) => isClose(data, expected?.[k], outputs[k]))) differing.add(i)
+  }
+  return differing
+}
+
+/** Whether results are alike, up to the rounding of sums. */
+function isClose(actual: Data, expected: Data | undefined, output: Spec | undefined): boolean {
+  if (!expected || !output || actual.length !== expected.length) return false
+  const { dtype } = output
+  const valueAt = (data: Data, i: number): number => (dtype === 'f16' ? fromHalf(data[i] ?? 0) : (data[i] ?? 0))
+  const stride = Math.max(1, Math.floor(actual.length / compared))
+  let largest = 0
+  let error = 0
+  for (let i = 0; i < actual.length; i += stride) {
+    const wanted = valueAt(expected, i)
+    const difference = Math.abs(valueAt(actual, i) - wanted)
+    if (Number.isNaN(difference)) return false
+    largest = Math.max(largest, Math.abs(wanted))
+    error = Math.max(error, difference)
+  }
+  return error <= (dtype === 'f32' || dtype === 'f16' ? allowance[dtype] * largest : 0)
+}
+
+/** The value of 16 bits of half precision. */
+function fromHalf(bits: number): number {
+  const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023]
+  const size = exponent === 31 ? (fraction > 0 ? Number.NaN : Number.POSITIVE_INFINITY) : undefined
+  const finite = exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25)
+  return (bits & 0x8000 ? -1 : 1) * (size ?? finite)
 }
 
 /** Milliseconds of one run of a program, over so many of them. */

@@ -7,6 +7,7 @@ import {
   usefulFeatures,
 } from './adapter.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
+import { Pace } from './pace.js'
 import type {
   GPUAdapter,
   GPUBindGroupLayout,
@@ -16,8 +17,11 @@ import type {
   GPUTexture,
 } from './webgpu-types.js'
 
-/** Waits for a promise of the device's; where a pending promise keeps a core busy, this is the place to sleep. */
-export type Wait = <T>(promise: Promise<T>) => Promise<T>
+/**
+ * Waits for a promise of the device's; where a pending promise keeps a core busy, this is the place to sleep.
+ * @param rest milliseconds that the device will still need for what it was given, about; 0 where that is not known
+ */
+export type Wait = <T>(promise: Promise<T>, rest: () => number) => Promise<T>
 
 const awaitPlainly: Wait = (promise) => promise
 
@@ -71,6 +75,8 @@ const bindings = {
  */
 export class Device {
   readonly traits: AdapterTraits
+  /** Undefined on the CPU, which resets nothing: there a run is one submission. */
+  readonly pace: Pace | undefined
   private readonly failures: Error[] = []
   private lost: DeviceLostError | undefined
   /** Rejects what is awaited: promises of a lost device may never settle. */
@@ -88,6 +94,7 @@ export class Device {
     bindingLimit: number = Number.POSITIVE_INFINITY,
   ) {
     this.traits = traitsOf(gpu, adapter.software, matrixShapes, bindingLimit)
+    this.pace = adapter.software ? undefined : new Pace()
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
       const reason = firstLines(event.error.message)
@@ -117,7 +124,7 @@ export class Device {
   /** Awaits a promise of the device's, then throws what the device reported meanwhile. A lost device ends the wait. */
   async wait<T>(promise: Promise<T>): Promise<T> {
     try {
-      const value = await this.waitFor(this.orLost(promise))
+      const value = await this.waitFor(this.orLost(promise), () => this.pace?.rest() ?? 0)
       this.check()
       return value
     } catch (error) {
@@ -232,6 +239,7 @@ export class Device {
     }
     this.gpu.queue.submit([encoder.finish()])
     await this.wait(staging.mapAsync(GPUMapMode.READ))
+    this.pace?.done()
     const mapped = staging.getMappedRange()
     const copies = ranges.map(({ bytes }, i) => mapped.slice(starts[i], (starts[i] ?? 0) + bytes))
     staging.unmap()
@@ -242,6 +250,7 @@ export class Device {
   /** Resolves when all work submitted so far is done. */
   async idle(): Promise<void> {
     await this.wait(this.gpu.queue.onSubmittedWorkDone())
+    this.pace?.done()
   }
 
   destroy(): void {
@@ -259,7 +268,8 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
 /**
- * Opens an adapter with its own limits instead of WebGPU's defaults, and the features that kernels can use.
+ * Opens an adapter with its own limits instead of WebGPU's defaults, or with those that its driver grants, and the features
+ * that kernels can use.
  * @param bindingLimit bytes that a kernel binds at most, where the adapter allows more
  */
 export async function openDevice(
@@ -268,13 +278,27 @@ export async function openDevice(
   wait?: Wait,
   bindingLimit?: number,
 ): Promise<Device> {
-  const requiredLimits: Record<string, number> = {}
-  // Limits live on the prototype of GPUSupportedLimits, so neither keys() nor a spread finds them.
-  for (const name in adapter.limits) {
-    const value: unknown = adapter.limits[name as keyof GPUSupportedLimits]
-    if (typeof value === 'number') requiredLimits[name] = value
-  }
   const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
-  const gpu = await adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
+  const limits = limitsOf(adapter)
+  const useful = Object.fromEntries(Object.entries(limits).filter(([name]) => usefulLimits.test(name)))
+  const request = (requiredLimits: Record<string, number>) =>
+    adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
+  // Drivers are known that refuse a limit which their adapter names.
+  const gpu = await request(limits).catch(() => request(useful).catch(() => request({})))
   return new Device(gpu, summary, wait, matrixShapesOf(adapter), bindingLimit)
+}
+
+/** The limits that kernels and tensors may reach. */
+const usefulLimits =
+  /^max(BufferSize|StorageBufferBindingSize|StorageBuffersPerShaderStage|TextureDimension2D|Compute(Workgroup|Invocations)\w+)$/
+
+/** All limits of an adapter. */
+function limitsOf({ limits }: GPUAdapter): Record<string, number> {
+  const found: Record<string, number> = {}
+  // They live on the prototype of GPUSupportedLimits, so neither keys() nor a spread finds them.
+  for (const name in limits) {
+    const value: unknown = limits[name as keyof GPUSupportedLimits]
+    if (typeof value === 'number') found[name] = value
+  }
+  return found
 }

@@ -194,7 +194,7 @@ export interface Op<A = never> {
   shape(inputs: readonly Spec[], attrs: A): readonly Spec[]
   /** Gradients of the inputs, in their order; undefined where there is none. */
   vjp?(context: VjpContext<A>): readonly (Tensor | undefined)[]
-  /** Ways to compute it, best first for this adapter. */
+  /** Ways to compute it, best first for this adapter; the last one is the plainest, to which the others are held. */
   kernel(context: KernelContext<A>): readonly Candidate[]
   /**
    * Output index → index of the input whose buffer it takes over: on entry the output's buffer holds that input,

@@ -77,6 +77,7 @@ export const copyInfo = (what: string, bytes: number): KernelInfo => ({
   kernel: what,
   shapes: '',
   bytes: 2 * bytes,
+  multiplyAdds: 0,
 })
 
 /** A value that is computed in place: it takes over the buffer of another one. */
@@ -168,6 +169,8 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
       if (!source) throw new Error(`${label}: a kernel binds input ${index}, but there are ${node.inputs.length}`)
       return valueKey(source)
     }
+    const { inputs: operands, outputs: made, attrs } = node
+    const multiplyAdds = op.multiplyAdds?.({ inputs: operands, outputs: made, attrs: attrs as never }) ?? 0
     for (const dispatch of candidate.dispatches) {
       const reads = dispatch.reads.map((operand) => (operand.mirror ? mirrorKey(keyOf(operand)) : keyOf(operand)))
       const writes = dispatch.writes.map(keyOf)
@@ -177,6 +180,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
         kernel: candidate.dispatches.length === 1 ? candidate.name : `${dispatch.label}, ${candidate.name}`,
         shapes: `${showAll(reads)} → ${showAll(writes)}`,
         bytes: [...reads, ...writes].reduce((sum, key) => sum + (values.get(key)?.bytes ?? 0), 0),
+        multiplyAdds: multiplyAdds / candidate.dispatches.length,
       }
       commands.push({ kind: 'dispatch', dispatch, label, info, reads, writes })
     }
@@ -247,7 +251,7 @@ function rangeCommand(node: Node, fromOffset: number): Command {
 }
 
 const infoOf = ({ name, scope }: Node, kernel: string, shapes: string, bytes: number): KernelInfo => {
-  return { op: name, layer: scope, kernel, shapes, bytes }
+  return { op: name, layer: scope, kernel, shapes, bytes, multiplyAdds: 0 }
 }
 
 /** A mirror of so many bytes is kept for all its readers, since copying it again costs more time than memory. */

@@ -8,21 +8,30 @@ import type { GPUAdapter } from './webgpu-types.js'
 const sleeper = new Int32Array(new SharedArrayBuffer(4))
 
 /**
- * While a promise of Dawn's is pending, Node's event loop spins. On a software adapter that takes a core from the
- * driver, so sleep a fraction of a millisecond between turns of the loop until the promise settles.
+ * Waits with sleep between the turns of the event loop, which spins while a promise of Dawn's is pending.
+ * @param pause milliseconds to sleep behind a turn, by what the device will still need
  */
-const waitAsleep: Wait = async (promise) => {
-  let settled = false
-  const mark = () => {
-    settled = true
+const asleep =
+  (pause: (rest: number) => number): Wait =>
+  async (promise, rest) => {
+    let settled = false
+    const mark = () => {
+      settled = true
+    }
+    promise.then(mark, mark)
+    while (!settled) {
+      await new Promise((resolve) => setImmediate(resolve))
+      if (settled) break
+      const milliseconds = pause(rest())
+      if (milliseconds > 0) Atomics.wait(sleeper, 0, 0, milliseconds)
+    }
+    return promise
   }
-  promise.then(mark, mark)
-  while (!settled) {
-    await new Promise((resolve) => setImmediate(resolve))
-    if (!settled) Atomics.wait(sleeper, 0, 0, 0.25)
-  }
-  return promise
-}
+
+/** A software adapter computes on the core that would spin. */
+const besideDriver = asleep(() => 0.25)
+/** A GPU is answered at once when it is due, and leaves the core alone before that. */
+const besideGpu = asleep((rest) => (rest > 5 ? 2 : 0))
 
 export interface OpenOptions {
   /** Part of the adapter's name, such as `nvidia` or `llvmpipe`; any adapter when absent. */
@@ -93,5 +102,5 @@ export async function findAdapter({
 /** Opens a WebGPU device through Dawn in Node. Throws NoAdapterError where there is none of that name. */
 export async function open(options: OpenOptions = {}): Promise<Device> {
   const { adapter, summary } = await findAdapter(options)
-  return openDevice(adapter, summary, summary.software ? waitAsleep : undefined, options.bindingLimit)
+  return openDevice(adapter, summary, summary.software ? besideDriver : besideGpu, options.bindingLimit)
 }

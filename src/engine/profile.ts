@@ -10,6 +10,8 @@ export interface KernelInfo {
   readonly shapes: string
   /** Bytes of all that, each buffer counted once in full. */
   readonly bytes: number
+  /** Of a product; 0 of all else. */
+  readonly multiplyAdds: number
 }
 
 /** One execution of a kernel, from the end of what ran before it to its own end: nanoseconds of the device's clock. */

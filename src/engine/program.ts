@@ -7,6 +7,7 @@ import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
 import { type Command, copyInfo, lower } from './lower.js'
 import { checkBindings, describeMemory } from './memory-report.js'
 import { mirrorBytes } from './mirror.js'
+import { costOf } from './pace.js'
 import { autocast, type Cast } from './passes/autocast.js'
 import { batchUpdates } from './passes/batch-updates.js'
 import { concatInPlace } from './passes/concat-in-place.js'
@@ -162,6 +163,8 @@ export class Program<
   private readonly owned: ProgramMemory
   private readonly bindings: Bindings
   private readonly steps: Step[]
+  /** Of each step, see `costOf`. */
+  private readonly costs: readonly number[]
   /** Of the last run, whose outputs `read` gives. */
   private lastStores: ReadonlyMap<Store, Store> = new Map()
   private rebound: { stores: ReadonlyMap<Store, Store>; steps: Step[] }[] = []
@@ -190,6 +193,7 @@ export class Program<
       uniforms: makeUniforms(device, label, planned.commands),
     }
     this.steps = bindSteps(device, this.bindings, new Map())
+    this.costs = this.kernelInfos().map(costOf)
     const { unsharedBytes: unshared, liveBytes: live, commands } = planned
     this.memory = { planned: plannedBytes(planned), live, unshared, dispatches: commands.length }
   }
@@ -208,7 +212,10 @@ export class Program<
     }
     this.lastStores = options.stores ?? new Map()
     const steps = this.stepsFor(options.stores)
-    submit(this.device.gpu, { program: this.parts.label, began, steps, kernels: () => this.kernelInfos() })
+    const { pace } = this.device
+    const ends = pace?.ends(this.costs)
+    submit(this.device.gpu, { program: this.parts.label, began, steps, ends, kernels: () => this.kernelInfos() })
+    pace?.submitted(this.costs.reduce((sum, cost) => sum + cost, 0))
     try {
       this.device.check()
     } catch (error) {
@@ -264,7 +271,7 @@ export class Program<
   }
 
   get work(): Work {
-    return workOf(this.nodes, this.kernelInfos())
+    return workOf(this.kernelInfos())
   }
 
   /** Labels of the dispatches in their order. */

@@ -49,6 +49,8 @@ export interface Run {
   /** When JavaScript began with it, by `performance.now()`. */
   readonly began: number
   readonly steps: readonly Step[]
+  /** Behind which steps a submission ends; all in one where it is absent. */
+  readonly ends?: readonly number[] | undefined
   /** What each step does. */
   readonly kernels: () => readonly KernelInfo[]
 }
@@ -72,11 +74,17 @@ export function setRecorder(gpu: GPUDevice, recorder: RunRecorder | undefined): 
 /** Encodes and submits a run. */
 export function submit(gpu: GPUDevice, run: Run): void {
   const recorder = recorderOf(gpu)
-  if (recorder) recorder.submit(gpu, run)
-  else {
-    const encoder = gpu.createCommandEncoder({ label: run.program })
-    replay(encoder, run.program, run.steps)
+  if (recorder) {
+    recorder.submit(gpu, run)
+    return
+  }
+  const { program, steps, ends = [steps.length] } = run
+  let start = 0
+  for (const end of ends) {
+    const encoder = gpu.createCommandEncoder({ label: program })
+    replay(encoder, program, steps.slice(start, end))
     gpu.queue.submit([encoder.finish()])
+    start = end
   }
 }
 

@@ -154,7 +154,7 @@ function tilings(
     sliced(product, workgroup(tile), adapter),
   )
   if (!first) return []
-  if (adapter.subgroupSize === 8) return [...subgroups, first]
+  if (adapter.software && adapter.subgroupSize === 8) return [...subgroups, first]
   const whole = first.slices > 1 && !product.long ? [{ ...first, name: `${first.name}, whole sums`, slices: 1 }] : []
   return [first, ...whole, ...others]
 }

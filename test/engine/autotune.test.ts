@@ -19,7 +19,7 @@ import { spec } from '#dist/engine/shape.js'
 import { grad } from '#dist/kernels/autograd.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { mul, sum } from '#dist/kernels/pointwise.js'
-import { measureUnknown, useTuning } from '#dist/train/tuning/run-tuning.js'
+import { measureUnknown, useTuning, wrongKernels } from '#dist/train/tuning/run-tuning.js'
 import { cacheFolder, readTuning, TuningCache, writeTuning } from '#dist/train/tuning/tuning-cache.js'
 import { Random } from '../../cases/case.js'
 import { skipUnless } from '../support/skip.js'
@@ -197,6 +197,43 @@ deviceTest('a kernel that the driver refuses is left out where kernels are measu
     program.run({ x: Float32Array.from({ length: 64 }, (_, i) => i) })
     assert.equal((await program.read('y')).slice(0, 3), Float32Array.of(0, 2, 4))
     program.destroy()
+  } finally {
+    setKernelSelection(device, undefined)
+  }
+})
+
+const wrongOp = defineOp<undefined>('double', {
+  shape: ([x = spec([])]) => [spec(x.shape)],
+  kernel: () => [
+    kernel('wrong', source(1).replace('2 * x[id.x]', 'select(2.0, 2.01, id.x == 77) * x[id.x]')),
+    kernel(
+      'not a number',
+      source(1).replace('2 * x[id.x]', 'select(2 * x[id.x], sqrt(-1 - abs(x[id.x])), id.x == 77)'),
+    ),
+    kernel('slow', source(20_000)),
+    kernel('plain', source(1)),
+  ],
+})
+
+deviceTest('a kernel whose results are wrong is left out, and named', async () => {
+  const device = opened()
+  const cache = new TuningCache(device.adapter, assert.unreachable, join(folder, 'wrong'))
+  try {
+    const seen: Measurement[] = []
+    measureUnknown(device, new Tuning(), cache, (measurement) => seen.push(measurement))
+    const program = await compile(device, { x: spec([128]) }, ({ x }) => ({ y: applyOne(wrongOp, [x], undefined) }))
+    assert.equal(program.kernels, ['plain'])
+    program.destroy()
+    const [measurement] = seen
+    assert.equal(new Set(measurement?.wrong), new Set(['wrong', 'not a number']))
+    assert.equal(measurement?.milliseconds.slice(0, 2), [null, null])
+    assert.match(wrongKernels(measurement as Measurement).join(), /kernels: wrong gives wrong results on this adapter/)
+    // What was found is remembered.
+    assert.equal(cache.read()[0]?.wrong, measurement?.wrong)
+    measureUnknown(device, new Tuning(cache.read()), cache, () => assert.unreachable('measured again'))
+    const again = await compile(device, { x: spec([128]) }, ({ x }) => ({ y: applyOne(wrongOp, [x], undefined) }))
+    assert.equal(again.kernels, ['plain'])
+    again.destroy()
   } finally {
     setKernelSelection(device, undefined)
   }

@@ -1,10 +1,11 @@
 // What goes wrong on a device is an exception that names the culprit.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { openDevice } from '#dist/engine/device.js'
 import { applyOne } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
 import { type Candidate, inputBuffer, outputBuffer } from '#dist/engine/kernel.js'
-import { open } from '#dist/engine/node.js'
+import { findAdapter, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { sum } from '#dist/kernels/pointwise.js'
@@ -58,6 +59,34 @@ deviceTest('a buffer beyond the limits is refused with its name', async (device)
   const message = await messageOf(() => compile(device, { vast: spec([count]) }, ({ vast }) => ({ y: sum(vast) })))
   assert.match(message, /^program input vast of .* MiB is too large: this adapter has buffers of at most .* MiB$/)
 })
+
+deviceTest(
+  'where the driver refuses limits that its adapter names, the useful ones are asked for, then none',
+  async () => {
+    const counts = async (refuses: (limits: Record<string, number>) => boolean) => {
+      const { adapter, summary } = await findAdapter()
+      const asked: number[] = []
+      const { info, features, limits } = adapter
+      const requestDevice = (descriptor: GPUDeviceDescriptor) => {
+        const wanted = (descriptor.requiredLimits ?? {}) as Record<string, number>
+        asked.push(Object.keys(wanted).length)
+        return refuses(wanted) ? Promise.reject(new Error('refused')) : adapter.requestDevice(descriptor)
+      }
+      const device = await openDevice({ info, features, limits, requestDevice } as unknown as GPUAdapter, summary)
+      const { maxBinding } = device.traits
+      device.destroy()
+      return { asked, maxBinding }
+    }
+    const all = await counts(() => false)
+    const useful = await counts((wanted) => 'maxBindGroups' in wanted)
+    const none = await counts((wanted) => 'maxBufferSize' in wanted)
+    assert.is(all.asked.length, 1)
+    assert.is(useful.asked.length, 2)
+    assert.ok((useful.asked[1] ?? 0) < (useful.asked[0] ?? 0))
+    assert.is(useful.maxBinding, all.maxBinding)
+    assert.equal(none.asked, [...useful.asked, 0])
+  },
+)
 
 deviceTest('a lost device is an error with its reason', async () => {
   const device = await open()

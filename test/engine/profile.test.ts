@@ -33,6 +33,7 @@ const kernel = (op: string, layer: string, start: number, end: number, shapes = 
   kernel: 'rows',
   shapes,
   bytes: 1e6,
+  multiplyAdds: 0,
   start: start * 1e6,
   end: end * 1e6,
 })

@@ -29,6 +29,10 @@ export function measureUnknown(
   })
 }
 
+/** A line for each kernel that was found to be wrong. */
+export const wrongKernels = ({ call, wrong = [] }: Measurement): string[] =>
+  wrong.map((name) => `kernels: ${name} gives wrong results on this adapter, so that it is not used: ${call}`)
+
 /** Milliseconds between two lines of progress. */
 const lineInterval = 5000
 
@@ -73,7 +77,10 @@ export class RunTuning {
         device,
         tuning,
         cache,
-        (_, done, total) => show(`tuning: measured ${done} of ${total} operators`, done === total),
+        (measurement, done, total) => {
+          for (const line of wrongKernels(measurement)) print(line)
+          show(`tuning: measured ${done} of ${total} operators`, done === total)
+        },
         (done, total) => {
           if (total === 0) return
           if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)

@@ -47,6 +47,7 @@ const schema = z.strictObject({
       kernels: z.array(z.strictObject({ name: z.string(), sources: z.array(z.int().min(0)) })).min(1),
       milliseconds: z.array(z.number().nullable()),
       choice: z.string(),
+      wrong: z.array(z.string()).optional(),
     }),
   ),
 })
@@ -73,7 +74,8 @@ export function readTuning(path: string): { adapter: string; measurements: Measu
   }
   const whole = measurements.map((each): Measurement => {
     const kernels = each.kernels.map(({ name, sources: list }) => ({ name, sources: list.map(sourceAt) }))
-    return { ...each, kernels }
+    const { wrong, ...rest } = each
+    return { ...rest, kernels, ...(wrong ? { wrong } : {}) }
   })
   return { adapter, measurements: whole }
 }
@@ -94,10 +96,10 @@ export function writeTuning(path: string, adapter: string, list: readonly Measur
     numbers.set(source, number)
     return number
   }
-  const measurements = list.map(({ call, kernels, milliseconds, choice }) => {
+  const measurements = list.map(({ call, kernels, milliseconds, choice, wrong }) => {
     const named = kernels.map(({ name, sources }) => ({ name, sources: sources.map(numberOf) }))
     const rounded = milliseconds.map((time) => (time === null ? null : Number(time.toPrecision(4))))
-    return { call, kernels: named, milliseconds: rounded, choice }
+    return { call, kernels: named, milliseconds: rounded, choice, ...(wrong ? { wrong: [...wrong] } : {}) }
   })
   const file: z.infer<typeof schema> = {
     format: 1,

@@ -1,0 +1,77 @@
+import type { KernelInfo } from './profile.js'
+
+/** Multiply-adds in the time that a GPU needs for a byte of memory, about. */
+const perByte = 8
+
+/** Multiply-adds of a submission before anything was timed: 0.2 TFLOP. */
+const firstBudget = 1e11
+/** However long they take: 10 GFLOP. */
+const leastBudget = 5e9
+/** Milliseconds that a submission should take. Drivers reset a GPU that answers nobody for about two seconds. */
+const wanted = 100
+/** By so much the budget changes at a time, at most. */
+const mostChange = 4
+
+/** What a step of a run costs, in multiply-adds. */
+export const costOf = ({ multiplyAdds, bytes }: Pick<KernelInfo, 'multiplyAdds' | 'bytes'>): number =>
+  Math.max(multiplyAdds, perByte * bytes)
+
+/**
+ * How much of a run is submitted at once, so that a GPU which also draws a desktop is free again in time: by the work at
+ * first, then by the time that the last runs took.
+ */
+export class Pace {
+  /** Multiply-adds per millisecond, once something was timed. */
+  private rate: number | undefined
+  private pending: { work: number; readonly since: number } | undefined
+
+  /**
+   * @param now milliseconds of a clock that never goes back
+   * @param budget multiply-adds of a submission, before anything was timed
+   * @param least multiply-adds of a submission, however long they take
+   */
+  constructor(
+    private readonly now: () => number = () => performance.now(),
+    private budget: number = firstBudget,
+    private readonly least: number = leastBudget,
+  ) {}
+
+  /**
+   * Where a run is cut: for each submission the index behind its last step. A step is never cut.
+   * @param costs of the steps
+   */
+  ends(costs: readonly number[]): number[] {
+    const ends: number[] = []
+    let sum = 0
+    for (const [i, cost] of costs.entries()) {
+      if (sum > 0 && sum + cost > this.budget) {
+        ends.push(i)
+        sum = 0
+      }
+      sum += cost
+    }
+    return [...ends, costs.length]
+  }
+
+  /** So much work was submitted. */
+  submitted(work: number): void {
+    if (this.pending) this.pending.work += work
+    else this.pending = { work, since: this.now() }
+  }
+
+  /** All that was submitted is done. */
+  done(): void {
+    const { pending } = this
+    this.pending = undefined
+    if (!pending || pending.work === 0) return
+    this.rate = pending.work / Math.max(0.01, this.now() - pending.since)
+    const target = Math.min(mostChange * this.budget, Math.max(this.budget / mostChange, this.rate * wanted))
+    this.budget = Math.max(this.least, target)
+  }
+
+  /** Milliseconds until all that was submitted is done, by the last rate; 0 where it is not known. */
+  rest(): number {
+    const { pending, rate } = this
+    return pending && rate !== undefined ? pending.work / rate - (this.now() - pending.since) : 0
+  }
+}
