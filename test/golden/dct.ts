@@ -1,8 +1,9 @@
 import { coefficientDeviation, coefficientMean } from '#dist/kernels/coefficients.js'
 import { spreadBox } from '#dist/train/data/augment.js'
 import { dctCoefficients, eachBand, gridSize } from '#dist/train/data/dct.js'
-import { transformBlock } from '#dist/train/data/dct-blocks.js'
-import { chromaOf, doubled, halve, lumaOf, type Rows, rowsOf } from '#dist/train/data/dct-rows.js'
+import { blockTransform, type Corner } from '#dist/train/data/dct-blocks.js'
+import { chromaOf, halve, lumaOf, rowMemory } from '#dist/train/data/dct-kernels.js'
+import { EnlargedImage } from '#dist/train/data/dct-rows.js'
 import type { Image } from '#dist/train/data/pixels.js'
 import { windowStarts } from '#dist/train/evaluation/inference.js'
 import { stepOf } from '#dist/train/evaluation/model-input.js'
@@ -29,13 +30,17 @@ export interface GridTables {
 
 type Outputs = Record<string, ArrayLike<number>>
 
-const allFrequencies = Array(8).fill(8)
+const allFrequencies: Corner = Array(8).fill(8)
+/** All coefficients of the three planes. */
+const transformAll = blockTransform(allFrequencies, allFrequencies)
 
-/** All rows [H, W, 3] side by side. */
-function pixelsOf({ width, height, row }: Rows): Uint8Array {
+/** An image at twice its size, [2H, 2W, 3]. */
+function doubled(image: Image): Uint8Array {
+  const [width, height] = [2 * image.width, 2 * image.height]
+  const enlarged = new EnlargedImage(image, 8 * gridSize(image.width), 8)
   const pixels = new Uint8Array(width * height * 3)
   for (let y = 0; y < height; y++) {
-    for (const [c, channel] of row(y).entries()) {
+    for (const [c, channel] of enlarged.row(y).entries()) {
       for (let x = 0; x < width; x++) pixels[(y * width + x) * 3 + c] = channel[x] ?? 0
     }
   }
@@ -43,28 +48,37 @@ function pixelsOf({ width, height, row }: Rows): Uint8Array {
 }
 
 /** Planes Y, Cb, Cr [3, H, W]. */
-function planesOf(image: Image): Uint8Array {
-  const { width, height, row } = rowsOf(image)
-  const planes = new Uint8Array(3 * width * height)
-  const line = (plane: number, y: number) => {
-    const start = (plane * height + y) * width
-    return planes.subarray(start, start + width)
+function planesOf({ data, width, height }: Image): Uint8Array {
+  const pixels = width * height
+  const { r, g, b, y, cb, cr } = rowMemory.reserve(
+    Object.fromEntries(['r', 'g', 'b', 'y', 'cb', 'cr'].map((name) => [name, pixels + 32])) as Record<
+      'r' | 'g' | 'b' | 'y' | 'cb' | 'cr',
+      number
+    >,
+  )
+  for (const [c, address] of [r, g, b].entries()) {
+    rowMemory.bytes(address, pixels).set(data.filter((_, i) => i % 3 === c))
   }
-  for (let y = 0; y < height; y++) {
-    lumaOf(row(y), line(0, y))
-    chromaOf(row(y), line(1, y), line(2, y))
-  }
-  return planes
+  lumaOf([r, g, b], y, pixels)
+  chromaOf([r, g, b], cb, cr, pixels)
+  return Uint8Array.from([y, cb, cr].flatMap((address) => [...rowMemory.bytes(address, pixels)]))
 }
 
-/** A plane whose chroma rows are halved, the last one repeated to the height that is wanted. */
+/** A plane whose rows are halved, its right border and then the last halved row repeated to the size that is wanted. */
 function halved({ data, width, height }: Image, outHeight: number, outWidth: number): Uint8Array {
   const out = new Uint8Array(outHeight * outWidth)
-  const rowAt = (y: number) => data.subarray(Math.min(y, height - 1) * width, (Math.min(y, height - 1) + 1) * width)
+  const { above, below, to } = rowMemory.reserve({ above: 2 * outWidth, below: 2 * outWidth, to: outWidth + 32 })
+  const rowAt = (y: number) => {
+    const start = Math.min(y, height - 1) * width
+    return Uint8Array.from({ length: 2 * outWidth }, (_, x) => data[start + Math.min(x, width - 1)] ?? 0)
+  }
   for (let y = 0; y < outHeight; y++) {
-    const row = out.subarray(y * outWidth, (y + 1) * outWidth)
-    if (2 * y < height) halve(rowAt(2 * y), rowAt(2 * y + 1), row)
-    else out.copyWithin(y * outWidth, (y - 1) * outWidth, y * outWidth)
+    if (2 * y < height) {
+      rowMemory.bytes(above, 2 * outWidth).set(rowAt(2 * y))
+      rowMemory.bytes(below, 2 * outWidth).set(rowAt(2 * y + 1))
+      halve(above, below, to, outWidth)
+    }
+    out.set(rowMemory.bytes(to, outWidth), y * outWidth)
   }
   return out
 }
@@ -77,23 +91,22 @@ function channelsFirst(values: Float32Array, channels: number): Float32Array {
 
 /** All coefficients of the three planes, [192, gridSize(H), gridSize(W)]. */
 function allCoefficients(image: Image): Float32Array {
-  const out = new Float32Array(gridSize(image.height) * gridSize(image.width) * 192)
-  let to = 0
-  eachBand(image, (_, { pitch, luma, cb, cr }) => {
-    for (let at = 0; at < pitch; at += 8) {
-      for (const plane of [luma, cb, cr]) {
-        transformBlock(plane, at, pitch, allFrequencies, out, to)
-        to += 64
-      }
-    }
-  })
+  const each = gridSize(image.width) * 192
+  const out = new Float32Array(gridSize(image.height) * each)
+  eachBand(image, (row, band) => transformAll(band, out, row * each))
   return channelsFirst(out, 192)
 }
 
-function transformed(blocks: Uint8Array): Float32Array {
-  const out = new Float32Array(blocks.length)
-  for (let at = 0; at < blocks.length; at += 64) transformBlock(blocks, at, 8, allFrequencies, out, at)
-  return out
+/** All coefficients of blocks [N, 8, 8]. */
+export function transformed(blocks: Uint8Array): Float32Array {
+  const count = blocks.length / 64
+  const luma = Uint8Array.from(blocks, (_, i) => {
+    const [y, x] = [Math.floor(i / (8 * count)), i % (8 * count)]
+    return blocks[64 * Math.floor(x / 8) + 8 * y + (x % 8)] ?? 0
+  })
+  const out = new Float32Array(count * 192)
+  transformAll({ pitch: 8 * count, luma, cb: luma, cr: luma }, out, 0)
+  return out.filter((_, i) => i % 192 < 64)
 }
 
 const { fround } = Math
@@ -116,7 +129,7 @@ export function runDctCase(
 ): Outputs | undefined {
   switch (op) {
     case 'bilinear_x2_u8':
-      return { img: pixelsOf(doubled(rowsOf(input('img')))) }
+      return { img: doubled(input('img')) }
     case 'jpeg_ycc':
       return { ycc: planesOf(input('img')) }
     case 'chroma_half_and_pad':

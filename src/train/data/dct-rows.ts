@@ -1,143 +1,190 @@
+import { blend, chromaOf, halve, lumaOf, rowMemory, widen } from './dct-kernels.js'
 import type { Image } from './pixels.js'
 
-/** A row of red, green and blue, one array each. */
-export type Channels = readonly [Uint8Array, Uint8Array, Uint8Array]
+/** Addresses of a row of red, green and blue. */
+export type ChannelRows = readonly [red: number, green: number, blue: number]
 
-/** An image by its rows. */
-export interface Rows {
-  readonly width: number
-  readonly height: number
-  /** Valid until another row is asked for. */
-  row(index: number): Channels
+/** A row at twice its width, of each channel; see `widen`. */
+interface Widened {
+  readonly near: ChannelRows
+  readonly far: ChannelRows
 }
 
-const channelsOf = (width: number): Channels => [new Uint8Array(width), new Uint8Array(width), new Uint8Array(width)]
+/** Between regions of the memory: kernels read a byte before a row, and write up to 32 behind it. */
+const margin = 48
 
-/** The rows of an image [H, W, 3]. */
-export function rowsOf({ data, width, height }: Readonly<Image>): Rows {
-  const channels = channelsOf(width)
-  const row = (index: number): Channels => {
-    for (const [c, channel] of channels.entries()) {
-      let from = 3 * width * index + c
-      for (let x = 0; x < width; x++, from += 3) channel[x] = data[from] as number
-    }
-    return channels
+/** Rows of a region, each behind a margin. */
+class Region {
+  /** @param bytes of a row */
+  constructor(
+    private readonly start: number,
+    private readonly bytes: number,
+  ) {}
+
+  static size = (rows: number, bytes: number): number => rows * (bytes + margin) + margin
+
+  row(index: number): number {
+    return this.start + index * (this.bytes + margin) + margin / 2
   }
-  return { width, height, row }
-}
 
-/**
- * A row of one channel at twice its width, as the row below or above weighs it when the height is doubled: a row is
- * (near of the nearer row + far of the other one + 2) / 4, rounded down. The sums are cut off before they are added, as in
- * libjpeg and in OpenCV.
- */
-function widen(row: Uint8Array, near: Uint16Array, far: Uint16Array): void {
-  const last = row.length - 1
-  for (let x = 0; x <= last; x++) {
-    const center = 3 * (row[x] as number)
-    const left = center + (row[x === 0 ? 0 : x - 1] as number)
-    const right = center + (row[x === last ? last : x + 1] as number)
-    near[2 * x] = (3 * left) >> 2
-    near[2 * x + 1] = (3 * right) >> 2
-    far[2 * x] = left >> 2
-    far[2 * x + 1] = right >> 2
+  /** Rows of all channels. */
+  channels(index: number): ChannelRows {
+    return [this.row(3 * index), this.row(3 * index + 1), this.row(3 * index + 2)]
   }
-}
-
-function blend(near: Uint16Array, far: Uint16Array, out: Uint8Array): void {
-  for (let x = 0; x < out.length; x++) out[x] = ((near[x] as number) + (far[x] as number) + 2) >> 2
 }
 
 /** Rows of which the latest are kept, each in the place of an older one. */
 class LatestRows<T> {
-  private readonly rows: { index: number; readonly values: T }[]
+  private readonly indices: number[]
 
   constructor(
-    count: number,
-    make: () => T,
-    private readonly fill: (index: number, values: T) => void,
+    private readonly places: readonly T[],
+    private readonly fill: (index: number, place: T) => void,
   ) {
-    this.rows = Array.from({ length: count }, () => ({ index: -1, values: make() }))
+    this.indices = places.map(() => -1)
   }
 
   get(index: number): T {
-    const row = this.rows[index % this.rows.length]
-    if (!row) throw new Error('unreachable: no rows are kept')
-    if (row.index !== index) {
-      row.index = index
-      this.fill(index, row.values)
+    const slot = index % this.places.length
+    const place = this.places[slot] as T
+    if (this.indices[slot] !== index) {
+      this.indices[slot] = index
+      this.fill(index, place)
     }
-    return row.values
-  }
-}
-
-/** A row at twice its width, of each channel; see `widen`. */
-interface Widened {
-  readonly near: readonly Uint16Array[]
-  readonly far: readonly Uint16Array[]
-}
-
-/** Rows of an image at twice its size: bilinear, with pixels at the middle of their squares, the border repeated. */
-export function doubled(source: Rows): Rows {
-  const [width, height] = [2 * source.width, 2 * source.height]
-  const wide = () => [0, 1, 2].map(() => new Uint16Array(width))
-  const widened = new LatestRows<Widened>(
-    3,
-    () => ({ near: wide(), far: wide() }),
-    (index, { near, far }) => {
-      for (const [c, channel] of source.row(index).entries()) {
-        widen(channel, near[c] as Uint16Array, far[c] as Uint16Array)
-      }
-    },
-  )
-  const rows = new LatestRows<Channels>(
-    2,
-    () => channelsOf(width),
-    (index, channels) => {
-      const nearest = index >> 1
-      const other = Math.max(0, Math.min(source.height - 1, nearest + (index % 2 === 0 ? -1 : 1)))
-      const { near } = widened.get(nearest)
-      const { far } = widened.get(other)
-      for (const [c, channel] of channels.entries()) blend(near[c] as Uint16Array, far[c] as Uint16Array, channel)
-    },
-  )
-  return { width, height, row: (index) => rows.get(index) }
-}
-
-/** Luma of a row as JPEG has it, the last value repeated to the end of `out`. */
-export function lumaOf([red, green, blue]: Channels, out: Uint8Array): void {
-  const { length } = red
-  for (let x = 0; x < length; x++) {
-    const sum = 19595 * (red[x] as number) + 38470 * (green[x] as number) + 7471 * (blue[x] as number)
-    out[x] = (sum + 32768) >> 16
-  }
-  out.fill(out[length - 1] as number, length)
-}
-
-/** (128 + 1/2) * 2^16, less one: JPEG rounds halves of chroma down. */
-const chromaOffset = 8421375
-
-/** Both differences of colour of a row as JPEG has them. */
-export function chromaOf([red, green, blue]: Channels, cb: Uint8Array, cr: Uint8Array): void {
-  for (let x = 0; x < red.length; x++) {
-    const r = red[x] as number
-    const g = green[x] as number
-    const b = blue[x] as number
-    cb[x] = (-11059 * r - 21709 * g + 32768 * b + chromaOffset) >> 16
-    cr[x] = (32768 * r - 27439 * g - 5329 * b + chromaOffset) >> 16
+    return place
   }
 }
 
 /**
- * Two rows at half their width: means of 2x2 values, rounded down and up in turn. Behind their end the last values are
- * repeated to the end of `out`.
+ * Rows of an image at twice its size: bilinear, with pixels at the middle of their squares, the border repeated.
+ * @param source rows of the image, a byte before and behind which repeat their ends
+ * @param widened places of three rows of it
+ * @param places of the result's rows
+ * @param width of the result
  */
-export function halve(above: Uint8Array, below: Uint8Array, out: Uint8Array): void {
-  const last = above.length - 1
-  for (let x = 0; x < out.length; x++) {
-    const left = 2 * x < last ? 2 * x : last
-    const right = left < last ? left + 1 : last
-    const sum = (above[left] as number) + (above[right] as number) + (below[left] as number) + (below[right] as number)
-    out[x] = (sum + 1 + (x & 1)) >> 2
+function doubled(
+  source: (index: number) => ChannelRows,
+  height: number,
+  widened: readonly Widened[],
+  places: readonly ChannelRows[],
+  width: number,
+): LatestRows<ChannelRows> {
+  const wide = new LatestRows(widened, (index, { near, far }) => {
+    const rows = source(index)
+    for (let c = 0; c < 3; c++) widen(rows[c] as number, near[c] as number, far[c] as number, width / 2)
+  })
+  return new LatestRows(places, (index, row) => {
+    const nearest = index >> 1
+    const other = Math.max(0, Math.min(height - 1, nearest + (index % 2 === 0 ? -1 : 1)))
+    const { near } = wide.get(nearest)
+    const { far } = wide.get(other)
+    for (let c = 0; c < 3; c++) {
+      blend(near[c] as number, far[c] as number, row[c] as number, width)
+      repeatEnds(row[c] as number, width)
+    }
+  })
+}
+
+function repeatEnds(row: number, width: number): void {
+  const bytes = rowMemory.bytes(row - 1, width + 2)
+  bytes[0] = bytes[1] as number
+  bytes[width + 1] = bytes[width] as number
+}
+
+/** An image at twice and at four times its size, a few rows at a time. */
+export class EnlargedImage {
+  /** Rows of the image at twice its size. */
+  readonly rows: number
+  private readonly two: LatestRows<ChannelRows>
+  private readonly four: LatestRows<ChannelRows>
+  private readonly chroma: Region
+  private readonly planes: Region
+
+  /**
+   * Memory is shared: of two such images the later one alone can be read.
+   * @param image [H, W, 3]
+   * @param width of the image at twice its size, a multiple of 8: what it has more than the image repeats the border
+   * @param planeRows rows of each of the three planes
+   */
+  constructor(
+    image: Readonly<Image>,
+    readonly width: number,
+    planeRows: number,
+  ) {
+    this.rows = 2 * image.height
+    const half = width / 2
+    const start = rowMemory.reserve({
+      image: Region.size(3, half),
+      widenedImage: Region.size(3 * 6, 2 * width),
+      two: Region.size(2 * 3, width),
+      widenedTwo: Region.size(3 * 6, 4 * width),
+      four: Region.size(3, 2 * width),
+      chroma: Region.size(4, 2 * width),
+      planes: Region.size(3, planeRows * width),
+    })
+    const own = new Region(start.image, half).channels(0)
+    const one = new LatestRows([own], (index) => separate(image, index, own, half))
+    const widened = (from: number, bytes: number): Widened[] => {
+      const region = new Region(from, bytes)
+      return [0, 1, 2].map((k) => ({ near: region.channels(2 * k), far: region.channels(2 * k + 1) }))
+    }
+    const two = new Region(start.two, width)
+    const pairOf = [two.channels(0), two.channels(1)]
+    this.two = doubled((index) => one.get(index), image.height, widened(start.widenedImage, 2 * width), pairOf, width)
+    const four = [new Region(start.four, 2 * width).channels(0)]
+    this.four = doubled(
+      (index) => this.two.get(index),
+      this.rows,
+      widened(start.widenedTwo, 4 * width),
+      four,
+      2 * width,
+    )
+    this.chroma = new Region(start.chroma, 2 * width)
+    this.planes = new Region(start.planes, planeRows * width)
+  }
+
+  /** A row of the image at twice its size: bytes of each channel, valid until further rows are asked for. */
+  row(index: number): readonly Uint8Array[] {
+    return this.two.get(index).map((address) => rowMemory.bytes(address, this.width))
+  }
+
+  /** Luma and both chroma planes, [rows, width] each, as long as the memory is this image's. */
+  get bytesOfPlanes(): readonly [luma: Uint8Array, cb: Uint8Array, cr: Uint8Array] {
+    const plane = (index: number) => {
+      const start = this.planes.row(index)
+      return rowMemory.bytes(start, this.planes.row(index + 1) - start - margin)
+    }
+    return [plane(0), plane(1), plane(2)]
+  }
+
+  /**
+   * Writes a row of the planes: luma of a row of the image at twice its size, and the chroma of the image at four times its
+   * size, halved.
+   */
+  fillPlanes(row: number, index: number): void {
+    const { width } = this
+    const [luma, cb, cr] = [0, 1, 2].map((plane) => this.planes.row(plane) + row * width) as [number, number, number]
+    lumaOf(this.two.get(index), luma, width)
+    const [cbAbove, crAbove, cbBelow, crBelow] = [0, 1, 2, 3].map((k) => this.chroma.row(k)) as [
+      number,
+      number,
+      number,
+      number,
+    ]
+    chromaOf(this.four.get(2 * index), cbAbove, crAbove, 2 * width)
+    chromaOf(this.four.get(2 * index + 1), cbBelow, crBelow, 2 * width)
+    halve(cbAbove, cbBelow, cb, width)
+    halve(crAbove, crBelow, cr, width)
+  }
+}
+
+/** The channels of a row of an image, the last pixel repeated to `width`, with both ends repeated. */
+function separate({ data, width: given }: Readonly<Image>, index: number, to: ChannelRows, width: number): void {
+  for (let c = 0; c < 3; c++) {
+    const channel = rowMemory.bytes(to[c] as number, width)
+    let from = 3 * given * index + c
+    for (let x = 0; x < given; x++, from += 3) channel[x] = data[from] as number
+    channel.fill(channel[given - 1] as number, given)
+    repeatEnds(to[c] as number, width)
   }
 }

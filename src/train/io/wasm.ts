@@ -69,10 +69,13 @@ export const select = scalar(0x1b)
 
 export const v128 = {
   load: access(0x00),
+  /** Eight bytes, as 16-bit integers. */
+  load8x8U: access(0x02),
   load32Splat: access(0x09),
   store: access(0x0b),
   const: (bytes: Code): Code => [0xfd, 0x0c, ...bytes],
   and: vector(0x4e),
+  xor: vector(0x51),
   /** Bits of the first operand where the third has ones, else of the second. */
   bitselect: vector(0x52),
   store32Lane: (lane: number) => access(0x5a, lane),
@@ -81,6 +84,8 @@ export const v128 = {
 }
 
 export const i8x16 = {
+  /** Bytes of both operands by their numbers, those of the second one from 16 on. */
+  shuffle: (numbers: readonly number[]) => vector(0x0d, ...numbers),
   /** Bytes of the first operand, by the numbers in the second; 0 for numbers above 15. */
   swizzle: vector(0x0e),
   narrowI16x8U: vector(0x66),
@@ -88,9 +93,13 @@ export const i8x16 = {
 }
 
 export const i16x8 = {
+  extaddPairwiseI8x16U: vector(0x7d),
+  narrowI32x4S: vector(0x85),
   narrowI32x4U: vector(0x86),
   extendLowI8x16U: vector(0x89),
   extendHighI8x16U: vector(0x8a),
+  shrU: vector(0x8d),
+  add: vector(0x8e),
 }
 
 export const i32x4 = {
@@ -98,10 +107,15 @@ export const i32x4 = {
   eq: vector(0x37),
   extendLowI16x8U: vector(0xa9),
   extendHighI16x8U: vector(0xaa),
+  abs: vector(0xa0),
+  shl: vector(0xab),
+  shrS: vector(0xac),
   shrU: vector(0xad),
   add: vector(0xae),
   sub: vector(0xb1),
   mul: vector(0xb5),
+  /** Sums of the products of neighbouring 16-bit integers. */
+  dotI16x8S: vector(0xba),
   truncSatF32x4S: vector(0xf8),
 }
 
@@ -117,8 +131,12 @@ export const f32x4 = {
   convertI32x4S: vector(0xfa),
 }
 
-/** Constants of equal lanes. */
+/** Constants of equal lanes, or of lanes that repeat some values. */
 export const splat = {
+  i16x8: (...values: readonly number[]): Code => {
+    const lanes = Array.from({ length: 8 }, (_, i) => values[i % values.length] ?? 0)
+    return v128.const([...new Uint8Array(Int16Array.from(lanes).buffer)])
+  },
   i32x4: (value: number): Code => v128.const([...new Uint8Array(new Int32Array(4).fill(value).buffer)]),
   f32x4: (value: number): Code => v128.const([...new Uint8Array(new Float32Array(4).fill(value).buffer)]),
 }
@@ -193,6 +211,11 @@ export class ModuleMemory {
   /** The same as 32-bit words. */
   words(address: number, length: number): Int32Array {
     return new Int32Array(this.memory.buffer, address, length)
+  }
+
+  /** The same as float32. */
+  floats(address: number, length: number): Float32Array {
+    return new Float32Array(this.memory.buffer, address, length)
   }
 }
 
