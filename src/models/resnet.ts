@@ -90,6 +90,13 @@ export const resnet: BackboneFamily = {
       ['stem.7.', 'bn1.'],
       ['stem.', 'conv1.'],
     ],
+    // The code of Diverse Co-training has the whole decoder in a module of its own.
+    outside: [
+      ['head.head.', 'head.'],
+      ['head.reduce.', 'reduce.'],
+      ['head.fuse.', 'fuse.'],
+      ['head.classifier.', 'classifier.'],
+    ],
   },
   keys,
   presets: { resnet50: { stem, ...residual50 }, resnet101: { stem, ...residual101 } },
