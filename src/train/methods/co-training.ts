@@ -23,8 +23,8 @@ const keys = {
     .min(2, { error: 'expected two members or more, such as [cnn, dct, segformer]' })
     .optional()
     .describe(
-      'Networks of co-training that label unlabeled images for each other: kinds, or keys of each. ' +
-        'Default: `[cnn, dct, segformer]`.',
+      'Networks of co-training that label unlabeled images for each other, in place of the one of `backbone` and `model`: ' +
+        'kinds, or keys of each. Default: `[cnn, dct, segformer]`.',
     ),
   unlabeled_weight: z
     .number()

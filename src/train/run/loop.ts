@@ -46,7 +46,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
     scores = validated.scores
     best = new Map([...best, ...validated.best])
     state.validationDue = false
-    const samples = await samplesOf(run)
+    const samples = await samplesOf(run, validated.decisive)
     best = await run.watchdog.during(savingWatched, save(run, best, samples))
   }
   const interrupted = signal?.aborted === true && (trainer.iteration < lastIteration || state.validationDue === true)
@@ -62,7 +62,7 @@ const savingWatched = (): string => 'the weights for a checkpoint from the devic
 async function validate(
   run: Run,
   seconds: () => number,
-): Promise<{ readonly scores: Scores; readonly best: BestFiles }> {
+): Promise<{ readonly decisive: string; readonly scores: Scores; readonly best: BestFiles }> {
   const { trainer, logger, state, loader } = run
   const { config } = run.options
   const epoch = Math.ceil(trainer.iteration / loader.iterationsPerEpoch) - 1
@@ -103,7 +103,7 @@ async function validate(
     ...unreadable,
   }
   logger.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
-  return { scores, best: await bestFilesOf(run, scored, isBest) }
+  return { decisive: decisive.name, scores, best: await bestFilesOf(run, scored, isBest) }
 }
 
 const showClasses = (iou: readonly number[], { class_names: names }: Config): string =>

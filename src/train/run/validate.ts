@@ -38,12 +38,6 @@ export function decisiveOf<T extends Pick<ScoredModel, 'scores'>>({ trainer }: R
   return others.reduce((best, other) => (other.scores.miou > best.scores.miou ? other : best), first)
 }
 
-/** The evaluator of the model that the report shows. */
-function firstOf([first]: Run['evaluators']): DeployedEvaluator {
-  if (!first) throw new Error('a method deploys at least one model')
-  return first
-}
-
 /** Scores the deployed models in their order on the validation images. */
 export async function evaluateAll(run: Run, missing: Set<string>): Promise<ScoredModel[]> {
   const scored: ScoredModel[] = []
@@ -64,13 +58,15 @@ export interface ScoredModel extends Pick<DeployedEvaluator, 'name' | 'model'> {
 
 const reportSamples = 4
 
-/** The validation images that the report shows, evenly spaced over the list, with what is predicted now. */
-export async function samplesOf({ options, validation, evaluators }: Run): Promise<ReportSample[]> {
+/** The validation images that the report shows, evenly spaced over the list, with what a model predicts now. */
+export async function samplesOf({ options, validation, evaluators }: Run, model: string): Promise<ReportSample[]> {
+  const shown = evaluators.find(({ name }) => name === model)
+  if (!shown) throw new Error(`there is no model '${model}'`)
   const list = evenlySpaced(validation, reportSamples)
   const samples: ReportSample[] = []
   for await (const { image, label, name } of evaluationSamples(list, options.config, 2, () => {})) {
     const { width, height, data } = image
-    const prediction = Uint8Array.from((await firstOf(evaluators).evaluator.predict(image)).label)
+    const prediction = Uint8Array.from((await shown.evaluator.predict(image)).label)
     samples.push({ name, width, height, image: data, groundTruth: label.data, prediction })
   }
   return samples
