@@ -9,7 +9,7 @@ import { conv2d } from '#dist/kernels/conv2d.js'
 import { crossEntropyMean } from '#dist/kernels/loss.js'
 import { add, relu } from '#dist/kernels/pointwise.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
-import { createMomentum, momentum, updateParameters, weightDecay } from '#dist/train/trainer/optimizer.js'
+import { createState, momentum, optimizerOf, updateParameters, weightDecay } from '#dist/train/trainer/optimizer.js'
 import { Random } from '../cases/case.js'
 import type { Peaks } from './peaks.js'
 import type { HostTensor, ResidualTask } from './peer.js'
@@ -142,7 +142,8 @@ export async function openResidual(device: Device, task: ResidualTask): Promise<
     into.declare(name, spec(shape, data instanceof Uint8Array ? 'u8' : 'f32'), data)
   for (const [name, tensor] of Object.entries(task.weights)) declare(store, name, tensor)
   const groups = [{ name: 'head', parameters: store.all() }] as const
-  const momentum = createMomentum(groups)
+  const optimizer = optimizerOf({})
+  const state = createState(optimizer, groups)
   const image = declare(constants, 'image', task.image)
   const labels = declare(constants, 'labels', task.labels)
   const rate = constants.declare('rate', spec([]), Float32Array.of(task.learningRate))
@@ -158,7 +159,8 @@ export async function openResidual(device: Device, task: ResidualTask): Promise<
     () => {
       const loss = lossOf(task, read(image), read(labels), (name) => read(store.get(name)), statistics)
       const learning = read(rate)
-      updateParameters(loss, [{ groups, momentum }], { backbone: learning, head: learning })
+      const rates = { backbone: learning, head: learning }
+      updateParameters(loss, [{ groups, state }], { optimizer, rates, inputs: {} })
       return { loss }
     },
     { label: 'residual step' },
@@ -173,7 +175,7 @@ export async function openResidual(device: Device, task: ResidualTask): Promise<
     },
     destroy() {
       program.destroy()
-      for (const each of [store, momentum, constants]) each.destroy()
+      for (const each of [store, ...state, constants]) each.destroy()
     },
   }
 }

@@ -1,6 +1,7 @@
 import { attentionFamilies } from './attention.js'
 import type { Case, Family, Setting } from './case.js'
 import { classificationFamilies } from './classification.js'
+import { colorFamilies } from './color.js'
 import { convFamilies } from './conv2d.js'
 import { mapFamilies } from './maps.js'
 import { matmulFamilies } from './matmul.js'
@@ -23,6 +24,7 @@ const families: readonly Family[] = [
   ...mapFamilies,
   ...classificationFamilies,
   ...trainingFamilies,
+  ...colorFamilies,
 ]
 
 /** All rows, on small shapes. */

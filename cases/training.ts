@@ -50,14 +50,19 @@ function bytes(shape: Shape, dtype: 'u8' | 'u32' = 'u8'): Source {
 
 const normalize = family(
   'normalizeImage',
-  (shape: Shape) =>
+  ({ shape, dtype }: { shape: Shape; dtype?: 'u8' | 'u32' }) =>
     body({
-      inputs: { x: bytes(shape) },
+      inputs: { x: bytes(shape, dtype) },
       run: (t) => ({ out: normalizeImage(t.x) }),
       reference: (v) => ({ out: reference.normalizeImage(v.x) }),
     }),
-  { odd: [2, 5, 7, 3], 'one pixel': [1, 1, 1, 3], long: [1, 97, 89, 3] },
-  ({ crop, batch }) => ({ images: [batch, crop, crop, 3] }),
+  {
+    odd: { shape: [2, 5, 7, 3] },
+    'one pixel': { shape: [1, 1, 1, 3] },
+    long: { shape: [1, 97, 89, 3] },
+    words: { shape: [2, 5, 7, 3], dtype: 'u32' },
+  },
+  ({ crop, batch }) => ({ images: { shape: [batch, crop, crop, 3] } }),
 )
 
 const normalizeGrid = family(

@@ -1,4 +1,5 @@
 // Coefficients [R, 64] → (x − mean) / deviation per channel, four at a time.
+alias T = vec4f;
 alias U = vec4f;
 
 struct Uniforms {
@@ -7,7 +8,7 @@ struct Uniforms {
   deviation: array<vec4f, 16>,
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> x: array<T>;
 @group(0) @binding(2) var<storage, read_write> y: array<U>;
 
 @compute @workgroup_size(64)
@@ -17,5 +18,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     return;
   }
   let channel = i & 15u;
-  y[i] = U((x[i] - u.mean[channel]) / u.deviation[channel]);
+  y[i] = U((vec4f(x[i]) - u.mean[channel]) / u.deviation[channel]);
 }

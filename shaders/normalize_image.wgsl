@@ -1,4 +1,5 @@
-// RGB bytes [R, 3] → (x / 255 − mean) / deviation, with ImageNet's statistics per channel.
+// RGB bytes [R, 3], four in a word or a word each → (x / 255 − mean) / deviation, with ImageNet's statistics per channel.
+const BYTES: bool = true;
 alias U = f32;
 
 struct Uniforms { count: u32, grid_x: u32 }
@@ -17,7 +18,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   }
   for (var c = 0u; c < 3u; c++) {
     let i = pixel * 3u + c;
-    let byte = f32((x[i >> 2u] >> ((i & 3u) * 8u)) & 0xffu);
+    let word = x[select(i, i >> 2u, BYTES)];
+    let byte = f32(select(word, (word >> ((i & 3u) * 8u)) & 0xffu, BYTES));
     y[i] = U((byte / 255f - mean[c]) / deviation[c]);
   }
 }

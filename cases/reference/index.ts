@@ -6,6 +6,7 @@
  * the unperturbed input, a finite difference is the derivative of the branch that was taken, even at a tie.
  */
 export * from './classification.js'
+export * from './color.js'
 export * from './maps.js'
 export * from './movement.js'
 export * from './pointwise.js'

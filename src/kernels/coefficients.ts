@@ -1,7 +1,7 @@
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, floatBits, inputBuffer, outputBuffer } from '../engine/kernel.js'
-import { elements, spec } from '../engine/shape.js'
+import { elements, isFloat, spec } from '../engine/shape.js'
 import { bySample } from './arrangement.js'
 import { shader } from './shaders.js'
 import { packType } from './views.js'
@@ -28,10 +28,11 @@ export const coefficientDeviation: readonly number[] = [
 
 const channels = coefficientMean.length
 
+// In half precision the coefficients come as f16, which holds them exactly: none is above 1024.
 const normalizeCoefficientsOp = defineOp<undefined>('normalizeCoefficients', {
   divide: bySample(),
   shape: ([x = spec([])]) => {
-    if (x.dtype !== 'f32' || x.shape.at(-1) !== channels) throw new Error(`expects f32 [N, H, W, ${channels}]`)
+    if (!isFloat(x) || x.shape.at(-1) !== channels) throw new Error(`expects floats [N, H, W, ${channels}]`)
     return [spec(x.shape)]
   },
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])] }) => {
@@ -39,7 +40,7 @@ const normalizeCoefficientsOp = defineOp<undefined>('normalizeCoefficients', {
     const grid = flatGrid(ceilDiv(count, 64))
     const dispatch = {
       label: 'normalizeCoefficients',
-      source: shader('normalize_coefficients', { aliases: { U: packType(y, 4) } }),
+      source: shader('normalize_coefficients', { aliases: { T: packType(x, 4), U: packType(y, 4) } }),
       reads: [inputBuffer(0)],
       writes: [outputBuffer(0)],
       uniforms: [count, grid[0], 0, 0, ...[...coefficientMean, ...coefficientDeviation].map(floatBits)],

@@ -23,13 +23,14 @@ const normalizeImageOp = defineOp<undefined>('normalizeImage', {
   precision: 'half',
   divide: bySample(),
   shape: ([x = spec([])]) => {
-    if (x.dtype !== 'u8' || x.shape.at(-1) !== 3) throw new Error('expects bytes [N, H, W, 3]')
+    const isBytes = x.dtype === 'u8' || x.dtype === 'u32'
+    if (!isBytes || x.shape.at(-1) !== 3) throw new Error('expects bytes [N, H, W, 3]')
     return [spec(x.shape)]
   },
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])] }) => {
     const count = elements(x.shape) / 3
     const grid = flatGrid(ceilDiv(count, 64))
-    const source = shader('normalize_image', { aliases: { U: storedType(y) } })
+    const source = shader('normalize_image', { aliases: { U: storedType(y) }, constants: { BYTES: x.dtype === 'u8' } })
     const dispatch = {
       label: 'normalizeImage',
       source,
@@ -42,5 +43,5 @@ const normalizeImageOp = defineOp<undefined>('normalizeImage', {
   },
 })
 
-/** RGB bytes u8 [N, H, W, 3] as float32, normalised by ImageNet's mean and deviation per channel. */
+/** RGB bytes, u8 or u32 [N, H, W, 3], as float32, normalised by ImageNet's mean and deviation per channel. */
 export const normalizeImage = (x: Tensor): Tensor => applyOne(normalizeImageOp, [x], undefined)

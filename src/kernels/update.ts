@@ -1,6 +1,6 @@
 import * as e from '../engine/expr.js'
 import type { Tensor } from '../engine/ir.js'
-import { pointwise, pointwiseAll } from './pointwise.js'
+import { fill, pointwise, pointwiseAll, where } from './pointwise.js'
 
 export interface SgdTensors {
   readonly parameter: Tensor
@@ -14,7 +14,7 @@ export interface SgdTensors {
 }
 
 type Six<T> = [T, T, T, T, T, T]
-type Nine<T> = [...Six<T>, T, T, T]
+type Eight<T> = [...Six<T>, T, T]
 
 /**
  * One step of stochastic gradient descent as `torch.optim.SGD` (no dampening, no Nesterov):
@@ -45,6 +45,8 @@ export function sgd(
   if (!p || !v) throw new Error('unreachable: sgd has two outputs')
   return { parameter: p, momentumBuffer: v }
 }
+
+const zero = (): Tensor => fill([], 0)
 
 export interface AdamWTensors {
   readonly parameter: Tensor
@@ -78,10 +80,10 @@ export function adamw(
   { parameter, average, squareAverage, gradient, learningRate, corrections, scaling }: AdamWTensors,
   { betas: [beta1, beta2] = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 }: AdamWOptions = {},
 ): { parameter: Tensor; average: Tensor; squareAverage: Tensor } {
-  const [oldParameter, oldAverage, oldSquares, scaled, rate, first, second, scale, skip] = [
-    0, 1, 2, 3, 4, 5, 6, 7, 8,
-  ].map(e.input) as Nine<e.Expr>
-  const g = scaling ? e.div(scaled, scale) : scaled
+  const [oldParameter, oldAverage, oldSquares, scaled, rate, first, second, divisor] = [0, 1, 2, 3, 4, 5, 6, 7].map(
+    e.input,
+  ) as Eight<e.Expr>
+  const g = scaling ? e.div(scaled, divisor) : scaled
   const blend = (beta: number, old: e.Expr, value: e.Expr) =>
     e.add(e.mul(e.constant(beta), old), e.mul(e.constant(1 - beta), value))
   const newAverage = blend(beta1, oldAverage, g)
@@ -90,13 +92,14 @@ export function adamw(
   // As two differences: 1 − learningRate · weightDecay would round off most digits of a small decay.
   const decayed = e.sub(oldParameter, e.mul(e.mul(rate, e.constant(weightDecay)), oldParameter))
   const newParameter = e.sub(decayed, e.mul(rate, e.div(e.div(newAverage, first), deviation)))
-  const unlessSkipped = (old: e.Expr, value: e.Expr) => (scaling ? e.where(skip, old, value) : value)
+  const unlessSkipped = (old: e.Expr, value: e.Expr) => (scaling ? e.where(divisor, value, old) : value)
   const formulas = [
     unlessSkipped(oldParameter, newParameter),
     unlessSkipped(oldAverage, newAverage),
     unlessSkipped(oldSquares, newSquares),
   ]
-  const scalars = [learningRate, ...corrections, ...(scaling ? [scaling.scale, scaling.skip] : [])]
+  // One scalar for both, 0 where the step is skipped: every adapter binds eight buffers, and this is the eighth.
+  const scalars = [learningRate, ...corrections, ...(scaling ? [where(scaling.skip, zero(), scaling.scale)] : [])]
   const inputs = [parameter, average, squareAverage, gradient, ...scalars]
   const inplace = [
     [0, 0],

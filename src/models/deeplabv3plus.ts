@@ -118,6 +118,8 @@ function explainFamily(state: StateShapes, wanted: BackboneFamily): string | und
   return `its backbone is of the kind of ${names(found)}, where the model has that of ${names(wanted)}`
 }
 
+const parametersIn = ({ parameters, normalization }: Declarations) => ({ parameters, normalization })
+
 function create(store: Store, config: HeadConfig, random?: InitialRandom): SegmentationModel {
   const { nclass, aspp_channels: wide, reduce_channels: low, fuse_channels: fused } = config
   const family = familyOf(config.family)
@@ -143,8 +145,8 @@ function create(store: Store, config: HeadConfig, random?: InitialRandom): Segme
     inputChannels: family.inputChannels,
     input: family.input,
     groups: [
-      { name: 'backbone', parameters: encoder.parameters },
-      { name: 'head', parameters: at.parameters },
+      { name: 'backbone', ...parametersIn(encoder) },
+      { name: 'head', ...parametersIn(at) },
     ],
     batchesTracked: batchCounters(store),
     // The last features have the name of a residual network's fourth map with every backbone.

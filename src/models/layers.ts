@@ -20,24 +20,33 @@ export class Declarations {
    * @param random draws the initial weights; without it they are 0, for values that are loaded afterwards
    * @param path PyTorch's name of the module, such as `backbone.layer1.0`
    * @param parameters takes what this module and its submodules declare as parameters
+   * @param normalization takes those of them that are parameters of normalisation layers
    */
   constructor(
     private readonly store: Store,
     readonly random: InitialRandom | undefined,
     private readonly path = '',
     readonly parameters: Variable[] = [],
+    readonly normalization = new Set<Variable>(),
   ) {}
 
   /** The place of a submodule; `name` may have several parts. */
   at(name: string): Declarations {
     const path = this.path === '' ? name : `${this.path}.${name}`
-    return new Declarations(this.store, this.random, path, this.parameters)
+    return new Declarations(this.store, this.random, path, this.parameters, this.normalization)
   }
 
   /** Declares a variable that training changes by its gradient, its elements given by `value`, or 0. */
   parameter(name: string, shape: Shape, value?: () => number): Variable {
     const variable = this.statistic(name, shape, value)
     this.parameters.push(variable)
+    return variable
+  }
+
+  /** Declares a parameter of a normalisation layer. */
+  normalizing(name: string, shape: Shape, value?: () => number): Variable {
+    const variable = this.parameter(name, shape, value)
+    this.normalization.add(variable)
     return variable
   }
 
@@ -121,8 +130,8 @@ export function batchNorm(
   channels: number,
   { momentum = 0.1 }: { readonly momentum?: number } = {},
 ): Layer {
-  const weight = at.parameter('weight', [channels], () => 1)
-  const bias = at.parameter('bias', [channels])
+  const weight = at.normalizing('weight', [channels], () => 1)
+  const bias = at.normalizing('bias', [channels])
   const runningMean = at.statistic('running_mean', [channels])
   const runningVar = at.statistic('running_var', [channels], () => 1)
   return (x, { training }) => {
@@ -161,6 +170,12 @@ export function dropPath(x: Tensor, name: string, rate: number, { noise }: Mode)
   if (!noise || rate === 0) return x
   const [samples = 0, ...rest] = x.shape
   return mul(x, noise(name, { samples, rate }).reshape(samples, ...rest.map(() => 1)))
+}
+
+/** Rates of `dropPath` of all blocks, in float32 as PyTorch has them: from 0 on to that of the last block. */
+export function dropPathRates(stages: readonly number[], last: number): number[] {
+  const blocks = stages.reduce((sum, depth) => sum + depth, 0)
+  return Array.from({ length: blocks }, (_, i) => (i === 0 ? 0 : Math.fround((last * i) / (blocks - 1))))
 }
 
 /** Dropout of whole channels of a map [N, ..., C], as PyTorch's `Dropout2d`. */

@@ -3,7 +3,16 @@ import { scoped } from '../engine/graph.js'
 import type { Tensor } from '../engine/ir.js'
 import { add, gelu } from '../kernels/pointwise.js'
 import { knownWidths, outputsOf } from './infer.js'
-import { type ConvOptions, conv, type Declarations, dropPath, type Layer, named, sequence } from './layers.js'
+import {
+  type ConvOptions,
+  conv,
+  type Declarations,
+  dropPath,
+  dropPathRates,
+  type Layer,
+  named,
+  sequence,
+} from './layers.js'
 import { type Backbone, ImageTooSmallError, type InferredConfig, type StateShapes } from './segmentation.js'
 import { layerNorm, multiHeadAttention } from './transformer.js'
 
@@ -37,7 +46,10 @@ export const mitKeys = {
     .number()
     .min(0)
     .lt(1)
-    .describe('MiT: share of the samples that skip a branch of the last block in training; earlier blocks have less.'),
+    .describe(
+      'Stochastic depth: probability with which a sample of a training step leaves out the last residual branch; it rises ' +
+        'linearly from 0 at the first one. Default: 0 for residual networks, 0.1 for MiT.',
+    ),
 }
 
 const widthsOf = (embed_dims: Four, depths: Four): MitConfig => ({
@@ -71,22 +83,13 @@ function scopeOf(stage: number): string {
 export const smallestSideOf = ({ sr_ratios }: Pick<MitConfig, 'sr_ratios'>): number =>
   Math.max(...sr_ratios.map((ratio, stage) => 4 * 2 ** stage * (ratio - 1) + 1))
 
-/** The rate of each block's `dropPath`, in float32 as the reference has it: from 0 on to that of the last block. */
-export function dropPathRates({
-  depths,
-  drop_path_rate: last,
-}: Pick<MitConfig, 'depths' | 'drop_path_rate'>): number[] {
-  const blocks = depths.reduce((sum, depth) => sum + depth, 0)
-  return Array.from({ length: blocks }, (_, i) => (i === 0 ? 0 : Math.fround((last * i) / (blocks - 1))))
-}
-
 /**
  * Mix Transformer (Xie et al., SegFormer, 2021): feature maps of its four stages, at a quarter to a thirty-second of the
  * image's size. Names are those of mmsegmentation.
  */
 export function createMit(at: Declarations, config: MitConfig): Backbone {
   const { embed_dims, depths, num_heads, sr_ratios, mlp_ratio } = config
-  const rates = dropPathRates(config)
+  const rates = dropPathRates(depths, config.drop_path_rate)
   const smallest = smallestSideOf(config)
   const stages = embed_dims.map((channels, stage) => {
     const name = `layers.${stage}`

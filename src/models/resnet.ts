@@ -9,6 +9,8 @@ import {
   type ConvOptions,
   conv,
   type Declarations,
+  dropPath,
+  dropPathRates,
   type Layer,
   type Mode,
   named,
@@ -30,6 +32,8 @@ export interface ResidualConfig {
   readonly replace_stride_with_dilation: readonly [boolean, boolean, boolean]
   /** By what the dilations of the first three blocks of layer4 are multiplied. Default: 1. */
   readonly multi_grid?: readonly [number, number, number] | undefined
+  /** Stochastic depth in training: rate of the last block, to which those of the blocks before rise from 0. Default: 0. */
+  readonly drop_path_rate?: number | undefined
 }
 
 export interface ResNetConfig extends ResidualConfig {
@@ -53,6 +57,15 @@ export const residualKeys = {
     .optional()
     .describe(
       'ResNet: by what the dilations of the first three blocks of layer4 are multiplied, such as [2, 2, 4]. Default: 1.',
+    ),
+  drop_path_rate: z
+    .number()
+    .min(0)
+    .lt(1)
+    .optional()
+    .describe(
+      'Stochastic depth: probability with which a sample of a training step leaves out the last residual branch; it rises ' +
+        'linearly from 0 at the first one. Default: 0 for residual networks.',
     ),
 }
 
@@ -142,6 +155,7 @@ export function residualLayers(
   let dilation = 1
   let reduction = 4
   const strides: number[] = []
+  const rates = dropPathRates(config.blocks, config.drop_path_rate ?? 0)
   const layers = config.planes.map((planes, index) => {
     const name = `layer${index + 1}`
     const dilated = index > 0 && config.replace_stride_with_dilation[index - 1] === true
@@ -154,9 +168,9 @@ export function residualLayers(
     const grid = index === 3 ? config.multi_grid : undefined
     const blocks = Array.from({ length: config.blocks[index] ?? 0 }, (_, i) => {
       const { stride, dilation } = i === 0 ? first : rest
-      const own = { stride, dilation: dilation * (grid?.[i] ?? 1) }
-      const block = bottleneck(at.at(`${name}.${i}`), i === 0 ? cin : cout, planes, cout, own)
-      return named(`${name}.${i}`, block)
+      const scaled = { stride, dilation: dilation * (grid?.[i] ?? 1) }
+      const own = { ...scaled, name: `${name}.${i}`, dropRate: rates.shift() ?? 0 }
+      return named(own.name, bottleneck(at.at(own.name), i === 0 ? cin : cout, planes, cout, own))
     })
     cin = cout
     return sequence(blocks)
@@ -222,13 +236,21 @@ const activated =
   (x, mode) =>
     relu(layer(x, mode))
 
+interface BottleneckOptions {
+  readonly stride: number
+  readonly dilation: number
+  /** Of its draws of stochastic depth, and their rate. */
+  readonly name: string
+  readonly dropRate: number
+}
+
 /** 1x1, 3x3 with the stride and the dilation, 1x1, around which the input is added. */
 function bottleneck(
   at: Declarations,
   cin: number,
   planes: number,
   cout: number,
-  { stride, dilation }: { stride: number; dilation: number },
+  { stride, dilation, name, dropRate }: BottleneckOptions,
 ): Layer {
   const body = sequence([
     named('conv1', convolution(at.at('conv1'), cin, planes)),
@@ -245,5 +267,5 @@ function bottleneck(
           named('downsample.1', batchNorm(at.at('downsample.1'), cout)),
         ])
       : undefined
-  return (x, mode) => relu(add(body(x, mode), shortcut ? shortcut(x, mode) : x))
+  return (x, mode) => relu(add(dropPath(body(x, mode), name, dropRate, mode), shortcut ? shortcut(x, mode) : x))
 }

@@ -110,6 +110,8 @@ export interface ParameterGroup {
   readonly name: 'backbone' | 'head'
   /** What training changes by its gradient: everything but the running statistics. */
   readonly parameters: readonly Variable[]
+  /** Those of normalisation layers among them. */
+  readonly normalization?: ReadonlySet<Variable>
 }
 
 /** A feature map whose channels are dropped to perturb it. */

@@ -46,6 +46,10 @@ export const PURPOSE = {
   dropout: 7,
   previousModels: 8,
   noise: 9,
+  labelMixing: 10,
+  strongView: 20,
+  cutMixView: 21,
+  classMix: 22,
   batchOrder: 30,
 } as const
 
@@ -143,6 +147,13 @@ export class Random {
     const draws = Array.from({ length: n }, () => -Math.log(1 - this.uniform()))
     const sum = draws.reduce((a, b) => a + b, 0)
     return draws.map((draw) => draw / sum)
+  }
+
+  /** Beta distribution of whole parameters: shares of sums of exponentials. */
+  beta(a: number, b: number): number {
+    const gamma = (n: number) => Array.from({ length: n }, () => -Math.log(1 - this.uniform())).reduce((x, y) => x + y)
+    const [first, second] = [gamma(a), gamma(b)]
+    return first / (first + second)
   }
 
   private fill(): void {

@@ -109,7 +109,7 @@ goldenTest('a whole checkpoint becomes safetensors that know their dilations, an
   const named = convert(pth, at('named.safetensors'), '--config', config)
   assert.is(named.code, 0, named.errors.join('\n'))
   const { metadata } = readCheckpoint(at('named.safetensors'))
-  assert.equal(JSON.parse(metadata.model ?? ''), { ...model, nclass })
+  assert.equal(JSON.parse(metadata.model ?? ''), { ...model, multi_grid: [1, 1, 1], nclass })
   assert.is((JSON.parse(metadata.class_names ?? '') as string[]).length, nclass)
   assert.equal((JSON.parse(metadata.palette ?? '') as number[][])[1], [128, 0, 0])
   const silent = convert(at('named.safetensors'), at('named.onnx'), '--size', '65x97')

@@ -23,6 +23,7 @@ import { type FileTensor, readSafetensors, toFloat32 } from '#dist/train/io/safe
 import { augmented, labeledFields, unlabeledFields } from '../support/augmented.js'
 import { type GridTables, runDctCase, wrongEntries } from './dct.js'
 import { channelsLast } from './files.js'
+import { checkIntensityTables, type IntensityParams, type IntensityTables, runIntensityCase } from './intensity.js'
 
 /** Largest error of one output beside what is allowed. */
 export interface CaseResult {
@@ -82,6 +83,8 @@ interface BoxRow {
 
 interface GoldenAugment extends GridTables {
   cases: GoldenCase[]
+  /** Of the augmentations of AugSeg, which have tables of their own. */
+  op_list?: string[]
   target_size_table?: { w: number; h: number; long_side: number; out: [number, number] }[]
   cutmix_box_table?: BoxRow[]
   cutmix_box_dct_table?: BoxRow[]
@@ -269,6 +272,7 @@ export async function checkAugment(device: Device, folder: string): Promise<Case
     return found
   }
   const results: CaseResult[] = []
+  const ofAugSeg = golden.op_list ? (golden as unknown as IntensityTables) : undefined
   for (const golden_case of golden.cases) {
     const own = (name: string) => tensor(golden_case.in[name] ?? name)
     const input = (name: string): Image => {
@@ -277,7 +281,11 @@ export async function checkAugment(device: Device, folder: string): Promise<Case
       return { data: data as Uint8Array, width, height }
     }
     const { op, params } = golden_case
-    const outputs = op === 'cutmix_batch' ? await mixedWithin(device, own) : runCase(op, params, input, own)
+    const outputs: Outputs = ofAugSeg
+      ? runIntensityCase(op, params as unknown as IntensityParams, input, ofAugSeg)
+      : op === 'cutmix_batch'
+        ? await mixedWithin(device, own)
+        : runCase(op, params, input, own)
     for (const name of golden_case.out) {
       const recorded = tensor(`${golden_case.id}/out/${name}`)
       const expected = recorded.dtype === 'U8' ? (recorded.data as Uint8Array) : toFloat32(recorded)
@@ -288,5 +296,5 @@ export async function checkAugment(device: Device, folder: string): Promise<Case
       })
     }
   }
-  return [...results, ...checkTables(golden)]
+  return [...results, ...(ofAugSeg ? checkIntensityTables(ofAugSeg) : checkTables(golden))]
 }

@@ -10,7 +10,7 @@ export interface GoldenCase {
   readonly in: readonly string[]
   readonly out: readonly string[]
   readonly gin: readonly string[]
-  readonly gout: readonly string[]
+  readonly gout?: readonly string[]
   readonly atol: Readonly<Record<string, number>>
   /** Beside the parameters, where the file has it so. */
   readonly lr_used_per_step?: readonly (readonly number[])[]

@@ -12,6 +12,7 @@ import type { Device } from '#dist/engine/device.js'
 import { open } from '#dist/engine/node.js'
 import { UserError } from '#dist/train/error.js'
 import { checkAugment } from './augment.js'
+import { checkDualTeacherViews } from './dual-teacher.js'
 import { checkEvaluation } from './evaluation.js'
 import { checkForward } from './forward.js'
 import { checkNames } from './names.js'
@@ -25,10 +26,13 @@ interface RecordedFile {
   check(device: Device, folder: string): Promise<readonly CaseResult[]>
 }
 
+const checkViews = async (device: Device, folder: string): Promise<readonly CaseResult[]> =>
+  (await checkDualTeacherViews(device, folder)) ?? checkAugment(device, folder)
+
 /** Files that are checked besides the trajectories. */
 const recordedFiles: Readonly<Record<string, RecordedFile>> = {
   'ops.json': { title: 'operators', check: checkOps },
-  'augment.json': { title: 'augmentation', check: checkAugment },
+  'augment.json': { title: 'augmentation', check: checkViews },
   'eval.json': { title: 'evaluation', check: checkEvaluation },
   'names.json': { title: 'names and shapes', check: async (device, folder) => checkNames(device, folder) },
   'forward.json': { title: 'passes of a model', check: checkForward },

@@ -18,7 +18,9 @@ import { softmax, softmaxMax } from '#dist/kernels/softmax.js'
 import { UserError } from '#dist/train/error.js'
 import { type FileTensor, toFloat32 } from '#dist/train/io/safetensors.js'
 import { cotangentData, cotangentSpecs, withGradients } from '../support/check.js'
+import { type AugSegTables, augsegRules, checkAugSegTables, mixingInputsOf } from './augseg.js'
 import { type GoldenCase, Params, type Rules, type Tensors } from './case.js'
+import { dualTeacherRules } from './dual-teacher.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
 import { type CaseResult, largestDifference } from './report.js'
 import { transformerRules } from './transformer.js'
@@ -27,7 +29,7 @@ import { scalarsOf, updateRules } from './updates.js'
 /** A tensor as the engine holds it: maps NHWC, weights [KH, KW, I, O], halves as floats. */
 interface EngineTensor {
   readonly spec: Spec
-  readonly data: Float32Array | Uint8Array
+  readonly data: Float32Array | Uint8Array | Uint32Array
 }
 
 /** OIHW → [KH, KW, I, O] */
@@ -63,6 +65,8 @@ function toEngine(tensor: FileTensor, layout: Layout): EngineTensor {
 const rules: Rules = {
   ...transformerRules,
   ...updateRules,
+  ...augsegRules,
+  ...dualTeacherRules,
   conv2d: (t, p) => {
     const y = conv2d(t('x'), t('w'), {
       stride: p.number('stride', 1),
@@ -134,7 +138,8 @@ const rules: Rules = {
     const options = { threshold: p.number('conf_thresh'), mode: 'pixelwise' } as const
     return { loss: confidenceWeightedLoss(crossEntropy(t('logits'), t('label')), conf, t('ignore'), options) }
   },
-  unsup_loss: (t, p) => {
+  unsup_loss: (t, p, store) => {
+    if (p.inputs().includes('target')) return augsegRules.unsup_loss?.(t, p, store) ?? {}
     const options = { threshold: p.number('thresh'), mode: 'pixelwise' } as const
     return { loss: confidenceWeightedLoss(crossEntropy(t('logits'), t('label')), t('conf'), t('ignore'), options) }
   },
@@ -168,8 +173,13 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
   const inputs = {
     ...Object.fromEntries(row.in.map((name) => [name, load('in', name)])),
     ...Object.fromEntries(scalars),
+    ...(row.op === 'inject_cutmix' ? mixingInputsOf(row, file) : {}),
   }
-  const cotangents = Object.fromEntries(row.gout.map((name) => [name, load('gout', name)]))
+  // Without a cotangent it is the loss whose gradient is recorded.
+  const passing = row.gout ?? ['loss']
+  const one = { spec: spec([]), data: Float32Array.of(1) }
+  const passed = row.gin.length === 0 ? [] : passing
+  const cotangents = Object.fromEntries(passed.map((name) => [name, row.gout ? load('gout', name) : one]))
   const specs = Object.fromEntries(Object.entries(inputs).map(([name, tensor]) => [name, tensor.spec]))
   const shapes = Object.fromEntries(Object.entries(cotangents).map(([name, tensor]) => [name, tensor.spec.shape]))
   const store = new Store(device, row.id)
@@ -182,7 +192,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
         if (!tensor) throw new UserError(`ops.json: case ${row.id} has no input '${name}'`)
         return tensor
       }
-      return withGradients(tensors, rule(get, new Params(row), store), row.gin, row.gout)
+      return withGradients(tensors, rule(get, new Params(row), store), row.gin, passing)
     },
     { label: row.id },
   )
@@ -199,7 +209,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
       name: `${row.id} ${kind}/${name}`,
       error: largestDifference(results[i] ?? [], load(kind, name).data),
       // What has no tolerance is a choice or a copy, and must be the same.
-      tolerance: row.atol[`${kind}/${name}`] ?? 0,
+      tolerance: row.atol[`${kind}/${name}`] ?? row.atol[kind === 'out' ? name : kind] ?? 0,
     }))
   } finally {
     program.destroy()
@@ -212,9 +222,11 @@ export async function checkOps(device: Device, folder: string): Promise<CaseResu
   const tensorFile = join(folder, 'ops.safetensors')
   if (!existsSync(tensorFile)) throw new UserError(`${tensorFile} is missing beside ops.json`)
   const file = new TensorFile(tensorFile)
-  const { cases } = readJson<{ cases: readonly GoldenCase[] }>(join(folder, 'ops.json'))
+  const { cases, ...tables } = readJson<{ cases: readonly GoldenCase[] } & Partial<AugSegTables>>(
+    join(folder, 'ops.json'),
+  )
   if (!Array.isArray(cases)) throw new UserError(`${join(folder, 'ops.json')} has no list of cases`)
   const results: CaseResult[] = []
   for (const row of cases) results.push(...(await checkCase(device, row, file)))
-  return results
+  return tables.box_table ? [...results, ...checkAugSegTables(tables as AugSegTables)] : results
 }

@@ -182,7 +182,9 @@ function loadInit(trainer: Trainer, path: string, nameOf: (name: string) => stri
   const unused = new Set(tensors.keys())
   const named = new Map([...tensors].map(([name, tensor]) => [nameOf(name), { name, tensor }] as const))
   for (const model of trainer.models) {
-    const prefix = checkpointPrefix(trainer, model)
+    const own = checkpointPrefix(trainer, model)
+    // A teacher that the file lacks is a copy of the first model.
+    const prefix = [...named.keys()].some((name) => name.startsWith(own)) ? own : ''
     for (const { name, spec } of model.store.all()) {
       const found = named.get(prefix + name)
       if (!found) throw new UserError(`${path} has no tensor '${prefix}${name}'`)

@@ -19,7 +19,10 @@ export function scalarsOf(row: GoldenCase): Record<string, number> {
   return scalars
 }
 
-const decaysOf = (p: Params): number[] => (p.has('ratios') ? p.numbers('ratios') : [p.number('alpha')])
+const decaysOf = (p: Params): number[] => {
+  if (p.has('ratios')) return p.numbers('ratios')
+  return [p.number(p.has('alpha') ? 'alpha' : 'decay')]
+}
 
 interface AdamWState {
   parameter: Tensor

@@ -6,8 +6,8 @@ import { open } from '#dist/engine/node.js'
 import { elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { architectureOf, chooseModel, createModel, inferModel } from '#dist/models/index.js'
-import type { NoiseSpec } from '#dist/models/layers.js'
-import { dropPathRates, mitPresets } from '#dist/models/mit.js'
+import { dropPathRates, type NoiseSpec } from '#dist/models/layers.js'
+import { mitPresets } from '#dist/models/mit.js'
 import { ImageTooSmallError, logits, parametersOf, type SegmentationModel } from '#dist/models/segmentation.js'
 import { stateShapes } from '#dist/models/weights.js'
 import { Random } from '#dist/train/random.js'
@@ -107,9 +107,9 @@ test('an image whose maps cannot be reduced is refused', () => {
 })
 
 test('branches are dropped at rates that rise from block to block, and channels of the head', () => {
-  const rates = dropPathRates(smallSegFormer)
+  const rates = dropPathRates(smallSegFormer.depths, 0.1)
   assert.equal(rates, [0, 0.025, 0.05, 0.075, 0.1].map(Math.fround))
-  assert.equal(dropPathRates({ depths: [1, 0, 0, 0] as never, drop_path_rate: 0.1 }), [0])
+  assert.equal(dropPathRates([1], 0.1), [0])
   const asked: [string, NoiseSpec][] = []
   const graph = new Graph()
   const model = modelOf()

@@ -1,5 +1,5 @@
 import { augment, type SampleDraws } from '#dist/train/data/augment.js'
-import { bytesOf, type FieldSpec } from '#dist/train/data/batch.js'
+import { bytesOf, type FieldSpec, type Geometry } from '#dist/train/data/batch.js'
 import type { Image } from '#dist/train/data/pixels.js'
 
 /** The fields of one image as the loader fills them, [S, S, 3] or [S, S] each. */
@@ -10,11 +10,12 @@ export function augmented(
   fields: Readonly<Record<string, FieldSpec>>,
   draws: SampleDraws,
   ignore?: number,
+  geometry?: Geometry,
 ): Record<string, Uint8Array> {
   const out = Object.fromEntries(
     Object.entries(fields).map(([name, field]) => [name, new Uint8Array(bytesOf(field, size)).fill(9)]),
   )
-  augment(image, label, size, fields, draws, out, ignore)
+  augment(image, label, size, fields, draws, out, ignore, geometry)
   return out
 }
 

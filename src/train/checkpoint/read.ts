@@ -18,8 +18,8 @@ import { momentumPrefix } from '../trainer/saved-store.js'
 import { joinTensors } from './join-tensors.js'
 import { type Renamed, rename } from './names.js'
 
-/** Names of further models and of a method's stores in a safetensors file. */
-const furtherPrefix = /^(models|stores)\//
+/** Names of further models, of a method's stores and of AdamW's averages in a safetensors file. */
+const furtherPrefix = /^(models|stores|exp_avg|exp_avg_sq)\//
 
 /** What a file of weights holds, whichever format it has. */
 export interface Checkpoint {
@@ -27,7 +27,7 @@ export interface Checkpoint {
   readonly tensors: ReadonlyMap<string, FileTensor>
   /** Momentum buffers by the names of their parameters; none where the file has none that fit the parameters. */
   readonly momentumBuffers: ReadonlyMap<string, FileTensor>
-  /** What else a training keeps: further models and stores of its method, by their names in the file. */
+  /** What else a training keeps: further models, stores of its method, averages of gradients, by their names in the file. */
   readonly further: ReadonlyMap<string, FileTensor>
   /** What the file says besides, as JSON by key: `model`, `epoch` (epochs done), `bestMiou` (percent), ... */
   readonly metadata: Readonly<Record<string, string>>

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { architectures, backbones, modelKeys, stages } from '../../models/index.js'
 import { hexColor, parseColor } from '../data/classes.js'
 import { methodKeys, methods } from '../methods/index.js'
+import { updateKeys } from '../trainer/optimizer-settings.js'
 import { parseBytes } from './bytes.js'
 
 const count = z.int().min(1)
@@ -112,9 +113,15 @@ const trainingKeys = {
   crop_size: z.int().min(8).max(4096).describe('Side of the square training crops, in pixels.'),
   batch_size: z.int().min(1).max(1024).describe('Labeled images in a step; as many unlabeled ones come on top.'),
   epochs: count.describe(
-    'Passes over the unlabeled images, while labeled ones are repeated; without unlabeled images, over the labeled ones.',
+    'Passes over the unlabeled images, while labeled ones are repeated; without unlabeled images, and with ' +
+      '`dual-teacher`, over the labeled ones.',
   ),
-  lr: z.number().gt(0).describe('Learning rate at the start; it falls to 0 as a polynomial of power 0.9.'),
+  lr: z
+    .number()
+    .gt(0)
+    .describe(
+      'Learning rate at the start; it falls to 0 as a polynomial of power 0.9, unless `lr_schedule` says else.',
+    ),
   lr_multi: z
     .number()
     .gt(0)
@@ -124,7 +131,8 @@ const trainingKeys = {
     .number()
     .min(0)
     .optional()
-    .describe('Share of each parameter that is added to its gradient. Default: 1e-4.'),
+    .describe('Share of each parameter that is added to its gradient; AdamW takes it off by itself. Default: 1e-4.'),
+  ...updateKeys,
   criterion: criterion.prefault({}).describe('Loss of labeled images.'),
   seed: z.int().min(0).default(0).describe('Seed of everything random.'),
   amp: z

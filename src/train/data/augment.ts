@@ -1,21 +1,28 @@
 import type { Random } from '../random.js'
-import type { Batch, FieldData, FieldSpec } from './batch.js'
+import { type Batch, type BatchFieldSpec, type FieldData, type FieldSpec, type Geometry, isOfBatch } from './batch.js'
 import { gaussianBlur } from './blur.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, grayscale } from './color.js'
 import { dctCoefficients, gridSize } from './dct.js'
+import { changeIntensity, drawIntensity, type IntensityDraw } from './intensity.js'
 import { type Box, cropWindow, type Image } from './pixels.js'
 import { resizeBilinearInto, resizeNearestInto } from './resize.js'
 
 /** Label of the padding of labeled images, unless the configuration has another `ignore_index`. */
 export const IGNORE = 255
 
+interface Size {
+  readonly width: number
+  readonly height: number
+}
+
+/** What an image is resized to: its longer side in pixels, or its size. */
+type ResizeDraw = { readonly longSide: number } | ({ readonly longSide?: undefined } & Size)
+
 /** Draws of the geometry: the weak augmentation. */
-export interface WeakDraws {
-  /** Longer side after the resize, in pixels. */
-  longSide: number
-  cropX: number
-  cropY: number
-  flip: boolean
+export type WeakDraws = ResizeDraw & {
+  readonly cropX: number
+  readonly cropY: number
+  readonly flip: boolean
 }
 
 /** Colour jitter: factors, and the order of 0 brightness, 1 contrast, 2 saturation, 3 hue. */
@@ -36,9 +43,10 @@ export interface StrongDraws {
   box: Box | null
 }
 
-/** Draws of one image: of its geometry, and of each strong view. */
-export interface SampleDraws extends WeakDraws {
-  strong: readonly StrongDraws[]
+/** Draws of one image: of its geometry, of each strong view, and the operations of each `intensity` view. */
+export type SampleDraws = WeakDraws & {
+  readonly strong: readonly StrongDraws[]
+  readonly intensity?: readonly (readonly IntensityDraw[])[]
 }
 
 /** Size after a resize that gives the longer side `longSide` pixels. */
@@ -49,17 +57,37 @@ export function targetSize(width: number, height: number, longSide: number): { w
     : { width: longSide, height: scaled(height, width) }
 }
 
-/** Order of draws: longer side (half to double), crop x, crop y, flip. */
-export function drawWeak(width: number, height: number, size: number, random: Random): WeakDraws {
+/** Size after a resize by a factor of `base`. */
+export function scaledSize([height, width]: readonly [number, number], factor: number): Size {
+  const scaled = (side: number) => Math.max(Math.trunc(side * factor), 1)
+  return { width: scaled(width), height: scaled(height) }
+}
+
+function drawResize({ width, height }: Size, { resize }: Geometry, random: Random): ResizeDraw {
+  if (resize && 'scale' in resize) return scaledSize(resize.base, random.uniform(...resize.scale))
   const long = Math.max(width, height)
-  const longSide = Math.max(random.integer(Math.trunc(long * 0.5), long * 2 + 1), 1)
-  const target = targetSize(width, height, longSide)
-  return {
-    longSide,
-    cropX: random.integer(0, Math.max(target.width - size, 0) + 1),
-    cropY: random.integer(0, Math.max(target.height - size, 0) + 1),
-    flip: random.uniform() < 0.5,
-  }
+  const [least, most] = resize?.longSide ?? [Math.trunc(long * 0.5), long * 2]
+  return { longSide: Math.max(random.integer(least, most + 1), 1) }
+}
+
+const sizeAfter = ({ width, height }: Size, draw: ResizeDraw): Size =>
+  draw.longSide === undefined ? draw : targetSize(width, height, draw.longSide)
+
+/** Order of draws: resize, crop x, crop y, flip; where the image is flipped first: resize, flip, crop x, crop y. */
+export function drawWeak(
+  width: number,
+  height: number,
+  size: number,
+  random: Random,
+  geometry: Geometry = {},
+): WeakDraws {
+  const resize = drawResize({ width, height }, geometry, random)
+  const target = sizeAfter({ width, height }, resize)
+  const drawFlip = () => random.uniform() < 0.5
+  const first = geometry.flipsFirst ? drawFlip() : undefined
+  const cropX = random.integer(0, Math.max(target.width - size, 0) + 1)
+  const cropY = random.integer(0, Math.max(target.height - size, 0) + 1)
+  return { ...resize, cropX, cropY, flip: first ?? drawFlip() }
 }
 
 /** A box of `area` pixels, or null if it does not fit at (x, y). `ratio` is height by width. */
@@ -102,21 +130,24 @@ export function drawStrong(size: number, random: Random): StrongDraws {
   return { jitter, gray, sigma, box: drawCutmixBox(size, random) }
 }
 
-/** Draws for one image: its geometry, then the strong views that its fields name. */
+/** Draws for one image: its geometry, then the strong views and the operations that its fields name. */
 export function drawSample(
   { width, height }: Image,
   size: number,
   fields: Readonly<Record<string, FieldSpec>>,
   random: Random,
+  geometry?: Geometry,
 ): SampleDraws {
-  const weak = drawWeak(width, height, size, random)
-  const drawn = Object.values(fields).flatMap((field) => ('draw' in field ? [field] : []))
-  const views = Math.max(0, ...drawn.map(({ draw = -1 }) => draw + 1))
+  const weak = drawWeak(width, height, size, random, geometry)
+  const all = Object.values(fields)
+  const drawn = all.flatMap((field) => ('draw' in field && field.view !== 'intensity' ? [field] : []))
   const onGrid = drawn.filter(({ view }) => view === 'gridBox' || view === 'spreadBox').map(({ draw }) => draw)
-  const strong = Array.from({ length: views }, (_, draw) => {
-    return drawStrong(onGrid.includes(draw) ? gridSize(size) : size, random)
-  })
-  return { ...weak, strong }
+  const strong = Array.from({ length: Math.max(0, ...drawn.map(({ draw = -1 }) => draw + 1)) }, (_, draw) =>
+    drawStrong(onGrid.includes(draw) ? gridSize(size) : size, random),
+  )
+  const mosts: number[] = []
+  for (const field of all) if (field.view === 'intensity') mosts[field.draw] = field.most
+  return { ...weak, strong, intensity: Array.from(mosts, (most = 1) => drawIntensity(most, random)) }
 }
 
 /** The four colour operations in the drawn order, in place. */
@@ -130,31 +161,51 @@ export function colorJitter(pixels: Uint8Array, draws: JitterDraws): void {
 }
 
 /** Size of a resized image, the part of it that the crop shows, and where that part lies in the crop. */
-function geometryOf(image: Image, size: number, { longSide, cropX, cropY, flip }: WeakDraws) {
-  const { width, height } = targetSize(image.width, image.height, longSide)
-  const window = cropWindow(width, height, size, cropX, cropY)
-  // Padding is right and below, and then all is mirrored.
-  return { width, height, window, left: flip ? size - window.w : 0, isPadded: window.w < size || window.h < size }
+interface Placement extends Size {
+  readonly window: Box
+  /** Columns of padding on the left. */
+  readonly left: number
+  readonly flip: boolean
+  readonly isPadded: boolean
 }
 
-/** Resize, crop with black padding right and below, flip; into `out` [S, S, 3]. */
-function weakImage(image: Image, size: number, draws: WeakDraws, out: Uint8Array): void {
-  const { width, height, window, left, isPadded } = geometryOf(image, size, draws)
-  if (isPadded) out.fill(0)
-  const rows = { data: out, start: 3 * left, pitch: 3 * size }
-  resizeBilinearInto(image, width, height, window, draws.flip, rows)
+function placementOf(image: Image, size: number, draws: WeakDraws, { flipsFirst }: Geometry): Placement {
+  const { cropX, cropY, flip } = draws
+  const { width, height } = sizeAfter(image, draws)
+  const window = cropWindow(width, height, size, cropX, cropY)
+  const isPadded = window.w < size || window.h < size
+  // A column of the mirrored image is one of the image, counted from the other side.
+  if (flip && flipsFirst) window.x = width - cropX - window.w
+  // Else padding is right and below, and then all is mirrored.
+  return { width, height, window, left: flip && !flipsFirst ? size - window.w : 0, flip, isPadded }
+}
+
+function fillColor(pixels: Uint8Array, color: readonly [number, number, number]): void {
+  pixels.set(color)
+  for (let filled = 3; filled < pixels.length; filled *= 2) pixels.copyWithin(filled, 0, filled)
+}
+
+/** Resize, crop with padding of a colour, flip; into `out` [S, S, 3]. */
+function weakImage(
+  image: Image,
+  size: number,
+  { width, height, window, left, flip, isPadded }: Placement,
+  padding: readonly [number, number, number],
+  out: Uint8Array,
+): void {
+  if (isPadded) fillColor(out, padding)
+  resizeBilinearInto(image, width, height, window, flip, { data: out, start: 3 * left, pitch: 3 * size })
 }
 
 /** The same for a label map, padded with `fill`; into `out` [S, S]. */
-function weakLabel(label: Image, size: number, draws: WeakDraws, fill: number, out: Uint8Array): void {
-  const { width, height, window, left, isPadded } = geometryOf(label, size, draws)
+function weakLabel(label: Image, size: number, placement: Placement, fill: number, out: Uint8Array): void {
+  const { width, height, window, left, flip, isPadded } = placement
   if (isPadded) out.fill(fill)
-  resizeNearestInto(label, width, height, window, draws.flip, { data: out, start: left, pitch: size })
+  resizeNearestInto(label, width, height, window, flip, { data: out, start: left, pitch: size })
 }
 
 /** 255 in the padding, 0 elsewhere. */
-function paddingMask(image: Image, size: number, draws: WeakDraws, out: Uint8Array): void {
-  const { window, left } = geometryOf(image, size, draws)
+function paddingMask(size: number, { window, left }: Placement, out: Uint8Array): void {
   out.fill(255)
   for (let row = 0; row < window.h; row++) out.fill(0, row * size + left, row * size + left + window.w)
 }
@@ -193,55 +244,61 @@ export function spreadBox(box: Box | null, size: number, out: Uint8Array): void 
 
 /** An image with what was drawn for it. */
 interface Sample {
-  readonly image: Image
   readonly label: Image | null
   readonly size: number
   readonly draws: SampleDraws
+  readonly placement: Placement
   readonly ignore: number
   /** The weak view, [S, S, 3]. */
   readonly weak: Uint8Array
 }
 
+/** A field that is made of one image. */
+type ImageField = Exclude<FieldSpec, BatchFieldSpec>
+/** One of bytes. */
+type ByteField = Exclude<ImageField, { readonly view: 'coefficients' }>
+
 /** How each view of bytes is made, into `out` [S, S, 3] or [S, S], or [gridSize(S), gridSize(S)]. */
 const views: {
-  readonly [V in Exclude<FieldSpec['view'], 'coefficients'>]: (
-    sample: Sample,
-    field: FieldSpec & { view: V },
-    out: Uint8Array,
-  ) => void
+  readonly [V in ByteField['view']]: (sample: Sample, field: ByteField & { view: V }, out: Uint8Array) => void
 } = {
   weak: ({ weak }, _, out) => {
     if (out !== weak) out.set(weak)
   },
-  label: ({ label, size, draws, ignore }, _, out) => {
+  label: ({ label, size, placement, ignore }, _, out) => {
     if (!label) throw new Error('unreachable: an image of a labeled stream has a label')
-    weakLabel(label, size, draws, ignore, out)
+    weakLabel(label, size, placement, ignore, out)
   },
-  padding: ({ image, size, draws }, _, out) => paddingMask(image, size, draws, out),
-  strong: ({ weak, size, draws }, { draw }, out) => strongView(weak, size, strongOf(draws, draw), out),
-  cutmixBox: ({ size, draws }, { draw }, out) => boxMap(strongOf(draws, draw).box, size, out),
-  gridBox: ({ size, draws }, { draw }, out) => boxMap(strongOf(draws, draw).box, gridSize(size), out),
-  spreadBox: ({ size, draws }, { draw }, out) => spreadBox(strongOf(draws, draw).box, size, out),
+  padding: ({ size, placement }, _, out) => paddingMask(size, placement, out),
+  strong: ({ weak, size, draws }, { draw }, out) => strongView(weak, size, drawnOf(draws.strong, draw), out),
+  cutmixBox: ({ size, draws }, { draw }, out) => boxMap(drawnOf(draws.strong, draw).box, size, out),
+  intensity: ({ weak, size, draws }, { draw }, out) => {
+    out.set(weak)
+    changeIntensity(out, size, drawnOf(draws.intensity ?? [], draw))
+  },
+  gridBox: ({ size, draws }, { draw }, out) => boxMap(drawnOf(draws.strong, draw).box, gridSize(size), out),
+  spreadBox: ({ size, draws }, { draw }, out) => spreadBox(drawnOf(draws.strong, draw).box, size, out),
 }
 
 /** Coefficients of the weak view, or of the strong one of a draw. */
 function coefficients({ weak, size, draws }: Sample, draw: number | undefined, out: Float32Array): void {
   const shown = draw === undefined ? weak : new Uint8Array(weak.length)
-  if (draw !== undefined) strongView(weak, size, strongOf(draws, draw), shown)
+  if (draw !== undefined) strongView(weak, size, drawnOf(draws.strong, draw), shown)
   dctCoefficients({ data: shown, width: size, height: size }, out)
 }
 
-function strongOf({ strong }: SampleDraws, draw: number): StrongDraws {
-  const found = strong[draw]
-  if (!found) throw new Error(`unreachable: strong view ${draw} was not drawn`)
+function drawnOf<T>(drawn: readonly T[], draw: number): T {
+  const found = drawn[draw]
+  if (!found) throw new Error(`unreachable: view ${draw} was not drawn`)
   return found
 }
 
 /**
- * Fills the fields of one image.
+ * Fills the fields of one image, except those that are made of all images of a step.
  * @param label its label map, where a field shows it
  * @param out by field: see `fieldSpec`, of one image
  * @param ignore label of the padding
+ * @param geometry of the stream
  */
 export function augment(
   image: Image,
@@ -251,30 +308,29 @@ export function augment(
   draws: SampleDraws,
   out: Batch,
   ignore = IGNORE,
+  geometry: Geometry = {},
 ): void {
   const shown = Object.entries(fields).find(([, { view }]) => view === 'weak')?.[0]
   const place = shown === undefined ? undefined : out[shown]
   const weak = place instanceof Uint8Array ? place : new Uint8Array(size * size * 3)
-  weakImage(image, size, draws, weak)
-  const sample = { image, label, size, draws, ignore, weak }
+  const placement = placementOf(image, size, draws, geometry)
+  weakImage(image, size, placement, geometry.padding ?? [0, 0, 0], weak)
+  const sample = { label, size, draws, placement, ignore, weak }
   for (const [name, field] of Object.entries(fields)) {
+    if (isOfBatch(field)) continue
     const part = out[name]
     if (!part) throw new Error(`unreachable: the batch has no field '${name}'`)
     fill(sample, field, part)
   }
 }
 
-function fill(sample: Sample, field: FieldSpec, out: FieldData): void {
+function fill(sample: Sample, field: ImageField, out: FieldData): void {
   const isBytes = out instanceof Uint8Array
   if (field.view === 'coefficients' && !isBytes) coefficients(sample, field.draw, out)
   else if (field.view !== 'coefficients' && isBytes) fillBytes(sample, field, out)
   else throw new Error(`unreachable: the view ${field.view} is of another type`)
 }
 
-function fillBytes<V extends keyof typeof views>(
-  sample: Sample,
-  field: FieldSpec & { view: V },
-  out: Uint8Array,
-): void {
+function fillBytes<V extends ByteField['view']>(sample: Sample, field: ByteField & { view: V }, out: Uint8Array): void {
   views[field.view](sample, field, out)
 }

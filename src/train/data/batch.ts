@@ -4,24 +4,60 @@ import { coefficientCount, gridSize } from './dct.js'
 /**
  * What a field of a batch shows of an image. `weak`: resized, cropped, flipped; `label`: its label map, alike; `padding`: 255
  * where the crop lies beyond the image, else 0; `strong`: the weak view with colour jitter, grayscale and blur; `cutmixBox`:
- * 1 inside a random box, else 0; `coefficients`: of the discrete cosine transform, see `dctCoefficients`, of the weak view, or
- * of the strong one of a draw; `gridBox`: 1 inside a random box of cells of their grid, else 0; `spreadBox`: the same box on
- * the pixels, each of which takes the nearest cell. Fields of one image with the same `draw` share one set of random
- * choices, whose box is one of pixels or of cells.
+ * 1 inside a random box, else 0; `intensity`: the weak view behind 1 to `most` random operations of intensity.ts;
+ * `coefficients`: of the discrete cosine transform, see `dctCoefficients`, of the weak view, or of the strong one of a draw;
+ * `gridBox`: 1 inside a random box of cells of their grid, else 0; `spreadBox`: the same box on the pixels, each of which takes
+ * the nearest cell. Fields of one image with the same `draw` share one set of random choices, whose box is one of pixels or of
+ * cells.
  */
 export type FieldSpec =
   | { readonly view: 'weak' | 'label' | 'padding' }
   | { readonly view: 'strong' | 'cutmixBox' | 'gridBox' | 'spreadBox'; readonly draw: number }
+  | { readonly view: 'intensity'; readonly draw: number; readonly most: number }
   | { readonly view: 'coefficients'; readonly draw?: number }
+  | BatchFieldSpec
+
+/**
+ * A field that is made of all images of a step together, by draws of the batch, when another field of theirs is filled.
+ * `cutmix`: see `cutMixView`.
+ */
+export interface BatchFieldSpec {
+  readonly view: 'cutmix'
+  /** The field that it is made of, of the same stream: a weak view. */
+  readonly of: string
+  /** Epochs, counted from 0, in which it is made; in others its bytes mean nothing. Default: all. */
+  readonly epochs?: 'even' | 'odd'
+}
+
+/** How the images of a stream are resized, mirrored and cropped. */
+export interface Geometry {
+  /**
+   * What is drawn, uniformly: the longer side, in pixels, of two integers and those between them; or by what factor the
+   * result is larger than `base`, whatever the size of the image. Default: a longer side of half to double the image's.
+   */
+  readonly resize?:
+    | { readonly longSide: readonly [least: number, most: number] }
+    | { readonly scale: readonly [from: number, to: number]; readonly base: readonly [height: number, width: number] }
+  /** Whether the image is mirrored before it is padded and cropped: padding is then on the right. Default: after. */
+  readonly flipsFirst?: boolean
+  /** Colour of the padding, RGB. Default: black. */
+  readonly padding?: readonly [number, number, number]
+}
 
 /** A stream of images: an order of a list, each image of which fills the fields of a batch. */
 export interface StreamSpec {
   readonly name: string
   readonly split: 'labeled' | 'unlabeled'
   /** Random streams (`PURPOSE`) of the order of the list and of the choices for an image: no two streams share one. */
-  readonly purpose: { readonly order: number; readonly sample: number }
+  readonly purpose: {
+    readonly order: number
+    readonly sample: number
+    /** Of the choices for a step's images together, where a field needs some. */
+    readonly batch?: number
+  }
   /** Images per step, in multiples of `batch_size`. Default: 1. */
   readonly perStep?: number
+  readonly geometry?: Geometry
   readonly fields: Readonly<Record<string, FieldSpec>>
 }
 
@@ -37,7 +73,7 @@ export type Batch = Readonly<Record<string, FieldData>>
 /** Channels of a field: 3 for an image, 1 for a map. */
 export function channelsOf({ view }: FieldSpec): number {
   if (view === 'coefficients') return coefficientCount
-  return view === 'weak' || view === 'strong' ? 3 : 1
+  return view === 'weak' || view === 'strong' || view === 'intensity' || view === 'cutmix' ? 3 : 1
 }
 
 /**
@@ -52,6 +88,17 @@ export function fieldSpec(field: FieldSpec, count: number, height: number, width
   const shape = [count, ...extents, ...(channels === 1 ? [] : [channels])]
   return spec(shape, view === 'coefficients' ? 'f32' : 'u8')
 }
+
+/** Whether a field is made of all images of a step together. */
+export const isOfBatch = (field: FieldSpec): field is BatchFieldSpec => field.view === 'cutmix'
+
+/** Whether a stream has fields that are made in an epoch of all images of a step together. */
+export const mixes = ({ fields }: StreamSpec, epoch: number): boolean =>
+  Object.values(fields).some((field) => isOfBatch(field) && isMadeIn(field, epoch))
+
+/** Whether a field is made in an epoch. */
+export const isMadeIn = ({ epochs }: BatchFieldSpec, epoch: number): boolean =>
+  epochs === undefined || (epochs === 'even') === (epoch % 2 === 0)
 
 /** Whether a step takes images of a split. */
 export const takes = (layout: BatchLayout, split: StreamSpec['split']): boolean =>

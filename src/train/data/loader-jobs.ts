@@ -18,14 +18,21 @@ export class PendingBatch {
   /** Files that were left out, by place in the batch and attempt. */
   readonly unreadable: { readonly place: number; readonly file: UnreadableFile }[] = []
   cancelled = false
+  private failed = false
   private finished = 0
   private settle!: { resolve: () => void; reject: (error: Error) => void; quiet: () => void }
 
-  /** @param total tasks that fill it */
+  /**
+   * @param index number of the batch in the training
+   * @param total tasks that fill it, image by image
+   * @param mix called when they are done; posts the tasks that mix its images, and returns their number
+   */
   constructor(
     readonly buffer: SharedArrayBuffer,
     readonly epoch: number,
+    readonly index: number,
     private total: number,
+    private mix: ((batch: PendingBatch) => number) | undefined,
   ) {
     let quiet = () => {}
     this.quiet = new Promise((resolve) => {
@@ -40,7 +47,10 @@ export class PendingBatch {
 
   /** One of its tasks is done, or failed. */
   finish(error: Error | null): void {
-    if (error) this.settle.reject(error)
+    if (error) {
+      this.failed = true
+      this.settle.reject(error)
+    }
     this.finished++
     this.settleIfFinished()
   }
@@ -58,12 +68,19 @@ export class PendingBatch {
 
   /** No more replies will come. */
   abandon(error: Error): void {
+    this.failed = true
     this.settle.reject(error)
     this.settle.quiet()
   }
 
   private settleIfFinished(): void {
     if (this.finished < this.total) return
+    const { mix } = this
+    this.mix = undefined
+    if (mix && !this.cancelled && !this.failed) {
+      this.total += mix(this)
+      if (this.finished < this.total) return
+    }
     this.settle.resolve()
     this.settle.quiet()
   }
@@ -105,12 +122,21 @@ export class JobTable {
 
   /**
    * Makes a job of tasks of a batch.
+   * @param stage what the tasks are
    * @param keep whether decoded images are sent back for the cache
    */
-  register(batch: PendingBatch, tasks: Task[], places: readonly Place[], keep: boolean): PostedJob {
+  register(
+    batch: PendingBatch,
+    tasks: Task[],
+    places: readonly Place[],
+    stage: Job['stage'],
+    keep: boolean,
+  ): PostedJob {
     const job: Job = {
       id: this.count++,
       epoch: batch.epoch,
+      batchIndex: batch.index,
+      stage,
       buffer: batch.buffer,
       next: new Int32Array(new SharedArrayBuffer(4)),
       takers: new Int32Array(new SharedArrayBuffer(4 * tasks.length)),
@@ -127,7 +153,8 @@ export class JobTable {
   again(lost: PostedTask, keep: boolean): PostedTask {
     lost.posted.replied.add(lost.task)
     const { place, index, ...task } = taskOf(lost)
-    return { posted: this.register(lost.posted.batch, [task], [{ place, index }], keep), task: 0 }
+    const { batch, job } = lost.posted
+    return { posted: this.register(batch, [task], [{ place, index }], job.stage, keep), task: 0 }
   }
 
   get(id: number): PostedJob | undefined {

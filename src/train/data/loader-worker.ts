@@ -2,7 +2,17 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { UserError } from '../error.js'
 import { Random } from '../random.js'
 import { augment, drawSample } from './augment.js'
-import { type Batch, type BatchLayout, batchViews, elementsOf, type StreamSpec } from './batch.js'
+import {
+  type Batch,
+  type BatchLayout,
+  batchViews,
+  elementsOf,
+  imagesOf,
+  isMadeIn,
+  isOfBatch,
+  type StreamSpec,
+} from './batch.js'
+import { cutMixView, drawCutMix } from './cutmix-view.js'
 import { readImage, readPair } from './dataset.js'
 import type { LabelRules } from './label-rules.js'
 import type { Image } from './pixels.js'
@@ -24,7 +34,7 @@ export interface Decoded {
   label: Image | null
 }
 
-/** One image to be augmented into its place in a batch. */
+/** One image to be augmented into its place in a batch, or the place whose image is mixed with others of the batch. */
 export interface Task {
   /** Which stream of the layout it belongs to. */
   stream: number
@@ -41,6 +51,10 @@ export interface Task {
 export interface Job {
   id: number
   epoch: number
+  /** Number of the batch in the training. */
+  batchIndex: number
+  /** `images`: each task reads an image; `mix`: all images are there, and each task mixes that of its place with others. */
+  stage: 'images' | 'mix'
   buffer: SharedArrayBuffer
   /** One element: the next task that nobody has taken. */
   next: Int32Array
@@ -74,6 +88,12 @@ function toShared(image: Image): Image {
 
 const nothing = new Uint8Array()
 
+function bytesIn(batch: Batch, name: string): Uint8Array {
+  const field = batch[name]
+  if (!(field instanceof Uint8Array)) throw new Error(`unreachable: the batch has no bytes '${name}'`)
+  return field
+}
+
 function streamOf({ stream }: Task): StreamSpec {
   const found = settings.layout[stream]
   if (!found) throw new Error(`unreachable: there is no stream ${stream}`)
@@ -88,19 +108,38 @@ async function decodeTask(task: Task): Promise<Decoded> {
 
 function augmentTask(task: Task, epoch: number, { image, label }: Decoded, batch: Batch): void {
   const { size, seed, rules } = settings
-  const { fields, purpose } = streamOf(task)
+  const { fields, purpose, geometry } = streamOf(task)
   const random = new Random(seed, epoch, purpose.sample, task.sample)
-  const draws = drawSample(image, size, fields, random)
+  const draws = drawSample(image, size, fields, random, geometry)
   const parts = Object.entries(fields).map(([name, field]) => {
     const count = elementsOf(field, size)
     return [name, (batch[name] ?? nothing).subarray(task.position * count, (task.position + 1) * count)] as const
   })
-  augment(image, label, size, fields, draws, Object.fromEntries(parts), rules.ignoreIndex)
+  augment(image, label, size, fields, draws, Object.fromEntries(parts), rules.ignoreIndex, geometry)
+}
+
+function mixTask(task: Task, { epoch, batchIndex }: Job, batch: Batch): void {
+  const { size, batchSize, seed } = settings
+  const stream = streamOf(task)
+  const { fields, purpose } = stream
+  if (purpose.batch === undefined) throw new Error(`the stream ${stream.name} has no purpose of draws of a batch`)
+  // Each place draws for all of them, so that all go by the same draws whichever thread has them.
+  const draws = drawCutMix(imagesOf(stream, batchSize), size, new Random(seed, batchIndex, purpose.batch))
+  for (const [name, field] of Object.entries(fields)) {
+    if (!isOfBatch(field) || !isMadeIn(field, epoch)) continue
+    const bytes = elementsOf(field, size)
+    const out = bytesIn(batch, name).subarray(task.position * bytes, (task.position + 1) * bytes)
+    cutMixView(bytesIn(batch, field.of), size, draws, task.position, out)
+  }
 }
 
 async function runTask(job: Job, index: number, batch: Batch): Promise<Reply> {
   const task = job.tasks[index] as Task
   try {
+    if (job.stage === 'mix') {
+      mixTask(task, job, batch)
+      return { id: job.id, task: index, decoded: null, error: null }
+    }
     const decoded = task.cached ?? (await decodeTask(task))
     augmentTask(task, job.epoch, decoded, batch)
     const keep = job.keep && !task.cached
@@ -131,6 +170,9 @@ async function runLane(): Promise<void> {
 
 port.on('message', (job: Job) => {
   const { batchSize, size, layout } = settings
-  jobs.push({ job, batch: batchViews(job.buffer, layout, batchSize, size) })
+  const posted = { job, batch: batchViews(job.buffer, layout, batchSize, size) }
+  // The batch that is to be mixed is asked for before those whose images are still to be read.
+  if (job.stage === 'mix') jobs.unshift(posted)
+  else jobs.push(posted)
   for (let free = LANES - lanes; free > 0; free--) void runLane()
 })

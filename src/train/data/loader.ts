@@ -3,7 +3,16 @@ import { Worker } from 'node:worker_threads'
 import { UserError } from '../error.js'
 import '../io/decoders.js'
 import { Random } from '../random.js'
-import { type Batch, type BatchLayout, batchBytes, batchViews, imagesOf, type StreamSpec, takes } from './batch.js'
+import {
+  type Batch,
+  type BatchLayout,
+  batchBytes,
+  batchViews,
+  imagesOf,
+  mixes,
+  type StreamSpec,
+  takes,
+} from './batch.js'
 import type { Sample } from './dataset.js'
 import { DecodedCache, imageKey } from './decoded-cache.js'
 import { labelRules } from './label-rules.js'
@@ -22,6 +31,8 @@ export interface LoaderOptions {
   workers?: number
   /** What a batch holds. */
   layout: BatchLayout
+  /** The images of which an epoch is one pass. Default: the unlabeled ones, where there are any. */
+  epochOf?: StreamSpec['split'] | undefined
   /** Decoded images are kept in memory up to this size. Default: 512 MiB. */
   cacheBytes?: number
   /**
@@ -86,7 +97,7 @@ class ThreadedLoader implements Loader {
     if (takes(layout, 'unlabeled') && unlabeled.length === 0) {
       throw new UserError(`the method ${config.method} needs unlabeled images: give a list with --unlabeled-id-path`)
     }
-    const length = unlabeled.length || labeled.length
+    const length = (options.epochOf === 'labeled' ? 0 : unlabeled.length) || labeled.length
     this.labeled = Array.from(
       { length: Math.max(length, labeled.length) },
       (_, i) => labeled[i % labeled.length] as Sample,
@@ -189,7 +200,10 @@ class ThreadedLoader implements Loader {
       const culprit = this.quarantine.crashed()
       if (culprit) {
         const { image } = taskOf(culprit)
-        this.leaveOut(culprit, `cannot read the image ${image}: it ends the thread that reads it (${reason})`)
+        const { batch, job } = culprit.posted
+        if (job.stage === 'mix')
+          batch.finish(new UserError(`cannot make ${image}: it ends the thread that makes it (${reason})`))
+        else this.leaveOut(culprit, `cannot read the image ${image}: it ends the thread that reads it (${reason})`)
       }
       this.quarantine.next()
       return
@@ -223,12 +237,24 @@ class ThreadedLoader implements Loader {
       })
     })
     const { buffer } = this.slots[iteration % slotCount] as { buffer: SharedArrayBuffer }
-    const pending = new PendingBatch(buffer, epoch, tasks.length)
+    const mixed = tasks.filter(({ stream }) => mixes(layout[stream] as StreamSpec, epoch))
+    const mix = mixed.length === 0 ? undefined : (batch: PendingBatch) => this.mix(batch, mixed)
+    const index = epoch * this.iterationsPerEpoch + iteration
+    const pending = new PendingBatch(buffer, epoch, index, tasks.length, mix)
     const places = tasks.map(({ stream, sample }, place) => ({ place, index: sample % this.lengthOf(stream) }))
-    const posted = this.jobs.register(pending, tasks, places, this.cache.hasRoom)
+    const posted = this.jobs.register(pending, tasks, places, 'images', this.cache.hasRoom)
     void pending.quiet.then(() => this.jobs.forget(pending))
     for (const worker of this.threads) worker.postMessage(posted.job)
     return pending
+  }
+
+  /** Hands the places of a batch whose images are all there to the workers. Returns their number. */
+  private mix(batch: PendingBatch, tasks: readonly Task[]): number {
+    const mixed = tasks.map((task) => ({ ...task, image: `the mixed view of ${task.image}`, cached: null }))
+    const places = tasks.map((_, place) => ({ place, index: 0 }))
+    const { job } = this.jobs.register(batch, mixed, places, 'mix', false)
+    for (const worker of this.threads) worker.postMessage(job)
+    return tasks.length
   }
 
   private splitOf(stream: number): StreamSpec['split'] {
@@ -289,7 +315,7 @@ class ThreadedLoader implements Loader {
     }
     const other = this.taskOf(stream, position, sample, next)
     batch.unreadable.push({ place, file: { image, reason, replacement: other.image } })
-    const { job } = this.jobs.register(batch, [other], [{ place, index: next }], this.cache.hasRoom)
+    const { job } = this.jobs.register(batch, [other], [{ place, index: next }], 'images', this.cache.hasRoom)
     for (const worker of this.threads) worker.postMessage(job)
   }
 
@@ -308,7 +334,13 @@ class ThreadedLoader implements Loader {
 }
 
 /** What an epoch leaves out of the labeled images, in a line; nothing where it passes over all of them. */
-export function shortenedEpoch(labeled: number, unlabeled: number, batchSize: number): string | undefined {
+export function shortenedEpoch(
+  labeled: number,
+  unlabeled: number,
+  batchSize: number,
+  epochOf?: StreamSpec['split'],
+): string | undefined {
+  if (epochOf === 'labeled') return undefined
   const taken = Math.floor(unlabeled / batchSize) * batchSize
   // What does not fill a batch is left out in any case, and lists of about one length are meant as they are.
   if (unlabeled === 0 || taken >= 0.9 * labeled) return undefined

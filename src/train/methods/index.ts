@@ -1,14 +1,16 @@
 import type { z } from 'zod'
 import { chooseModel, inputOf, type ModelChoice, type ModelSpec } from '../../models/index.js'
 import { UserError } from '../error.js'
+import { augseg } from './augseg.js'
 import { coTraining } from './co-training.js'
+import { dualTeacher } from './dual-teacher.js'
 import type { CommonSettings, Method, Settings } from './method.js'
 import { prevmatch } from './prevmatch.js'
 import { supervised } from './supervised.js'
 import { unimatch } from './unimatch.js'
 
 /** The training methods, in the order in which they are listed. */
-const table: Method[] = [supervised, unimatch, prevmatch, coTraining]
+const table: Method[] = [supervised, unimatch, prevmatch, augseg, dualTeacher, coTraining]
 
 /** All training methods. */
 export const methods = (): readonly Method[] => table

@@ -41,6 +41,10 @@ export interface Method<K extends z.ZodRawShape = z.ZodRawShape> {
   readonly description: string
   /** The configuration's keys that are the method's own. */
   readonly keys: K
+  /** The images of which an epoch is one pass. Default: the unlabeled ones, where it takes any. */
+  readonly epochOf?: 'labeled' | 'unlabeled'
+  /** Why a batch cannot be taken in parts, where it cannot. */
+  readonly wholeBatch?: string
   /** What a batch holds. */
   layout(settings: Settings<K>): BatchLayout
   /** Throws `fail(what)` for settings that the method cannot train with. */
@@ -93,6 +97,7 @@ export interface StepInfo {
   readonly batchIndex: number
   readonly epoch: number
   readonly epochs: number
+  readonly iterationsPerEpoch: number
 }
 
 /** Where a training stands before an epoch. */

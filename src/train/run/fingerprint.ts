@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import { keysOfOthers } from '../methods/index.js'
+import type { OptimizerSettings } from '../trainer/optimizer.js'
 
 /** What a run computes with: its settings, and hashes of its lists. */
 export type Fingerprint = Readonly<Record<string, unknown>>
@@ -48,12 +49,17 @@ export interface ChangedSettings {
 export function changedSettings(before: Fingerprint, now: Fingerprint): ChangedSettings {
   const foreign = keysOfOthers(String(now.method))
   const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])].filter((key) => !foreign.includes(key))
+  const isOfState = (key: string) =>
+    ofTheState.includes(key) || (key === 'optimizer' && optimizerIn(before) !== optimizerIn(now))
   const changed = keys.filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]))
   return {
-    forbidden: changed.filter((key) => ofTheState.includes(key)),
-    allowed: changed.filter((key) => !ofTheState.includes(key)),
+    forbidden: changed.filter(isOfState),
+    allowed: changed.filter((key) => !isOfState(key)),
   }
 }
+
+/** Its name; what it is set to may change. */
+const optimizerIn = ({ optimizer }: Fingerprint): string => (optimizer as OptimizerSettings['optimizer'])?.name ?? 'sgd'
 
 /** Whether an epoch may have another number of iterations with such changes. */
 export const changesEpochs = (keys: readonly string[]): boolean =>

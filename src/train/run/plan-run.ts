@@ -64,6 +64,9 @@ export interface MemoryPart {
   readonly bytes: number
 }
 
+const keptByOptimizer = ({ optimizer }: Trainer): string =>
+  optimizer.name === 'sgd' ? 'momentum buffers' : 'averages of gradients and of their squares'
+
 /** What the memory of a training is for. */
 export function memoryParts(
   { use, buffers, trainer, tiles }: PlannedRun,
@@ -75,14 +78,15 @@ export function memoryParts(
   }
   const parameters = new Set(parametersOf(trainer.model).map(({ name }) => `model/${name}`))
   const { snapshots } = trainer.run
-  const furtherStores = trainer.savedStores.slice(1).map(({ store }) => store.label)
+  const kept = trainer.optimizerState.map(({ label }) => label)
+  const furtherStores = trainer.savedStores.map(({ store }) => store.label).filter((label) => !kept.includes(label))
   const before = (label: string) => / before the step\//.test(label)
   const ofParts = trainer.parts > 1 ? ` in ${trainer.parts} parts` : ''
   const inTiles = tiles > 1 ? `, in ${tiles} tiles` : ''
   const parts = [
     part(`parameters, ${parameters.size} tensors`, (label) => parameters.has(label)),
     part('running statistics', (label) => label.startsWith('model/') && !parameters.has(label)),
-    part('momentum buffers', (label) => label.startsWith('momentum/')),
+    part(keptByOptimizer(trainer), (label) => kept.some((store) => label.startsWith(`${store}/`))),
     part(`${snapshots?.label}, at most ${snapshots?.most}`, (label) => {
       return snapshots !== undefined && label.startsWith(`${snapshots.label}/`)
     }),

@@ -39,6 +39,8 @@ interface Saved extends RunState {
   readonly fingerprint: Fingerprint
   /** Absent in checkpoints of earlier versions. */
   readonly iterationsPerEpoch?: number
+  /** Steps that changed weights, where the optimizer counts them. */
+  readonly updates?: number
   /** Batches that the batch norms of further models have seen in training mode, by the models' labels. */
   readonly batchesTracked?: Readonly<Record<string, Readonly<Record<string, number>>>>
   /** In half precision. */
@@ -141,6 +143,7 @@ export class RunFiles {
       ...rest,
       iterationsPerEpoch: trainer.options.iterationsPerEpoch,
       previous,
+      ...(Object.keys(trainer.optimizer.inputs).length > 0 ? { updates: trainer.updates } : {}),
       ...countersOf(trainer),
       ...(lossScale ? { lossScale } : {}),
       ...(methodState === undefined ? {} : { methodState }),
@@ -195,13 +198,14 @@ function countersOf({ models }: Trainer): Pick<Saved, 'batchesTracked'> {
 function parseSaved(checkpoint: Checkpoint, path: string): Saved {
   const info = infoOf(checkpoint, path)
   const numbers = ['iteration', 'miou', 'bestMiou', 'logBytes'].every((key) => typeof info[key] === 'number')
-  const { previous, means, fingerprint, newBest, lossScale, bestOf = {} } = info
+  const { previous, means, fingerprint, newBest, lossScale, updates, bestOf = {} } = info
+  const counted = updates === undefined || (Number.isInteger(updates) && Number(updates) >= 0)
   const names = Array.isArray(previous) && previous.every((name) => /^iteration-\d+$/.test(String(name)))
   const length = info.iterationsPerEpoch
   const hasLength = length === undefined || (Number.isInteger(length) && Number(length) > 0)
   const objects = [means, fingerprint, bestOf].every((value) => typeof value === 'object' && value !== null)
   const scaled = lossScale === undefined || isLossScale(lossScale)
-  if (!numbers || !names || !objects || !hasLength || !scaled || typeof newBest !== 'boolean') {
+  if (!numbers || !counted || !names || !objects || !hasLength || !scaled || typeof newBest !== 'boolean') {
     throw new UserError(`${path} holds no state of a run: --resume takes the latest.safetensors of one`)
   }
   return info as unknown as Saved
@@ -281,6 +285,7 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Rest
   if (saved.lossScale) trainer.lossScale?.restore(saved.lossScale)
   if (saved.methodState !== undefined) trainer.run.restore?.(saved.methodState)
   trainer.iteration = iteration
+  trainer.updates = saved.updates ?? saved.iteration
   const changes = allowed.map((key) => showChange(key, saved.fingerprint, fingerprint))
   return { saved: { ...saved, iteration }, changes }
 }

@@ -112,6 +112,7 @@ async function trainLocked(
     unlabeled,
     seed,
     layout: methodOf(config.method).layout(config),
+    epochOf: methodOf(config.method).epochOf,
     maxUnreadable: config.max_unreadable,
     onUnreadable: ({ image, reason, replacement }) =>
       report('unreadable', { image, reason, replacement }, `${reason}; meanwhile ${replacement} takes its place`),
@@ -248,7 +249,8 @@ function describe(
       `${config.epochs} epochs x ${trainer.options.iterationsPerEpoch}; ` +
       `${Math.round(trainer.memory.planned / 2 ** 20)} MiB for a step${trainer.options.amp ? ' in half precision' : ''}`,
   )
-  const short = shortenedEpoch(labeled.length, unlabeled.length, config.batch_size)
+  const epochOf = methodOf(config.method).epochOf
+  const short = shortenedEpoch(labeled.length, unlabeled.length, config.batch_size, epochOf)
   if (short !== undefined) print(short)
 }
 

@@ -9,8 +9,13 @@ export function checkBatches(settings: TrainerSettings, fail: (what: string) => 
   // The configuration was checked by a schema with the keys of all methods.
   const check = (key: string, images: number) =>
     method.check?.({ ...settings, batch_size: images } as never, (what) => fail(`${key} ${images}: ${what}`))
-  check('batch_size', settings.batch_size)
-  if (settings.micro_batch !== undefined) check('micro_batch', settings.micro_batch)
+  const { batch_size: batch, micro_batch: images } = settings
+  check('batch_size', batch)
+  if (images === undefined) return
+  if (method.wholeBatch !== undefined && images < batch) {
+    throw fail(`micro_batch ${images}: ${method.wholeBatch}: leave it out`)
+  }
+  check('micro_batch', images)
 }
 
 /** The values that `micro_batch` may have, the largest first, which is the whole batch. */

@@ -1,8 +1,11 @@
 import type { SegmentationModel } from '../../models/segmentation.js'
 import type { CommonSettings } from '../methods/method.js'
+import type { OptimizerSection, ScheduleSection } from './optimizer-settings.js'
 
 /** What a trainer takes from the configuration, under the names it has there; and the keys of its method. */
 export type TrainerSettings = CommonSettings & {
+  readonly optimizer?: OptimizerSection | undefined
+  readonly lr_schedule?: ScheduleSection | undefined
   /** Stages whose activations are computed again in the backward pass instead of being kept. The results stay the same. */
   readonly activation_checkpointing?: readonly string[] | undefined
   /** Labeled images whose losses are computed at a time, a divisor of `batch_size`; all of them where it is absent. */

@@ -12,9 +12,10 @@ import {
   allParameters,
   applyGradients,
   globalNorm,
-  type LearningRates,
   type Optimized,
+  type Optimizer,
   type Scaled,
+  type UpdateBy,
   updateParameters,
 } from './optimizer.js'
 import type { TrainingPasses } from './training-passes.js'
@@ -34,6 +35,7 @@ export interface StepContext {
   readonly phase: string
   readonly run: MethodRun
   readonly passes: TrainingPasses
+  readonly optimizer: Optimizer
   readonly optimized: readonly Optimized[]
   /** In half precision. */
   readonly lossScale: LossScale | undefined
@@ -49,10 +51,11 @@ export const detailPrefix = 'details/'
 
 const rateSpecs = { lr_backbone: spec([]), lr_head: spec([]) }
 
-const ratesOf = (inputs: Tensors): LearningRates => ({
-  backbone: get(inputs, 'lr_backbone'),
-  head: get(inputs, 'lr_head'),
-})
+/** What the update of a step goes by. */
+const updateBy = ({ optimizer, lossScale }: StepContext, inputs: Tensors): UpdateBy => {
+  const rates = { backbone: get(inputs, 'lr_backbone'), head: get(inputs, 'lr_head') }
+  return { optimizer, rates, inputs, lossScale }
+}
 
 const labelOf = ({ name, phase }: StepContext): string => (phase === '' ? `${name} step` : `${name} step, ${phase}`)
 
@@ -92,13 +95,13 @@ function normsOf(
 
 /** Losses, gradients and update of a batch in one program. */
 export function wholeStep(context: StepContext): StepProgram {
-  const { run, phase, optimized, lossScale } = context
+  const { run, phase, optimizer, optimized } = context
   return {
     label: labelOf(context),
-    specs: { ...rateSpecs, ...run.inputs },
+    specs: { ...rateSpecs, ...optimizer.inputs, ...run.inputs },
     body: (inputs) => {
       const { total, all } = traceLosses(context, inputs)
-      const { gradients, scaled } = updateParameters(total, optimized, ratesOf(inputs), lossScale)
+      const { gradients, scaled } = updateParameters(total, optimized, updateBy(context, inputs))
       run.afterUpdate?.(inputs, scaled?.nonFinite, phase)
       return { ...all, ...delivered(context, gradients, scaled) }
     },
@@ -130,7 +133,7 @@ export function declareSums({ run, optimized }: Pick<StepContext, 'run' | 'optim
  * loss and its metrics, all divided by the number of parts, to sums; the second updates the parameters by these sums.
  */
 export function stepInParts(context: StepContext, parts: number, sums: PartSums): [StepProgram, StepProgram] {
-  const { run, phase, optimized, lossScale } = context
+  const { run, phase, optimizer, optimized, lossScale } = context
   const parameters = allParameters(optimized)
   /** The sums of this phase, when the first program is traced. */
   let metricSums: readonly Variable[] = []
@@ -155,10 +158,10 @@ export function stepInParts(context: StepContext, parts: number, sums: PartSums)
   }
   const update: StepProgram = {
     label: `${labelOf(context)}, update`,
-    specs: { ...rateSpecs, ...(run.afterUpdate ? run.inputs : {}) },
+    specs: { ...rateSpecs, ...optimizer.inputs, ...(run.afterUpdate ? run.inputs : {}) },
     body: (inputs) => {
       const gradients = sums.gradients.map(read)
-      const scaled = applyGradients(gradients, optimized, ratesOf(inputs), lossScale)
+      const scaled = applyGradients(gradients, optimized, updateBy(context, inputs))
       run.afterUpdate?.(inputs, scaled?.nonFinite, phase)
       const metrics = Object.fromEntries(metricSums.map((variable) => [variable.name, read(variable)]))
       return { ...metrics, ...delivered(context, gradients, scaled) }

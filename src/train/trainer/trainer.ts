@@ -1,8 +1,7 @@
 import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
-import type { Tensor } from '../../engine/ir.js'
 import type { FirstNonFinite } from '../../engine/passes/trace-nan.js'
-import { type CompileOptions, compile, type Program } from '../../engine/program.js'
+import { compile, type Program } from '../../engine/program.js'
 import { type Data, elements, type Spec } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import type { Work } from '../../engine/work.js'
@@ -10,22 +9,14 @@ import { castCall } from '../../kernels/pointwise.js'
 import { type SegmentationModel, stageOf } from '../../models/segmentation.js'
 import { type Batch, type BatchLayout, type FieldData, imagesOf } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
-import type {
-  Draws,
-  MethodEvent,
-  MethodRun,
-  MetricSpec,
-  Prepared,
-  Settings,
-  StepInfo,
-  Tensors,
-} from '../methods/method.js'
+import type { Draws, MethodEvent, MethodRun, MetricSpec, Prepared, Settings, StepInfo } from '../methods/method.js'
 import { batchStore, contextOf } from './context.js'
+import { compileFurther } from './further-programs.js'
 import { LossScale } from './loss-scale.js'
 import { learningRateAt } from './lr-schedule.js'
-import { createMomentum, type Optimized } from './optimizer.js'
+import { createState, type Optimizer, optimizerOf } from './optimizer.js'
 import type { TrainerOptions, TrainerSettings } from './options.js'
-import { momentumPrefix, type SavedStore } from './saved-store.js'
+import { type SavedStore, storesOf, type Trained } from './saved-store.js'
 import { continues, declareSums, detailPrefix, type StepProgram, stepInParts, wholeStep } from './step-programs.js'
 import { type StepInputs, StepRecord } from './step-record.js'
 import { TrainingPasses } from './training-passes.js'
@@ -45,11 +36,6 @@ export interface StepResult {
   readonly nonFinite: readonly string[]
 }
 
-/** A model that is trained. */
-interface Trained extends Optimized {
-  readonly model: SegmentationModel
-}
-
 /** A kind of steps. */
 interface Phase {
   readonly bodies: readonly StepProgram[]
@@ -61,6 +47,12 @@ interface Phase {
 export class Trainer {
   /** Steps done. Set it to resume from a checkpoint. */
   iteration = 0
+  /** Steps done that were not skipped. Set it as well. */
+  updates = 0
+  /** In half precision: steps that were skipped, once that is known. */
+  private skipped: number | undefined
+  /** How parameters follow their gradients. */
+  readonly optimizer: Optimizer
   private readonly record: StepRecord | undefined
   /** Scalars that a step computes: the total loss, and what is shown beside it. */
   private readonly metricNames: readonly string[]
@@ -93,6 +85,7 @@ export class Trainer {
     private readonly phases: ReadonlyMap<string, Phase>,
     private readonly others: readonly Program[],
   ) {
+    this.optimizer = optimizerOf(settings)
     const ofModels = trained.length > 1 ? trained.map(({ model }) => `grad_norm/${model.store.label}`) : []
     const norm = options.gradNorm ? ['grad_norm', ...ofModels] : []
     this.metricNames = ['total_loss', ...run.metrics.map(({ name }) => name), ...norm]
@@ -104,7 +97,7 @@ export class Trainer {
     this.labelFields = fields.filter(([, { view }]) => view === 'label').map(([name]) => name)
     if (!options.keepBefore) return
     const changed = [
-      ...trained.flatMap(({ model, momentum }) => [model.store, momentum]),
+      ...trained.flatMap(({ model, state }) => [model.store, ...state]),
       ...Object.values(run.stores ?? {}),
       ...(lossScale ? [lossScale.store] : []),
     ]
@@ -130,13 +123,13 @@ export class Trainer {
     const workspace = new Store(device, 'workspace')
     const passes = new TrainingPasses(workspace)
     const run = method.create(contextOf(first, own, ofPart, batch, workspace, passes))
+    const optimizer = optimizerOf(settings)
     const trained = run.trained.map((model, i) => {
-      const label = i === 0 ? 'momentum' : `${model.store.label} momentum`
-      const momentum = createMomentum(model.groups, label)
-      return { model, groups: model.groups, momentum, decay: settings.weight_decay }
+      const state = createState(optimizer, model.groups, i === 0 ? '' : `${model.store.label} `)
+      return { model, groups: model.groups, state }
     })
     const lossScale = amp ? new LossScale(new Store(device, 'loss scale')) : undefined
-    const context = { name: method.name, run, passes, optimized: trained, lossScale, gradNorm }
+    const context = { name: method.name, run, passes, optimizer, optimized: trained, lossScale, gradNorm }
     const sums = parts > 1 ? declareSums(context, new Store(device, 'sums over parts')) : undefined
     const arena = new Arena(device, 'training buffer')
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
@@ -153,7 +146,7 @@ export class Trainer {
         }
         phases.set(phase, { bodies, programs: programs as [Program, ...Program[]] })
       }
-      const others = await compileOthers(device, run, shared)
+      const others = await compileFurther(device, run, shared)
       const stores = [lossScale, batch, workspace] as const
       const rest = [arena, sums?.store, passes, phases, others] as const
       return new Trainer(settings, options, layout, run, trained, ...stores, ...rest)
@@ -173,19 +166,14 @@ export class Trainer {
     return this.run.metrics
   }
 
-  /** Momentum buffers of the first model, under the names of its parameters. */
-  get momentum(): Store {
-    return firstOf(this.trained).momentum
+  /** What the optimizer keeps for the first model, such as momentum buffers, under the names of its parameters. */
+  get optimizerState(): readonly Store[] {
+    return firstOf(this.trained).state
   }
 
-  /** What a checkpoint holds beside the first model: momentum buffers, further models, stores of the method. */
+  /** What a checkpoint holds beside the first model: state of the optimizer, further models, stores of the method. */
   get savedStores(): SavedStore[] {
-    const models = this.trained.slice(1).flatMap(({ model, momentum }) => [
-      { prefix: `models/${model.store.label}/`, store: model.store },
-      { prefix: `models/${model.store.label}/momentum/`, store: momentum },
-    ])
-    const stores = Object.entries(this.run.stores ?? {}).map(([name, store]) => ({ prefix: `stores/${name}/`, store }))
-    return [{ prefix: momentumPrefix, store: this.momentum }, ...models, ...stores]
+    return storesOf(this.trained, this.optimizer, this.run.stores)
   }
 
   get iterations(): number {
@@ -199,8 +187,9 @@ export class Trainer {
 
   /** Learning rates of the next step: of the backbone and of everything else. */
   get learningRates(): [number, number] {
-    const at = [this.settings.lr, this.iteration, this.iterations] as const
-    const rate = this.run.learningRate?.(...at) ?? learningRateAt(...at)
+    const { lr, lr_schedule: schedule } = this.settings
+    const at = [lr, this.iteration, this.iterations] as const
+    const rate = (schedule ? undefined : this.run.learningRate?.(...at)) ?? learningRateAt(...at, schedule)
     return [rate, rate * this.settings.lr_multi]
   }
 
@@ -260,7 +249,9 @@ export class Trainer {
   }
 
   private get at(): StepInfo {
-    return { iteration: this.iteration, epoch: this.epoch, epochs: this.settings.epochs, batchIndex: this.iteration }
+    const { iterationsPerEpoch } = this.options
+    const { epochs } = this.settings
+    return { iteration: this.iteration, batchIndex: this.iteration, epoch: this.epoch, epochs, iterationsPerEpoch }
   }
 
   /**
@@ -282,7 +273,9 @@ export class Trainer {
     const phase = run.phase?.(this.at) ?? firstOf([...this.phases.keys()])
     const { programs } = this.programsOf(phase)
     const [backbone, head] = this.learningRates
-    const rates = { lr_backbone: Float32Array.of(backbone), lr_head: Float32Array.of(head) }
+    const ofOptimizer = this.optimizer.values(this.updates + 1)
+    const rates = { lr_backbone: Float32Array.of(backbone), lr_head: Float32Array.of(head), ...ofOptimizer }
+    this.skipped ??= (await this.lossScale?.state())?.skippedSteps ?? 0
     this.record?.begin(phase)
     let prepared: Prepared = { inputs: {} }
     for (let part = 0; part < parts; part++) {
@@ -301,13 +294,17 @@ export class Trainer {
     this.iteration++
     passes.count(phase, parts)
     const scalars = [...metrics, ...scaling].map((name, i) => [name, read[i]?.[0] ?? Number.NaN] as const)
+    const scales: Readonly<Record<string, number>> = Object.fromEntries(scalars.slice(metrics.length))
+    const { skipped_steps: skipped = this.skipped } = scales
+    if (skipped === this.skipped) this.updates++
+    this.skipped = skipped
     const { values = {}, absent = [] } = prepared
     return {
       metrics: {
         ...Object.fromEntries(scalars.slice(0, metrics.length).filter(([name]) => !absent.includes(name))),
         ...values,
       },
-      ...Object.fromEntries(scalars.slice(metrics.length)),
+      ...scales,
       lr_used: [backbone, head],
       withoutLabels: this.hasNoLabels(batch),
       nonFinite: this.variableNames.filter((_, i) => counts[i] !== 0),
@@ -392,17 +389,4 @@ function firstOf<T>(list: readonly T[]): T {
   const [first] = list
   if (first === undefined) throw new Error('a method trains at least one model')
   return first
-}
-
-async function compileOthers(device: Device, run: MethodRun, shared: CompileOptions): Promise<Program[]> {
-  const programs: Program[] = []
-  await run.compile?.(async (label, inputs, body) => {
-    const program = await compile(device, inputs, body as (tensors: Readonly<Record<string, Tensor>>) => Tensors, {
-      label,
-      ...shared,
-    })
-    programs.push(program as unknown as Program)
-    return program
-  })
-  return programs
 }

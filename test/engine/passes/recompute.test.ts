@@ -102,7 +102,7 @@ for (const { method, amp } of kinds) {
     const run = async (settings: RunOptions['settings']) => {
       const options = { amp, settings: { method, ...settings } }
       const { rows, model, trainer } = await runTrajectory(device, 'test/fixtures/pascal', options)
-      const values = [await model.store.readAll(), await trainer.momentum.readAll()]
+      const values = [await model.store.readAll(), await trainer.optimizerState[0]?.readAll()]
       const { live } = trainer.memory
       trainer.destroy()
       model.store.destroy()

@@ -1,4 +1,4 @@
-import { dropPathRates } from '#dist/models/mit.js'
+import { dropPathRates } from '#dist/models/layers.js'
 import type { Batch } from '#dist/train/data/batch.js'
 import { dctCoefficients, gridSize } from '#dist/train/data/dct.js'
 import type { Draws } from '#dist/train/methods/method.js'
@@ -69,7 +69,7 @@ function batchOf({ file }: RecordedStep): Batch {
 function noiseOf({ file, trainer }: RecordedStep, member: RecordedMember, index: number): [string, number[]][] {
   if (member.kind !== 'segformer') return []
   const config = segFormerConfig(member)
-  const rates = dropPathRates(config)
+  const rates = dropPathRates(config.depths, config.drop_path_rate)
   const label = trainer.models[index]?.store.label
   return ['xw', 's'].flatMap((pass, call) => {
     const [path, channels] = [`m${index + 1}_path_${pass}`, `m${index + 1}_chan_${pass}`]

@@ -127,7 +127,7 @@ test('draws stay in their ranges, reach their ends and come as often as they sho
   for (let i = 0; i < count; i++) {
     const random = new Random(1, 2, 3, i)
     const image = { width: 40, height: 30, data: none }
-    const { longSide, cropX, cropY, flip, strong } = augment.drawSample(image, size, unlabeledFields, random)
+    const { longSide = 0, cropX, cropY, flip, strong } = augment.drawSample(image, size, unlabeledFields, random)
     assert.is(strong.length, 2)
     longSides.add(longSide)
     const target = augment.targetSize(40, 30, longSide)

@@ -134,7 +134,11 @@ test('boxes are drawn on the grid for the draws that show them there, in the ord
     const random = new Random(seed)
     const weak = drawWeak(50, 40, size, random)
     // The box of the first draw is one of pixels, which no field shows.
-    assert.equal(drawn, { ...weak, strong: [drawStrong(size, random), drawStrong(gridSize(size), random)] })
+    assert.equal(drawn, {
+      ...weak,
+      strong: [drawStrong(size, random), drawStrong(gridSize(size), random)],
+      intensity: [],
+    })
   }
 })
 

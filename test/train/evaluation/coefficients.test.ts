@@ -27,6 +27,7 @@ const golden = fileURLToPath(new URL('../../../../../shared/golden/tiny-diverse-
 const goldenTest = skipUnless(existsSync(join(golden, 'eval.json')), '../shared/golden is absent', test)
 
 const device = await open()
+const halfTest = skipUnless(device.traits.half === true, 'no half precision', test)
 const nclass = 4
 const { stem, ...residual } = smallModel
 const store = new Store(device, 'model')
@@ -61,6 +62,26 @@ test('a whole image is predicted by its coefficients, at its size', async () => 
   const expected = await logitsOf(dctCoefficients(image), 7, 8, [26, 31])
   assert.ok(largestDifference(scores, expected) < 1e-5)
   evaluator.destroy()
+})
+
+halfTest('half precision rounds what follows the coefficients', async () => {
+  const random = new Random(6)
+  const noisy = noise(40, 40, 6)
+  // Smooth, since nothing keeps the activations of an untrained network small.
+  const image = {
+    ...noisy,
+    data: noisy.data.map((_, i) => 90 + (i % 3) * 20 + ((i / 120) % 40) + random.integer(0, 3)),
+  }
+  const scoresOf = async (amp: boolean) => {
+    const evaluator = new Evaluator(device, model, { mode: 'original', scores: true, amp })
+    const { scores = [] } = await evaluator.predict(image)
+    evaluator.destroy()
+    return scores
+  }
+  const [whole, half] = [await scoresOf(false), await scoresOf(true)]
+  const largest = largestDifference(whole, new Float32Array(whole.length))
+  assert.ok(largestDifference(whole, half) < 0.01 * largest, `${largestDifference(whole, half)} of ${largest}`)
+  assert.not.equal(whole, half)
 })
 
 test('windows are cut from the coefficients of the whole image', async () => {

@@ -17,7 +17,7 @@ import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { nonFiniteIn } from '#dist/train/run/non-finite.js'
 import { usesHalf } from '#dist/train/trainer/amp.js'
 import { LossScale, type LossScaleState } from '#dist/train/trainer/loss-scale.js'
-import { createMomentum, updateParameters } from '#dist/train/trainer/optimizer.js'
+import { createState, optimizerOf, updateParameters } from '#dist/train/trainer/optimizer.js'
 import { Random } from '../../../cases/case.js'
 import { passes } from '../../golden/report.js'
 import { runTrajectory } from '../../golden/trajectory.js'
@@ -76,14 +76,16 @@ async function scaledSteps(state: LossScaleState, gradients: readonly number[]) 
   const store = new Store(device, 'model')
   store.declare('weight', spec([2]), Float32Array.of(1, 2))
   const groups = [{ name: 'head', parameters: store.all() }] as const
-  const momentum = createMomentum(groups)
+  const optimizer = optimizerOf({})
+  const stores = createState(optimizer, groups)
+  const [momentum] = stores as [Store]
   const lossScale = new LossScale(new Store(device, 'loss scale'))
   lossScale.restore(state)
   const body = ({ x }: { x: Tensor }): Record<string, Tensor> => {
     const [weight] = groups[0].parameters
     if (!weight) throw new Error('unreachable: there is a weight')
-    const one = { backbone: sum(x), head: read(rate) }
-    const { scaled } = updateParameters(sum(mul(read(weight), x)), [{ groups, momentum }], one, lossScale)
+    const by = { optimizer, rates: { backbone: sum(x), head: read(rate) }, inputs: {}, lossScale }
+    const { scaled } = updateParameters(sum(mul(read(weight), x)), [{ groups, state: stores }], by)
     return scaled ? { skipped: scaled.skippedSteps } : {}
   }
   const rate = store.declare('rate', spec([]), Float32Array.of(0.5))

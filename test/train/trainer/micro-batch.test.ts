@@ -14,11 +14,13 @@ import { chooseModel, createModel } from '#dist/models/index.js'
 import { parametersOf } from '#dist/models/segmentation.js'
 import { type Batch, imagesOf } from '#dist/train/data/batch.js'
 import { UserError } from '#dist/train/error.js'
+import { augseg } from '#dist/train/methods/augseg.js'
 import { methodOf, registerMethod } from '#dist/train/methods/index.js'
 import type { Prepared } from '#dist/train/methods/method.js'
 import { Random as Initial } from '#dist/train/random.js'
 import { batchStore, contextOf } from '#dist/train/trainer/context.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
+import { learningRateAt } from '#dist/train/trainer/lr-schedule.js'
 import { checkBatches, microBatches } from '#dist/train/trainer/micro-batches.js'
 import { TrainingPasses } from '#dist/train/trainer/training-passes.js'
 import { randomField } from '../../../bench/random-field.js'
@@ -47,6 +49,7 @@ const settingsOf = (method: string) => ({
   ...{ method, seed: 5, dataset: 'pascal', epochs: 1, lr: 0.02, lr_multi: 2, batch_size: batchSize },
   ...{ criterion: { name: 'CELoss', kwargs: {} } as const, conf_thresh: 0.2, ignore_index: 255 },
   prev: { list_max_len: 2, model_num: 2, random_select: true, conf_thresh: 0.3, base_only_epoch: 0 },
+  augseg: augseg.keys.augseg.parse({ threshold: 0.3 }),
 })
 
 const modelOf = () =>
@@ -101,7 +104,7 @@ async function* byHand(method: string, micro: number) {
   const momentum = new Store(device, 'momentum')
   for (const { name, spec } of parameters) momentum.declare(name, spec)
   for (const [iteration, batch] of batchesOf(method).entries()) {
-    const at = { iteration, epoch: 0, epochs: 1 }
+    const at = { iteration, epoch: 0, epochs: 1, iterationsPerEpoch: iterations }
     if (iteration === 1) run.beginEpoch?.({ ...at, batchIndex: iteration, newBest: true })
     const means = new Map<string, number[]>()
     let prepared: Prepared = { inputs: {} }
@@ -119,12 +122,11 @@ async function* byHand(method: string, micro: number) {
         means.set(name, means.get(name)?.map((sum, k) => sum + (shares[k] ?? 0)) ?? shares)
       }
     }
-    // The learning rate stays through the first two steps.
-    const decay = (1 - Math.max(0, iteration - 1) / iterations) ** 0.9
+    const base = (run.learningRate ?? learningRateAt)(settings.lr, iteration, iterations)
     const [olds, befores] = [await model.store.readAll(), await momentum.readAll()]
     for (const parameter of parameters) {
       const { name } = parameter
-      const rate = settings.lr * decay * (head.has(parameter) ? settings.lr_multi : 1)
+      const rate = base * (head.has(parameter) ? settings.lr_multi : 1)
       const [old = [], before = []] = [olds.get(name), befores.get(name)]
       const mean = means.get(`gradient of ${name}`) ?? []
       const buffer = mean.map((value, k) => 0.9 * (before[k] ?? 0) + value + 1e-4 * (old[k] ?? 0))
@@ -161,6 +163,7 @@ for (const [method, micro, passes] of [
   ['supervised', 2, 1],
   ['unimatch', 2, 2],
   ['prevmatch', 1, 2],
+  ['augseg', 2, 1],
   ['toy', 2, 2],
 ] as const) {
   test(`${method}: ${iterations} steps in parts of ${micro} are those of averaged gradients`, async () => {
@@ -176,7 +179,7 @@ for (const [method, micro, passes] of [
         const error = Math.abs((result.metrics[name] ?? Number.NaN) - value)
         assert.ok(error <= 2 ** -21 * Math.max(1, Math.abs(value)), `${name}: ${error} of ${value}`)
       }
-      const own = [model.store, trainer.momentum, ...Object.values(trainer.run.stores ?? {})]
+      const own = [model.store, ...trainer.optimizerState, ...Object.values(trainer.run.stores ?? {})]
       assert.is(own.length, stores.length)
       for (const [i, store] of own.entries()) {
         const expected = stores[i]

@@ -1,0 +1,105 @@
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { open } from '#dist/engine/node.js'
+import { compile } from '#dist/engine/program.js'
+import { spec } from '#dist/engine/shape.js'
+import { toU32 } from '#dist/kernels/pointwise.js'
+import { type Config, loadConfig } from '#dist/train/config/load.js'
+import type { dualTeacher } from '#dist/train/methods/dual-teacher.js'
+import { classMask, confidentBytes } from '#dist/train/methods/dual-teacher-losses.js'
+import type { Settings } from '#dist/train/methods/method.js'
+import { learningRateAt } from '#dist/train/trainer/lr-schedule.js'
+import { passes } from '../../golden/report.js'
+import { checkFinal, finalTensors, runsOf, runTrajectory } from '../../golden/trajectory.js'
+
+const device = await open()
+test.after(() => device.destroy())
+
+const folder = 'test/fixtures/dual-teacher'
+
+for (const recorded of runsOf(folder)) {
+  test(`${recorded.label}: two steps with each teacher agree with PyTorch`, async () => {
+    const run = await runTrajectory(device, folder, { run: recorded })
+    const results = run.checks.flatMap(({ iteration, results }) =>
+      results.map((result) => ({ ...result, name: `iteration ${iteration}: ${result.name}` })),
+    )
+    const final = checkFinal(folder, run, await finalTensors(run))
+    // Twelve quantities and the learning rates.
+    assert.is(results.length, 4 * 13)
+    assert.is(
+      final.some(({ name }) => name === 'exp_avg_sq/classifier.bias'),
+      recorded.label === 'adamw',
+    )
+    assert.equal(
+      [...results, ...final].filter((result) => !passes(result)),
+      [],
+    )
+    // Teachers are without stochastic depth.
+    const rates = run.trainer.models.map(({ config }) => config.drop_path_rate)
+    assert.equal(rates, [recorded.label === 'adamw' ? 0.3 : 0, 0, 0])
+    run.trainer.destroy()
+    run.model.store.destroy()
+  })
+}
+
+test('ClassMix takes half of the classes that an image has, rounded down, by their priorities', async () => {
+  const shape = [3, 2, 4]
+  // Four classes, three classes, one class.
+  const label = [0, 1, 2, 4, 4, 2, 1, 0, 3, 3, 3, 0, 0, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1]
+  const priority = [4, 0, 3, 9, 1, 1, 9, 5, 3, 0, 0, 1, 2, 3, 4]
+  const program = await compile(
+    device,
+    { label: spec(shape, 'u8'), priority: spec([3, 5]), images: spec([3]) },
+    ({ label, priority, images }) => ({ mask: classMask(toU32(label), priority, images) }),
+  )
+  program.run({
+    label: Uint8Array.from(label),
+    priority: Float32Array.from(priority),
+    images: Float32Array.of(0, 1, 2),
+  })
+  const chosen = [[0, 2], [2], []]
+  const expected = label.map((value, i) => Number(chosen[Math.floor(i / 8)]?.includes(value)))
+  assert.equal([...(await program.read('mask'))], expected)
+  program.destroy()
+})
+
+test('a confidence that went through a byte reaches the threshold from the first byte on that does', async () => {
+  const bytes = Uint8Array.from({ length: 256 }, (_, i) => i)
+  for (const [threshold, first] of [
+    [0.95, 243],
+    [0.8, 204],
+    [1, 255],
+    [0, 0],
+  ] as const) {
+    const program = await compile(device, { bytes: spec([256], 'u8') }, (t) => ({
+      out: confidentBytes(t.bytes, threshold),
+    }))
+    program.run({ bytes })
+    assert.is((await program.read('out')).indexOf(1), first)
+    program.destroy()
+  }
+})
+
+test('configs/dual-teacher-ade20k.yaml has the published settings', () => {
+  const config = loadConfig('configs/dual-teacher-ade20k.yaml') as Config & Settings<typeof dualTeacher.keys>
+  assert.is(config.method, 'dual-teacher')
+  assert.equal([config.lr, config.lr_multi, config.weight_decay], [6e-5, 10, 0.01])
+  assert.equal(config.optimizer, { name: 'adamw', betas: [0.9, 0.999], eps: 1e-8, norm_decay: 0 })
+  assert.equal([config.epochs, config.batch_size, config.crop_size, config.amp], [200, 8, 512, false])
+  assert.equal([config.nclass, config.conf_thresh, config.criterion.name], [150, 0.95, 'CELoss'])
+  assert.equal(config.dual_teacher, { ema_decay: 0.99, consistency_weight: 0.2 })
+  assert.equal(config.model, { drop_path_rate: 0.1 })
+  const iterations = config.epochs * Math.floor(1263 / config.batch_size)
+  const rateAt = (t: number) => learningRateAt(1, t, iterations, config.lr_schedule)
+  for (const [t, share] of [
+    [0, 1e-6],
+    [749, 1 - (1 - 749 / 1500) * (1 - 1e-6)],
+    [1500, 1 - 1500 / 50000],
+    [25000, 0.5],
+  ] as const) {
+    assert.ok(Math.abs(rateAt(t) - share) < 1e-12, `iteration ${t}`)
+  }
+  assert.ok(rateAt(iterations - 1) > 0.3, 'it ends before the schedule does')
+})
+
+test.run()
