@@ -34,26 +34,27 @@ export function methodOf(name: string): Method {
 // The configuration was checked by a schema with the keys of all methods.
 type AnySettings = CommonSettings & ModelChoice & Settings<z.ZodRawShape>
 
+/** The models of a configuration, the one that checkpoints hold under plain names first. */
+export function modelsOf(config: CommonSettings & ModelChoice): readonly [ModelSpec, ...ModelSpec[]] {
+  const [own, ...others] = methodOf(config.method).models?.(config as AnySettings) ?? []
+  return own ? [own, ...others] : [chooseModel(config)]
+}
+
 /**
- * The models that a training begins with, the one that its checkpoints hold under plain names first.
+ * The model that a training's checkpoints hold under plain names.
  * @throws UserError where it is the configuration's and reads what its method does not give it
  */
-export function modelsOf(config: CommonSettings & ModelChoice): readonly [ModelSpec, ...ModelSpec[]] {
+export function firstModelOf(config: CommonSettings & ModelChoice): ModelSpec {
   const method = methodOf(config.method)
-  const [own, ...others] = method.models?.(config as AnySettings) ?? []
-  if (own) return [own, ...others]
-  const model = chooseModel(config)
-  if (inputOf(model) === 'coefficients') {
+  const [model] = modelsOf(config)
+  if (!method.models && inputOf(model) === 'coefficients') {
     throw new UserError(
       `'backbone' is ${config.backbone}, which reads DCT coefficients, and the method ${method.name} gives it RGB images: ` +
         'choose another backbone',
     )
   }
-  return [model]
+  return model
 }
-
-/** The model that a training's checkpoints hold under plain names. Throws as `modelsOf`. */
-export const firstModelOf = (config: CommonSettings & ModelChoice): ModelSpec => modelsOf(config)[0]
 
 /** The file of pretrained weights of a training's model by its number. */
 export function pretrainedOf(
