@@ -11,6 +11,7 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { isFloat, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
+import { bySample } from './arrangement.js'
 import { slicesFor } from './conv2d-tiles.js'
 import { mul, sumTo } from './pointwise.js'
 import { shader } from './shaders.js'
@@ -92,6 +93,7 @@ const inOrder = (candidate: (shared: boolean) => Candidate, software: boolean): 
 /** y and the logarithms of the sums of exponentials [N, L, heads], with which the gradient computes the weights again. */
 const attentionOp = defineOp<AttentionAttrs>('attention', {
   precision: 'same',
+  divide: bySample(),
   fullOutputs: [1],
   shape: (inputs, attrs) => {
     const { samples, queries, channels } = extents(inputs, attrs)
@@ -151,6 +153,7 @@ function gradient(context: KernelContext<AttentionGradAttrs>, shared: boolean): 
 /** q, k, v, the gradient of y, the logarithms of sums, and of each head the sums of dy · y → the gradient of one input. */
 const attentionGradOp = defineOp<AttentionGradAttrs>('attentionGrad', {
   precision: 'same',
+  divide: bySample(),
   shape: (inputs, { of }) => [spec(inputs[of]?.shape ?? [])],
   kernel: (context) => inOrder((shared) => gradient(context, shared), context.adapter.software),
 })

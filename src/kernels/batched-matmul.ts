@@ -2,6 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { elements, sameShape, showShape, spec } from '../engine/shape.js'
+import { arrangement, bySample } from './arrangement.js'
 import type { MatmulAttrs } from './matmul.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
@@ -34,6 +35,12 @@ function tile(
 
 const batchedMatmulOp = defineOp<BatchedMatmulAttrs>('batchedMatmul', {
   precision: 'half',
+  // The first axis of two matrices is none of a batch.
+  divide: {
+    arrangement,
+    division: (call) =>
+      (call.outputs[0]?.shape.length ?? 0) > 2 ? bySample<BatchedMatmulAttrs>().division(call) : undefined,
+  },
   shape: ([a = spec([]), b = spec([])], { transposeA, transposeB }) => {
     const batch = a.shape.slice(0, -2)
     if (a.shape.length < 2 || !sameShape(batch, b.shape.slice(0, -2))) {

@@ -30,7 +30,6 @@ const channels = coefficientMean.length
 
 // In half precision the coefficients come as f16, which holds them exactly: none is above 1024.
 const normalizeCoefficientsOp = defineOp<undefined>('normalizeCoefficients', {
-  precision: 'half',
   divide: bySample(),
   shape: ([x = spec([])]) => {
     if (!isFloat(x) || x.shape.at(-1) !== channels) throw new Error(`expects floats [N, H, W, ${channels}]`)

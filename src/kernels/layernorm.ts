@@ -3,6 +3,7 @@ import { apply } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, flatGrid, floatBits, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
+import { bySample } from './arrangement.js'
 import { mul, pointwise, sub, sumAllTo } from './pointwise.js'
 import { packed, packTypes, shader } from './shaders.js'
 
@@ -38,6 +39,7 @@ const sumOfFour = 'fn sum_of_pack(pack: V) -> f32 {\n  return dot(pack, vec4f(1)
 /** x → mean and 1 / standard deviation of each row. */
 const statisticsOp = defineOp<LayerNormAttrs>('layerNormStatistics', {
   precision: 'wide',
+  divide: bySample(),
   shape: ([x = spec([])]) => {
     if (x.shape.length === 0 || x.shape.at(-1) === 0) throw new Error('there is no last axis to normalise over')
     return Array(2).fill(spec([...x.shape.slice(0, -1), 1]))

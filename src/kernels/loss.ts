@@ -166,7 +166,7 @@ export interface ConfidenceOptions extends EmptyOptions {
 }
 
 /** 1 where a pixel is confident and not ignored (mask 255), else 0. */
-const confidentPixels = (confidence: Tensor, ignoreMask: Tensor, threshold: number): Tensor =>
+export const confidentPixels = (confidence: Tensor, ignoreMask: Tensor, threshold: number): Tensor =>
   mul(atLeast(confidence, threshold), countedPixels(ignoreMask, 255))
 
 /**

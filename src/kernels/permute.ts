@@ -2,6 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, spec } from '../engine/shape.js'
+import { arrangement, bySample } from './arrangement.js'
 import { shader } from './shaders.js'
 import { packType, storedType } from './views.js'
 
@@ -76,6 +77,10 @@ function exchange(x: Spec, y: Spec, axes: readonly Axis[]): Candidate | undefine
 
 const permuteOp = defineOp<PermuteAttrs>('permute', {
   precision: 'same',
+  divide: {
+    arrangement,
+    division: (call) => (call.attrs.axes[0] === 0 ? bySample<PermuteAttrs>().division(call) : undefined),
+  },
   shape: ([x = spec([])], { axes }) => {
     const inOrder = [...axes].sort((a, b) => a - b)
     if (axes.length !== x.shape.length || inOrder.some((axis, k) => axis !== k)) {

@@ -84,6 +84,7 @@ export const deepLabV3Plus: Architecture = {
   keys: Object.assign({}, ...Object.values(families).map(({ keys }) => keys), headKeys) as z.ZodRawShape,
   schema,
   presets: Object.fromEntries(presets),
+  defaultBackbone: 'resnet50',
   stages: [
     ...new Set([...Object.values(families), { stages: headStages }].flatMap(({ stages }) => Object.keys(stages))),
   ],

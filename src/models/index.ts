@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { Store } from '../engine/store.js'
 import { deepLabV3Plus } from './deeplabv3plus.js'
 import type { InitialRandom } from './layers.js'
+import { segformer } from './segformer.js'
 import type {
   Architecture,
   BackboneNames,
@@ -11,7 +12,7 @@ import type {
   StateShapes,
 } from './segmentation.js'
 
-const rows: readonly Architecture[] = [deepLabV3Plus]
+const rows: readonly Architecture[] = [deepLabV3Plus, segformer]
 
 /** All architectures by their names. */
 export const architectures: ReadonlyMap<string, Architecture> = new Map(rows.map((row) => [row.name, row]))
@@ -29,7 +30,12 @@ export const stages: readonly string[] = [...new Set(rows.flatMap((row) => row.s
 export const backboneNames: readonly BackboneNames[] = rows.flatMap((row) => row.backboneNames)
 
 /** Section `model` of a configuration: what differs from the usual widths and depths of its backbone. */
-export const modelKeys = z.strictObject(Object.assign({}, ...rows.map(({ keys }) => keys)) as z.ZodRawShape).partial()
+export const modelKeys = z
+  .strictObject({
+    architecture: z.enum([...architectures.keys()]).describe('The same as its name in place of the section.'),
+    ...Object.assign({}, ...rows.map(({ keys }) => keys)),
+  } as z.ZodRawShape)
+  .partial()
 
 /** A model to be made. */
 export interface ModelSpec {
@@ -44,7 +50,7 @@ export interface ModelChoice {
   readonly replace_stride_with_dilation?: readonly boolean[] | undefined
   readonly dilations?: readonly number[] | undefined
   readonly activation_checkpointing?: readonly string[] | undefined
-  /** What differs from the backbone's usual widths and depths. */
+  /** What differs from the backbone's usual widths and depths; it may name the `architecture`. */
   readonly model?: Partial<ModelConfig> | undefined
 }
 
@@ -56,19 +62,29 @@ export function architectureOf(name: string): Architecture {
   return found
 }
 
+/**
+ * The backbone that a configuration asks for.
+ * @throws Error where there is none of that name, or it is none of the architecture that is asked for
+ */
+export function backboneOf({ backbone, model = {} }: Pick<ModelChoice, 'backbone' | 'model'>): string {
+  const asked = model.architecture === undefined ? undefined : architectureOf(String(model.architecture))
+  const name = backbone ?? (asked ?? defaultArchitecture).defaultBackbone
+  const row = rows.find(({ presets }) => Object.hasOwn(presets, name))
+  if (!row) throw new Error(`there is no backbone '${name}': choose one of ${backbones.join(', ')}`)
+  if (!asked || asked === row) return name
+  throw new Error(
+    `the model ${asked.name} has no backbone '${name}': choose one of ${Object.keys(asked.presets).join(', ')}`,
+  )
+}
+
 /** The widths and depths that a configuration asks for. `model` prevails over the other keys. */
 export function chooseModel(choice: ModelChoice): ModelSpec {
-  const {
-    backbone = 'resnet50',
-    nclass,
-    replace_stride_with_dilation,
-    dilations,
-    model = {},
-    activation_checkpointing = [],
-  } = choice
+  const { nclass, replace_stride_with_dilation, dilations, activation_checkpointing = [] } = choice
+  const { architecture: _, ...model } = choice.model ?? {}
+  const backbone = backboneOf(choice)
   const row = rows.find(({ presets }) => Object.hasOwn(presets, backbone))
   const preset = row?.presets[backbone]
-  if (!row || !preset) throw new Error(`there is no backbone '${backbone}': choose one of ${backbones.join(', ')}`)
+  if (!row || !preset) throw new Error(`unreachable: the backbone ${backbone} was found`)
   const given = { replace_stride_with_dilation, dilations }
   const concerning = Object.entries(given).filter(([key]) => Object.hasOwn(preset, key))
   const known = [...concerning, ...Object.entries(model)].filter(([, value]) => value !== undefined)

@@ -84,29 +84,27 @@ export interface ConvOptions {
   readonly dilation?: number
   /** Groups of channels that see only each other; as many as channels: depthwise. */
   readonly groups?: number
+  /** Zeros on each side; by default as many as keep the size. */
+  readonly padding?: number
   readonly bias?: boolean
   /**
    * `uniform`: PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weight and bias;
-   * `fanOut`: N(0, 2/fan_out), as residual networks have it.
+   * `fanOut`: N(0, 2/fan_out), as residual networks have it; a `deviation`: normal with it, and the bias 0.
    */
-  readonly init?: 'uniform' | 'fanOut'
+  readonly init?: 'uniform' | 'fanOut' | { readonly deviation: number }
 }
 
 /** A convolution that keeps the size of the map, up to its stride. */
-export function conv(
-  at: Declarations,
-  cin: number,
-  cout: number,
-  { kernel = 1, stride = 1, dilation = 1, groups = 1, bias = false, init = 'uniform' }: ConvOptions = {},
-): Layer {
+export function conv(at: Declarations, cin: number, cout: number, options: ConvOptions = {}): Layer {
+  const { kernel = 1, stride = 1, dilation = 1, groups = 1, bias = false, init = 'uniform' } = options
+  const { padding = dilation * Math.floor(kernel / 2) } = options
   const { random } = at
   const bound = 1 / Math.sqrt((cin / groups) * kernel * kernel)
-  const deviation = Math.sqrt(2 / (cout * kernel * kernel))
+  const deviation = typeof init === 'object' ? init.deviation : Math.sqrt(2 / (cout * kernel * kernel))
   const uniform = random && (() => random.uniform(-bound, bound))
   const normal = random && (() => deviation * random.normal())
-  const weight = at.parameter('weight', [kernel, kernel, cin / groups, cout], init === 'fanOut' ? normal : uniform)
-  const offset = bias ? at.parameter('bias', [cout], uniform) : undefined
-  const padding = dilation * Math.floor(kernel / 2)
+  const weight = at.parameter('weight', [kernel, kernel, cin / groups, cout], init === 'uniform' ? uniform : normal)
+  const offset = bias ? at.parameter('bias', [cout], typeof init === 'object' ? undefined : uniform) : undefined
   return (x) => {
     const y = conv2d(x, read(weight), { stride, padding, dilation, groups })
     return offset ? add(y, read(offset)) : y
@@ -172,6 +170,12 @@ export function dropPath(x: Tensor, name: string, rate: number, { noise }: Mode)
   if (!noise || rate === 0) return x
   const [samples = 0, ...rest] = x.shape
   return mul(x, noise(name, { samples, rate }).reshape(samples, ...rest.map(() => 1)))
+}
+
+/** Rates of `dropPath` of all blocks, in float32 as PyTorch has them: from 0 on to that of the last block. */
+export function dropPathRates(stages: readonly number[], last: number): number[] {
+  const blocks = stages.reduce((sum, depth) => sum + depth, 0)
+  return Array.from({ length: blocks }, (_, i) => (i === 0 ? 0 : Math.fround((last * i) / (blocks - 1))))
 }
 
 /** Dropout of whole channels of a map [N, ..., C], as PyTorch's `Dropout2d`. */

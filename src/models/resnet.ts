@@ -10,6 +10,7 @@ import {
   conv,
   type Declarations,
   dropPath,
+  dropPathRates,
   type Layer,
   type Mode,
   named,
@@ -102,6 +103,13 @@ export const resnet: BackboneFamily = {
       ['stem.7.', 'bn1.'],
       ['stem.', 'conv1.'],
     ],
+    // The code of Diverse Co-training has the whole decoder in a module of its own.
+    outside: [
+      ['head.head.', 'head.'],
+      ['head.reduce.', 'reduce.'],
+      ['head.fuse.', 'fuse.'],
+      ['head.classifier.', 'classifier.'],
+    ],
   },
   keys,
   presets: { resnet50: { stem, ...residual50 }, resnet101: { stem, ...residual101 } },
@@ -147,7 +155,7 @@ export function residualLayers(
   let dilation = 1
   let reduction = 4
   const strides: number[] = []
-  const rates = dropPathRates(config)
+  const rates = dropPathRates(config.blocks, config.drop_path_rate ?? 0)
   const layers = config.planes.map((planes, index) => {
     const name = `layer${index + 1}`
     const dilated = index > 0 && config.replace_stride_with_dilation[index - 1] === true
@@ -181,12 +189,6 @@ export function residualLayers(
     strides,
     features: (x, mode) => scoped('backbone', () => features(x, mode)),
   }
-}
-
-/** Rates of stochastic depth of all blocks, in their order. */
-function dropPathRates({ blocks, drop_path_rate: last = 0 }: ResidualConfig): number[] {
-  const count = blocks.reduce((sum, each) => sum + each, 0)
-  return Array.from({ length: count }, (_, i) => (count === 1 ? 0 : (last * i) / (count - 1)))
 }
 
 /** Whether a state_dict is of a residual network that reads 64 coefficients where others have a stem. */

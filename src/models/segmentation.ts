@@ -44,6 +44,18 @@ export interface BackboneNames {
   readonly landmark: string
   /** What names begin with there, and here; the first one that fits counts. */
   readonly synonyms: readonly (readonly [theirs: string, ours: string])[]
+  /** The same of names outside of the backbone. */
+  readonly outside?: readonly (readonly [theirs: string, ours: string])[]
+  /** Gives a name of `program` behind `backbone.` ours; it stays where none corresponds. */
+  readonly translate?: (name: string) => string
+  readonly program?: string
+  /**
+   * Tensors that are one here: what the names of each part hold. They lie one after the other along the first axis, and the
+   * whole is translated by the name of the first.
+   */
+  readonly joined?: readonly (readonly string[])[]
+  /** Matrices [O, I] there that are 1x1 convolutions [O, I, 1, 1] here: what their names end with. */
+  readonly convolutions?: readonly string[]
 }
 
 /** What a file of weights for a backbone alone may have and lack. */
@@ -72,6 +84,18 @@ export interface BackboneFamily {
   inferConfig(state: StateShapes): InferredConfig
   /** Why weights that a user may well try cannot fit, and what would. */
   explainMismatch?(state: StateShapes): string | undefined
+}
+
+/** A model cannot compute an image, or a part of one, whose sides are too short for its reductions. */
+export class ImageTooSmallError extends Error {
+  override name = 'ImageTooSmallError'
+
+  constructor(height: number, width: number, smallest: number) {
+    super(
+      `the model computes no image of ${height} x ${width} pixels, or window of that size at a border: its sides must have ` +
+        `${smallest} at least: enlarge or leave out such images, or choose another crop_size of windows`,
+    )
+  }
 }
 
 /** What every model's configuration has, besides the keys of its architecture. */
@@ -136,6 +160,8 @@ export interface Architecture {
   readonly schema: z.ZodType<ModelConfig>
   /** Configurations without the number of classes, by the name of the backbone. */
   readonly presets: Readonly<Record<string, object>>
+  /** The backbone of a configuration that names the architecture alone. */
+  readonly defaultBackbone: string
   /** Names of the stages of its models, over all backbones. */
   readonly stages: readonly string[]
   /** Names of the stages of the model of a configuration. */
@@ -144,6 +170,8 @@ export interface Architecture {
   inputOf?(config: ModelConfig): ModelInput
   /** How the tensors of its backbones are found in a state_dict. */
   readonly backboneNames: readonly BackboneNames[]
+  /** Height and width that images have at least; any where it is absent. */
+  smallestSide?(config: ModelConfig): number
   /**
    * Declares the variables in an empty store, in the order of PyTorch's state_dict.
    * @param random draws the initial weights as PyTorch does; without it they are 0, for values that are loaded afterwards
@@ -209,7 +237,7 @@ export function withPerturbed(
  * @throws Error where the model has no stage of a chosen name
  */
 export function stageOf(
-  { stages }: SegmentationModel,
+  { stages }: Pick<SegmentationModel, 'stages'>,
   chosen: readonly string[],
 ): (scope: string) => string | undefined {
   for (const name of chosen) {

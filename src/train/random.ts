@@ -50,6 +50,7 @@ export const PURPOSE = {
   strongView: 20,
   cutMixView: 21,
   classMix: 22,
+  batchOrder: 30,
 } as const
 
 /** Where a generator stands; as plain JSON, for checkpoints. */

@@ -1,4 +1,5 @@
 import type { Tensor } from '#dist/engine/ir.js'
+import type { Store } from '#dist/engine/store.js'
 import { UserError } from '#dist/train/error.js'
 
 /** A case of ops.json. */
@@ -17,8 +18,8 @@ export interface GoldenCase {
 
 export type Tensors = (name: string) => Tensor
 
-/** How each operator of a file is computed; the names of inputs and outputs are the file's. */
-export type Rules = Readonly<Record<string, (t: Tensors, p: Params) => Record<string, Tensor>>>
+/** How each operator of a file is computed; the names of inputs and outputs are the file's. `store` is empty. */
+export type Rules = Readonly<Record<string, (t: Tensors, p: Params, store: Store) => Record<string, Tensor>>>
 
 /** Parameters of a case, whose absence is an error that names case and parameter. */
 export class Params {

@@ -6,6 +6,7 @@ import { loadWeights } from '#dist/train/checkpoint/read.js'
 import { UserError } from '#dist/train/error.js'
 import { Evaluator } from '#dist/train/evaluation/evaluator.js'
 import { readJson, TensorFile } from './files.js'
+import { type RecordedSegFormer, segFormerConfig } from './recorded-segformer.js'
 import type { CaseResult } from './report.js'
 
 /** A network of several that are trained together, as `config.json` lists them. */
@@ -23,6 +24,9 @@ const backbones: Readonly<Record<string, string>> = { cnn: 'resnet50', dct: 'res
  * @throws UserError for a kind that there is no model of
  */
 export function memberModel({ kind, nclass, ...widths }: Member): ModelSpec {
+  if (kind === 'segformer') {
+    return { architecture: kind, config: segFormerConfig({ nclass, ...widths } as unknown as RecordedSegFormer) }
+  }
   const backbone = backbones[kind]
   if (backbone === undefined) throw new UserError(`there is no model of the kind '${kind}'`)
   const given = Object.entries(widths).filter(([, value]) => value !== null)

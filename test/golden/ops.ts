@@ -4,6 +4,7 @@ import type { Device } from '#dist/engine/device.js'
 import type { Tensor } from '#dist/engine/ir.js'
 import { compile } from '#dist/engine/program.js'
 import { type Data, type Spec, spec } from '#dist/engine/shape.js'
+import { Store } from '#dist/engine/store.js'
 import { batchNormEvaluation, batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { cutmix } from '#dist/kernels/images.js'
@@ -137,8 +138,8 @@ const rules: Rules = {
     const options = { threshold: p.number('conf_thresh'), mode: 'pixelwise' } as const
     return { loss: confidenceWeightedLoss(crossEntropy(t('logits'), t('label')), conf, t('ignore'), options) }
   },
-  unsup_loss: (t, p) => {
-    if (p.inputs().includes('target')) return augsegRules.unsup_loss?.(t, p) ?? {}
+  unsup_loss: (t, p, store) => {
+    if (p.inputs().includes('target')) return augsegRules.unsup_loss?.(t, p, store) ?? {}
     const options = { threshold: p.number('thresh'), mode: 'pixelwise' } as const
     return { loss: confidenceWeightedLoss(crossEntropy(t('logits'), t('label')), t('conf'), t('ignore'), options) }
   },
@@ -181,6 +182,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
   const cotangents = Object.fromEntries(passed.map((name) => [name, row.gout ? load('gout', name) : one]))
   const specs = Object.fromEntries(Object.entries(inputs).map(([name, tensor]) => [name, tensor.spec]))
   const shapes = Object.fromEntries(Object.entries(cotangents).map(([name, tensor]) => [name, tensor.spec.shape]))
+  const store = new Store(device, row.id)
   const program = await compile(
     device,
     { ...specs, ...cotangentSpecs(shapes) },
@@ -190,7 +192,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
         if (!tensor) throw new UserError(`ops.json: case ${row.id} has no input '${name}'`)
         return tensor
       }
-      return withGradients(tensors, rule(get, new Params(row)), row.gin, passing)
+      return withGradients(tensors, rule(get, new Params(row), store), row.gin, passing)
     },
     { label: row.id },
   )
@@ -211,6 +213,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
     }))
   } finally {
     program.destroy()
+    store.destroy()
   }
 }
 

@@ -26,6 +26,7 @@ import { logits, type ModelConfig, type SegmentationModel } from '#dist/models/s
 import { loadStateDict, type StateTensor, stateShapes } from '#dist/models/weights.js'
 import { exportOnnx, type OnnxOptions } from '#dist/onnx/export.js'
 import { Random } from '#dist/train/random.js'
+import { smallSegFormer } from '../support/small-segformer.js'
 import { smallXception } from '../support/small-xception.js'
 
 const test = suite('onnx')
@@ -142,6 +143,17 @@ test('an Xception, whose convolutions are depthwise', async () => {
     within(await compare(2, 34, 57), '2 x 34 x 57')
     await close()
   }
+})
+
+test('a SegFormer', async () => {
+  const segFormer = (store: Store) => createModel(store, { architecture: 'segformer', config: smallSegFormer })
+  const { compare, close } = await exported(segFormer)
+  within(await compare(1, 65, 65), '1 x 65 x 65')
+  within(await compare(2, 34, 57), '2 x 34 x 57')
+  await close()
+  const fixed = await exported(segFormer, { size: [29, 47] })
+  within(await fixed.compare(1, 29, 47), '29 x 47')
+  await fixed.close()
 })
 
 test('a fixed size is stated in the file', async () => {

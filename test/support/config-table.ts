@@ -49,8 +49,11 @@ function defaultOf(schema: JsonSchema, required: boolean): string {
   return told ? code(schema.default) : ''
 }
 
-/** Rows of the keys of an object. Throws where a key is not described. */
-function rowsOf(object: JsonSchema, path: readonly string[], seen: Set<string>): string[] {
+/**
+ * Rows of the keys of an object, and of those within them. Throws where a key is not described.
+ * @param isItem whether it is one of a list, of which only its own keys have rows
+ */
+function rowsOf(object: JsonSchema, path: readonly string[], seen: Set<string>, isItem = false): string[] {
   return Object.entries(object.properties ?? {}).flatMap(([key, value]) => {
     const schema = value as JsonSchema
     const name = [...path, key].join('.')
@@ -59,7 +62,9 @@ function rowsOf(object: JsonSchema, path: readonly string[], seen: Set<string>):
     const meaning = former ? `${schema.description} Formerly ${code(former)}.` : schema.description
     const cells = [code(name), valuesOf(schema), defaultOf(schema, object.required?.includes(key) ?? false), meaning]
     const row = `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`
-    const inner = objectOf(schema)
+    const item = schema.type === 'array' && !isItem ? objectOf(schema.items as JsonSchema) : undefined
+    if (item) return [row, ...rowsOf(item, [...path, `${key}[]`], seen, true)]
+    const inner = isItem ? undefined : objectOf(schema)
     // The keys of folders are the same for each list.
     const shape = JSON.stringify(inner)
     if (!inner || seen.has(shape)) return [row]

@@ -1,11 +1,12 @@
 import type { Device } from '../../engine/device.js'
 import { Store } from '../../engine/store.js'
-import { architectureOf, chooseModel, createModel, type InferredModel, type ModelSpec } from '../../models/index.js'
+import { architectureOf, createModel, type InferredModel, type ModelSpec } from '../../models/index.js'
 import { differingKeys } from '../../models/infer.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import { paletteOf, type Rgb, vocPalette } from '../data/classes.js'
 import { UserError } from '../error.js'
+import { modelsOf } from '../methods/index.js'
 import { type Checkpoint, checkpointModel, loadWeights, parsed, readCheckpoint } from './read.js'
 
 /** A checkpoint that was read and checked, but not yet given to a device. */
@@ -46,7 +47,7 @@ export function readModel(path: string, config?: Config): LoadedModel {
         'choose the configuration with which it was trained',
     )
   }
-  const wanted = config && chooseModel(config)
+  const wanted = config && wantedOf(config, own, checkpoint)
   if (wanted && wanted.architecture !== own.architecture) {
     throw new UserError(
       `${path} is of a ${own.architecture}, but the configuration asks for a ${wanted.architecture}: ` +
@@ -66,6 +67,15 @@ export function readModel(path: string, config?: Config): LoadedModel {
     classNames: config?.class_names ?? namesIn(checkpoint, nclass) ?? Array.from({ length: nclass }, (_, k) => `${k}`),
     palette: config?.palette ?? (paletteIn(checkpoint, nclass) || (config ? paletteOf(config) : vocPalette(nclass))),
   }
+}
+
+/** Of the models of a configuration's training the one that a checkpoint is of, or else the first. */
+function wantedOf(config: Config, { architecture }: ModelSpec, { tensors }: Checkpoint): ModelSpec {
+  const models = modelsOf(config)
+  const { widths } = architectureOf(architecture).inferConfig(tensors)
+  const isOf = (spec: ModelSpec) =>
+    spec.architecture === architecture && differingKeys(spec.config, widths).length === 0
+  return models.find(isOf) ?? models[0]
 }
 
 /** @throws UserError where what no tensor shows is configured differently */

@@ -1,4 +1,5 @@
 import { backboneNames } from '../../models/index.js'
+import type { BackboneNames } from '../../models/segmentation.js'
 
 /** What common programs wrap a model in: DataParallel, torch.compile, Lightning and others. */
 const wrappers = ['module.', '_orig_mod.', 'model.', 'net.', 'network.']
@@ -22,18 +23,20 @@ interface Place {
   readonly prefix: string
   /** `backbone.`, or what stands for it behind the prefix; empty where there is a backbone alone. */
   readonly backbone: string
-  readonly synonyms: readonly (readonly [theirs: string, ours: string])[]
+  /** How its layers are named; undefined where only the prefix is certain. */
+  readonly rules?: BackboneNames | undefined
 }
 
 /** The networks of a file, by the tensors that tell a backbone of a known kind. */
 function findPlaces(names: Iterable<string>): Place[] {
   const places: Place[] = []
   for (const name of names) {
-    for (const { landmark, synonyms } of backboneNames) {
+    for (const rules of backboneNames) {
+      const { landmark } = rules
       if (name !== landmark && !name.endsWith(`.${landmark}`)) continue
       const at = name.slice(0, -landmark.length)
       const [, prefix = at, backbone = ''] = /^(|.*\.)((?:backbone|encoder)\.)$/.exec(at) ?? []
-      places.push({ prefix, backbone, synonyms })
+      places.push({ prefix, backbone, rules })
     }
   }
   return places
@@ -68,9 +71,9 @@ export function rename<T>(tensors: ReadonlyMap<string, T>): Renamed<T> {
   const places = findPlaces(names)
   const [first] = places
   const single = first !== undefined && places.length === 1
-  const place = single ? first : { prefix: commonPrefix(names), backbone: '', synonyms: [] }
+  const place: Place = single ? first : { prefix: commonPrefix(names), backbone: '' }
   // Where two tensors would have the same name, only the prefix is certain.
-  const naming = nameAt(names, place) ?? nameAt(names, { ...place, backbone: '', synonyms: [] })
+  const naming = nameAt(names, place) ?? nameAt(names, { prefix: place.prefix, backbone: '' })
   const wrapped = names.find((name) => unwrapped.get(name) !== name)
   const changes = [
     ...(naming?.changes ?? []),
@@ -91,15 +94,17 @@ export function rename<T>(tensors: ReadonlyMap<string, T>): Renamed<T> {
 }
 
 /** The names of one network, new to old, and the way back for others; undefined where two would become the same. */
-function nameAt(all: readonly string[], { prefix, backbone, synonyms }: Place) {
+function nameAt(all: readonly string[], { prefix, backbone, rules }: Place) {
   const used = new Set<readonly [string, string]>()
-  const translate = (name: string): string => {
-    if (!name.startsWith(backbone)) return name
-    const rest = name.slice(backbone.length)
-    const synonym = synonyms.find(([theirs]) => rest.startsWith(theirs))
+  const byBeginning = (name: string, pairs: BackboneNames['synonyms']): string => {
+    const synonym = pairs.find(([theirs]) => name.startsWith(theirs))
     if (synonym) used.add(synonym)
-    const layer = synonym ? synonym[1] + rest.slice(synonym[0].length) : rest
-    return backbone === '' ? layer : ours + layer
+    return synonym ? synonym[1] + name.slice(synonym[0].length) : name
+  }
+  const translate = (name: string): string => {
+    if (!name.startsWith(backbone)) return byBeginning(name, rules?.outside ?? [])
+    const layer = byBeginning(name.slice(backbone.length), rules?.synonyms ?? [])
+    return (backbone === '' ? '' : ours) + (rules?.translate?.(layer) ?? layer)
   }
   const inside = all.filter((name) => name.startsWith(prefix))
   const names = new Map(inside.map((name) => [translate(name.slice(prefix.length)), name]))
@@ -115,6 +120,7 @@ function nameAt(all: readonly string[], { prefix, backbone, synonyms }: Place) {
     ...(prefix === '' ? [] : [`prefix '${prefix}' taken off`]),
     ...(backbone === '' || backbone === ours ? [] : [`'${backbone}' read as '${ours}'`]),
     ...[...used].map(([theirs, here]) => `'${theirs}' read as '${here}'`),
+    ...(rules?.translate ? [`layers named as in ${rules.program}`] : []),
     ...(aside.length === 0 ? [] : [`${aside.length} tensors outside of it left aside, such as ${aside[0]}`]),
   ]
   return { names, back, changes }

@@ -15,6 +15,7 @@ import { quoted } from '../io/pickle.js'
 import { isPth, readPth } from '../io/pth.js'
 import { type FileTensor, readSafetensors, toFloat32 } from '../io/safetensors.js'
 import { momentumPrefix } from '../trainer/saved-store.js'
+import { joinTensors } from './join-tensors.js'
 import { type Renamed, rename } from './names.js'
 
 /** Names of further models, of a method's stores and of AdamW's averages in a safetensors file. */
@@ -93,13 +94,13 @@ function fromSafetensors(path: string): Checkpoint {
     if (name.startsWith(momentumPrefix)) momentumBuffers.set(name.slice(momentumPrefix.length), tensor)
     else (furtherPrefix.test(name) ? further : weights).set(name, tensor)
   }
-  const { tensors, changes, ...names } = rename(weights)
+  const { tensors, changes, ...names } = rename(joinTensors(weights, path))
   return { tensors, momentumBuffers, further, metadata, verified, names, note: noteOf(path, changes) }
 }
 
 function fromPth(path: string): Checkpoint {
   const { state, keys, momentumBuffers, epoch, previousBest } = readPth(path)
-  const { tensors, changes, ...names } = rename(state)
+  const { tensors, changes, ...names } = rename(joinTensors(state, path))
   const metadata = {
     ...(epoch === undefined ? {} : { epoch: JSON.stringify(epoch + 1) }),
     ...(previousBest === undefined ? {} : { bestMiou: JSON.stringify(previousBest) }),
@@ -176,7 +177,10 @@ function checkSingle({ several }: Checkpoint['names'], path: string): void {
 function architectureIn(metadata: Checkpoint['metadata'], tensors: Tensors, path: string): Architecture {
   const name = parsed(metadata.architecture)
   const all = [...architectures.values()]
-  if (name === undefined) return all.find((row) => inferModel(row, tensors, undefined)) ?? defaultArchitecture
+  const hasBackbone = (row: Architecture) => Object.keys(row.inferConfig(tensors).widths).length > 0
+  if (name === undefined) {
+    return all.find((row) => inferModel(row, tensors, undefined)) ?? all.find(hasBackbone) ?? defaultArchitecture
+  }
   const named = all.find((row) => row.name === name)
   if (named) return named
   throw new UserError(

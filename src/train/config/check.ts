@@ -1,6 +1,7 @@
-import { chooseModel } from '../../models/index.js'
+import { architectureOf, backboneOf } from '../../models/index.js'
 import { hexColor, knownClasses, type Rgb, showColor } from '../data/classes.js'
 import { UserError } from '../error.js'
+import { modelsOf } from '../methods/index.js'
 import { show } from './explain.js'
 import type { Config, Parsed } from './schema.js'
 
@@ -53,6 +54,28 @@ function checkLabelMap(
   }
 }
 
+/** The backbone, and a section `model` without the name of an architecture, which the backbone tells. */
+function resolveNetwork(config: Parsed, nclass: number, fail: (what: string) => UserError) {
+  const { architecture: _, ...model } = config.model
+  try {
+    const backbone = backboneOf(config)
+    const { crop_size: crop, activation_checkpointing: stages = [] } = config
+    const models = modelsOf({ ...config, nclass, ignore_index: 255 })
+    const rows = models.map((spec) => ({ ...spec, row: architectureOf(spec.architecture) }))
+    const smallest = Math.max(...rows.map(({ row, config }) => row.smallestSide?.(config) ?? 1))
+    if (crop < smallest) throw new Error(`'crop_size' is ${crop}, but the model needs ${smallest} at least`)
+    const all = [...new Set(rows.flatMap(({ row, config }) => row.stagesOf(config)))]
+    const unknown = stages.find((stage) => !all.includes(stage))
+    if (unknown !== undefined) {
+      const whose = models.length > 1 ? 'the models' : backbone
+      throw new Error(`'activation_checkpointing' has ${unknown}, but the stages of ${whose} are ${all.join(', ')}`)
+    }
+    return { backbone, model }
+  } catch (error) {
+    throw fail(error instanceof Error ? error.message : String(error))
+  }
+}
+
 /** Rules that concern more than one key. */
 export function checkTogether({ classes, multi_grid, run, ...config }: Parsed, origin: string): Config {
   const fail = (what: string) => new UserError(`${origin}: ${what}`)
@@ -69,11 +92,7 @@ export function checkTogether({ classes, multi_grid, run, ...config }: Parsed, o
   if (config.model.nclass !== undefined && config.model.nclass !== nclass) {
     throw fail(`'model.nclass' is ${config.model.nclass}, but 'nclass' is ${nclass}: leave one of them out`)
   }
-  try {
-    chooseModel({ ...config, nclass })
-  } catch (error) {
-    throw fail(error instanceof Error ? error.message : String(error))
-  }
+  const network = resolveNetwork(config, nclass, fail)
   if (palette) checkPalette(palette, nclass, fail)
   if (labelMap) checkLabelMap(labelMap, nclass, ignore, fail)
   if (labelMap && config.reduce_zero_label) {
@@ -91,5 +110,5 @@ export function checkTogether({ classes, multi_grid, run, ...config }: Parsed, o
     throw fail(`'micro_batch' is ${images}, which does not divide 'batch_size' ${batch}: use ${divisors.join(', ')}`)
   }
   const eval_mode = config.eval_mode ?? (config.dataset === 'cityscapes' ? 'sliding_window' : 'original')
-  return { ...config, nclass, class_names, reduce_zero_label, ignore_index: ignore, eval_mode }
+  return { ...config, ...network, nclass, class_names, reduce_zero_label, ignore_index: ignore, eval_mode }
 }

@@ -118,9 +118,20 @@ const pathKeys: readonly (keyof Config)[] = [
   'pretrained',
 ]
 
+/** A value with the paths of pretrained weights within it made absolute. */
+function withAbsoluteWeights(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withAbsoluteWeights)
+  if (!isRecord(value)) return value
+  const entries = Object.entries(value).map(([key, entry]) => [
+    key,
+    key === 'pretrained' && typeof entry === 'string' ? resolve(entry) : withAbsoluteWeights(entry),
+  ])
+  return Object.fromEntries(entries)
+}
+
 /** A configuration that means the same files in any working folder. Folders of a list stay relative to `data_root`. */
 export const withAbsolutePaths = (config: Config): Config => ({
-  ...config,
+  ...(withAbsoluteWeights(config) as Config),
   ...Object.fromEntries(
     pathKeys.flatMap((key) => {
       const path = config[key]

@@ -182,7 +182,10 @@ const methodSettings = () => ({
 })
 
 const networkKeys = {
-  backbone: z.enum(backbones).default('resnet50').describe('Network that computes the features.'),
+  backbone: z
+    .enum(backbones)
+    .optional()
+    .describe('Network that computes the features. Default: `resnet50`, or `mit_b2` where `model` is `segformer`.'),
   pretrained: z
     .string()
     .min(1)
@@ -197,10 +200,14 @@ const networkKeys = {
     .default([6, 12, 18])
     .describe('Dilations of the three 3x3 branches of the ASPP.'),
   model: z
-    .preprocess((value) => (typeof value === 'string' && architectures.has(value) ? {} : value), modelKeys)
+    .preprocess(
+      (value) => (typeof value === 'string' && architectures.has(value) ? { architecture: value } : value),
+      modelKeys,
+    )
     .prefault({})
     .describe(
-      'Widths and depths, in place of those of the backbone. The reference configurations name the architecture here.',
+      'Widths and depths, in place of those of the backbone; or the name of the architecture, `deeplabv3plus` or ' +
+        '`segformer`.',
     ),
 }
 
@@ -264,6 +271,7 @@ export type Parsed = z.infer<Schema>
 
 /** A checked configuration; keys as in the YAML files, see there for defaults. */
 export type Config = Omit<Parsed, 'classes' | 'multi_grid' | 'run'> & {
+  backbone: string
   nclass: number
   class_names: string[]
   reduce_zero_label: boolean

@@ -2,6 +2,7 @@ import type { z } from 'zod'
 import { chooseModel, inputOf, type ModelChoice, type ModelSpec } from '../../models/index.js'
 import { UserError } from '../error.js'
 import { augseg } from './augseg.js'
+import { coTraining } from './co-training.js'
 import { dualTeacher } from './dual-teacher.js'
 import type { CommonSettings, Method, Settings } from './method.js'
 import { prevmatch } from './prevmatch.js'
@@ -9,7 +10,7 @@ import { supervised } from './supervised.js'
 import { unimatch } from './unimatch.js'
 
 /** The training methods, in the order in which they are listed. */
-const table: Method[] = [supervised, unimatch, prevmatch, augseg, dualTeacher]
+const table: Method[] = [supervised, unimatch, prevmatch, augseg, dualTeacher, coTraining]
 
 /** All training methods. */
 export const methods = (): readonly Method[] => table
@@ -30,22 +31,37 @@ export function methodOf(name: string): Method {
   return method
 }
 
+// The configuration was checked by a schema with the keys of all methods.
+type AnySettings = CommonSettings & ModelChoice & Settings<z.ZodRawShape>
+
+/** The models of a configuration, the one that checkpoints hold under plain names first. */
+export function modelsOf(config: CommonSettings & ModelChoice): readonly [ModelSpec, ...ModelSpec[]] {
+  const [own, ...others] = methodOf(config.method).models?.(config as AnySettings) ?? []
+  return own ? [own, ...others] : [chooseModel(config)]
+}
+
 /**
  * The model that a training's checkpoints hold under plain names.
  * @throws UserError where it is the configuration's and reads what its method does not give it
  */
 export function firstModelOf(config: CommonSettings & ModelChoice): ModelSpec {
   const method = methodOf(config.method)
-  // The configuration was checked by a schema with the keys of all methods.
-  const own = method.model?.(config as unknown as Settings<typeof method.keys>)
-  const model = own ?? chooseModel(config)
-  if (!own && inputOf(model) === 'coefficients') {
+  const [model] = modelsOf(config)
+  if (!method.models && inputOf(model) === 'coefficients') {
     throw new UserError(
       `'backbone' is ${config.backbone}, which reads DCT coefficients, and the method ${method.name} gives it RGB images: ` +
         'choose another backbone',
     )
   }
   return model
+}
+
+/** The file of pretrained weights of a training's model by its number. */
+export function pretrainedOf(
+  config: CommonSettings & { readonly pretrained?: string | undefined },
+  index: number,
+): string | undefined {
+  return methodOf(config.method).pretrained?.(config as CommonSettings & AnySettings)[index] ?? config.pretrained
 }
 
 /** The keys that only methods other than this one read. */

@@ -3,7 +3,7 @@ import type { Tensor } from '../../engine/ir.js'
 import type { Program } from '../../engine/program.js'
 import type { Data, Spec } from '../../engine/shape.js'
 import type { Store } from '../../engine/store.js'
-import type { ModelSpec } from '../../models/index.js'
+import type { ModelChoice, ModelSpec } from '../../models/index.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import type { BatchLayout } from '../data/batch.js'
 import type { Criterion } from './losses.js'
@@ -49,8 +49,10 @@ export interface Method<K extends z.ZodRawShape = z.ZodRawShape> {
   layout(settings: Settings<K>): BatchLayout
   /** Throws `fail(what)` for settings that the method cannot train with. */
   check?(settings: Settings<K>, fail: (what: string) => Error): void
-  /** Model number 0, where it is not the one of the configuration's own keys. */
-  model?(settings: Settings<K>): ModelSpec
+  /** The models by their numbers, where they are not the one of the configuration's own keys. */
+  models?(settings: Settings<K> & Pick<ModelChoice, 'nclass'>): readonly ModelSpec[]
+  /** The file of pretrained weights of each of these, where they have files of their own. */
+  pretrained?(settings: Settings<K>): readonly (string | undefined)[]
   /** Makes what one training works with. Nothing is traced or computed yet. */
   create(context: MethodContext<Settings<K>>): MethodRun
 }
@@ -162,6 +164,11 @@ export interface MethodRun {
   readonly trained: readonly SegmentationModel[]
   /** Models that are validated. The first one's score decides what `best.safetensors` keeps; those of others are logged. */
   readonly deployed: readonly DeployedModel[]
+  /**
+   * Whether these are rivals: the best of them decides then what `best.safetensors` keeps, and the best weights of each are
+   * kept besides, as `best-NAME.safetensors`.
+   */
+  readonly rivals?: boolean
   /** Names of the kinds of steps that compute differently, such as a warm-up. Default: one kind. */
   readonly phases?: readonly string[]
   /** Which of them a step is. */

@@ -3,12 +3,12 @@ import { type Device, megabytes } from '../../engine/device.js'
 import { tracingDevice } from '../../engine/dry-device.js'
 import { showSized, valuesBySize } from '../../engine/memory-report.js'
 import { Store } from '../../engine/store.js'
-import { chooseModel, createModel } from '../../models/index.js'
+import { createModel, type ModelSpec } from '../../models/index.js'
 import { readBackbone } from '../checkpoint/read.js'
 import type { Config } from '../config/load.js'
 import { shortenedEpoch } from '../data/loader.js'
 import { writeAtomically } from '../io/files.js'
-import { methodOf } from '../methods/index.js'
+import { methodOf, modelsOf, pretrainedOf } from '../methods/index.js'
 import { usesHalf } from '../trainer/amp.js'
 import { checkSamples, nothingToScore } from './check-samples.js'
 import { largestImage } from './largest-image.js'
@@ -40,7 +40,10 @@ export async function dryRun(
   real: Device,
   { config: given, tune, traceNan = false, printProgram, print }: DryRunOptions,
 ) {
-  if (given.pretrained !== undefined) print(checkPretrained(given, given.pretrained))
+  for (const [index, model] of modelsOf(given).entries()) {
+    const path = pretrainedOf(given, index)
+    if (path !== undefined) print(checkPretrained(model, path))
+  }
   const lists = readLists(given, true)
   const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], given)
   const note = nothingToScore(lists.validation, labels, given)
@@ -96,10 +99,8 @@ async function settleShown(real: Device, options: PlanOptions, print: (line: str
 }
 
 /** Whether the backbone takes the weights of a file. Throws a UserError where it does not. */
-function checkPretrained(config: Config, path: string): string {
-  const model = createModel(new Store(tracingDevice(), 'model'), chooseModel(config))
-  return readBackbone(model, path).line
-}
+const checkPretrained = (model: ModelSpec, path: string): string =>
+  readBackbone(createModel(new Store(tracingDevice(), 'model'), model), path).line
 
 function describe(run: PlannedRun, options: PlanOptions): string[] {
   const { use, trainer } = run

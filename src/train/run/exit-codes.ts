@@ -1,4 +1,5 @@
 import { BindingLimitError, DeviceLostError, OutOfMemoryError } from '../../engine/device.js'
+import { ImageTooSmallError } from '../../models/segmentation.js'
 import { UserError } from '../error.js'
 
 /** How a command ends: exit code and meaning. The one table of all commands. */
@@ -41,7 +42,8 @@ export function endingOf(error: unknown): Ending {
   if (error instanceof RunError) return error.ending
   if (error instanceof DeviceLostError) return 'deviceLost'
   if (error instanceof OutOfMemoryError) return 'outOfMemory'
-  return error instanceof UserError || error instanceof BindingLimitError || isOfSystem(error) ? 'userError' : 'fault'
+  const isMistake = [UserError, BindingLimitError, ImageTooSmallError].some((kind) => error instanceof kind)
+  return isMistake || isOfSystem(error) ? 'userError' : 'fault'
 }
 
 /** The error that ends a run, with where it can go on; mistakes of the user's and faults of the program as they are. */

@@ -23,7 +23,7 @@ const notFingerprinted = [
 ]
 
 /** Settings without which weights, momentum buffers and snapshots mean nothing. */
-const ofTheState = ['method', 'nclass', 'model', 'backbone', 'replace_stride_with_dilation', 'dilations']
+const ofTheState = ['method', 'nclass', 'model', 'backbone', 'replace_stride_with_dilation', 'dilations', 'members']
 
 const hashOf = (list: readonly Sample[]): string =>
   createHash('sha256')
@@ -32,7 +32,8 @@ const hashOf = (list: readonly Sample[]): string =>
 
 /** The settings of a run and hashes of its lists. */
 export function fingerprintOf(config: Config, lists: Readonly<Record<string, readonly Sample[]>>): Fingerprint {
-  const settings = Object.entries(config).filter(([key]) => !notFingerprinted.includes(key))
+  const withoutFiles = JSON.parse(JSON.stringify(config, (key, value) => (key === 'pretrained' ? undefined : value)))
+  const settings = Object.entries(withoutFiles).filter(([key]) => !notFingerprinted.includes(key))
   const hashes = Object.entries(lists).map(([name, list]) => [`list of ${name} images`, hashOf(list)])
   return Object.fromEntries([...settings, ...hashes])
 }

@@ -1,16 +1,15 @@
 import { chromeTrace, profileTable } from '../../engine/profile.js'
-import { type PreparedFile, prepareCheckpoint } from '../checkpoint/write.js'
 import type { Config } from '../config/load.js'
 import type { Scores } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
 import { duration, lossParts, maskRatios, showLosses } from '../logging/log.js'
 import { trainingLine } from '../logging/terminal.js'
 import type { StepResult } from '../trainer/trainer.js'
+import { type BestFiles, bestFilesOf } from './best-files.js'
 import { explainNonFinite, nonFiniteIn } from './non-finite.js'
 import type { Run, TrainingResult } from './run.js'
-import type { RunState } from './run-state.js'
-import { namesOf, save } from './save.js'
-import { evaluateAll, firstOf, samplesOf } from './validate.js'
+import { save } from './save.js'
+import { decisiveOf, evaluateAll, samplesOf } from './validate.js'
 
 /** When the steps of this process began, and after which iteration; what was skipped took no time. */
 interface Start {
@@ -25,8 +24,8 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   const begin = performance.now()
   const seconds = () => (performance.now() - begin) / 1000
   let scores: Scores | undefined
-  /** The best model, until it is written. */
-  let best: PreparedFile | undefined
+  /** The best models, until they are written. */
+  let best: BestFiles = new Map()
   let skipped = run.options.skipIterations ?? 0
   const start: Start = { time: begin, iteration: trainer.iteration + skipped }
   while ((trainer.iteration < lastIteration || state.validationDue) && !signal?.aborted) {
@@ -45,9 +44,9 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
     }
     const validated = await validate(run, seconds)
     scores = validated.scores
-    best = validated.best ?? best
+    best = new Map([...best, ...validated.best])
     state.validationDue = false
-    const samples = await samplesOf(run)
+    const samples = await samplesOf(run, validated.decisive)
     best = await run.watchdog.during(savingWatched, save(run, best, samples))
   }
   const interrupted = signal?.aborted === true && (trainer.iteration < lastIteration || state.validationDue === true)
@@ -59,18 +58,20 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
 
 const savingWatched = (): string => 'the weights for a checkpoint from the device'
 
-/** The validation behind an epoch, or behind what of it there is; the best model, if it is that of now. */
+/** The validation behind an epoch, or behind what of it there is; the best models, if they are those of now. */
 async function validate(
   run: Run,
   seconds: () => number,
-): Promise<{ readonly scores: Scores; readonly best: PreparedFile | undefined }> {
+): Promise<{ readonly decisive: string; readonly scores: Scores; readonly best: BestFiles }> {
   const { trainer, logger, state, loader } = run
   const { config } = run.options
   const epoch = Math.ceil(trainer.iteration / loader.iterationsPerEpoch) - 1
   const missing = new Set<string>()
-  const [decisive, ...others] = await evaluateAll(run, missing)
-  if (!decisive) throw new Error('a method deploys at least one model')
+  const scored = await evaluateAll(run, missing)
+  const decisive = decisiveOf(run, scored)
+  const others = scored.filter((each) => each !== decisive)
   const { scores, tiledImages: tiled } = decisive
+  const { rivals = false } = trainer.run
   const { miou, iou, accuracy, share, miouPresent, pixelAccuracy } = scores
   // Nothing is worse than 0, and a run has a best model from its first validation on.
   const isBest = miou > state.bestMiou || state.bestMiou === 0
@@ -82,11 +83,13 @@ async function validate(
   const inTiles = tiled === 0 ? '' : `; ${tiled} images in tiles`
   const without = missing.size === 0 ? '' : `; ${missing.size} of ${run.validation.length} images left out`
   const beside = others.map(({ name, scores }) => `; ${name} ${scores.miou.toFixed(2)}`).join('')
-  const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${star}${beside}${inTiles}${without}  [${showClasses(iou, config)}]`
+  const whose = rivals ? ` of ${decisive.name}` : ''
+  const line = `epoch ${epoch + 1}/${config.epochs}: mIoU ${miou.toFixed(2)}${whose}${star}${beside}${inTiles}${without}  [${showClasses(iou, config)}]`
   const unreadable = missing.size === 0 ? {} : { unreadable: [...missing] }
   const besides =
     others.length === 0 ? {} : { others: Object.fromEntries(others.map(({ name, scores }) => [name, scores.miou])) }
   const inTilesToo = tiled === 0 ? {} : { tiled }
+  const ofModel = rivals ? { model: decisive.name } : {}
   const details = {
     iou,
     accuracy,
@@ -94,20 +97,14 @@ async function validate(
     miouPresent,
     pixelAccuracy,
     best: state.bestMiou,
+    ...ofModel,
     ...besides,
     ...inTilesToo,
     ...unreadable,
   }
   logger.event('evaluation', { epoch, iteration: trainer.iteration, miou, ...details, seconds: seconds() }, line)
-  const { model } = firstOf(run.evaluators)
-  return {
-    scores,
-    best: isBest ? await prepareCheckpoint(model, { ...fileState(state), ...namesOf(config) }) : undefined,
-  }
+  return { decisive: decisive.name, scores, best: await bestFilesOf(run, scored, isBest) }
 }
-
-/** What a best model says of where the run stood. */
-const fileState = ({ validationDue: _, ...where }: RunState) => where
 
 const showClasses = (iou: readonly number[], { class_names: names }: Config): string =>
   iou.map((value, k) => `${names[k]} ${value.toFixed(1)}`).join(', ')

@@ -1,10 +1,10 @@
 import type { AdapterTraits } from '../../engine/adapter.js'
 import { megabytes } from '../../engine/device.js'
-import { type DryAdapter, tracingDevice } from '../../engine/dry-device.js'
-import { Store } from '../../engine/store.js'
+import type { DryAdapter } from '../../engine/dry-device.js'
 import type { Work } from '../../engine/work.js'
-import { chooseModel, createModel } from '../../models/index.js'
+import { architectureOf } from '../../models/index.js'
 import type { Config } from '../config/load.js'
+import { modelsOf } from '../methods/index.js'
 import { microBatches } from '../trainer/micro-batches.js'
 import { type MemoryPart, memoryParts, type PlanOptions, planRun } from './plan-run.js'
 
@@ -66,7 +66,8 @@ export class MemoryPlanner {
 
   /** All stages of the model. */
   get stages(): string[] {
-    return Object.keys(createModel(new Store(tracingDevice(), 'model'), chooseModel(this.options.config)).stages)
+    const models = modelsOf(this.options.config)
+    return [...new Set(models.flatMap(({ architecture, config }) => architectureOf(architecture).stagesOf(config)))]
   }
 
   /** Precisions and parts, in their order. */

@@ -23,6 +23,8 @@ export interface RunState {
   newBest: boolean
   /** The validation behind the last step is still to come. */
   validationDue?: boolean
+  /** The best mean IoU of each of several rivals, by their names. */
+  bestOf?: Record<string, number>
 }
 
 export const initialState = (): RunState => ({ iteration: 0, miou: 0, bestMiou: 0, newBest: false })
@@ -61,7 +63,7 @@ export const backupOf = (path: string): string => path.replace(/(\.safetensors)?
 const earlierBackupOf = (path: string): string => path.replace(/(\.safetensors)?$/, '.before.safetensors')
 
 const isOurs =
-  /^((latest|best)(\.bak|\.before|\.damaged)?\.safetensors|previous|log\.jsonl|report\.html|config\.yaml|kernels\.json)$/
+  /^((latest|best(-[a-z]+\d*)?)(\.bak|\.before|\.damaged)?\.safetensors|previous|log\.jsonl|report\.html|config\.yaml|kernels\.json)$/
 
 /** Removes what an earlier run left in a folder, so that nothing of it is taken for the next one's. */
 export function clearRun(folder: string): void {
@@ -196,12 +198,12 @@ function countersOf({ models }: Trainer): Pick<Saved, 'batchesTracked'> {
 function parseSaved(checkpoint: Checkpoint, path: string): Saved {
   const info = infoOf(checkpoint, path)
   const numbers = ['iteration', 'miou', 'bestMiou', 'logBytes'].every((key) => typeof info[key] === 'number')
-  const { previous, means, fingerprint, newBest, lossScale, updates } = info
+  const { previous, means, fingerprint, newBest, lossScale, updates, bestOf = {} } = info
   const counted = updates === undefined || (Number.isInteger(updates) && Number(updates) >= 0)
   const names = Array.isArray(previous) && previous.every((name) => /^iteration-\d+$/.test(String(name)))
   const length = info.iterationsPerEpoch
   const hasLength = length === undefined || (Number.isInteger(length) && Number(length) > 0)
-  const objects = [means, fingerprint].every((value) => typeof value === 'object' && value !== null)
+  const objects = [means, fingerprint, bestOf].every((value) => typeof value === 'object' && value !== null)
   const scaled = lossScale === undefined || isLossScale(lossScale)
   if (!numbers || !counted || !names || !objects || !hasLength || !scaled || typeof newBest !== 'boolean') {
     throw new UserError(`${path} holds no state of a run: --resume takes the latest.safetensors of one`)

@@ -1,30 +1,19 @@
 import { join } from 'node:path'
 import type { PreparedFile } from '../checkpoint/write.js'
-import type { Config } from '../config/load.js'
-import { paletteOf } from '../data/classes.js'
 import { makeFolder } from '../io/files.js'
 import type { ReportSample } from '../logging/report.js'
+import { type BestFiles, namesOf } from './best-files.js'
 import type { Run } from './run.js'
 import { backupOf } from './run-state.js'
-
-/** What a checkpoint says of its classes, for those who predict with it. */
-export const namesOf = (config: Config) => ({
-  class_names: config.class_names,
-  palette: paletteOf(config),
-})
 
 /**
  * Brings the folder up to date: all that a run resumes from, and what shows it.
  *
- * @param best the best model, if it is not written yet
+ * @param best the best models that are not written yet
  * @param samples for the report, after an evaluation
- * @returns the best model, if it still is not written
+ * @returns those that still are not written
  */
-export async function save(
-  run: Run,
-  best: PreparedFile | undefined,
-  samples?: readonly ReportSample[],
-): Promise<PreparedFile | undefined> {
+export async function save(run: Run, best: BestFiles, samples?: readonly ReportSample[]): Promise<BestFiles> {
   const { options, trainer, state, means, logger, fingerprint, lock, files, failures } = run
   const { savePath: folder, config } = options
   const hasFolder = failures.attempt(folder, () => {
@@ -37,8 +26,11 @@ export async function save(
   if (hasFolder) {
     const logBytes = logger.syncLog()
     if (samples) await logger.report(samples)
-    const path = join(folder, 'best.safetensors')
-    if (best && failures.attempt(path, () => best.write(path, { backup: backupOf(path) }))) unwritten = undefined
+    const isLeft = ([name, file]: readonly [string, PreparedFile]): boolean => {
+      const path = join(folder, name)
+      return !failures.attempt(path, () => file.write(path, { backup: backupOf(path) }))
+    }
+    unwritten = new Map([...best].filter(isLeft))
     await files.save(trainer, state, { means: means.state, logBytes, fingerprint, ...namesOf(config) }, failures)
   }
   // Once an epoch is enough, when its validation is done.

@@ -16,7 +16,7 @@ import { makeFolder, writeAtomically } from '../io/files.js'
 import { WriteFailures } from '../io/write-failures.js'
 import { Means } from '../logging/log.js'
 import { RunLogger } from '../logging/run-logger.js'
-import { firstModelOf, methodOf } from '../methods/index.js'
+import { firstModelOf, methodOf, pretrainedOf } from '../methods/index.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
 import { createTrainer } from '../trainer/create.js'
@@ -123,8 +123,9 @@ async function trainLocked(
   let evaluators: DeployedEvaluator[] = []
   try {
     const model = createModel(store, firstModelOf(config), new Random(seed, 0, PURPOSE.initialization))
+    const pretrained = pretrainedOf(config, 0)
     if (resume) print(`weights: from ${resume}`)
-    else if (config.pretrained) print(loadBackbone(model, config.pretrained))
+    else if (pretrained !== undefined) print(loadBackbone(model, pretrained))
     else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
     const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
     trainer = await createTrainer(device, model, config, {
@@ -135,8 +136,9 @@ async function trainLocked(
       width: config.crop_size,
       keepBefore: options.traceNan === true,
       amp,
-      pretrain: (further) => {
-        if (!resume && config.pretrained) loadBackbone(further, config.pretrained)
+      pretrain: (further, index) => {
+        const path = pretrainedOf(config, index)
+        if (!resume && path !== undefined) print(`${further.store.label}: ${loadBackbone(further, path)}`)
       },
       onProgress: (done, total) => {
         if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
@@ -150,9 +152,9 @@ async function trainLocked(
     const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
     const { saved, changes = [] } = resume ? restoreRun(resume, trainer, fingerprint, print) : {}
     checkSkipped(trainer, options.skipIterations ?? 0, print)
-    const { miou, bestMiou, newBest, validationDue = false } = saved ?? initialState()
+    const { miou, bestMiou, newBest, validationDue = false, bestOf } = saved ?? initialState()
     const { iteration } = trainer
-    const state = { iteration, miou, bestMiou, newBest, validationDue }
+    const state = { iteration, miou, bestMiou, newBest, validationDue, ...(bestOf ? { bestOf } : {}) }
     const lastIteration = Math.min(trainer.iterations, options.maxIterations ?? trainer.iterations)
     if (profiler && profiler.length > lastIteration - iteration) {
       throw new UserError(
@@ -240,7 +242,7 @@ function describe(
   print: (line: string) => void,
 ) {
   const { labeled, unlabeled, validation } = lists
-  const parameters = parametersOf(trainer.model).reduce((sum, { spec }) => sum + elements(spec.shape), 0)
+  const parameters = trainer.run.trained.flatMap(parametersOf).reduce((sum, { spec }) => sum + elements(spec.shape), 0)
   print(
     `${config.method}: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images, ` +
       `${config.nclass} classes; ${(parameters / 1e6).toFixed(2)} M parameters; ${lastIteration} iterations of ` +

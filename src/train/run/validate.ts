@@ -30,26 +30,27 @@ export function readable(
   )
 }
 
-/** The evaluator whose scores decide. */
-export function firstOf([first]: Run['evaluators']): DeployedEvaluator {
+/** The model whose scores decide: the first one, or the best of those that are rivals. */
+export function decisiveOf<T extends Pick<ScoredModel, 'scores'>>({ trainer }: Run, scored: readonly T[]): T {
+  const [first, ...others] = scored
   if (!first) throw new Error('a method deploys at least one model')
-  return first
+  if (!trainer.run.rivals) return first
+  return others.reduce((best, other) => (other.scores.miou > best.scores.miou ? other : best), first)
 }
 
 /** Scores the deployed models in their order on the validation images. */
 export async function evaluateAll(run: Run, missing: Set<string>): Promise<ScoredModel[]> {
   const scored: ScoredModel[] = []
-  for (const { name, evaluator } of run.evaluators) {
+  for (const { name, model, evaluator } of run.evaluators) {
     // Each of them leaves out the same images, and says so once.
     const list = run.validation.filter((sample) => !missing.has(sample.name))
     const scores = await evaluator.evaluate(readable(run, list, missing))
-    scored.push({ name, scores, tiledImages: evaluator.tiledImages })
+    scored.push({ name, model, scores, tiledImages: evaluator.tiledImages })
   }
   return scored
 }
 
-interface ScoredModel {
-  readonly name: string
+export interface ScoredModel extends Pick<DeployedEvaluator, 'name' | 'model'> {
   readonly scores: Scores
   /** How many images were too large to be computed at once. */
   readonly tiledImages: number
@@ -57,13 +58,15 @@ interface ScoredModel {
 
 const reportSamples = 4
 
-/** The validation images that the report shows, evenly spaced over the list, with what is predicted now. */
-export async function samplesOf({ options, validation, evaluators }: Run): Promise<ReportSample[]> {
+/** The validation images that the report shows, evenly spaced over the list, with what a model predicts now. */
+export async function samplesOf({ options, validation, evaluators }: Run, model: string): Promise<ReportSample[]> {
+  const shown = evaluators.find(({ name }) => name === model)
+  if (!shown) throw new Error(`there is no model '${model}'`)
   const list = evenlySpaced(validation, reportSamples)
   const samples: ReportSample[] = []
   for await (const { image, label, name } of evaluationSamples(list, options.config, 2, () => {})) {
     const { width, height, data } = image
-    const prediction = Uint8Array.from((await firstOf(evaluators).evaluator.predict(image)).label)
+    const prediction = Uint8Array.from((await shown.evaluator.predict(image)).label)
     samples.push({ name, width, height, image: data, groundTruth: label.data, prediction })
   }
   return samples

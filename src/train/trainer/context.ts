@@ -63,6 +63,6 @@ function furtherModel(
   const random = like || planned ? undefined : new Random(seed, index, PURPOSE.initialization)
   const model = createModel(new Store(device, label), { architecture, config }, random)
   if (like) model.store.copyFrom(like)
-  else pretrain?.(model)
+  else pretrain?.(model, index)
   return model
 }

@@ -34,7 +34,7 @@ export interface TrainerOptions {
   /** Nothing is trained: the weights of further models are not drawn, which takes longer than planning. */
   readonly planned?: boolean
   /** Gives a further model of the method its pretrained weights. */
-  readonly pretrain?: (model: SegmentationModel) => void
+  readonly pretrain?: (model: SegmentationModel, index: number) => void
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
 }

@@ -134,7 +134,8 @@ export class Trainer {
     const arena = new Arena(device, 'training buffer')
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
     try {
-      const recompute = stageOf(first, settings.activation_checkpointing ?? [])
+      const stages = Object.assign({}, ...run.trained.map((model) => model.stages))
+      const recompute = stageOf({ stages }, settings.activation_checkpointing ?? [])
       const phases = new Map<string, Phase>()
       for (const phase of run.phases ?? ['']) {
         const ofPhase = { ...context, phase }

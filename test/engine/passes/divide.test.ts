@@ -74,6 +74,7 @@ deviceTest('the operators of models and methods were divided', () => {
     ...['maxPool2d', 'maxPool2dGrad', 'resizeBilinear', 'resizeBilinearGrad', 'resizedSoftmaxMax', 'softmaxMax'],
     ...['softmax', 'crossEntropy', 'crossEntropyGrad', 'normalizeImage', 'flip', 'concat', 'slice', 'pad'],
     ...['confusionMatrix', 'countNonFinite'],
+    ...['layerNormStatistics', 'attention', 'attentionGrad', 'batchedMatmul', 'permute'],
   ]
   assert.equal(
     expected.filter((op) => !divided.has(op)),

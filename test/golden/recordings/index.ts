@@ -1,11 +1,17 @@
 import { UserError } from '#dist/train/error.js'
 import { augsegRecording } from './augseg.js'
+import { coTrainingRecording } from './co-training.js'
 import { dualTeacherRecording } from './dual-teacher.js'
 import { prevmatchRecording } from './prevmatch.js'
 import type { RecordedConfig, Recording } from './recording.js'
 
 /** How recorded trainings are read, by method. */
-const recordings: readonly Recording[] = [prevmatchRecording, augsegRecording, dualTeacherRecording]
+const recordings: readonly Recording[] = [
+  prevmatchRecording,
+  augsegRecording,
+  dualTeacherRecording,
+  coTrainingRecording,
+]
 
 /** The recording that a `config.json` is of. Methods that share a way of recording are named by their configuration. */
 export function recordingOf(config: RecordedConfig, origin: string): Recording {

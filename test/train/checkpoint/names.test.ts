@@ -76,6 +76,15 @@ test('encoder. and the stem of mmsegmentation are read as what they are here', (
   assert.equal(after([landmark, 'stem.0.weight', 'conv1.0.weight']), [landmark, 'stem.0.weight', 'conv1.0.weight'])
 })
 
+test('the decoder of the code of Diverse Co-training has the names of one here', () => {
+  const theirs = whole.map((name) => (name.startsWith('backbone.') ? name : `head.${name}`))
+  const { tensors, changes, nameInFile } = of(theirs)
+  assert.equal([...tensors.keys()], whole)
+  assert.equal(changes, ["'head.head.' read as 'head.'", "'head.classifier.' read as 'classifier.'"])
+  assert.is(nameInFile('classifier.weight'), 'head.classifier.weight')
+  assert.is(nameInFile('head.b1.0.weight'), 'head.head.b1.0.weight')
+})
+
 test('of several networks none is chosen', () => {
   const { several, tensors } = of([...wrapped('student.'), ...wrapped('teacher.')])
   assert.equal(several, ['student.', 'teacher.'])

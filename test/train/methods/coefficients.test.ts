@@ -31,7 +31,7 @@ const method: Method<Record<never, never>> = {
   name: 'coefficients',
   description: 'pseudo-labels on coefficients, for tests',
   keys: {},
-  model: () => chooseModel({ backbone: 'resnet50_dct', nclass, model: residual }),
+  models: () => [chooseModel({ backbone: 'resnet50_dct', nclass, model: residual })],
   layout: () => [
     { ...labeledStream, fields: { dct_x: { view: 'coefficients' }, mask_x: { view: 'label' } } },
     {

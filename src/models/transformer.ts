@@ -1,0 +1,60 @@
+// Layers that transformers share.
+import { read } from '../engine/graph.js'
+import type { Tensor } from '../engine/ir.js'
+import { elements } from '../engine/shape.js'
+import { attention } from '../kernels/attention.js'
+import { layerNorm as normalize } from '../kernels/layernorm.js'
+import { matmul } from '../kernels/matmul.js'
+import { slice } from '../kernels/movement.js'
+import { add } from '../kernels/pointwise.js'
+import type { Declarations, Layer } from './layers.js'
+
+/** Layer norm over the channels of feature maps or tokens [..., C], with the names of `torch.nn.LayerNorm`. */
+export function layerNorm(at: Declarations, channels: number, { eps = 1e-5 }: { eps?: number } = {}): Layer {
+  const weight = at.parameter('weight', [channels], () => 1)
+  const bias = at.parameter('bias', [channels])
+  return (x) => normalize(x, { weight: read(weight), bias: read(bias) }, { eps })
+}
+
+/**
+ * x · weightᵀ + bias over the last axis.
+ * @param x [..., I]
+ * @param weight [O, I], as PyTorch lays it out
+ * @param bias [O]
+ * @returns [..., O]
+ */
+export function linear(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
+  const channels = x.shape.at(-1) ?? 1
+  const rows = x.reshape(elements(x.shape) / channels, channels)
+  const y = add(matmul(rows, weight, { transposeB: true }), bias)
+  return y.reshape(...x.shape.slice(0, -1), weight.shape[0] ?? 0)
+}
+
+/** Standard deviation of the initial weights of linear layers, as vision transformers have it. */
+const deviation = 0.02
+
+/**
+ * Multi-head attention (Vaswani et al., 2017) with the names of `torch.nn.MultiheadAttention`, whose input projection holds
+ * the rows of queries, then those of keys, then those of values.
+ *
+ * @returns of tokens [N, L, channels] that ask and tokens [N, M, channels] that answer: [N, L, channels]
+ */
+export function multiHeadAttention(
+  at: Declarations,
+  channels: number,
+  heads: number,
+): (queries: Tensor, keys: Tensor) => Tensor {
+  const { random } = at
+  const normal = random && (() => deviation * random.normal())
+  const weight = at.parameter('in_proj_weight', [3 * channels, channels], normal)
+  const bias = at.parameter('in_proj_bias', [3 * channels])
+  const out = at.at('out_proj')
+  const outWeight = out.parameter('weight', [channels, channels], normal)
+  const outBias = out.parameter('bias', [channels])
+  const projected = (x: Tensor, part: 0 | 1 | 2): Tensor =>
+    linear(x, slice(read(weight), 0, part * channels, channels), slice(read(bias), 0, part * channels, channels))
+  return (queries, keys) => {
+    const y = attention(projected(queries, 0), projected(keys, 1), projected(keys, 2), { heads })
+    return linear(y, read(outWeight), read(outBias))
+  }
+}
