@@ -118,8 +118,6 @@ function explainFamily(state: StateShapes, wanted: BackboneFamily): string | und
   return `its backbone is of the kind of ${names(found)}, where the model has that of ${names(wanted)}`
 }
 
-const parametersIn = ({ parameters, normalization }: Declarations) => ({ parameters, normalization })
-
 function create(store: Store, config: HeadConfig, random?: InitialRandom): SegmentationModel {
   const { nclass, aspp_channels: wide, reduce_channels: low, fuse_channels: fused } = config
   const family = familyOf(config.family)
@@ -145,8 +143,8 @@ function create(store: Store, config: HeadConfig, random?: InitialRandom): Segme
     inputChannels: family.inputChannels,
     input: family.input,
     groups: [
-      { name: 'backbone', ...parametersIn(encoder) },
-      { name: 'head', ...parametersIn(at) },
+      { name: 'backbone', ...encoder.group },
+      { name: 'head', ...at.group },
     ],
     batchesTracked: batchCounters(store),
     // The last features have the name of a residual network's fourth map with every backbone.

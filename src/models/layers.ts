@@ -30,6 +30,12 @@ export class Declarations {
     readonly normalization = new Set<Variable>(),
   ) {}
 
+  /** What was declared so far for an optimizer. */
+  get group(): { readonly parameters: readonly Variable[]; readonly normalization: ReadonlySet<Variable> } {
+    const { parameters, normalization } = this
+    return { parameters, normalization }
+  }
+
   /** The place of a submodule; `name` may have several parts. */
   at(name: string): Declarations {
     const path = this.path === '' ? name : `${this.path}.${name}`

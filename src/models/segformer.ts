@@ -85,8 +85,8 @@ function create(store: Store, config: SegFormerConfig, random?: InitialRandom): 
     store,
     inputChannels: 3,
     groups: [
-      { name: 'backbone', parameters: encoder.parameters },
-      { name: 'head', parameters: at.parameters },
+      { name: 'backbone', ...encoder.group },
+      { name: 'head', ...at.group },
     ],
     batchesTracked: batchCounters(store),
     // The names are those of a residual network's first and fourth map.

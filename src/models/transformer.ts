@@ -11,8 +11,8 @@ import type { Declarations, Layer } from './layers.js'
 
 /** Layer norm over the channels of feature maps or tokens [..., C], with the names of `torch.nn.LayerNorm`. */
 export function layerNorm(at: Declarations, channels: number, { eps = 1e-5 }: { eps?: number } = {}): Layer {
-  const weight = at.parameter('weight', [channels], () => 1)
-  const bias = at.parameter('bias', [channels])
+  const weight = at.normalizing('weight', [channels], () => 1)
+  const bias = at.normalizing('bias', [channels])
   return (x) => normalize(x, { weight: read(weight), bias: read(bias) }, { eps })
 }
 

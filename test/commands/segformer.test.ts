@@ -20,7 +20,9 @@ test('it trains, resumes and is evaluated, drawn and converted by what its check
   done(trainInto('run', ...settings, '--set', 'epochs=1'))
   done(trainInto('run', ...settings, '--resume', join(folder, 'run', 'latest.safetensors')))
   const list = join(data, 'val.txt')
-  const evaluated = run('evaluate.js', ['--config', config, ...settings.slice(0, 2), '--ckpt-path', best])
+  const scores = join(folder, 'scores')
+  const asked = ['--config', config, ...settings.slice(0, 2), '--ckpt-path', best, '--out', scores]
+  const evaluated = run('evaluate.js', asked)
   done(evaluated)
   assert.match(evaluated.stdout, /mIoU/)
   const images = join(data, 'images')
@@ -31,7 +33,7 @@ test('it trains, resumes and is evaluated, drawn and converted by what its check
 })
 
 test('a checkpoint and a configuration of different architectures are told apart', () => {
-  const { code, errors } = run('evaluate.js', ['--config', config, '--ckpt-path', best])
+  const { code, errors } = run('evaluate.js', ['--config', config, '--ckpt-path', best, '--out', join(folder, 'none')])
   assert.is(code, 1)
   assert.match(errors.join(), /is of a segformer, but the configuration asks for a deeplabv3plus/)
 })
