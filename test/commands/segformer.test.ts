@@ -20,7 +20,15 @@ test('it trains, resumes and is evaluated, drawn and converted by what its check
   done(trainInto('run', ...settings, '--set', 'epochs=1'))
   done(trainInto('run', ...settings, '--resume', join(folder, 'run', 'latest.safetensors')))
   const list = join(data, 'val.txt')
-  const evaluated = run('evaluate.js', ['--config', config, ...settings.slice(0, 2), '--ckpt-path', best])
+  const evaluated = run('evaluate.js', [
+    '--config',
+    config,
+    ...settings.slice(0, 2),
+    '--ckpt-path',
+    best,
+    '--out',
+    join(folder, 'scores'),
+  ])
   done(evaluated)
   assert.match(evaluated.stdout, /mIoU/)
   const images = join(data, 'images')
