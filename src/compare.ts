@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import { createCommand, runCommand, startOf } from './command.js'
-import { compare } from './comparison/comparison.js'
+import { compare, sameSteps } from './comparison/comparison.js'
 import { open } from './engine/node.js'
 import {
   ampOptions,
@@ -65,7 +65,8 @@ await runCommand(async () => {
   const options = command.parse().opts<Options>()
   const { config, methods: chosen, seeds, out } = options
   const display = createDisplay(process.stdout)
-  const configOf = (method: string, seed: number) => loadConfig(config, overridesOf({ ...options, method, seed }))
+  const configOf = (method: string, seed: number) =>
+    loadConfig(config, [sameSteps, ...overridesOf({ ...options, method, seed })])
   // What is wrong with a method's settings shows before anything is trained.
   for (const method of chosen) configOf(method, seeds[0] ?? 0)
   const device = await open({ gpu: options.gpu })

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { createCommand, runCommand } from './command.js'
-import { compare } from './comparison/comparison.js'
+import { compare, sameSteps } from './comparison/comparison.js'
 import { palette } from './demo/classes.js'
 import { writeScenes } from './demo/dataset.js'
 import { open } from './engine/node.js'
@@ -52,7 +52,7 @@ await runCommand(async () => {
     val_id_path: data.validation,
   }
   const overrides = Object.entries({ ...paths, seed, palette }).map(([key, value]) => `${key}=${JSON.stringify(value)}`)
-  const configOf = (method: string) => loadConfig(settings, [...overrides, `method=${method}`, ...set])
+  const configOf = (method: string) => loadConfig(settings, [sameSteps, ...overrides, `method=${method}`, ...set])
   const title = 'What unlabeled images add'
   await compare(device, { title, methods, seeds: [seed], configOf, out, display, anew: true })
   device.destroy()

@@ -31,6 +31,9 @@ export interface ComparisonOptions {
   readonly anew?: boolean
 }
 
+/** What gives all methods the same number of steps, as a change of a configuration. */
+export const sameSteps = 'epoch_of=unlabeled'
+
 /** Validation images that the contact sheet shows. */
 const shownImages = 6
 

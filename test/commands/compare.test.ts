@@ -29,6 +29,8 @@ deviceTest('runs are trained once, and further ones are added', () => {
   assert.match(page, /href="prevmatch\/seed-0\/report\.html"/)
   assert.match(readFileSync(join(out, 'comparison.svg'), 'utf8'), />prevmatch<\/text>/)
   const log = readFileSync(join(out, 'prevmatch/seed-0/log.jsonl'), 'utf8')
+  // A method whose epochs are passes over the labeled images has as many steps as the others.
+  assert.match(readFileSync(join(out, 'prevmatch/seed-0/config.yaml'), 'utf8'), /^epoch_of: unlabeled$/m)
 
   const more = compare(...methods, '--seeds', '0,1')
   assert.is(more.code, 0, more.errors.join('\n'))

@@ -116,6 +116,13 @@ const trainingKeys = {
     'Passes over the unlabeled images, while labeled ones are repeated; without unlabeled images, and with ' +
       '`dual-teacher`, over the labeled ones.',
   ),
+  epoch_of: z
+    .enum(['labeled', 'unlabeled'])
+    .optional()
+    .describe(
+      'The images of which an epoch is one pass, while the others are repeated or take turns. Default: `labeled` for ' +
+        '`dual-teacher`, else `unlabeled`.',
+    ),
   lr: z
     .number()
     .gt(0)

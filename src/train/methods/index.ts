@@ -64,6 +64,10 @@ export function pretrainedOf(
   return methodOf(config.method).pretrained?.(config as CommonSettings & AnySettings)[index] ?? config.pretrained
 }
 
+/** The images of which an epoch of a training is one pass, where it takes any. */
+export const epochImages = ({ method, epoch_of }: Pick<CommonSettings, 'method' | 'epoch_of'>) =>
+  epoch_of ?? methodOf(method).epochOf ?? 'unlabeled'
+
 /** The keys that only methods other than this one read. */
 export function keysOfOthers(name: string): readonly string[] {
   const own = table.find((method) => method.name === name)?.keys ?? {}

@@ -15,6 +15,8 @@ export type CommonSettings = {
   readonly seed: number
   readonly dataset: string
   readonly epochs: number
+  /** The images of which an epoch is one pass, where it is not as the method has it. */
+  readonly epoch_of?: 'labeled' | 'unlabeled' | undefined
   /** Learning rate of the backbone, and that of everything else as a multiple of it. */
   readonly lr: number
   readonly lr_multi: number

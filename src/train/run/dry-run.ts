@@ -8,7 +8,7 @@ import { readBackbone } from '../checkpoint/read.js'
 import type { Config } from '../config/load.js'
 import { shortenedEpoch } from '../data/loader.js'
 import { writeAtomically } from '../io/files.js'
-import { methodOf, modelsOf, pretrainedOf } from '../methods/index.js'
+import { epochImages, modelsOf, pretrainedOf } from '../methods/index.js'
 import { usesHalf } from '../trainer/amp.js'
 import { checkSamples, nothingToScore } from './check-samples.js'
 import { largestImage } from './largest-image.js'
@@ -50,7 +50,7 @@ export async function dryRun(
   if (note !== undefined) print(note)
   const { labeled, unlabeled, validation } = lists
   print(`data: ${labeled.length} labeled, ${unlabeled.length} unlabeled, ${validation.length} validation images`)
-  const epochOf = methodOf(given.method).epochOf
+  const epochOf = epochImages(given)
   const short = shortenedEpoch(labeled.length, unlabeled.length, given.batch_size, epochOf)
   if (short !== undefined) print(short)
   const image = await largestImage(lists, given)

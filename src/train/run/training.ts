@@ -16,7 +16,7 @@ import { makeFolder, writeAtomically } from '../io/files.js'
 import { WriteFailures } from '../io/write-failures.js'
 import { Means } from '../logging/log.js'
 import { RunLogger } from '../logging/run-logger.js'
-import { firstModelOf, methodOf, pretrainedOf } from '../methods/index.js'
+import { epochImages, firstModelOf, methodOf, pretrainedOf } from '../methods/index.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
 import { createTrainer } from '../trainer/create.js'
@@ -112,7 +112,7 @@ async function trainLocked(
     unlabeled,
     seed,
     layout: methodOf(config.method).layout(config),
-    epochOf: methodOf(config.method).epochOf,
+    epochOf: epochImages(config),
     maxUnreadable: config.max_unreadable,
     onUnreadable: ({ image, reason, replacement }) =>
       report('unreadable', { image, reason, replacement }, `${reason}; meanwhile ${replacement} takes its place`),
@@ -249,7 +249,7 @@ function describe(
       `${config.epochs} epochs x ${trainer.options.iterationsPerEpoch}; ` +
       `${Math.round(trainer.memory.planned / 2 ** 20)} MiB for a step${trainer.options.amp ? ' in half precision' : ''}`,
   )
-  const epochOf = methodOf(config.method).epochOf
+  const epochOf = epochImages(config)
   const short = shortenedEpoch(labeled.length, unlabeled.length, config.batch_size, epochOf)
   if (short !== undefined) print(short)
 }

@@ -7,6 +7,7 @@ import { toU32 } from '#dist/kernels/pointwise.js'
 import { type Config, loadConfig } from '#dist/train/config/load.js'
 import type { dualTeacher } from '#dist/train/methods/dual-teacher.js'
 import { classMask, confidentBytes } from '#dist/train/methods/dual-teacher-losses.js'
+import { epochImages } from '#dist/train/methods/index.js'
 import type { Settings } from '#dist/train/methods/method.js'
 import { learningRateAt } from '#dist/train/trainer/lr-schedule.js'
 import { passes } from '../../golden/report.js'
@@ -16,6 +17,13 @@ const device = await open()
 test.after(() => device.destroy())
 
 const folder = 'test/fixtures/dual-teacher'
+
+test('an epoch is a pass over the labeled images, unless the configuration says otherwise', () => {
+  const method = 'dual-teacher'
+  assert.is(epochImages({ method, epoch_of: undefined }), 'labeled')
+  assert.is(epochImages({ method, epoch_of: 'unlabeled' }), 'unlabeled')
+  assert.is(epochImages({ method: 'prevmatch', epoch_of: undefined }), 'unlabeled')
+})
 
 for (const recorded of runsOf(folder)) {
   test(`${recorded.label}: two steps with each teacher agree with PyTorch`, async () => {
