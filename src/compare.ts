@@ -66,7 +66,7 @@ await runCommand(async () => {
   const { config, methods: chosen, seeds, out } = options
   const display = createDisplay(process.stdout)
   const configOf = (method: string, seed: number) =>
-    loadConfig(config, [sameSteps, ...overridesOf({ ...options, method, seed })])
+    loadConfig(config, [...sameSteps(method), ...overridesOf({ ...options, method, seed })])
   // What is wrong with a method's settings shows before anything is trained.
   for (const method of chosen) configOf(method, seeds[0] ?? 0)
   const device = await open({ gpu: options.gpu })

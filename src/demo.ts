@@ -52,7 +52,8 @@ await runCommand(async () => {
     val_id_path: data.validation,
   }
   const overrides = Object.entries({ ...paths, seed, palette }).map(([key, value]) => `${key}=${JSON.stringify(value)}`)
-  const configOf = (method: string) => loadConfig(settings, [sameSteps, ...overrides, `method=${method}`, ...set])
+  const configOf = (method: string) =>
+    loadConfig(settings, [...sameSteps(method), ...overrides, `method=${method}`, ...set])
   const title = 'What unlabeled images add'
   await compare(device, { title, methods, seeds: [seed], configOf, out, display, anew: true })
   device.destroy()

@@ -7,6 +7,7 @@ import { evaluationSamples } from '../train/data/dataset.js'
 import { Evaluator } from '../train/evaluation/evaluator.js'
 import { writeOutput } from '../train/io/files.js'
 import type { Display } from '../train/logging/terminal.js'
+import { epochImages } from '../train/methods/index.js'
 import { evenlySpaced } from '../train/run/check-samples.js'
 import { evaluationOf } from '../train/run/evaluation-of.js'
 import { largestImage } from '../train/run/largest-image.js'
@@ -31,8 +32,9 @@ export interface ComparisonOptions {
   readonly anew?: boolean
 }
 
-/** What gives all methods the same number of steps, as a change of a configuration. */
-export const sameSteps = 'epoch_of=unlabeled'
+/** What gives a method as many steps as the others have, as changes of a configuration. */
+export const sameSteps = (method: string): readonly string[] =>
+  epochImages({ method, epoch_of: undefined }) === 'unlabeled' ? [] : ['epoch_of=unlabeled']
 
 /** Validation images that the contact sheet shows. */
 const shownImages = 6
