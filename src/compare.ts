@@ -4,6 +4,7 @@ import { InvalidArgumentError } from 'commander'
 import { createCommand, runCommand, startOf } from './command.js'
 import { compare, sameSteps } from './comparison/comparison.js'
 import { open } from './engine/node.js'
+import { listenForInterrupt } from './interrupt.js'
 import {
   ampOptions,
   type ConfigOptions,
@@ -17,7 +18,6 @@ import {
 } from './options.js'
 import { loadConfig } from './train/config/load.js'
 import { createDisplay } from './train/logging/terminal.js'
-import { exitCodes } from './train/run/exit-codes.js'
 import { quotedArgument } from './train/run/resume-command.js'
 
 interface Options extends ConfigOptions {
@@ -71,14 +71,7 @@ await runCommand(async () => {
   for (const method of chosen) configOf(method, seeds[0] ?? 0)
   const device = await open({ gpu: options.gpu })
   display.line(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
-  const interrupt = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(name, () => {
-      if (interrupt.signal.aborted) process.exit(exitCodes.interrupted[0])
-      display.line(`${name}: finishing the step and writing a checkpoint; once more to stop at once`)
-      interrupt.abort()
-    })
-  }
+  const interrupt = listenForInterrupt((line) => display.line(line))
   const { dataset } = configOf(chosen[0] ?? 'supervised', seeds[0] ?? 0)
   const title = `Methods on ${dataset}`
   const { signal } = interrupt
@@ -87,7 +80,7 @@ await runCommand(async () => {
   if (!summaries) {
     const args = process.argv.slice(2).map(quotedArgument).join(' ')
     display.line(`stopped; to go on: ${startOf('compare')} ${args}`)
-    process.exitCode = exitCodes.interrupted[0]
+    process.exitCode = interrupt.exitCode
     return
   }
   display.line(`comparison: ${join(out, 'comparison.html')}, images: ${join(out, 'comparison.svg')}`)

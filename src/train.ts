@@ -2,6 +2,7 @@
 import { dirname, join } from 'node:path'
 import { createCommand, runCommand, startOf } from './command.js'
 import { open } from './engine/node.js'
+import { listenForInterrupt } from './interrupt.js'
 import {
   ampOptions,
   type ConfigOptions,
@@ -133,17 +134,7 @@ await runCommand(async () => {
   const device = await open({ gpu: options.gpu })
   print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
 
-  const interrupt = new AbortController()
-  const endings = { SIGINT: 'interrupted', SIGTERM: 'terminated', SIGHUP: 'hungUp' } as const
-  let ending: (typeof endings)[keyof typeof endings] = 'interrupted'
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(name, () => {
-      ending = endings[name]
-      if (interrupt.signal.aborted) process.exit(exitCodes[ending][0])
-      print(`${name}: finishing the step and writing a checkpoint; once more to stop at once`)
-      interrupt.abort()
-    })
-  }
+  const interrupt = listenForInterrupt(print)
   const { signal } = interrupt
   const run = {
     config,
@@ -172,7 +163,7 @@ await runCommand(async () => {
   }
   if (result.interrupted) {
     print(`stopped after iteration ${result.iterations}; to resume: ${toGoOn}`)
-    process.exitCode = exitCodes[ending][0]
+    process.exitCode = interrupt.exitCode
     return
   }
   if (!result.scores) {

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Device } from '../engine/device.js'
 import { type Config, loadConfig } from '../train/config/load.js'
@@ -31,6 +31,7 @@ export interface ComparedRun {
   readonly seconds: number
 }
 
+/** A run of a comparison. */
 export interface RunOptions {
   readonly config: Config
   readonly folder: string
@@ -58,7 +59,7 @@ export async function comparedRun(
     display.line(`done before: ${folder}`)
     return finished
   }
-  const resume = !anew && existsSync(latestOf(folder)) ? latestOf(folder) : undefined
+  const resume = !anew && hasCheckpoint(folder) ? latestOf(folder) : undefined
   const { interrupted } = await train(device, {
     config,
     savePath: folder,
@@ -71,6 +72,13 @@ export async function comparedRun(
   if (!result) throw new Error(`the training in ${folder} ended without its last evaluation`)
   return result
 }
+
+/**
+ * Whether a folder holds weights of a run. Where the file to resume from is the one that is missing, resuming says so:
+ * nothing of the run is replaced.
+ */
+const hasCheckpoint = (folder: string): boolean =>
+  existsSync(folder) && readdirSync(folder).some((name) => /^(latest|best).*\.safetensors$/.test(name))
 
 /** Throws a UserError where a run of the folder has other settings or lists than now. */
 function checkSettings(config: Config, folder: string): void {

@@ -19,6 +19,7 @@ import { contactSheet, type SheetRow } from './contact-sheet.js'
 import { comparisonPage } from './page.js'
 import { type MethodSummary, showSpread, summarize, summaryTable } from './summary.js'
 
+/** What is compared, and where it goes. */
 export interface ComparisonOptions {
   readonly title: string
   readonly methods: readonly string[]
@@ -54,6 +55,7 @@ export async function compare(device: Device, options: ComparisonOptions): Promi
   for (const { config } of runs) readLists(config, true)
   const memory = new Map<string, number>()
   const done: ComparedRun[] = []
+  const shown: Column[] = []
   let summaries: MethodSummary[] = []
   for (const [i, { method, seed, config }] of runs.entries()) {
     display.line(`\n== ${method}, seed ${seed}: run ${i + 1} of ${runs.length} ==`)
@@ -62,8 +64,9 @@ export async function compare(device: Device, options: ComparisonOptions): Promi
     if (!run) return undefined
     done.push(run)
     if (!memory.has(method)) memory.set(method, await plannedMemory(device, config))
+    if (seed === seeds[0]) shown.push({ name: method, masks: await predictions(device, config, run.folder) })
     summaries = inOrder(summarize(done, memory), methods)
-    await writeComparison(device, options, done, summaries)
+    await writeComparison(options, done, summaries, shown)
   }
   display.line('')
   for (const line of tableOf(options, summaries)) display.line(line)
@@ -85,10 +88,10 @@ async function plannedMemory(device: Device, config: Config): Promise<number> {
 }
 
 async function writeComparison(
-  device: Device,
   options: ComparisonOptions,
   runs: readonly ComparedRun[],
   summaries: readonly MethodSummary[],
+  shown: readonly Column[],
 ): Promise<void> {
   const { title, configOf, out } = options
   const [first] = runs
@@ -96,7 +99,7 @@ async function writeComparison(
   const config = configOf(first.method, first.seed)
   const { class_names: classNames } = config
   const palette = paletteOf(config)
-  const rows = await sheetRows(device, options, runs)
+  const rows = await sheetRows(config, shown)
   const captions = Object.fromEntries(summaries.map(({ method, best }) => [method, `mIoU ${showSpread(best)}`]))
   const sheet = await contactSheet(rows, { classNames, palette, captions })
   writeOutput(out, 'comparison.svg', sheet)
@@ -108,24 +111,18 @@ async function writeComparison(
   )
 }
 
-/** Some validation images, with what the best model of each method's first run makes of them. */
-async function sheetRows(
-  device: Device,
-  { configOf, seeds }: ComparisonOptions,
-  runs: readonly ComparedRun[],
-): Promise<SheetRow[]> {
-  const shown = runs.filter(({ seed }) => seed === seeds[0])
-  const [first] = shown
-  if (!first) return []
-  const config = configOf(first.method, first.seed)
-  const list = evenlySpaced(readLists(config, false).validation, shownImages)
-  const columns: { readonly name: string; readonly masks: readonly Uint8Array[] }[] = []
-  for (const { method, seed, folder } of shown) {
-    const masks = await predictions(device, configOf(method, seed), join(folder, 'best.safetensors'), list)
-    columns.push({ name: method, masks })
-  }
+/** What the best model of a method's first run makes of the images that are shown: class indices [height, width]. */
+interface Column {
+  readonly name: string
+  readonly masks: readonly Uint8Array[]
+}
+
+const shownSamples = (config: Config) => evenlySpaced(readLists(config, false).validation, shownImages)
+
+/** Some validation images with the columns of the methods. */
+async function sheetRows(config: Config, columns: readonly Column[]): Promise<SheetRow[]> {
   const rows: SheetRow[] = []
-  for await (const { image, label } of evaluationSamples(list, config)) {
+  for await (const { image, label } of evaluationSamples(shownSamples(config), config)) {
     const predicted = columns.map(({ name, masks }) => ({ name, mask: masks[rows.length] ?? new Uint8Array() }))
     const { width, height } = image
     rows.push({ width, height, image: image.data, groundTruth: label.data, predictions: predicted })
@@ -133,14 +130,8 @@ async function sheetRows(
   return rows
 }
 
-/** Class indices [height, width] of each image. */
-async function predictions(
-  device: Device,
-  config: Config,
-  checkpoint: string,
-  list: Parameters<typeof evaluationSamples>[0],
-): Promise<Uint8Array[]> {
-  const model = openModel(device, readModel(checkpoint))
+async function predictions(device: Device, config: Config, folder: string): Promise<Uint8Array[]> {
+  const model = openModel(device, readModel(join(folder, 'best.safetensors')))
   const evaluator = new Evaluator(
     device,
     model,
@@ -150,7 +141,7 @@ async function predictions(
     ),
   )
   const masks: Uint8Array[] = []
-  for await (const { image } of evaluationSamples(list, config)) {
+  for await (const { image } of evaluationSamples(shownSamples(config), config)) {
     masks.push(Uint8Array.from((await evaluator.predict(image)).label))
   }
   evaluator.destroy()

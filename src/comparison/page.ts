@@ -7,6 +7,7 @@ import { duration } from '../train/logging/log.js'
 import type { ComparedRun } from './compared-run.js'
 import { type MethodSummary, showBytes, showSpread } from './summary.js'
 
+/** What the page shows. */
 export interface Comparison {
   readonly title: string
   /** Of any of the runs. */

@@ -22,6 +22,7 @@ export interface MethodSummary {
   readonly memory: number
 }
 
+/** The spread of at least one value, in its unit. */
 export function spreadOf(values: readonly number[]): Spread {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length
   if (values.length < 2) return { mean, deviation: undefined }
@@ -56,6 +57,7 @@ export function summarize(runs: readonly ComparedRun[], memory: ReadonlyMap<stri
 export const showSpread = ({ mean, deviation }: Spread, digits = 1): string =>
   deviation === undefined ? mean.toFixed(digits) : `${mean.toFixed(digits)} ± ${deviation.toFixed(digits)}`
 
+/** Bytes as `40 MiB`. */
 export const showBytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`
 
 /** The comparison as a table for a terminal: a line per method, the classes on the right. */

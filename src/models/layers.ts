@@ -117,6 +117,16 @@ export function conv(at: Declarations, cin: number, cout: number, options: ConvO
   }
 }
 
+/** A convolution with the initial weights of residual networks. */
+export const convolution = (at: Declarations, cin: number, cout: number, options: ConvOptions = {}): Layer =>
+  conv(at, cin, cout, { ...options, init: 'fanOut' })
+
+/** ReLU behind a layer. */
+export const activated =
+  (layer: Layer): Layer =>
+  (x, mode) =>
+    relu(layer(x, mode))
+
 /** PyTorch's counter of training-mode passes beside a running variance; undefined for any other variable. */
 export const batchCounterOf = (name: string): string | undefined =>
   /\.running_var$/.test(name) ? name.replace(/running_var$/, 'num_batches_tracked') : undefined

@@ -5,9 +5,9 @@ import { add, relu } from '../kernels/pointwise.js'
 import { maxPool2d } from '../kernels/pool.js'
 import { knownWidths, outputsOf } from './infer.js'
 import {
+  activated,
   batchNorm,
-  type ConvOptions,
-  conv,
+  convolution,
   type Declarations,
   dropPath,
   dropPathRates,
@@ -227,14 +227,6 @@ function explainMismatch(state: StateShapes): string | undefined {
     '3x3 convolutions: take a deep-stem ResNet, such as the one that the PrevMatch and UniMatch code starts from'
   )
 }
-
-const convolution = (at: Declarations, cin: number, cout: number, options: ConvOptions = {}): Layer =>
-  conv(at, cin, cout, { ...options, init: 'fanOut' })
-
-const activated =
-  (layer: Layer): Layer =>
-  (x, mode) =>
-    relu(layer(x, mode))
 
 interface BottleneckOptions {
   readonly stride: number

@@ -4,9 +4,9 @@ import type { Tensor } from '../engine/ir.js'
 import { add, relu } from '../kernels/pointwise.js'
 import { knownWidths, outputsOf } from './infer.js'
 import {
+  activated,
   batchNorm,
-  type ConvOptions,
-  conv,
+  convolution,
   type Declarations,
   type Layer,
   type Mode,
@@ -133,14 +133,6 @@ function inferConfig(state: StateShapes): InferredConfig {
   })
   return { widths: { ...known, middle_blocks: blocks }, geometry }
 }
-
-const convolution = (at: Declarations, cin: number, cout: number, options: ConvOptions = {}): Layer =>
-  conv(at, cin, cout, { ...options, init: 'fanOut' })
-
-const activated =
-  (layer: Layer): Layer =>
-  (x, mode) =>
-    relu(layer(x, mode))
 
 interface BlockOptions {
   readonly stride?: number

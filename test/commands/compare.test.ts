@@ -54,6 +54,18 @@ deviceTest('a run that was stopped goes on', () => {
   assert.match(stdout, /resuming .*supervised.seed-1 after iteration 3/)
 })
 
+deviceTest('what is left of a run without its checkpoint is not replaced', () => {
+  const at = join(out, 'supervised', 'seed-2')
+  const args = ['--config', config, '--method', 'supervised', '--seed', '2', '--save-path', at]
+  assert.is(run('train.js', [...args, '--max-iters', '3']).code, 0)
+  rmSync(join(at, 'latest.safetensors'))
+  const best = readFileSync(join(at, 'best.safetensors'))
+  const { code, errors } = compare('--methods', 'supervised', '--seeds', '2')
+  assert.is(code, 1)
+  assert.match(errors.join('\n'), /latest\.safetensors/)
+  assert.equal(readFileSync(join(at, 'best.safetensors')), best)
+})
+
 deviceTest('other settings are refused in the folder of a comparison', () => {
   const { code, errors } = compare(...methods, '--set', 'lr=0.5')
   assert.is(code, 1)

@@ -125,6 +125,7 @@ export function outputNames(paths: readonly string[], rule: NameRule = 'stem'): 
   }
 }
 
+/** In pixels. */
 export interface Size {
   readonly width: number
   readonly height: number

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { type Rgb, showColor } from '../data/classes.js'
 import { escapeMarkup } from './svg.js'
 
+/** A curve of a chart. */
 export interface Series {
   readonly label: string
   /** A colour of the page's style sheet. */
@@ -20,6 +21,7 @@ export interface Chart {
   readonly series: readonly Series[]
 }
 
+/** A page of charts and other content. */
 export interface Page {
   readonly title: string
   /** What kind of page it is, behind the title of the window. */

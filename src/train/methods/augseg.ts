@@ -228,7 +228,7 @@ export const augseg: Method<typeof keys> = {
       draw: ({ batchIndex }) => drawMixing(new Random(seed, batchIndex, PURPOSE.labelMixing), unlabeled, size),
       prepare({ iteration, iterationsPerEpoch }, draws) {
         const decay = Float32Array.of(teacherDecay(iteration, iterationsPerEpoch, own))
-        return { inputs: { ...mixingValues(draws, size, own.cutmix_prob), decay }, values: { lambda: 0 } }
+        return { inputs: { ...mixingValues(draws, size, own.cutmix_prob), decay } }
       },
     }
   },

@@ -253,7 +253,7 @@ export const coTraining: Method<typeof keys> = {
       draw: ({ batchIndex }) => ({
         index: new Random(settings.seed, batchIndex, PURPOSE.batchOrder).permutation(unlabeled),
       }),
-      prepare: (_, { index = [] }) => ({ inputs: { index: Uint32Array.from(index) }, values: { lambda: 0 } }),
+      prepare: (_, { index = [] }) => ({ inputs: { index: Uint32Array.from(index) } }),
     }
   },
 }

@@ -297,7 +297,6 @@ export const dualTeacher: Method<typeof keys> = {
             mirrored: padded(cut_flip, unlabeled),
             priority: padded(class_priority, unlabeled * classes),
           },
-          values: { lambda: 0 },
         }
       },
     }

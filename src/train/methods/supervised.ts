@@ -40,7 +40,7 @@ export const supervised: Method<Record<never, never>> = {
         const loss = scoped('labeled', () => supervisedLoss(scores, batch('mask_x'), criterion, ignoreIndex))
         return { total: loss, metrics: { loss_x: loss } }
       },
-      // The logs of all methods have the weight of the previous models.
+      // As logs always had it: the weight of previous models.
       prepare: () => ({ inputs: {}, values: { lambda: 0 } }),
     }
   },

@@ -203,7 +203,7 @@ export class Trainer {
     return partsOf(this.settings, this.options)
   }
 
-  /** Further models that the method made, and the first one: as they stand in its traces. */
+  /** All models that the method made, the first one first. */
   get models(): readonly SegmentationModel[] {
     return this.passes.models
   }
