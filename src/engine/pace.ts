@@ -1,7 +1,5 @@
 import type { KernelInfo } from './profile.js'
-
-/** Multiply-adds in the time that a GPU needs for a byte of memory, about. */
-const perByte = 8
+import { productsPerByte } from './work.js'
 
 /** Multiply-adds of a submission before anything was timed: 0.2 TFLOP. */
 const firstBudget = 1e11
@@ -14,7 +12,7 @@ const mostChange = 4
 
 /** What a step of a run costs, in multiply-adds. */
 export const costOf = ({ multiplyAdds, bytes }: Pick<KernelInfo, 'multiplyAdds' | 'bytes'>): number =>
-  Math.max(multiplyAdds, perByte * bytes)
+  Math.max(multiplyAdds, productsPerByte * bytes)
 
 /**
  * How much of a run is submitted at once, so that a GPU which also draws a desktop is free again in time: by the work at

@@ -27,6 +27,9 @@ export type Data = DataOf[DType]
 
 export const spec = (shape: Shape, dtype: DType = 'f32'): Spec => ({ shape, dtype })
 
+/** The same tensor with so many samples along its first axis. */
+export const withSamples = ({ shape, dtype }: Spec, samples: number): Spec => spec([samples, ...shape.slice(1)], dtype)
+
 /** Number of elements of a shape; 1 for a scalar `[]`. */
 export const elements = (shape: Shape): number => shape.reduce((product, extent) => product * extent, 1)
 

@@ -1,5 +1,8 @@
 import type { KernelInfo } from './profile.js'
 
+/** So many products take the time of a byte that is moved, about. */
+export const productsPerByte = 8
+
 /** What a run of a program does, by which the times of programs can be compared before they run. */
 export interface Work {
   /** Read and written by dispatches and copies. */

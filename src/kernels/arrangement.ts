@@ -1,7 +1,7 @@
 // How batches are divided: ranges of samples, and samples put together.
 import { type Arrangement, type Call, type DivideAccess, type Division, defineOp, type Op } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
-import { byteLength, dataBytes, elements, type Shape, type Spec, showSpec, spec } from '../engine/shape.js'
+import { byteLength, dataBytes, elements, type Shape, type Spec, showSpec, spec, withSamples } from '../engine/shape.js'
 import { copyRows, copyTogether, pitch } from './row-copies.js'
 import { shader } from './shaders.js'
 import { viewIn } from './views.js'
@@ -10,9 +10,6 @@ interface RangeAttrs {
   readonly start: number
   readonly size: number
 }
-
-/** The same tensor with so many samples. */
-export const withSamples = ({ shape, dtype }: Spec, samples: number): Spec => spec([samples, ...shape.slice(1)], dtype)
 
 /** Some samples of a tensor of any type, without gradient. */
 const rangeOp = defineOp<RangeAttrs>('range', {

@@ -1,5 +1,5 @@
 import { type Arrangement, type Division, type Node, type OpCall, Tensor, type Trace, valueKey } from '../ir.js'
-import { byteLength, type Spec, showShape } from '../shape.js'
+import { byteLength, type Spec, showShape, withSamples } from '../shape.js'
 
 /**
  * Computes what is too large to be bound at once a few samples at a time, as each operator's `divide` says, over ranges of
@@ -38,9 +38,6 @@ function halved({ start, size }: SampleRange, most: number): SampleRange[] {
 }
 
 const samplesOf = ({ shape: [samples = 1] }: Pick<Spec, 'shape'>): number => samples
-
-/** The same tensor with so many samples. */
-const withSamples = ({ shape, dtype }: Spec, samples: number): Spec => ({ shape: [samples, ...shape.slice(1)], dtype })
 
 /** A tensor as its node declares it, under whatever shape it is seen. */
 const declared = ({ node, index, shape, dtype }: Tensor): Spec => node.outputs[index] ?? { shape, dtype }

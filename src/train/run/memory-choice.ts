@@ -1,7 +1,7 @@
 import type { AdapterTraits } from '../../engine/adapter.js'
 import { megabytes } from '../../engine/device.js'
 import type { DryAdapter } from '../../engine/dry-device.js'
-import type { Work } from '../../engine/work.js'
+import { productsPerByte, type Work } from '../../engine/work.js'
 import { architectureOf } from '../../models/index.js'
 import type { Config } from '../config/load.js'
 import { modelsOf } from '../methods/index.js'
@@ -27,9 +27,6 @@ export interface Alternative {
   /** Expected time of a step, in times of that of the first alternative. */
   readonly time: number
 }
-
-/** So many products take the time of a byte that is moved. */
-const productsPerByte = 8
 
 const costOf = ({ bytes, multiplyAdds }: Work): number => bytes + multiplyAdds / productsPerByte
 
