@@ -1,7 +1,7 @@
 import * as e from '../engine/expr.js'
 import { apply, applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { spec } from '../engine/shape.js'
+import { elements, type Shape, spec } from '../engine/shape.js'
 import { type BatchNormTensors, joinedStatisticsOp, normalizedFormula, ownMomentsOp } from './batchnorm.js'
 import { type Exchange, hostKernel, sumOverRanks } from './exchange.js'
 import { formulasOfSums, pointwise } from './pointwise.js'
@@ -40,7 +40,7 @@ export function batchNormSynchronized(
   const y = pointwise('batchNorm', [normalizedFormula], [x, mean.detach(), inverse.detach(), weight, bias], {
     vjp: ({ grads: [dy] }) => {
       if (!dy) return []
-      const sums = formulasOfSums(sumTerms, identities, [dy, x, mean, inverse], mean.shape)
+      const sums = sumsOverRows([dy, x, mean, inverse], mean.shape)
       const [total, product, residue] = sumOverRanks(sums, exchange)
       const [dBias, ownProduct] = sums
       if (!total || !product || !residue || !dBias || !ownProduct) throw new Error('unreachable: the sums are three')
@@ -61,6 +61,13 @@ const sumTerms = e.formula((dy, x, mean, inverse) => {
   return [dy, e.mul(dy, normalized), normalized]
 })
 const identities = e.formula((a, b, c) => [a, b, c])
+
+/** The sums of these terms over all rows of the first tensor. */
+function sumsOverRows(tensors: readonly Tensor[], shape: Shape): Tensor[] {
+  if (elements(tensors[0]?.shape ?? []) > elements(shape)) return formulasOfSums(sumTerms, identities, tensors, shape)
+  // A rank may have one value per channel.
+  return sumTerms.map((term) => pointwise('batchNormTerm', [term], tensors).reshape(...shape))
+}
 
 /** Sum of dy · x̂ without what the rounding of the mean adds to it: x̂ sums up to `residue` over all ranks. */
 const corrected = (product: e.Expr, total: e.Expr, residue: e.Expr, rows: e.Expr): e.Expr =>
