@@ -116,6 +116,12 @@ export class Mpi {
     return this.flag[0] !== 0
   }
 
+  /** Gives up a message that was to be received. */
+  cancel(request: MpiRequest): void {
+    this.call('MPI_Cancel', 'void*', request)
+    this.call('MPI_Request_free', 'void*', request)
+  }
+
   finalize(): void {
     this.call('MPI_Finalize', '')
   }
