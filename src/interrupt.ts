@@ -14,15 +14,15 @@ export interface Interrupt {
 
 /**
  * Listens for Ctrl-C, for termination, and for a terminal that is closed.
- * @param onSignal called first, where several ranks train together: it may end the process
+ * @param isOfOthers called first, where several ranks train together: whether the process ends because another one did
  */
-export function listenForInterrupt(print: (line: string) => void, onSignal?: () => void): Interrupt {
+export function listenForInterrupt(print: (line: string) => void, isOfOthers?: () => boolean): Interrupt {
   const controller = new AbortController()
   const { signal } = controller
   let ending: (typeof endings)[keyof typeof endings] = 'interrupted'
-  for (const name of Object.keys(onSignal ? ofRanks : endings) as (keyof typeof ofRanks)[]) {
+  for (const name of Object.keys(isOfOthers ? ofRanks : endings) as (keyof typeof ofRanks)[]) {
     process.on(name, () => {
-      onSignal?.()
+      if (isOfOthers?.()) return
       ending = ofRanks[name]
       if (signal.aborted) process.exit(exitCodes[ending][0])
       print(`${name}: finishing the step and writing a checkpoint; once more to stop at once`)

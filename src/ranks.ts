@@ -14,6 +14,7 @@ const sayingAfter = 1500
 /** The processes that `mpirun` started together, from the view of one of them. */
 export class Ranks {
   private supervisor: Supervisor | undefined
+  private isEnding = false
 
   private constructor(readonly group: ProcessGroup) {}
 
@@ -31,11 +32,12 @@ export class Ranks {
   /** What to do when a run ends because a rank is lost, in words; set it once that is known. */
   remedy: () => string = () => ''
 
-  /** For a signal that may be the end of another rank, and not the user's wish: then this process ends. */
-  endWithOthers(): void {
+  /** For a signal that may be the end of another rank, and not the user's wish: then this process ends, too. */
+  endWithOthers(): boolean {
     const end = this.supervisor?.endOfOthers
     if (end?.kind === 'died') this.end(end.what)
     else if (end) process.exit(exitCodes.rankLost[0])
+    return end !== undefined
   }
 
   /** Runs `main`; where it throws on one of several ranks, one line says why, and all of them end. */
@@ -61,6 +63,8 @@ export class Ranks {
   }
 
   private end(what: string): void {
+    if (this.isEnding) return
+    this.isEnding = true
     this.supervisor?.announceFailure()
     void said(`error: ${what}${this.remedy()}\n`).then(() => this.group.abort(exitCodes.rankLost[0]))
   }

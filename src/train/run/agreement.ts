@@ -94,6 +94,6 @@ export class Agreement {
     if (worst === 0) return undefined
     const culprit = severities.indexOf(worst)
     const whats = await group.gatherValues(broken?.what ?? '')
-    return { what: `${describeRank(group, culprit)}: ${whats[culprit]}`, isOwn: culprit === group.rank }
+    return { what: whats[culprit] ?? '', isOwn: culprit === group.rank }
   }
 }

@@ -18,6 +18,7 @@ export async function save(run: Run, best: BestFiles, samples?: readonly ReportS
   // What all ranks have is written by the first one.
   if (group.rank > 0) {
     state.iteration = trainer.iteration
+    files.savedElsewhere(trainer.iteration)
     return new Map()
   }
   const { savePath: folder, config } = options
