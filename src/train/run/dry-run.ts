@@ -46,7 +46,7 @@ export async function dryRun(
     const path = pretrainedOf(given, index)
     if (path !== undefined) print(checkPretrained(model, path))
   }
-  const lists = readLists(given, true)
+  const lists = readLists(given, true, ranks)
   const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], given)
   const note = nothingToScore(lists.validation, labels, given)
   if (note !== undefined) print(note)

@@ -51,7 +51,7 @@ import { Watchdog } from './watchdog.js'
  */
 export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
   const { config, savePath, resume, display, group = singleProcess() } = options
-  const lists = readLists(config, !resume)
+  const lists = readLists(config, !resume, group.size)
   const { maxIterations, skipIterations, traceNan } = options
   await checkSame(group, fingerprintOf(config, { ...lists }), { resume, maxIterations, skipIterations, traceNan })
   const folder = resume ? dirname(resume) : savePath
