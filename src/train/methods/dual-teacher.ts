@@ -68,8 +68,10 @@ const keys = {
         ),
       photometric_distortion: z
         .boolean()
-        .default(false)
-        .describe('Whether brightness, contrast, saturation and hue of all images change at random.'),
+        .optional()
+        .describe(
+          'Whether brightness, contrast, saturation and hue of all images change at random. Default: they do not.',
+        ),
     })
     .prefault({})
     .describe('Temporary teachers of Dual Teacher.'),
