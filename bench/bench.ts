@@ -35,6 +35,7 @@ import {
   printStep,
   printWait,
 } from './print.js'
+import { measureRanks, printRanks } from './ranks.js'
 import { measureResidual, type ResidualMeasurement } from './residual.js'
 import { measureStep, type StepMeasurement } from './step.js'
 
@@ -164,6 +165,16 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   if (regressions > 0) throw new UserError(`${regressions} of ${compared.length} measurements are slower than before`)
 }
 
+function runRanks(
+  ranks: number,
+  { crop = 65, batch = 2, steps: count, model, amp, gpu, json, only = 'prevmatch' }: Options,
+) {
+  const method = steps.find((name) => wantedBy(only, name)) ?? 'prevmatch'
+  const result = measureRanks(ranks, { model, method, crop, batch, steps: count, amp, gpu })
+  printRanks(result)
+  if (json !== undefined) writeReport(json, result)
+}
+
 /** Kernels are chosen by what was measured, as training on a GPU does. */
 function takeFastest(device: Device, calls: 'known' | 'all'): void {
   const cache = new TuningCache(device.adapter, console.log)
@@ -200,6 +211,11 @@ const command = new Command('bench')
     ).choices(['known', 'all']),
   )
   .option('--peers', 'time tfjs, jax-js and onnxruntime-web beside this (npm run bench:peers installs them)')
+  .option(
+    '--ranks <count>',
+    'training steps on so many processes that mpirun starts, a core each, beside one',
+    positive,
+  )
   .option('--photographs <folder>', 'the loader: keep the photographs there, for bench/peers/loader.py')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--profile <file>', 'print the kernels of each training step, and write a trace of them for Perfetto')
@@ -217,6 +233,7 @@ Examples:
   npm run bench -- --only 'training step' --model resnet50 --json step.json
   npm run bench -- --only 'training step prevmatch' --profile trace.json
   npm run bench -- --only loader
+  npm run bench -- --ranks 2 --only prevmatch --steps 20
   npm run bench -- --peers --only 'conv2d, forward layer3'
   npm run bench -- --only conv2d --compare before.json`,
   )
@@ -225,6 +242,10 @@ Examples:
       checkTarget('--json', options.json)
       checkTarget('--profile', options.profile)
       if (options.peers) checkPeers()
+      if (options.ranks !== undefined) {
+        runRanks(options.ranks, options)
+        return
+      }
       const old = options.compare === undefined ? undefined : readReport(options.compare)
       const device = await open({ gpu: options.gpu })
       if (options.tune) takeFastest(device, options.tune)
