@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 
 /** Whether processes can be started by `mpirun` here. */
 export const hasMpi = spawnSync('mpirun', ['--version']).status === 0
@@ -9,6 +10,16 @@ const environment = {
   OMPI_ALLOW_RUN_AS_ROOT: '1',
   OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1',
   OMPI_MCA_rmaps_base_oversubscribe: '1',
+}
+
+/** The process of a rank. */
+export function pidOf(rank: number, mpirunPid: number): number {
+  const children = spawnSync('pgrep', ['-P', String(mpirunPid)], { encoding: 'utf8' })
+  const isRank = (pid: string) => {
+    const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
+    return environment.includes(`OMPI_COMM_WORLD_RANK=${rank}`)
+  }
+  return Number(children.stdout.split('\n').filter(Boolean).find(isRank))
 }
 
 export interface MpiRun {

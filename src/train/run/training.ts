@@ -52,8 +52,8 @@ import { Watchdog } from './watchdog.js'
 export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
   const { config, savePath, resume, display, group = singleProcess() } = options
   const lists = readLists(config, !resume, group.size)
-  const { maxIterations, skipIterations, traceNan } = options
-  await checkSame(group, fingerprintOf(config, { ...lists }), { resume, maxIterations, skipIterations, traceNan })
+  const { maxIterations, skipIterations, traceNan, tune } = options
+  await checkSame(group, fingerprintOf(config, { ...lists }), { resume, maxIterations, skipIterations, traceNan, tune })
   const folder = resume ? dirname(resume) : savePath
   if (group.rank > 0) return trainLocked(device, options, lists, folder, undefined)
   if (resume && !existsSync(folder)) throw new UserError(`there is no run ${folder}: check --resume`)
@@ -67,6 +67,8 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
     if (isNew) removeIfEmpty(folder)
   }
 }
+
+type Measurements = RunTuning['measurements']
 
 /** Removes the folder of a run that ended before it wrote anything. */
 function removeIfEmpty(folder: string): void {
@@ -141,7 +143,10 @@ async function trainLocked(
     else if (resume) print(`weights: from ${resume}`)
     else if (pretrained !== undefined) print(loadBackbone(model, pretrained))
     else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
-    const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
+    // All ranks take the kernels that rank 0 has measured, or has read: others would give other bits.
+    const isShared = options.tune !== false || resume !== undefined
+    const given = isShared && !isFirst ? (await group.gatherValues<Measurements>([]))[0] : undefined
+    const kernels = RunTuning.begin(device, { tune: options.tune, given, resumed: resume && folder, print })
     trainer = await createTrainer(
       device,
       model,
@@ -165,6 +170,7 @@ async function trainLocked(
       },
     )
     kernels.freeze()
+    if (isShared && isFirst) await group.gatherValues(kernels.measurements)
     await checkSameCalls(group, trainer.hostCalls)
     const evaluation = evaluationOf(config, amp)
     evaluators = trainer.run.deployed.map(({ name, model }) => {

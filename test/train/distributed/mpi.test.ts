@@ -1,5 +1,4 @@
 // Several processes over MPI, where there is mpirun.
-import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -7,7 +6,7 @@ import * as assert from 'uvu/assert'
 import { launchOf } from '#dist/train/distributed/launcher.js'
 import { Mpi } from '#dist/train/distributed/mpi.js'
 import { messageOf } from '../../support/messages.js'
-import { hasMpi, mpirun } from '../../support/mpirun.js'
+import { hasMpi, mpirun, pidOf } from '../../support/mpirun.js'
 import { skipUnless } from '../../support/skip.js'
 import { tinyData } from '../../support/tiny-run.js'
 
@@ -25,18 +24,6 @@ mpiTest('three ranks pass each other values, and sums have the same bits on all 
 const training = (name: string, ...more: string[]) => {
   const settings = ['--method', 'supervised', '--set', 'batch_size=1', '--set', 'epochs=400', ...more]
   return ['dist/train.js', ...trainArgs(name, ...settings)]
-}
-
-/** The process of a rank. */
-function pidOf(rank: number, mpirunPid: number): number {
-  const children = spawnSync('pgrep', ['-P', String(mpirunPid)], { encoding: 'utf8' })
-    .stdout.split('\n')
-    .filter(Boolean)
-  const isRank = (pid: string) => {
-    const { stdout } = spawnSync('cat', [`/proc/${pid}/environ`], { encoding: 'utf8' })
-    return stdout.split('\0').includes(`OMPI_COMM_WORLD_RANK=${rank}`)
-  }
-  return Number(children.find(isRank))
 }
 
 mpiTest('two ranks train, and one that is killed ends both with its name and the command that resumes', async () => {
