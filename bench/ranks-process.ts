@@ -1,9 +1,9 @@
 // A process of `npm run bench -- --ranks N`, which mpirun starts: times training steps with and without the other ranks, and
 // prints what rank 0 measured as JSON.
 import { open } from '#dist/engine/node.js'
-import type { Exchange } from '#dist/kernels/exchange.js'
 import { launchOf } from '#dist/train/distributed/launcher.js'
 import { MpiGroup } from '#dist/train/distributed/mpi-group.js'
+import { equalRanks } from '../cases/equal-ranks.js'
 import { stepModels } from '../cases/steps.js'
 import type { RankSetting, RankVariant } from './ranks.js'
 import { measureStep } from './step.js'
@@ -16,20 +16,9 @@ const group = await MpiGroup.open(launch)
 process.env.LP_NUM_THREADS ??= '1'
 const device = await open({ gpu })
 
-/** What a rank would get from others that have the same values, at once. */
-const echo: Exchange = {
-  size: group.size,
-  sum: async (values, divisor) => values.map((value) => value.map((x) => (x * group.size) / divisor)),
-  gather: async (values) => {
-    const all = new Float32Array(group.size * values.length)
-    for (let rank = 0; rank < group.size; rank++) all.set(values, rank * values.length)
-    return all
-  },
-}
-
 const variants = {
   'each rank alone': {},
-  'host calls that wait for nobody': { exchange: echo },
+  'host calls that wait for nobody': { exchange: equalRanks(group.size) },
   'gradients alone (sync_batchnorm: false)': { exchange: group, sync_batchnorm: false },
   'gradients and batch norm': { exchange: group },
 } as const

@@ -77,7 +77,7 @@ const command = createCommand(
     'with --resume: leave out so many, such as one whose batch gave NaN',
     wholeNumber(1),
   )
-  .addOption(gpuOption())
+  .addOption(gpuOption('; started by mpirun: names or numbers of `doctor`, with commas, for the ranks of a machine'))
   .option(
     '--global-batch <count>',
     'started by mpirun: labeled images in a step of all ranks, in place of batch_size for each',

@@ -1,7 +1,7 @@
 import { apply } from '../engine/graph.js'
 import { defineOp, type Op, type Tensor } from '../engine/ir.js'
 import { type Candidate, type HostCall, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
-import { type Data, type Spec, showSpec, spec } from '../engine/shape.js'
+import { type Data, isFloat, type Spec, showSpec, spec } from '../engine/shape.js'
 import { fill } from './pointwise.js'
 
 /** Processes, numbered from 0 by their ranks, that run the same program on values of their own. */
@@ -22,6 +22,7 @@ export function hostKernel(
   { inputs, outputs }: Pick<KernelContext<unknown>, 'inputs' | 'outputs'>,
   run: HostFunction,
 ): readonly Candidate[] {
+  if (inputs.some(({ dtype }) => dtype !== 'f32')) throw new Error(`host call ${label}: it gets f32 alone`)
   const host: HostCall = {
     label,
     reads: inputs.map((_, i) => inputBuffer(i)),
@@ -40,7 +41,7 @@ const sumOp: Op<SumAttrs> = defineOp<SumAttrs>('sumOverRanks', {
   callsHost: true,
   shape: (inputs) =>
     inputs.map((input): Spec => {
-      if (input.dtype !== 'f32') throw new Error(`only f32 is summed over ranks, not ${showSpec(input)}`)
+      if (!isFloat(input)) throw new Error(`only floats are summed over ranks, not ${showSpec(input)}`)
       return spec(input.shape)
     }),
   // A sum of every rank's values reaches the losses of all ranks: their gradients are added up likewise.

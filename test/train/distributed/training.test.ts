@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { open } from '#dist/engine/node.js'
+import { findAdapters, open } from '#dist/engine/node.js'
+import { batchOfRank, gpuOf } from '#dist/ranks.js'
 import { openModel, readModel } from '#dist/train/checkpoint/load-model.js'
 import { loadConfig } from '#dist/train/config/load.js'
 import { evaluationSamples, readList } from '#dist/train/data/dataset.js'
@@ -81,7 +82,7 @@ test('the validation that the ranks share counts each image once, or fills the l
   assert.is(evaluationOf('whole')?.miou, miou)
   evaluator.destroy()
   model.store.destroy()
-  await onRanks('padded', {}, ['pad_validation=true'])
+  await onRanks('padded', { maxIterations: 1 }, ['pad_validation=true'])
   assert.not.equal(evaluationOf('padded')?.share, evaluationOf('whole')?.share)
 })
 
@@ -159,6 +160,19 @@ test('one rank says what is not finite, and all stop at the same step', async ()
   )
   // A process by itself stops at once.
   assert.ok(new Agreement(singleProcess(), controller.signal).stopped)
+})
+
+test('the ranks of a machine take the adapters of a list in turn, and parts of a batch', async () => {
+  const [a, b, c] = localRanks(3)
+  if (!a || !b || !c) throw new Error('unreachable: there are three ranks')
+  const names = await Promise.all([a, b, c].map((group) => gpuOf('nvidia, intel', group)))
+  assert.equal(names, ['nvidia', 'intel', 'nvidia'])
+  assert.is(await gpuOf(undefined, b), undefined)
+  const [first] = await findAdapters()
+  assert.is(await gpuOf('0', b), first?.summary.device)
+  assert.match(await messageOf(() => gpuOf('0,97', b)), /^--gpu 97: there .* numbered from 0; see doctor$/)
+  assert.is(batchOfRank(12, b), 4)
+  assert.is(await messageOf(() => batchOfRank(8, b)), '--global-batch 8 is no multiple of the 3 ranks')
 })
 
 test('each rank draws by a seed of its own, the first one by that of the run', () => {
