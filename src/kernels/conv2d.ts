@@ -5,6 +5,7 @@ import type { KernelContext } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { arrangement, joinedDivision, usesIn } from './arrangement.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
+import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
 import { addCall } from './pointwise.js'
 import type { Epilogue } from './slice-sums.js'
@@ -92,7 +93,10 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
       adapter,
     } = context
     const tensors = { factors: [x, w], result: y } as const
-    return convCandidates('forward', geometryOf(x, w, y, attrs), tensors, adapter, epilogueOf(context))
+    const geometry = geometryOf(x, w, y, attrs)
+    return attrs.groups > 1
+      ? groupedCandidates('forward', geometry, tensors, adapter)
+      : convCandidates('forward', geometry, tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
   divide: { arrangement, division: (call) => byImages(call) },
@@ -122,7 +126,10 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
       adapter,
     } = context
     const tensors = { factors: [dy, w], result: dx } as const
-    return convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), tensors, adapter, epilogueOf(context))
+    const geometry = geometryOf(dx, w, dy, attrs)
+    return attrs.groups > 1
+      ? groupedCandidates('inputGrad', geometry, tensors, adapter)
+      : convCandidates('inputGrad', geometry, tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
   divide: {
@@ -140,7 +147,11 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
     return [spec(attrs.size)]
   },
   kernel: ({ inputs: [x = spec([]), dy = spec([])], outputs: [dw = spec([])], attrs, adapter }) =>
-    weightGradCandidates(geometryOf(x, dw, dy, attrs), { factors: [x, dy], result: dw }, adapter),
+    (attrs.groups > 1 ? groupedWeightGrad : weightGradCandidates)(
+      geometryOf(x, dw, dy, attrs),
+      { factors: [x, dy], result: dw },
+      adapter,
+    ),
   divide: {
     arrangement,
     division: ({ inputs: [x = spec([])], outputs, attrs }) => ({
