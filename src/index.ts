@@ -1,5 +1,3 @@
-// The declarations name these types, in whatever program they are used.
-/// <reference types="@webgpu/types" preserve="true" />
 /**
  * The engine of atrous: tensors on WebGPU with automatic differentiation.
  *

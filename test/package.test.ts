@@ -43,8 +43,9 @@ function install(): void {
   const target = join(folder, 'node_modules', 'atrous')
   mkdirSync(target, { recursive: true })
   assert.is(run('tar', ['xzf', archive, '-C', join('node_modules', 'atrous'), '--strip-components=1']).status, 0)
-  const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: Record<string, string> }
-  for (const name of [...Object.keys(dependencies), '@types/node']) {
+  type Names = Readonly<Record<string, string>>
+  const { dependencies, peerDependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as Record<string, Names>
+  for (const name of [...Object.keys({ ...dependencies, ...peerDependencies }), '@types/node', '@webgpu/types']) {
     const link = join(folder, 'node_modules', name)
     mkdirSync(dirname(link), { recursive: true })
     symlinkSync(resolve('node_modules', name), link, 'junction')

@@ -1,5 +1,3 @@
-// The declarations name these types, in whatever program they are used.
-/// <reference types="@webgpu/types" preserve="true" />
 import { tmpdir } from 'node:os'
 import { type AdapterSummary, summarizeAdapter } from './adapter.js'
 import { type Device, openDevice, type Wait } from './device.js'
@@ -57,10 +55,16 @@ async function dawn(): Promise<GPU> {
   if (instance) return instance
   // Mesa complains on every start when it is unset.
   process.env.XDG_RUNTIME_DIR ??= tmpdir()
-  const { create, globals } = await import('webgpu')
+  const { create, globals } = await import('webgpu').catch(explainMissing)
   Object.assign(globalThis, globals)
   instance = create(toggles)
   return instance
+}
+
+/** A project says itself whether it wants the 130 MB of Dawn for all platforms. */
+function explainMissing(error: unknown): never {
+  if ((error as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw error
+  throw new NoAdapterError('the package webgpu is missing, which brings WebGPU to Node: npm install webgpu')
 }
 
 const remedy =
