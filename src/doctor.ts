@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { createCommand, runCommand } from './command.js'
-import { type AdapterSummary, matrixShapesOf } from './engine/adapter.js'
+import { type AdapterSummary, halfShapesOf, matrixConfigsOf } from './engine/adapter.js'
 import type { Device } from './engine/device.js'
 import type { Tensor } from './engine/ir.js'
 import type { SelectKernel } from './engine/kernel-selection.js'
@@ -43,7 +43,7 @@ function describe(adapter: GPUAdapter, { vendor, device, driver, software }: Ada
     subgroupMinSize === subgroupMaxSize ? `${subgroupMinSize}` : `${subgroupMinSize} to ${subgroupMaxSize}`,
   )
   for (const [feature, use] of features) row(`${feature}`, `${adapter.features.has(feature) ? 'yes' : 'no'} (${use})`)
-  const shapes = matrixShapesOf(adapter).map(({ M, N, K }) => `${M}x${N}x${K}`)
+  const shapes = halfShapesOf(matrixConfigsOf(adapter)).map(({ M, N, K }) => `${M}x${N}x${K}`)
   row('matrices of f16, added up in f32', shapes.join(', ') || 'none')
   for (const [limit, use] of limits) row(limit, `${size(adapter.limits[limit])} (${use})`)
 }

@@ -1,11 +1,12 @@
 import {
   type AdapterSummary,
   type AdapterTraits,
-  type MatrixShape,
-  matrixShapesOf,
+  type MatrixConfig,
+  matrixConfigsOf,
   traitsOf,
   usefulFeatures,
 } from './adapter.js'
+import { type HalfStores, isExact, probeHalfStores, roundHalfStores } from './half-stores.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
 import { Pace } from './pace.js'
 import type {
@@ -24,6 +25,16 @@ import type {
 export type Wait = <T>(promise: Promise<T>, rest: () => number) => Promise<T>
 
 const awaitPlainly: Wait = (promise) => promise
+
+/** What is known of a device beside what WebGPU says of it. */
+export interface DeviceFacts {
+  /** What the adapter's matrix units compute. */
+  readonly matrixConfigs?: readonly MatrixConfig[]
+  /** Bytes that a kernel binds at most, where the adapter allows more. */
+  readonly bindingLimit?: number | undefined
+  /** How the driver stores f16; absent where it is taken for exact. */
+  readonly halfStores?: HalfStores | undefined
+}
 
 /** A tensor is larger than what the adapter binds at once, or than its buffers. */
 export class BindingLimitError extends Error {
@@ -75,6 +86,8 @@ const bindings = {
  */
 export class Device {
   readonly traits: AdapterTraits
+  /** How the driver stores f16, where that was tried: see `openDevice`. What is not exact, kernels round themselves. */
+  readonly halfStores: HalfStores | undefined
   /** Undefined on the CPU, which resets nothing: there a run is one submission. */
   readonly pace: Pace | undefined
   private readonly failures: Error[] = []
@@ -90,10 +103,11 @@ export class Device {
     readonly gpu: GPUDevice,
     readonly adapter: AdapterSummary,
     private readonly waitFor: Wait = awaitPlainly,
-    matrixShapes: readonly MatrixShape[] = [],
-    bindingLimit: number = Number.POSITIVE_INFINITY,
+    facts: DeviceFacts = {},
   ) {
-    this.traits = traitsOf(gpu, adapter.software, matrixShapes, bindingLimit)
+    const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores } = facts
+    this.traits = traitsOf(gpu, { software: adapter.software, matrixConfigs, bindingLimit })
+    this.halfStores = halfStores
     this.pace = adapter.software ? undefined : new Pace()
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
@@ -210,7 +224,8 @@ export class Device {
 
   private async compile(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
     this.gpu.pushErrorScope('validation')
-    const module = this.gpu.createShaderModule({ label, code: source })
+    const code = this.halfStores && !isExact(this.halfStores) ? roundHalfStores(source) : source
+    const module = this.gpu.createShaderModule({ label, code })
     const scope = this.gpu.popErrorScope()
     const layout = this.gpu.createPipelineLayout({ bindGroupLayouts: [this.layout(pattern)] })
     const pipeline = this.gpu.createComputePipelineAsync({ label, layout, compute: { module, entryPoint: 'main' } })
@@ -285,7 +300,8 @@ export async function openDevice(
     adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
   // Drivers are known that refuse a limit which their adapter names.
   const gpu = await request(limits).catch(() => request(useful).catch(() => request({})))
-  return new Device(gpu, summary, wait, matrixShapesOf(adapter), bindingLimit)
+  const halfStores = gpu.features.has('shader-f16') ? await probeHalfStores(gpu) : undefined
+  return new Device(gpu, summary, wait, { matrixConfigs: matrixConfigsOf(adapter), bindingLimit, halfStores })
 }
 
 /** The limits that kernels and tensors may reach. */
