@@ -1,3 +1,4 @@
+import { type Backend, backendNames } from './backend.js'
 import type { DeviceProperties, GPUAdapter, GPUFeatureName } from './webgpu-types.js'
 
 /** What an adapter says of itself. */
@@ -10,6 +11,8 @@ export interface AdapterSummary {
   readonly driver: string
   /** Runs on the CPU: lavapipe, SwiftShader and the like. */
   readonly software: boolean
+  /** The interface to the driver, where that is known: a browser does not say. */
+  readonly backend?: Backend
 }
 
 /** A product that matrix units compute at once: M x K by K x N. */
@@ -68,6 +71,9 @@ const sizeControl = 'subgroup-size-control' as GPUFeatureName
 /** The features that kernels can use, asked for where the adapter has them. */
 export const usefulFeatures: readonly GPUFeatureName[] = [...matrixFeatures, sizeControl, 'timestamp-query']
 
+/** Those of them that WebGPU has, and drivers are tested with. */
+export const standardFeatures: readonly GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'] as const
+
 /** How Dawn tells what its matrix units compute. */
 interface DawnMatrixConfig extends MatrixShape {
   readonly componentType: string
@@ -86,6 +92,16 @@ export function matrixConfigsOf({ info }: Pick<GPUAdapter, 'info'>): MatrixConfi
 export const halfShapesOf = (configs: readonly MatrixConfig[]): MatrixShape[] =>
   configs.filter(({ factors, sums }) => factors === 'f16' && sums === 'f32').map(({ M, N, K }) => ({ M, N, K }))
 
+/** The products that kernels may use, by the features of an adapter or a device. */
+const usable = (
+  features: { has(name: GPUFeatureName): boolean },
+  configs: readonly MatrixConfig[],
+): readonly MatrixConfig[] => (matrixFeatures.every((feature) => features.has(feature)) ? configs : [])
+
+/** The shapes of an adapter's matrix units that kernels can use. */
+export const usableMatrixShapes = (adapter: GPUAdapter): MatrixShape[] =>
+  halfShapesOf(usable(adapter.features, matrixConfigsOf(adapter)))
+
 /** What is known of an adapter beside its device. */
 export interface KnownOfAdapter {
   readonly software: boolean
@@ -99,7 +115,7 @@ export interface KnownOfAdapter {
 export function traitsOf(device: DeviceProperties, known: KnownOfAdapter): AdapterTraits {
   const { adapterInfo, features, limits } = device
   const { subgroupMinSize = 0, subgroupMaxSize = 0 } = adapterInfo
-  const matrixConfigs = matrixFeatures.every((feature) => features.has(feature)) ? known.matrixConfigs : []
+  const matrixConfigs = usable(features, known.matrixConfigs)
   const shapes = halfShapesOf(matrixConfigs)
   const hasSubgroups = features.has('subgroups')
   return {
@@ -131,3 +147,7 @@ export function summarizeAdapter(adapter: GPUAdapter): AdapterSummary {
   const software = isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software/i.test(`${device} ${description}`)
   return { vendor, architecture, device, driver: description, software }
 }
+
+/** An adapter on one line: its name, driver and backend. */
+export const showAdapter = ({ device, driver, backend }: AdapterSummary): string =>
+  `${device || 'without a name'} (${[driver, ...(backend ? [backendNames[backend]] : [])].join('; ')})`

@@ -3,6 +3,7 @@ import {
   type AdapterTraits,
   type MatrixConfig,
   matrixConfigsOf,
+  standardFeatures,
   traitsOf,
   usefulFeatures,
 } from './adapter.js'
@@ -282,24 +283,43 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
+/** How an adapter is opened. */
+export interface OpenDeviceOptions {
+  /** Bytes that a kernel binds at most, where the adapter allows more. */
+  readonly bindingLimit?: number | undefined
+  /** The same adapter anew: one that has failed to open may not be tried again. */
+  readonly renew?: () => Promise<GPUAdapter>
+}
+
 /**
- * Opens an adapter with its own limits instead of WebGPU's defaults, or with those that its driver grants, and the features
- * that kernels can use.
- * @param bindingLimit bytes that a kernel binds at most, where the adapter allows more
+ * Opens an adapter with its own limits instead of WebGPU's defaults and the features that kernels can use, or with those that
+ * its driver grants, and tries how it stores f16.
  */
 export async function openDevice(
   adapter: GPUAdapter,
   summary: AdapterSummary,
   wait?: Wait,
-  bindingLimit?: number,
+  { bindingLimit, renew = async () => adapter }: OpenDeviceOptions = {},
 ): Promise<Device> {
-  const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
+  const features = usefulFeatures.filter((feature) => adapter.features.has(feature))
+  const granted = features.filter((feature) => standardFeatures.includes(feature))
   const limits = limitsOf(adapter)
   const useful = Object.fromEntries(Object.entries(limits).filter(([name]) => usefulLimits.test(name)))
-  const request = (requiredLimits: Record<string, number>) =>
-    adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
-  // Drivers are known that refuse a limit which their adapter names.
-  const gpu = await request(limits).catch(() => request(useful).catch(() => request({})))
+  const request = (from: GPUAdapter, requiredLimits: Record<string, number>, requiredFeatures: GPUFeatureName[]) =>
+    from.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
+  // Drivers are known that refuse a limit, or a feature, which their adapter names.
+  const attempts: readonly (readonly [Record<string, number>, GPUFeatureName[]])[] = [
+    [useful, features],
+    [{}, features],
+    [useful, granted],
+    [{}, granted],
+    [{}, []],
+  ]
+  let opened = request(adapter, limits, features)
+  for (const [limits, features] of attempts) {
+    opened = opened.catch(async () => request(await renew(), limits, features))
+  }
+  const gpu = await opened
   const halfStores = gpu.features.has('shader-f16') ? await probeHalfStores(gpu) : undefined
   return new Device(gpu, summary, wait, { matrixConfigs: matrixConfigsOf(adapter), bindingLimit, halfStores })
 }
