@@ -1,5 +1,13 @@
-import { type Backend, backendNames } from './backend.js'
 import type { DeviceProperties, GPUAdapter, GPUFeatureName } from './webgpu-types.js'
+
+/** The interfaces to drivers through which adapters are opened, under Dawn's names. */
+export type Backend = 'vulkan' | 'd3d12' | 'metal'
+
+export const backendNames: Readonly<Record<Backend, string>> = {
+  vulkan: 'Vulkan',
+  d3d12: 'Direct3D 12',
+  metal: 'Metal',
+}
 
 /** What an adapter says of itself. */
 export interface AdapterSummary {

@@ -1,13 +1,4 @@
-import type { AdapterSummary } from './adapter.js'
-
-/** The interfaces to drivers through which adapters are opened, under Dawn's names. */
-export type Backend = 'vulkan' | 'd3d12' | 'metal'
-
-export const backendNames: Readonly<Record<Backend, string>> = {
-  vulkan: 'Vulkan',
-  d3d12: 'Direct3D 12',
-  metal: 'Metal',
-}
+import type { AdapterSummary, Backend } from './adapter.js'
 
 /** The backends in which adapters are looked for. */
 export function backendsOf(platform: string): readonly Backend[] {

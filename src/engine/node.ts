@@ -1,16 +1,8 @@
 // The declarations name these types, in whatever program they are used.
 /// <reference types="@webgpu/types" preserve="true" />
 import { tmpdir } from 'node:os'
-import { summarizeAdapter, usableMatrixShapes } from './adapter.js'
-import {
-  type Backend,
-  backendsOf,
-  isListedAs,
-  type ListedDevice,
-  type Offer,
-  orderByBackend,
-  parseDeviceList,
-} from './backend.js'
+import { type Backend, summarizeAdapter, usableMatrixShapes } from './adapter.js'
+import { backendsOf, isListedAs, type ListedDevice, type Offer, orderByBackend, parseDeviceList } from './backend.js'
 import { type Device, openDevice, type Wait } from './device.js'
 import type { GPUAdapter } from './webgpu-types.js'
 

@@ -1,8 +1,8 @@
 // Which backend an adapter is taken from, where several offer it: no machine here has more than one.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type AdapterSummary, showAdapter } from '#dist/engine/adapter.js'
-import { type Backend, backendsOf, isListedAs, orderByBackend, parseDeviceList } from '#dist/engine/backend.js'
+import { type AdapterSummary, type Backend, showAdapter } from '#dist/engine/adapter.js'
+import { backendsOf, isListedAs, orderByBackend, parseDeviceList } from '#dist/engine/backend.js'
 import { findAdapter, listDevices } from '#dist/engine/node.js'
 import { messageOf } from '../support/messages.js'
 import { onDevice } from '../support/on-device.js'
