@@ -79,7 +79,7 @@ export const truncatingStores = (source: string): string =>
  */
 export function workgroupsBackwards(source: string): string {
   const entry = /(@compute\s+@workgroup_size\(([^)]*)\)\s*fn main\()([^{]*)\)\s*\{/.exec(source)
-  if (!entry) return source
+  if (!entry) throw new Error(`there is no entry point to turn: ${source}`)
   const [whole, begin, size = '', parameters = ''] = entry
   const builtins = [...parameters.matchAll(/@builtin\((\w+)\)\s*(\w+)\s*:\s*[\w<>]+/g)]
   const nameOf = (builtin: string) => builtins.find(([, kind]) => kind === builtin)?.[2]
