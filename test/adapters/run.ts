@@ -61,7 +61,6 @@ const files = [
   'engine/passes/batch-updates',
   'engine/passes/fuse-epilogues',
   'engine/passes/recompute',
-  'engine/passes/trace-nan',
   'engine/placement',
   'engine/plan',
   'engine/program',
