@@ -60,7 +60,6 @@ const files = [
   'engine/pace',
   'engine/passes/batch-updates',
   'engine/passes/fuse-epilogues',
-  'engine/passes/recompute',
   'engine/placement',
   'engine/plan',
   'engine/program',
