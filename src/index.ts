@@ -7,7 +7,7 @@
  *
  * Open a device with `open` of `atrous/node` or of `atrous/browser`, or pass an adapter to `openDevice`.
  */
-export { type AdapterSummary, summarizeAdapter } from './engine/adapter.js'
+export { type AdapterSummary, summarizeAdapter, usefulFeatures } from './engine/adapter.js'
 export {
   BindingLimitError,
   Device,
@@ -15,6 +15,7 @@ export {
   KernelError,
   OutOfMemoryError,
   openDevice,
+  shareDevice,
   ValidationError,
   type Wait,
 } from './engine/device.js'

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 const rooms: readonly (readonly string[])[] = [
   ['index.ts', 'exports'],
   ['.'],
-  ['demo', 'comparison'],
+  ['demo', 'comparison', 'doctor'],
   ['segmenter'],
   ['train/run'],
   ['train/tuning'],

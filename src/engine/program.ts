@@ -221,6 +221,7 @@ export class Program<
    * Throws where an input is missing, or its length or type differs from the declared one.
    */
   run(inputs: { [K in keyof I]: Data }, options: RunOptions = {}): void {
+    this.device.alive()
     const began = performance.now()
     for (const [name, spec] of Object.entries(this.inputs)) {
       const data = inputs[name]
@@ -229,10 +230,13 @@ export class Program<
       upload(this.device, buffer, spec, data, `${this.parts.label}: input '${name}'`)
     }
     this.lastStores = options.stores ?? new Map()
-    const steps = this.stepsFor(options.stores)
     const { pace } = this.device
     const ends = pace?.ends(this.costs)
-    submit(this.device.gpu, { program: this.parts.label, began, steps, ends, kernels: () => this.kernelInfos() })
+    const steps = this.device.scoped(() => {
+      const steps = this.stepsFor(options.stores)
+      submit(this.device.gpu, { program: this.parts.label, began, steps, ends, kernels: () => this.kernelInfos() })
+      return steps
+    })
     pace?.submitted(this.costs.reduce((sum, cost) => sum + cost, 0))
     try {
       this.device.check()
