@@ -1,4 +1,4 @@
-import type { DeviceProperties, GPUAdapter, GPUFeatureName } from './webgpu-types.js'
+import type { DeviceProperties, GPUAdapter, GPUFeatureName, WithAdapterInfo } from './webgpu-types.js'
 
 /** The interfaces to drivers through which adapters are opened, under Dawn's names. */
 export type Backend = 'vulkan' | 'd3d12' | 'metal'
@@ -89,7 +89,8 @@ interface DawnMatrixConfig extends MatrixShape {
 }
 
 /** All products that an adapter's matrix units compute, the largest first. */
-export function matrixConfigsOf({ info }: Pick<GPUAdapter, 'info'>): MatrixConfig[] {
+export function matrixConfigsOf(adapter: WithAdapterInfo): MatrixConfig[] {
+  const { info } = adapter
   const { subgroupMatrixConfigs: configs = [] } = info as { subgroupMatrixConfigs?: Iterable<DawnMatrixConfig> }
   return [...configs]
     .map(({ componentType: factors, resultComponentType: sums, M, N, K }) => ({ factors, sums, M, N, K }))
@@ -150,7 +151,7 @@ function doublings(least: number, largest: number): number[] {
 }
 
 /** What an adapter says of itself. */
-export function summarizeAdapter(adapter: Pick<GPUAdapter, 'info'>): AdapterSummary {
+export function summarizeAdapter(adapter: WithAdapterInfo): AdapterSummary {
   const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info
   const software = isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software/i.test(`${device} ${description}`)
   return { vendor, architecture, device, driver: description, software }
