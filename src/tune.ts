@@ -110,8 +110,11 @@ async function fill(device: Device, given: Config, size: [number, number], cache
       for (const line of wrongKernels(measurement)) console.log(line)
       console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
     },
-    (done, total) => {
-      if (total > 0 && (done === total || done % 50 === 0)) console.log(`compiling kernels to measure ${done}/${total}`)
+    {
+      onCompiled: (done, total) => {
+        if (total > 0 && (done === total || done % 50 === 0))
+          console.log(`compiling kernels to measure ${done}/${total}`)
+      },
     },
   )
   const measured = kernelSelectionOf(device)

@@ -6,8 +6,9 @@ import { read, tracedGraph } from './graph.js'
 import type { Node, Trace } from './ir.js'
 import type { Candidate, Dispatch } from './kernel.js'
 import { candidatesOf, type SelectKernel } from './kernel-selection.js'
+import { costOf } from './pace.js'
 import { compile, type Program } from './program.js'
-import { type Data, elements, type Shape, type Spec, sameShape } from './shape.js'
+import { byteLength, type Data, elements, type Shape, type Spec, sameShape } from './shape.js'
 import { Store } from './store.js'
 import { valueText } from './value-text.js'
 
@@ -71,6 +72,13 @@ export interface SelectableNode {
   readonly candidates: readonly Candidate[]
 }
 
+/** What a call costs, see `costOf`. */
+function workOfCall({ op, inputs, outputs, attrs }: Node): number {
+  const multiplyAdds = op?.multiplyAdds?.({ inputs, outputs, attrs: attrs as never }) ?? 0
+  const bytes = [...inputs, ...outputs].reduce((sum, each) => sum + byteLength(each), 0)
+  return costOf({ multiplyAdds, bytes })
+}
+
 /** The nodes of a trace for which there is more than one kernel. */
 const selectableNodes = (trace: Trace, adapter: AdapterTraits): SelectableNode[] =>
   trace.nodes
@@ -114,10 +122,16 @@ export class Tuning {
     return selectableNodes(trace, adapter).flatMap((selectable) => this.find(selectable) ?? [])
   }
 
-  /** The nodes of a trace whose kernels were not measured, each call once. */
+  /** The nodes of a trace whose kernels were not measured, each call once: those with the most work in all first. */
   missing(trace: Trace, adapter: AdapterTraits): SelectableNode[] {
-    const unknown = selectableNodes(trace, adapter).filter((selectable) => !this.find(selectable))
-    return [...new Map(unknown.map((selectable) => [this.keyOf(selectable), selectable])).values()]
+    const calls = new Map<string, { selectable: SelectableNode; work: number }>()
+    for (const selectable of selectableNodes(trace, adapter)) {
+      if (this.find(selectable)) continue
+      const key = this.keyOf(selectable)
+      const known = calls.get(key) ?? { selectable, work: 0 }
+      calls.set(key, { ...known, work: known.work + workOfCall(selectable.node) })
+    }
+    return [...calls.values()].sort((a, b) => b.work - a.work).map(({ selectable }) => selectable)
   }
 
   private find(selectable: SelectableNode): Measurement | undefined {

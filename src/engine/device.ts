@@ -94,7 +94,7 @@ export class Device {
     bindingLimit: number = Number.POSITIVE_INFINITY,
   ) {
     this.traits = traitsOf(gpu, adapter.software, matrixShapes, bindingLimit)
-    this.pace = adapter.software ? undefined : new Pace()
+    this.pace = adapter.software ? undefined : Pace.of(adapter)
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
       const reason = firstLines(event.error.message)

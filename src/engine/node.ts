@@ -38,6 +38,8 @@ export interface OpenOptions {
   readonly gpu?: string | undefined
   /** Bytes that a kernel binds at most, where the adapter allows more: to try what other adapters will have to do. */
   readonly bindingLimit?: number
+  /** Toggles of Dawn's that are switched on, to measure what they save. */
+  readonly toggles?: readonly string[] | undefined
 }
 
 /** No adapter, or none of that name. The message is meant for the user. */
@@ -50,16 +52,20 @@ const toggles = [
   'disable-dawn-features=timestamp_quantization',
 ]
 
-/** Dawn keeps a reference to it while its objects live. */
-let instance: GPU | undefined
+/** By the toggles that are on besides. Dawn keeps a reference to an instance while its objects live. */
+const instances = new Map<string, GPU>()
 
-async function dawn(): Promise<GPU> {
-  if (instance) return instance
+async function dawn(further: readonly string[] = []): Promise<GPU> {
+  const key = further.join()
+  const known = instances.get(key)
+  if (known) return known
   // Mesa complains on every start when it is unset.
   process.env.XDG_RUNTIME_DIR ??= tmpdir()
   const { create, globals } = await import('webgpu')
   Object.assign(globalThis, globals)
-  instance = create(toggles)
+  const [enabled = '', ...others] = toggles
+  const instance = create([[enabled, ...further].join(), ...others])
+  instances.set(key, instance)
   return instance
 }
 
@@ -67,8 +73,10 @@ const remedy =
   'install a Vulkan driver, as `npm run setup` does in the repository; the command `doctor` shows what there is'
 
 /** The adapters of this machine that WebGPU can use, the preferred one first. */
-export async function findAdapters(): Promise<{ adapter: GPUAdapter; summary: AdapterSummary }[]> {
-  const gpu = await dawn()
+export async function findAdapters({
+  toggles,
+}: Pick<OpenOptions, 'toggles'> = {}): Promise<{ adapter: GPUAdapter; summary: AdapterSummary }[]> {
+  const gpu = await dawn(toggles)
   const found: { adapter: GPUAdapter; summary: AdapterSummary }[] = []
   for (const options of [
     { powerPreference: 'high-performance' },
@@ -88,8 +96,9 @@ export async function findAdapters(): Promise<{ adapter: GPUAdapter; summary: Ad
 /** The adapter of that name, or the preferred one. Throws NoAdapterError where there is none. */
 export async function findAdapter({
   gpu,
+  toggles,
 }: OpenOptions = {}): Promise<{ adapter: GPUAdapter; summary: AdapterSummary }> {
-  const found = await findAdapters()
+  const found = await findAdapters({ toggles })
   if (found.length === 0) throw new NoAdapterError(`no WebGPU adapter: ${remedy}`)
   const names = found.map(({ summary }) => `${summary.vendor} ${summary.device} ${summary.driver}`)
   const wanted = gpu?.toLowerCase()

@@ -1,5 +1,6 @@
 import { type Arena, destroyMemory, ownMemory, type ProgramMemory } from './arena.js'
 import { addressOf, type Bindings, bindSteps, layoutOf, makeUniforms } from './bind.js'
+import { cutLong } from './cut.js'
 import { type Device, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
 import type { Tensor, Trace } from './ir.js'
@@ -85,7 +86,8 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   checkBindings(trace, label, device.traits.maxBinding)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
   const share = options.share ?? optimize
-  const planned = plan(lower(trace, device.traits, select, share), share)
+  const whole = plan(lower(trace, device.traits, select, share), share)
+  const planned = { ...whole, commands: cutLong(whole.commands, device.pace?.longest() ?? Number.POSITIVE_INFINITY) }
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   const memory = describeMemory(trace, plannedBytes(planned))

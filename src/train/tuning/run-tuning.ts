@@ -10,13 +10,19 @@ export function useTuning(device: Device, tuning: Tuning): void {
   setKernelSelection(device, () => tuning.selectKernel)
 }
 
+export interface MeasureOptions {
+  readonly onCompiled?: ((done: number, total: number) => void) | undefined
+  /** How many calls of a program are measured at most: those with the most work. */
+  readonly most?: number | undefined
+}
+
 /** Makes the programs of a device take the fastest kernels, and measures those that are not known before. */
 export function measureUnknown(
   device: Device,
   tuning: Tuning,
   cache: TuningCache,
   onMeasured: (measurement: Measurement, done: number, total: number) => void,
-  onCompiled?: (done: number, total: number) => void,
+  { onCompiled, most }: MeasureOptions = {},
 ): void {
   setKernelSelection(device, async (trace) => {
     const keep = async (measurement: Measurement, done: number, total: number) => {
@@ -24,7 +30,7 @@ export function measureUnknown(
       tuning.add(await cache.add([measurement]))
       onMeasured(measurement, done, total)
     }
-    await measureKernels(device, tuning.missing(trace, device.traits), keep, onCompiled)
+    await measureKernels(device, tuning.missing(trace, device.traits).slice(0, most), keep, onCompiled)
     return tuning.selectKernel
   })
 }
@@ -81,11 +87,13 @@ export class RunTuning {
           for (const line of wrongKernels(measurement)) print(line)
           show(`tuning: measured ${done} of ${total} operators`, done === total)
         },
-        (done, total) => {
-          if (total === 0) return
-          if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)
-          said = true
-          show(`tuning: compiled ${done} of ${total} kernels to measure`, done === total)
+        {
+          onCompiled: (done, total) => {
+            if (total === 0) return
+            if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)
+            said = true
+            show(`tuning: compiled ${done} of ${total} kernels to measure`, done === total)
+          },
         },
       )
     }
