@@ -77,6 +77,8 @@ export class Device {
   readonly traits: AdapterTraits
   /** Undefined on the CPU, which resets nothing: there a run is one submission. */
   readonly pace: Pace | undefined
+  /** Opens the same adapter once more, where whoever opened it tells how. */
+  reopen: (() => Promise<Device>) | undefined
   private readonly failures: Error[] = []
   private lost: DeviceLostError | undefined
   /** Rejects what is awaited: promises of a lost device may never settle. */

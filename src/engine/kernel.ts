@@ -36,6 +36,11 @@ export interface Candidate {
   readonly usesMatrixUnits?: boolean | undefined
   readonly temporaries?: readonly Spec[]
   readonly dispatches: readonly Dispatch[]
+  /**
+   * What its speed depends on, where that is less than the whole call and the texts of its shaders: calls that are alike in
+   * this are measured once.
+   */
+  readonly tuned?: { readonly call: string; readonly sources: readonly string[] } | undefined
 }
 
 export interface KernelContext<A> {

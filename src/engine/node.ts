@@ -111,5 +111,7 @@ export async function findAdapter({
 /** Opens a WebGPU device through Dawn in Node. Throws NoAdapterError where there is none of that name. */
 export async function open(options: OpenOptions = {}): Promise<Device> {
   const { adapter, summary } = await findAdapter(options)
-  return openDevice(adapter, summary, summary.software ? besideDriver : besideGpu, options.bindingLimit)
+  const device = await openDevice(adapter, summary, summary.software ? besideDriver : besideGpu, options.bindingLimit)
+  device.reopen = () => open(options)
+  return device
 }

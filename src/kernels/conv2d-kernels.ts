@@ -77,7 +77,7 @@ export function convCandidates(
       grid: [x, ceilDiv(channels, tiling.columns), phases * layers * tiling.slices] as const,
     }
     const target = { extents: [g.n, ...written] as const, type: storedType(tensors.result), epilogue }
-    const candidate = sliceSums(tiling, dispatch, target)
+    const candidate = sliceSums(tiling, dispatch, target, callOf(label, product))
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
   return withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles)
@@ -85,7 +85,7 @@ export function convCandidates(
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
 function withTransposedWeights(
-  { name, usesMatrixUnits, dispatches }: Candidate,
+  { name, usesMatrixUnits, dispatches, tuned }: Candidate,
   g: ConvGeometry,
   weights: Spec,
 ): Candidate {
@@ -107,6 +107,7 @@ function withTransposedWeights(
   return {
     name,
     usesMatrixUnits,
+    tuned,
     temporaries: [spec([taps, columns, rows], weights.dtype)],
     dispatches: [transpose, ...products],
   }
@@ -143,9 +144,16 @@ export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adap
   const tiles = tilings.map((tiling) => {
     const filled = g.kh * g.kw * ceilDiv(g.xChannels, tiling.filling) * tiling.filling
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
-    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target)
+    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target, callOf(label, product))
   })
   return withPanel(weightGradPanel(g, tensors, adapter), tiles)
+}
+
+/** Products of as many rows and terms, of pixels to a power of two, and of equal columns share the choice of a tiling. */
+function callOf(label: string, { rows, columns, terms, long, phases, types }: Product): string {
+  const about = (count: number) => `~${2 ** Math.round(Math.log2(count))}`
+  const extents = long ? [rows, columns, about(terms)] : [about(rows), columns, terms]
+  return `${label} as a product of ${extents.join(' x ')}, ${types.join(' by ')}${phases > 1 ? `, ${phases} phases` : ''}`
 }
 
 /** The candidates with that of panels, in front of the others where the rule prefers it. */

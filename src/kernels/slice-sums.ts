@@ -41,16 +41,22 @@ export interface Target {
 export const stored = (U: string, epilogue: Epilogue | undefined, first: number): Specialization =>
   together({ aliases: { U } }, epilogue ? storeThrough(epilogue.expr, epilogue.operands, epilogue.result, first) : {})
 
-/** A product, or its slices, each of which is written apart, and then their sum in order. */
+/**
+ * A product, or its slices, each of which is written apart, and then their sum in order.
+ * @param call what its speed depends on besides the tiling: see `Candidate.tuned`
+ */
 export function sliceSums(
   tiling: Pick<Tiling, 'name' | 'usesMatrixUnits' | 'shader' | 'changes' | 'slices'>,
   dispatch: Pick<Dispatch, 'label' | 'uniforms' | 'grid'>,
   target: Target,
+  call?: string,
 ): Candidate {
   const { name, usesMatrixUnits, slices } = tiling
   const factors = [inputBuffer(0), inputBuffer(1)]
   const { type, epilogue } = target
   const product = (changes: Specialization) => shader(tiling.shader, together(tiling.changes, changes))
+  // An epilogue takes as long with every tiling.
+  const tuned = call === undefined ? undefined : { call, sources: [product({})] }
   if (slices === 1) {
     const whole = {
       ...dispatch,
@@ -58,11 +64,11 @@ export function sliceSums(
       reads: [...factors, ...operandsOf(epilogue)],
       writes: [outputBuffer(0)],
     }
-    return { name, usesMatrixUnits, dispatches: [whole] }
+    return { name, usesMatrixUnits, dispatches: [whole], tuned }
   }
   const parts = { ...dispatch, source: product({}), reads: factors, writes: [temporaryBuffer(0)] }
   const sum = sumSlices(dispatch.label, temporaryBuffer(0), slices, target)
-  return { name, usesMatrixUnits, temporaries: [slicesOf(target, slices)], dispatches: [parts, sum] }
+  return { name, usesMatrixUnits, temporaries: [slicesOf(target, slices)], dispatches: [parts, sum], tuned }
 }
 
 const sizeOf = ({ extents }: Target): number => extents.reduce((a, b) => a * b)
