@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
+import { showAdapter } from './engine/adapter.js'
 import { Tuning } from './engine/autotune.js'
 import { open } from './engine/node.js'
 import {
@@ -94,7 +95,7 @@ await runCommand(async () => {
   const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   const print = (line: string) => console.log(line)
-  print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  print(`adapter: ${showAdapter(device.adapter)}`)
   print(`checkpoint: ${options.ckptPath}${epochOf(loaded)}`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, print).read()))
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }

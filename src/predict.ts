@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
+import { showAdapter } from './engine/adapter.js'
 import { Tuning } from './engine/autotune.js'
 import { open } from './engine/node.js'
 import {
@@ -119,7 +120,7 @@ await runCommand(async () => {
   if (loaded.checkpoint.note) console.log(loaded.checkpoint.note)
   const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
-  console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  console.log(`adapter: ${showAdapter(device.adapter)}`)
   const half = usesHalf(options.amp ?? false, device, console.log)
   const precision = half ? '; in half precision' : ''
   console.log(`checkpoint: ${options.ckptPath}${epochOf(loaded)}; ${classNames.length} classes${precision}`)

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { dirname, join } from 'node:path'
 import { createCommand, runCommand, startOf } from './command.js'
+import { showAdapter } from './engine/adapter.js'
 import { open } from './engine/node.js'
 import { listenForInterrupt } from './interrupt.js'
 import {
@@ -123,7 +124,7 @@ await runCommand(async () => {
   const print = (line: string) => display.line(line)
   if (options.dryRun) {
     const device = await open({ gpu: options.gpu })
-    print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+    print(`adapter: ${showAdapter(device.adapter)}`)
     const { printProgram } = options
     if (!(await dryRun(device, { config, tune, traceNan, printProgram, print })))
       process.exitCode = exitCodes.userError[0]
@@ -132,7 +133,7 @@ await runCommand(async () => {
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
   if (!savePath) throw new UserError('where should the run be saved? give --save-path')
   const device = await open({ gpu: options.gpu })
-  print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  print(`adapter: ${showAdapter(device.adapter)}`)
 
   const interrupt = listenForInterrupt(print)
   const { signal } = interrupt

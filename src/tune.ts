@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
+import { showAdapter } from './engine/adapter.js'
 import { type Measurement, Tuning } from './engine/autotune.js'
 import type { Device } from './engine/device.js'
 import { kernelSelectionOf, setKernelSelection } from './engine/kernel-selection.js'
@@ -152,7 +153,7 @@ await runCommand(async () => {
   const options = command.parse().opts<Options>()
   const config = configOf(options)
   const device = await open({ gpu: options.gpu })
-  console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  console.log(`adapter: ${showAdapter(device.adapter)}`)
   const cache = new TuningCache(device.adapter, console.log)
   if (options.clear) cache.clear()
   if (options.list) {

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 const rooms: readonly (readonly string[])[] = [
   ['index.ts'],
   ['.'],
-  ['demo', 'comparison'],
+  ['demo', 'comparison', 'doctor'],
   ['train/run'],
   ['train/tuning'],
   ['train/logging'],

@@ -53,12 +53,12 @@ function deviceOf(card: keyof typeof cards) {
   ])
   const gpu = { adapterInfo: { subgroupMinSize: 32, subgroupMaxSize: 32 }, features, limits }
   const adapter = { vendor: 'nvidia', architecture: '', device: card, driver: '', software: false }
-  const shapes = [
-    { M: 16, N: 16, K: 16 },
-    { M: 16, N: 8, K: 16 },
-    { M: 16, N: 8, K: 8 },
+  const matrixConfigs = [
+    { factors: 'f16', sums: 'f32', M: 16, N: 16, K: 16 },
+    { factors: 'f16', sums: 'f32', M: 16, N: 8, K: 16 },
+    { factors: 'f16', sums: 'f32', M: 16, N: 8, K: 8 },
   ]
-  const traits = { matrixUnits: { shapes, lanes: 32 } }
+  const traits = { matrixConfigs }
   return dryDevice({ adapter, gpu: gpu as unknown as GPUDevice, traits }).device
 }
 

@@ -1,11 +1,13 @@
 import {
   type AdapterSummary,
   type AdapterTraits,
-  type MatrixShape,
-  matrixShapesOf,
+  type MatrixConfig,
+  matrixConfigsOf,
+  standardFeatures,
   traitsOf,
   usefulFeatures,
 } from './adapter.js'
+import { type HalfStores, isExact, probeHalfStores, roundHalfStores } from './half-stores.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
 import { Pace } from './pace.js'
 import type {
@@ -24,6 +26,16 @@ import type {
 export type Wait = <T>(promise: Promise<T>, rest: () => number) => Promise<T>
 
 const awaitPlainly: Wait = (promise) => promise
+
+/** What is known of a device beside what WebGPU says of it. */
+export interface DeviceFacts {
+  /** What the adapter's matrix units compute. */
+  readonly matrixConfigs?: readonly MatrixConfig[]
+  /** Bytes that a kernel binds at most, where the adapter allows more. */
+  readonly bindingLimit?: number | undefined
+  /** How the driver stores f16; absent where it is taken for exact. */
+  readonly halfStores?: HalfStores | undefined
+}
 
 /** A tensor is larger than what the adapter binds at once, or than its buffers. */
 export class BindingLimitError extends Error {
@@ -75,6 +87,8 @@ const bindings = {
  */
 export class Device {
   readonly traits: AdapterTraits
+  /** How the driver stores f16, where that was tried: see `openDevice`. What is not exact, kernels round themselves. */
+  readonly halfStores: HalfStores | undefined
   /** Undefined on the CPU, which resets nothing: there a run is one submission. */
   readonly pace: Pace | undefined
   /** Opens the same adapter once more, where whoever opened it tells how. */
@@ -92,10 +106,11 @@ export class Device {
     readonly gpu: GPUDevice,
     readonly adapter: AdapterSummary,
     private readonly waitFor: Wait = awaitPlainly,
-    matrixShapes: readonly MatrixShape[] = [],
-    bindingLimit: number = Number.POSITIVE_INFINITY,
+    facts: DeviceFacts = {},
   ) {
-    this.traits = traitsOf(gpu, adapter.software, matrixShapes, bindingLimit)
+    const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores } = facts
+    this.traits = traitsOf(gpu, { software: adapter.software, matrixConfigs, bindingLimit })
+    this.halfStores = halfStores
     this.pace = adapter.software ? undefined : Pace.of(adapter)
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
@@ -212,7 +227,8 @@ export class Device {
 
   private async compile(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
     this.gpu.pushErrorScope('validation')
-    const module = this.gpu.createShaderModule({ label, code: source })
+    const code = this.halfStores && !isExact(this.halfStores) ? roundHalfStores(source) : source
+    const module = this.gpu.createShaderModule({ label, code })
     const scope = this.gpu.popErrorScope()
     const layout = this.gpu.createPipelineLayout({ bindGroupLayouts: [this.layout(pattern)] })
     const pipeline = this.gpu.createComputePipelineAsync({ label, layout, compute: { module, entryPoint: 'main' } })
@@ -269,25 +285,45 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
+/** How an adapter is opened. */
+export interface OpenDeviceOptions {
+  /** Bytes that a kernel binds at most, where the adapter allows more. */
+  readonly bindingLimit?: number | undefined
+  /** The same adapter anew: one that has failed to open may not be tried again. */
+  readonly renew?: () => Promise<GPUAdapter>
+}
+
 /**
- * Opens an adapter with its own limits instead of WebGPU's defaults, or with those that its driver grants, and the features
- * that kernels can use.
- * @param bindingLimit bytes that a kernel binds at most, where the adapter allows more
+ * Opens an adapter with its own limits instead of WebGPU's defaults and the features that kernels can use, or with those that
+ * its driver grants, and tries how it stores f16.
  */
 export async function openDevice(
   adapter: GPUAdapter,
   summary: AdapterSummary,
   wait?: Wait,
-  bindingLimit?: number,
+  { bindingLimit, renew = async () => adapter }: OpenDeviceOptions = {},
 ): Promise<Device> {
-  const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
+  const features = usefulFeatures.filter((feature) => adapter.features.has(feature))
+  const granted = features.filter((feature) => standardFeatures.includes(feature))
   const limits = limitsOf(adapter)
   const useful = Object.fromEntries(Object.entries(limits).filter(([name]) => usefulLimits.test(name)))
-  const request = (requiredLimits: Record<string, number>) =>
-    adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
-  // Drivers are known that refuse a limit which their adapter names.
-  const gpu = await request(limits).catch(() => request(useful).catch(() => request({})))
-  return new Device(gpu, summary, wait, matrixShapesOf(adapter), bindingLimit)
+  const request = (from: GPUAdapter, requiredLimits: Record<string, number>, requiredFeatures: GPUFeatureName[]) =>
+    from.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
+  // Drivers are known that refuse a limit, or a feature, which their adapter names.
+  const attempts: readonly (readonly [Record<string, number>, GPUFeatureName[]])[] = [
+    [useful, features],
+    [{}, features],
+    [useful, granted],
+    [{}, granted],
+    [{}, []],
+  ]
+  let opened = request(adapter, limits, features)
+  for (const [limits, features] of attempts) {
+    opened = opened.catch(async () => request(await renew(), limits, features))
+  }
+  const gpu = await opened
+  const halfStores = gpu.features.has('shader-f16') ? await probeHalfStores(gpu) : undefined
+  return new Device(gpu, summary, wait, { matrixConfigs: matrixConfigsOf(adapter), bindingLimit, halfStores })
 }
 
 /** The limits that kernels and tensors may reach. */

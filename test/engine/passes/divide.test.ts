@@ -23,7 +23,7 @@ const { deviceTest } = await onDevice()
 
 /** The same device, of which kernels bind so many bytes at most. */
 const binding = ({ gpu, adapter, traits }: Device, limit: number): Device =>
-  new Device(gpu, adapter, undefined, traits.matrixUnits?.shapes, limit)
+  new Device(gpu, adapter, undefined, { matrixConfigs: traits.matrixConfigs, bindingLimit: limit })
 
 /** How often each operator is called in a run, and bytes of the largest tensor. */
 async function callsOf(device: Device, prepared: Prepared, optimize: boolean) {
