@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { Command, Option } from 'commander'
 import { globals } from 'webgpu'
 import { runCommand } from '#dist/command.js'
-import { kernelOf, nameOf, Tuning } from '#dist/engine/autotune.js'
+import { kernelOf, nameOf, promising, Tuning } from '#dist/engine/autotune.js'
 import { dryDevice } from '#dist/engine/dry-device.js'
 import { setKernelSelection } from '#dist/engine/kernel-selection.js'
 import type { KernelInfo } from '#dist/engine/profile.js'
@@ -83,10 +83,12 @@ const command = new Command('roofline')
       setKernelSelection(device, (trace) => {
         for (const call of tuning.calls(trace, device.traits)) {
           const kernels = call.candidates.map(kernelOf)
-          const sources = createHash('sha256').update(JSON.stringify(kernels)).digest('hex')
+          const sources = createHash('sha256')
+            .update(JSON.stringify(kernels.map((each) => JSON.stringify(each)).sort()))
+            .digest('hex')
           seen.set(
             `${nameOf(call)} ${sources}`,
-            kernels.map(({ name }) => name),
+            promising(call.candidates).map(({ name }) => name),
           )
         }
         return tuning.selectKernel

@@ -71,6 +71,18 @@ export interface Selectable {
 export const nameOf = ({ node, candidates }: Selectable): string =>
   candidates.find(({ tuned }) => tuned)?.tuned?.call ?? callOf(node)
 
+/** A kernel whose estimate is so many times the least is not measured. */
+const hopeless = 1.6
+/** So many of those that tell an estimate are measured at most. */
+const mostEstimated = 3
+
+/** The candidates that are worth measuring: the first, those that tell no estimate, and the best of the others. */
+export function promising(candidates: readonly Candidate[]): Candidate[] {
+  const estimates = candidates.flatMap(({ estimate }) => estimate ?? []).sort((a, b) => a - b)
+  const bound = Math.min(hopeless * (estimates[0] ?? 0), estimates[mostEstimated - 1] ?? Number.POSITIVE_INFINITY)
+  return candidates.filter(({ estimate }, i) => i === 0 || estimate === undefined || estimate <= bound)
+}
+
 /** What a call costs, see `costOf`. */
 export function workOfCall({ op, inputs, outputs, attrs }: SelectableCall): number {
   const multiplyAdds = op?.multiplyAdds?.({ inputs, outputs, attrs: attrs as never }) ?? 0
@@ -152,6 +164,7 @@ export class Tuning {
       this.numbers.set(source, known)
       return known
     }
-    return [call, ...kernels.map(({ name, sources }) => `${name} ${sources.map(number)}`)].join('\n')
+    // Whatever their order: of calls that share a choice, the best by rule may differ.
+    return [call, ...kernels.map(({ name, sources }) => `${name} ${sources.map(number)}`).sort()].join('\n')
   }
 }

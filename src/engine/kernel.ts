@@ -36,6 +36,8 @@ export interface Candidate {
   readonly usesMatrixUnits?: boolean | undefined
   readonly temporaries?: readonly Spec[]
   readonly dispatches: readonly Dispatch[]
+  /** Its time beside that of the other candidates which tell theirs, in any unit: what is hopeless is not measured. */
+  readonly estimate?: number | undefined
   /**
    * What its speed depends on, where that is less than the whole call and the texts of its shaders: calls that are alike in
    * this are measured once.

@@ -1,6 +1,6 @@
 import type { AdapterTraits } from './adapter.js'
 import { Arena } from './arena.js'
-import { fastest, kernelOf, type Measurement, nameOf, type Selectable, workOfCall } from './autotune.js'
+import { fastest, kernelOf, type Measurement, nameOf, promising, type Selectable, workOfCall } from './autotune.js'
 import { layoutOf } from './bind.js'
 import { BindingLimitError, type Device, DeviceLostError, KernelError, OutOfMemoryError } from './device.js'
 import { read, tracedGraph } from './graph.js'
@@ -41,7 +41,10 @@ export async function measureKernels(
   onMeasured: (measurement: Measurement, done: number, total: number) => void | Promise<void>,
   { onCompiled = () => {}, reopen, largest = Number.POSITIVE_INFINITY, patience = 10_000 }: MeasureOptions = {},
 ): Promise<void> {
-  const timed = calls.map((call) => ({ call, tried: withFewerSamples(call, largest, device.traits) }))
+  const timed = calls.map((call) => {
+    const worthwhile = { ...call, candidates: promising(call.candidates) }
+    return { call, tried: withFewerSamples(worthwhile, largest, device.traits) }
+  })
   const own = calls.length > 0 ? await reopen?.() : undefined
   let bench = own ?? device
   const dispatches = timed.flatMap(({ tried }) => tried.candidates.flatMap((candidate) => candidate.dispatches))

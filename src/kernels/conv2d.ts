@@ -6,7 +6,7 @@ import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../
 import { arrangement, joinedDivision, usesIn } from './arrangement.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
-import { addCall } from './pointwise.js'
+import { addCall, formulasCall } from './pointwise.js'
 import type { Epilogue } from './slice-sums.js'
 
 export interface Conv2dOptions {
@@ -139,16 +139,26 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
     return [spec(attrs.size)]
   },
-  kernel: ({ inputs: [x = spec([]), dy = spec([])], outputs: [dw = spec([])], attrs, adapter }) =>
-    weightGradCandidates(geometryOf(x, dw, dy, attrs), { factors: [x, dy], result: dw }, adapter),
+  kernel: (context) => {
+    const {
+      inputs: [x = spec([]), dy = spec([])],
+      outputs: [dw = spec([])],
+      attrs,
+      adapter,
+    } = context
+    const tensors = { factors: [x, dy], result: dw } as const
+    return weightGradCandidates(geometryOf(x, dw, dy, attrs), tensors, adapter, epilogueOf(context))
+  },
+  epilogue: { set: withEpilogue },
   divide: {
     arrangement,
-    division: ({ inputs: [x = spec([])], outputs, attrs }) => ({
+    division: ({ inputs: [x = spec([]), , ...operands], outputs, attrs: { epilogue, ...attrs } }) => ({
       samples: x.shape[0] ?? 1,
-      inputs: ['divided', 'divided'],
+      inputs: ['divided', 'divided', ...operands.map(() => 'last' as const)],
       outputs: ['summed'],
-      piece: () => ({ attrs, outputs }),
+      piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
       add: addCall,
+      ...(epilogue && { last: formulasCall([epilogue], outputs) }),
     }),
   },
 })

@@ -7,7 +7,15 @@ import { pathToFileURL } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { AdapterSummary } from '#dist/engine/adapter.js'
-import { callOf, fastest, type Measurement, type Selectable, Tuning, workOfCall } from '#dist/engine/autotune.js'
+import {
+  callOf,
+  fastest,
+  type Measurement,
+  promising,
+  type Selectable,
+  Tuning,
+  workOfCall,
+} from '#dist/engine/autotune.js'
 import { type Device, KernelError } from '#dist/engine/device.js'
 import { applyOne, read } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
@@ -119,6 +127,39 @@ test('a known choice stays, and holds for the very same kernels only', () => {
   tuning.add([measurement(call, 'k0')])
   assert.is(chosen(['a', 'b']), 'k1')
   assert.is(tuning.measurements.length, 1)
+})
+
+test('kernels that are hopeless by their estimates are not measured, the first and those without one are', () => {
+  const estimated = (name: string, estimate?: number): Candidate => ({ ...kernel(name, name), estimate })
+  const names = (list: readonly Candidate[]) => promising(list).map(({ name }) => name)
+  const plain = kernel('plain', 'plain')
+  assert.equal(names([estimated('a', 9), estimated('b', 3), estimated('c', 4), estimated('d', 5), plain]), [
+    'a',
+    'b',
+    'c',
+    'plain',
+  ])
+  assert.equal(names([estimated('a', 1), estimated('b', 1.1), estimated('c', 1.2), estimated('d', 1.3)]), [
+    'a',
+    'b',
+    'c',
+  ])
+  assert.equal(names([plain, plain]), ['plain', 'plain'])
+})
+
+test('calls that are alike in what their speed depends on share a choice', () => {
+  const tuned = (epilogue: string): Candidate[] =>
+    ['k0', 'k1'].map((name) => ({
+      ...kernel(name, `${name} ${epilogue}`),
+      tuned: { call: 'product of 3 x 4', sources: [name] },
+    }))
+  const node = (stride: number) => ({ op: op as never, name: 'p', inputs: [], attrs: { stride }, outputs: [] })
+  const kernels = ['k0', 'k1'].map((name) => ({ name, sources: [name] }))
+  const tuning = new Tuning([{ call: 'product of 3 x 4', kernels, milliseconds: [2, 1], choice: 'k1' }])
+  const select = (stride: number, epilogue: string) =>
+    tuning.selectKernel({ ...node(stride), id: 0, scope: '', backward: false }, tuned(epilogue))?.name
+  assert.is(select(1, 'relu'), 'k1')
+  assert.is(select(2, 'sum'), 'k1')
 })
 
 // Measuring
