@@ -54,9 +54,12 @@ export async function measureKernels(
     onCompiled(++compiled, dispatches.length)
   }
   onCompiled(0, dispatches.length)
-  // All at once, since they compile in parallel. What fails here fails again, and is reported, where it is measured.
-  await bench.wait(Promise.allSettled(dispatches.map(compilePipeline)))
   try {
+    // All at once, since they compile in parallel. What fails here fails again, and is reported, where it is measured.
+    await bench.wait(Promise.allSettled(dispatches.map(compilePipeline))).catch(async (error: unknown) => {
+      if (!reopen || !(error instanceof DeviceLostError)) throw error
+      bench = await reopen()
+    })
     for (const [i, { call, tried }] of timed.entries()) {
       const unfit: string[] = []
       let times: Times | undefined
@@ -186,6 +189,7 @@ class Trial {
     }
     for (const candidate of candidates) {
       if (this.unfit.includes(candidate.name)) continue
+      this.running = candidate.name
       const options = { label: `tuning ${name} ${candidate.name}`, selectKernel: () => candidate, arena: this.arena }
       const program = await compile(this.device, {}, body, options).catch(ignoreUnsupported)
       if (program) this.programs.set(candidate.name, program)
@@ -199,12 +203,17 @@ class Trial {
     let expected: Data[] | undefined
     for (const [name, program] of [...this.programs].reverse()) {
       this.running = name
-      program.run({})
-      const found = await this.patiently(program.sample(names, compared))
-      if (!expected) expected = found
+      const found = await this.results(program, names).catch(ignoreUnsupported)
+      if (!found) this.programs.delete(name)
+      else if (!expected) expected = found
       else if (!found.every((data, k) => isClose(data, expected?.[k], outputs[k]))) differing.add(name)
     }
     return differing
+  }
+
+  private async results(program: Program, names: readonly string[]): Promise<Data[]> {
+    program.run({})
+    return this.patiently(program.sample(names, compared))
   }
 
   /** Milliseconds of one run of a program, over so many of them. */

@@ -184,8 +184,8 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
   const { pack, packs } = packed(channels)
   const constants = rowWorkgroup(packs, adapter.software)
   const { WIDTH, HEIGHT } = constants
-  // A large GPU holds a quarter of a million threads; many parts are then joined by whole workgroups.
-  const limit = adapter.software ? 16 : Math.min(4096, Math.max(512, ceilDiv(2 ** 17, packs)))
+  // A large GPU wants about 65,000 threads that load; the results of many parts are joined by a workgroup for each channel.
+  const limit = adapter.software ? 16 : Math.min(4096, Math.max(64, ceilDiv(2 ** 16, packs)))
   const finish = adapter.software ? constants : { WIDTH: 1, HEIGHT: 64 }
   const { parts, perPart } = chunks(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
   return {

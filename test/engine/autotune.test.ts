@@ -285,7 +285,12 @@ deviceTest('a kernel whose results are wrong is left out, and named', async () =
 
 const losingOp = defineOp<undefined>('double', {
   shape: ([x = spec([])]) => [spec(x.shape)],
-  kernel: () => [kernel('loses the device', source(2)), kernel('never ends', source(3)), kernel('able', source(1))],
+  kernel: () => [
+    kernel('loses the device', source(2)),
+    kernel('never ends', source(3)),
+    kernel('loses its compiler', source(4)),
+    kernel('able', source(1)),
+  ],
 })
 
 /** A device of its own that a kernel of some shaders loses, and another one blocks. */
@@ -295,6 +300,7 @@ async function fragile(): Promise<Device> {
   const { gpu } = device
   const create = gpu.createComputePipelineAsync.bind(gpu)
   gpu.createComputePipelineAsync = async (descriptor) => {
+    if (descriptor.label === 'loses its compiler') gpu.destroy()
     const pipeline = await create(descriptor)
     made.set(pipeline, descriptor.label ?? '')
     return pipeline
@@ -335,9 +341,10 @@ deviceTest('a kernel that loses or blocks the device is unfit, and tuning goes o
     program.run({ x: Float32Array.from({ length: 256 }, (_, i) => i) })
     assert.equal((await program.read('y')).slice(0, 3), Float32Array.of(0, 2, 4))
     program.destroy()
-    assert.is(devices, 3)
-    assert.equal(new Set(seen[0]?.unfit), new Set(['loses the device', 'never ends']))
-    assert.equal(seen[0]?.milliseconds.slice(0, 2), [null, null])
+    // The first is lost as all are compiled, and one to each of the three.
+    assert.is(devices, 5)
+    assert.equal(new Set(seen[0]?.unfit), new Set(['loses the device', 'never ends', 'loses its compiler']))
+    assert.equal(seen[0]?.milliseconds.slice(0, 3), [null, null, null])
     assert.match(faultyKernels(seen[0] as Measurement).join(), /loses the device loses or blocks this adapter/)
     // What was found is remembered.
     assert.equal(cache.read()[0]?.unfit, seen[0]?.unfit)
