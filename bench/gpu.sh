@@ -25,7 +25,7 @@ crop=321 batch=8 model=resnet50 gpu='' steps=30 profile_steps=5 size=4096 calls=
 patience=1
 while [ $# -gt 0 ]; do
   if [ "$1" = --small ]; then
-    small=true crop=65 batch=2 model=small steps=3 profile_steps=1 size=128 calls=2 device=cpu patience=4
+    small=true crop=65 batch=2 model=small steps=3 profile_steps=1 size=128 calls=2 device=cpu patience=8
     shift
     continue
   fi

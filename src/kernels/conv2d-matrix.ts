@@ -193,10 +193,13 @@ function tilingsOf(
 const isContained = (shape: MatrixShape, others: readonly MatrixShape[]): boolean =>
   others.some(({ M, N, K }) => M === shape.M && N === shape.N && K > shape.K && K % shape.K === 0)
 
-/** Sizes of subgroups to try, the likeliest first: where a kernel cannot ask for one, the largest. */
-function subgroupSizes({ subgroupSizes: sizes }: AdapterTraits, { lanes }: MatrixUnits): readonly number[] {
-  const usual = [32, 16, 64, 8].filter((size) => sizes.includes(size))
-  return sizes.length > 1 && usual.length > 0 ? usual : [lanes]
+/**
+ * Sizes of subgroups to try, the likeliest first: units of Intel's have as many lanes as their matrices have columns, others 32.
+ * Where a kernel cannot ask for one, the largest there is.
+ */
+function sizesToTry({ subgroupSizes: sizes }: AdapterTraits, { lanes, shapes }: MatrixUnits): readonly number[] {
+  const likely = [...new Set([...shapes.map(({ N }) => N), 32, 16, 64, 8])].filter((size) => sizes.includes(size))
+  return sizes.length > 1 && likely.length > 0 ? likely : [lanes]
 }
 
 /**
@@ -209,16 +212,16 @@ function matrixTilings(product: Product, own: MatrixShader, adapter: AdapterTrai
   const types = new Set(product.types)
   const suits = (types.size === 1 && types.has('f16')) || (factors === 'f32' && types.size === 1 && types.has('f32'))
   if (!units || !suits) return []
-  const [size = units.lanes, ...sizes] = subgroupSizes(adapter, units)
-  const useful = units.shapes.filter((shape) => !isContained(shape, units.shapes))
-  const [first = [], ...others] = useful
-    .map((shape) => tilingsOf(shape, size, product, own, adapter, units))
-    .filter((tilings) => tilings.length > 0)
-  const [best] = first
-  const [shape] = useful
-  if (!best || !shape) return []
-  const ofSizes = sizes.flatMap((other) => tilingsOf(shape, other, product, own, adapter, units).slice(0, 1))
-  return [...first, ...otherSlices(best, product), ...ofSizes, ...others.flatMap((tilings) => tilings.slice(0, 1))]
+  const [size = units.lanes, ...sizes] = sizesToTry(adapter, units)
+  const [first, ...others] = units.shapes
+    .filter((shape) => !isContained(shape, units.shapes))
+    .map((shape) => ({ shape, tilings: tilingsOf(shape, size, product, own, adapter, units) }))
+    .filter(({ tilings }) => tilings.length > 0)
+  const best = first?.tilings[0]
+  if (!first || !best) return []
+  const ofSizes = sizes.flatMap((other) => tilingsOf(first.shape, other, product, own, adapter, units).slice(0, 1))
+  const ofShapes = others.flatMap(({ tilings }) => tilings.slice(0, 1))
+  return [...first.tilings, ...otherSlices(best, product), ...ofSizes, ...ofShapes]
 }
 
 /** A tiling with whole sums; a weight gradient's, whose sums are long, with twice as many slices. */

@@ -88,9 +88,10 @@ const imitation = ({ dispatches, ...candidate }: Candidate): Candidate => ({
 
 /** Odd sizes, a phase for each place of a stride, and sums in slices. */
 const names = ['3x3, several tiles, long sum', '3x3, stride 2, odd', '33x515x17']
-const prepared = [...cases.filter(({ name }) => names.includes(name)), withFormula(70, 515, 24)].map((row) =>
-  prepare(row, 'half'),
-)
+const rows = [...cases.filter(({ name }) => names.includes(name)), withFormula(70, 515, 24)]
+const prepared = rows.map((row) => prepare(row, 'half'))
+/** Units for f32 also compute in single precision. */
+const single = rows.filter(({ name }) => /several tiles|bias/.test(name)).map((row) => prepare(row))
 
 /** Units of NVIDIA (and AMD), and of Intel, and others; `all` tiles, or the one best by rule. */
 const adapters: readonly {
@@ -116,7 +117,7 @@ for (const { shape, lanes, all, factors = 'f16' } of adapters) {
     const matrixUnits = { factors, shapes: [shape], lanes }
     const traits = { ...device.traits, software: false, subgroupSize: 0, matrixUnits }
     const tried = new Set<string>()
-    for (const each of prepared) {
+    for (const each of factors === 'f32' ? [...prepared, ...single] : prepared) {
       let kernels = 1
       for (let k = 0; k < kernels; k++) {
         const selectKernel: SelectKernel = (node, own) => {
