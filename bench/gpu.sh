@@ -158,7 +158,7 @@ pytorch pytorch-step 80 bench/pytorch_step.py "${sizes[@]}" --model "$model" --s
 # What is measured is kept at once, so that the next part profits from one that ran out of time.
 step tune 90 "${amp[@]}" --steps 1 --tune all --calls "$calls"
 step step-tuned 40 "${amp[@]}" --tune known --profile "$out/step-tuned-trace.json" --profile-steps "$profile_steps"
-for toggle in disable_workgroup_init disable_robustness; do
+for toggle in disable_workgroup_init enable_integer_range_analysis_in_robustness; do
   step "step-$toggle" 30 "${amp[@]}" --tune known --toggles "$toggle"
 done
 ! $half || step step-f32 45
@@ -175,10 +175,11 @@ const best = read('products')?.products.reduce((a, b) => (b.gflops > a.gflops ? 
 const theirs = read('pytorch-product')
 if (best) console.log(`f16 product: ${gflops(best.gflops)} (${best.kernel})`)
 if (theirs) {
-  const share = best ? `, ${(100 * best.gflops / theirs.gflops).toFixed(0)} % of which ours reaches` : ''
+  const share = best && theirs.dtype === 'torch.float16' ? `, ${(100 * best.gflops / theirs.gflops).toFixed(0)} % of which ours reaches` : ''
   console.log(`PyTorch's product of ${theirs.dtype}: ${gflops(theirs.gflops)}${share}`)
 }
-const names = ['untuned', 'tuned', 'disable_workgroup_init', 'disable_robustness', 'f32']
+const toggles = ['disable_workgroup_init', 'enable_integer_range_analysis_in_robustness']
+const names = ['untuned', 'tuned', ...toggles, 'f32']
 const steps = names.flatMap((name) => {
   const report = read(`step-${name}`)
   return report?.steps[0] ? [{ name, amp: report.amp, ...report.steps[0] }] : []

@@ -33,6 +33,9 @@ const maxThreads = 256
 /** Matrices that a subgroup adds up at most: they lie in registers, and the text of a kernel names each. */
 const mostMatrices = 32
 
+/** Sums of a lane at most: more of them find no room in its registers. On the CPU those are memory. */
+const mostSums = 128
+
 /** Elements of the tiles' lines are brought, and lines are padded, by so many. */
 const group = 8
 
@@ -155,6 +158,7 @@ function tilingsOf(
     tile.columns % (tile.SX * N) === 0 &&
     tile.SY * tile.SX * lanes <= maxThreads &&
     (tile.rows / tile.SY / M) * (tile.columns / tile.SX / N) <= mostMatrices &&
+    (adapter.software || (tile.rows * tile.columns) / (tile.SY * tile.SX * lanes) <= mostSums) &&
     (tile.rows <= 32 || tile.rows < 2 * product.rows) &&
     (tile.columns <= 32 || tile.columns < 2 * product.columns) &&
     stagingOf(tile, shape, own, units, adapter.maxWorkgroupStorage) !== undefined
