@@ -18,7 +18,12 @@ export function replaceHalfConversions(source: string, bitsOf: string): string {
   const aliases = [...source.matchAll(/^alias (\w+) = (f16|vec[234](?:h|<f16>));/gm)]
   const lanesOf = new Map<string, Lanes>([
     ...(Object.entries(typeNames) as [string, Lanes][]),
-    ...aliases.map(([, name = '', type = '']): [string, Lanes] => [name, typeNames[type as keyof typeof typeNames]]),
+    ...aliases.flatMap(([, name = '', type = '']) => {
+      const lanes = typeNames[type as keyof typeof typeNames]
+      // Vectors of it as well.
+      const vectors = ([2, 3, 4] as const).map((count): [string, Lanes] => [`vec${count}<${name}>`, count])
+      return [[name, lanes] as [string, Lanes], ...(lanes === 1 ? vectors : [])]
+    }),
   ])
   const names = [...lanesOf.keys()].join('|')
   const conversion = new RegExp(`(?<![\\w<])(${names})\\(`, 'g')

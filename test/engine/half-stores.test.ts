@@ -141,11 +141,13 @@ alias T = f32;
 // U(x) in a comment, and an open bracket: (
 fn store(i: u32, v: f32) { y[i] = U(f(v, (a[i] + 1)) * 2); }
 fn four(v: vec4f) -> W { return W(v); }
+fn aliased(v: vec4f) -> W { return vec4<U>(v) + vec4<U>(); }
 fn parts(v: vec4f) -> vec4h { return vec4h(f16(v.x), f16(v.y), U(0), 1h); }
 fn bits(v: u32) -> vec2<f16> { return bitcast<vec2<f16>>(v) + vec2h(0.5); }`
   const text = replaceHalfConversions(source, '  return 0;')
   assert.match(text, 'y[i] = half_of_1(f32(f(v, (a[i] + 1)) * 2));')
-  assert.match(text, 'return half_of_4(vec4f(v));')
+  assert.match(text, '-> W { return half_of_4(vec4f(v)); }')
+  assert.match(text, 'return half_of_4(vec4f(v)) + vec4<U>();')
   assert.match(text, 'return vec4h(half_of_1(f32(v.x)), half_of_1(f32(v.y)), U(0), 1h);')
   assert.match(text, 'return bitcast<vec2<f16>>(v) + vec2h(0.5);')
   assert.match(text, '// U(x) in a comment')

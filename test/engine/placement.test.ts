@@ -45,7 +45,9 @@ deviceTest('what is concatenated lives in the result, also where others read it'
     const a = softmax(x)
     return add(softmax(concat([a, softmax(y)], 0)), sum(a))
   })
-  assert.equal(commands, ['softmax', 'softmax', 'softmax', 'sum', 'add'])
+  // On a GPU many threads make parts of a sum first.
+  const whole = commands.filter((command) => command !== 'sum parts')
+  assert.equal(whole, ['softmax', 'softmax', 'softmax', 'sum', 'add'])
 })
 
 deviceTest('what cannot live in the result is copied there', async (device) => {

@@ -48,7 +48,8 @@ export function imitate(adapter: GPUAdapter, { gpu, without = [], compiler, ...i
       return device
     },
   }
-  for (const [name, value] of Object.entries(changes)) Object.defineProperty(adapter, name, { value })
+  for (const [name, value] of Object.entries(changes))
+    Object.defineProperty(adapter, name, { value, configurable: true })
   return adapter
 }
 
@@ -77,31 +78,28 @@ export const truncatingStores = (source: string): string =>
  * one and so on would be.
  */
 export function workgroupsBackwards(source: string): string {
-  const group = '(group_count - 1 - group_place)'
-  const size = /@workgroup_size\(([^)]*)\)/.exec(source)?.[1]
-  const [x = '1', y = '1', z = '1'] = (size ?? '').split(',').map((extent) => extent.trim())
-  const entry = /(@compute[^{]*fn main\()([^{]*)\)\s*\{/.exec(source)
-  if (!entry) return source
-  const lets: string[] = []
-  const parameters = (entry[2] ?? '')
-    .replace(/@builtin\(workgroup_id\)\s*(\w+)\s*:\s*vec3(?:u|<u32>),?/g, (_, name) => {
-      lets.push(`let ${name} = ${group};`)
-      return ''
-    })
-    .replace(/@builtin\(global_invocation_id\)\s*(\w+)\s*:\s*vec3(?:u|<u32>),?/g, (_, name) => {
-      lets.push(`let ${name} = ${group} * vec3u(${x}, ${y}, ${z}) + local_place;`)
-      return ''
-    })
-  if (lets.length === 0) return source
-  const added = [
-    '@builtin(num_workgroups) group_count: vec3u',
+  const entry = /(@compute\s+@workgroup_size\(([^)]*)\)\s*fn main\()([^{]*)\)\s*\{/.exec(source)
+  if (!entry) throw new Error(`there is no entry point to turn: ${source}`)
+  const [whole, begin, size = '', parameters = ''] = entry
+  const builtins = [...parameters.matchAll(/@builtin\((\w+)\)\s*(\w+)\s*:\s*[\w<>]+/g)]
+  const nameOf = (builtin: string) => builtins.find(([, kind]) => kind === builtin)?.[2]
+  const [group, thread] = [nameOf('workgroup_id'), nameOf('global_invocation_id')]
+  if (!group && !thread) return source
+  const place = `(${nameOf('num_workgroups') ?? 'group_count'} - 1 - group_place)`
+  const local = nameOf('local_invocation_id') ?? 'local_place'
+  const extents = [...size.split(','), '1', '1'].slice(0, 3)
+  const own = builtins.filter(([, kind = '']) => !['workgroup_id', 'global_invocation_id'].includes(kind))
+  // A built-in value can be a parameter once.
+  const taken = [
+    ...own.map(([parameter]) => parameter),
     '@builtin(workgroup_id) group_place: vec3u',
-    ...(lets.some((line) => line.includes('local_place')) ? ['@builtin(local_invocation_id) local_place: vec3u'] : []),
+    ...(nameOf('num_workgroups') ? [] : ['@builtin(num_workgroups) group_count: vec3u']),
+    ...(nameOf('local_invocation_id') ? [] : ['@builtin(local_invocation_id) local_place: vec3u']),
   ]
-  const own = parameters.trim().replace(/,$/, '')
-  // A built-in value may be a parameter once.
-  const clashes = /num_workgroups/.test(own) || (/local_invocation_id\b/.test(own) && added.length > 2)
-  if (clashes) throw new Error(`the entry point takes what turning its workgroups takes: ${entry[0]}`)
-  const head = `${entry[1]}${[...added, own].filter((part) => part !== '').join(', ')}) {\n${lets.join('\n')}`
-  return source.slice(0, entry.index) + head + source.slice(entry.index + entry[0].length)
+  const lets = [
+    ...(group ? [`let ${group} = ${place};`] : []),
+    ...(thread ? [`let ${thread} = ${place} * vec3u(${extents.join()}) + ${local};`] : []),
+  ]
+  const head = `${begin}${taken.join(', ')}) {\n${lets.join('\n')}`
+  return source.slice(0, entry.index) + head + source.slice(entry.index + whole.length)
 }
