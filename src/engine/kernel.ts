@@ -27,6 +27,8 @@ export interface Dispatch {
   readonly uniforms: readonly number[]
   /** Workgroups along x, y, z. */
   readonly grid: readonly [number, number, number]
+  /** Whether it multiplies what its operator multiplies: where no dispatch of a candidate says so, all do. */
+  readonly multiplies?: boolean
 }
 
 /** One way to compute an operator: dispatches in order, and the temporary tensors they share. */

@@ -170,6 +170,7 @@ export function convPanel(
   }
   const [x, layers] = flatGrid(ceilDiv(rows, rowsEach))
   const product: Dispatch = {
+    multiplies: true,
     label: inputGrad ? 'conv2dInputGrad' : 'conv2d',
     source: shader('conv_panel', together(changes, stored(storedType(result), epilogue, 3))),
     reads: [...reads, ...operandsOf(epilogue)],
@@ -235,6 +236,7 @@ export function weightGradPanel(
     aliases: { A: mirrorType(rowFactor), B: mirrorType(panelFactor) },
   }
   dispatches.push({
+    multiplies: true,
     label,
     source: shader('conv_weight_grad_panel', together(changes, SWAPPED ? exchanged(storing) : storing)),
     reads: [{ ...transposed, mirror: mirrorFormat(rowFactor) }, panel, ...(slices > 1 ? [] : operandsOf(epilogue))],

@@ -73,6 +73,7 @@ export function sliceSums(
   if (slices === 1) {
     const whole = {
       ...dispatch,
+      multiplies: true,
       source: product(storing(target)),
       reads: [...factors, ...operandsOf(epilogue)],
       writes: [outputBuffer(0)],
@@ -81,6 +82,7 @@ export function sliceSums(
   }
   const parts = {
     ...dispatch,
+    multiplies: true,
     source: product(storing({ extents: target.extents, type: 'f32' })),
     reads: factors,
     writes: [temporaryBuffer(0)],
