@@ -91,6 +91,8 @@ export class Device {
   readonly halfStores: HalfStores | undefined
   /** Undefined on the CPU, which resets nothing: there a run is one submission. */
   readonly pace: Pace | undefined
+  /** Opens the same adapter once more, where whoever opened it tells how. */
+  reopen: (() => Promise<Device>) | undefined
   private readonly failures: Error[] = []
   private lost: DeviceLostError | undefined
   /** Rejects what is awaited: promises of a lost device may never settle. */
@@ -109,7 +111,7 @@ export class Device {
     const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores } = facts
     this.traits = traitsOf(gpu, { software: adapter.software, matrixConfigs, bindingLimit })
     this.halfStores = halfStores
-    this.pace = adapter.software ? undefined : new Pace()
+    this.pace = adapter.software ? undefined : Pace.of(adapter)
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault()
       const reason = firstLines(event.error.message)

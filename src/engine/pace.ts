@@ -9,6 +9,12 @@ const leastBudget = 5e9
 const wanted = 100
 /** By so much the budget changes at a time, at most. */
 const mostChange = 4
+/** Milliseconds that a dispatch may be predicted to take. */
+const longestDispatch = 500
+/** Vendors of which all adapters do several times the work of integrated ones. */
+const discrete: readonly string[] = ['nvidia']
+/** By so much more. */
+const discreteFactor = 5
 
 /** What a step of a run costs, in multiply-adds. */
 export const costOf = ({ multiplyAdds, bytes }: Pick<KernelInfo, 'multiplyAdds' | 'bytes'>): number =>
@@ -21,6 +27,8 @@ export const costOf = ({ multiplyAdds, bytes }: Pick<KernelInfo, 'multiplyAdds' 
 export class Pace {
   /** Multiply-adds per millisecond, once something was timed. */
   private rate: number | undefined
+  /** The most of them that were reached. */
+  private best = 0
   private pending: { work: number; readonly since: number } | undefined
 
   /**
@@ -33,6 +41,16 @@ export class Pace {
     private budget: number = firstBudget,
     private readonly least: number = leastBudget,
   ) {}
+
+  /** That of an adapter of this vendor, of which nothing was timed. */
+  static of({ vendor }: { readonly vendor: string }): Pace {
+    return new Pace(undefined, discrete.includes(vendor) ? discreteFactor * firstBudget : firstBudget)
+  }
+
+  /** Multiply-adds of the longest dispatch: until something was timed, as many as of a submission. */
+  longest(): number {
+    return this.best > 0 ? Math.max(this.least, longestDispatch * this.best) : this.budget
+  }
 
   /**
    * Where a run is cut: for each submission the index behind its last step. A step is never cut.
@@ -63,6 +81,7 @@ export class Pace {
     this.pending = undefined
     if (!pending || pending.work === 0) return
     this.rate = pending.work / Math.max(0.01, this.now() - pending.since)
+    this.best = Math.max(this.best, this.rate)
     const target = Math.min(mostChange * this.budget, Math.max(this.budget / mostChange, this.rate * wanted))
     this.budget = Math.max(this.least, target)
   }

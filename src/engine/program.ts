@@ -1,5 +1,6 @@
 import { type Arena, destroyMemory, ownMemory, type ProgramMemory } from './arena.js'
 import { addressOf, type Bindings, bindSteps, layoutOf, makeUniforms } from './bind.js'
+import { cutLong } from './cut.js'
 import { type Device, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
 import type { Tensor, Trace } from './ir.js'
@@ -22,7 +23,7 @@ import { type Plan, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
-import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
+import { byteLength, type Data, type DataOf, type DType, dataBytes, elements, type Spec } from './shape.js'
 import { type Store, typedArray, upload } from './store.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
@@ -87,7 +88,8 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   checkBindings(trace, label, maxBinding)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
   const share = options.share ?? optimize
-  const planned = plan(lower(trace, device.traits, select, share), share)
+  const whole = plan(lower(trace, device.traits, select, share), share)
+  const planned = { ...whole, commands: cutLong(whole.commands, device.pace?.longest() ?? Number.POSITIVE_INFINITY) }
   const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   const memory = describeMemory(trace, plannedBytes(planned))
@@ -104,6 +106,9 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
     throw error
   }
 }
+
+/** Pieces of a result that is too large to be read whole. */
+const samplePieces = 64
 
 /** Bytes of the buffers and textures of a program. */
 const plannedBytes = ({ buffers, textures }: Plan): number => sum(buffers) + sum(textures.map(mirrorBytes))
@@ -213,11 +218,26 @@ export class Program<
       upload(this.device, buffer, spec, data, `${this.parts.label}: input '${name}'`)
     }
     this.lastStores = options.stores ?? new Map()
-    const steps = this.stepsFor(options.stores)
+    this.submit(this.stepsFor(options.stores), this.costs, began)
+  }
+
+  /** Submits a run over each of these stores, see `RunOptions`, in as few submissions as may be: a way to time them. */
+  runOver(stores: readonly ReadonlyMap<Store, Store>[]): void {
+    const began = performance.now()
+    this.lastStores = stores.at(-1) ?? new Map()
+    const steps = stores.flatMap((each) => this.stepsFor(each))
+    this.submit(
+      steps,
+      stores.flatMap(() => this.costs),
+      began,
+    )
+  }
+
+  private submit(steps: readonly Step[], costs: readonly number[], began: number): void {
     const { pace } = this.device
-    const ends = pace?.ends(this.costs)
+    const ends = pace?.ends(costs)
     submit(this.device.gpu, { program: this.parts.label, began, steps, ends, kernels: () => this.kernelInfos() })
-    pace?.submitted(this.costs.reduce((sum, cost) => sum + cost, 0))
+    pace?.submitted(sum(costs))
     try {
       this.device.check()
     } catch (error) {
@@ -248,14 +268,46 @@ export class Program<
 
   /** Values of outputs after the last run, in the order of `names`. */
   async readAll(names: readonly (keyof O & string)[]): Promise<Data[]> {
-    const specs = names.map((name) => {
-      const spec = this.outputs.get(name)
-      if (!spec) throw new Error(`${this.parts.label}: no output '${name}'`)
-      return spec
+    const found = names.map((name) => this.output(name))
+    const copies = await this.device.read(found.map(({ spec, address }) => ({ ...address, bytes: byteLength(spec) })))
+    return found.map(({ spec }, i) => typedArray(copies[i] ?? new ArrayBuffer(0), spec))
+  }
+
+  /** Values of outputs after the last run: where there are more than `most`, as many in pieces that are spread over all. */
+  async sample(names: readonly (keyof O & string)[], most: number): Promise<Data[]> {
+    const pieces = names.map((name) => {
+      const { spec, address } = this.output(name)
+      const size = dataBytes({ ...spec, shape: [1] })
+      const count = elements(spec.shape)
+      // Whole words, whatever the type.
+      const each = Math.ceil(most / samplePieces / 4) * 4
+      if (count <= samplePieces * each) return { spec, ranges: [{ ...address, bytes: byteLength(spec) }] }
+      const starts = Array.from({ length: samplePieces }, (_, i) => {
+        return Math.floor((i * (count - each)) / (samplePieces - 1) / 4) * 4
+      })
+      return {
+        spec,
+        ranges: starts.map((start) => ({ ...address, offset: address.offset + start * size, bytes: each * size })),
+      }
     })
-    const ranges = specs.map((spec, i) => ({ ...this.outputAddress(names[i] ?? ''), bytes: byteLength(spec) }))
-    const copies = await this.device.read(ranges)
-    return specs.map((spec, i) => typedArray(copies[i] ?? new ArrayBuffer(0), spec))
+    const copies = await this.device.read(pieces.flatMap(({ ranges }) => ranges))
+    return pieces.map(({ spec, ranges }) => {
+      const own = copies.splice(0, ranges.length).map((copy) => new Uint8Array(copy))
+      const joined = new Uint8Array(sum(own.map(({ length }) => length)))
+      let end = 0
+      for (const part of own) {
+        joined.set(part, end)
+        end += part.length
+      }
+      const size = dataBytes({ ...spec, shape: [1] })
+      return typedArray(joined.buffer, { ...spec, shape: [joined.length / size] })
+    })
+  }
+
+  private output(name: keyof O & string): { spec: Spec; address: BufferAddress } {
+    const spec = this.outputs.get(name)
+    if (!spec) throw new Error(`${this.parts.label}: no output '${name}'`)
+    return { spec, address: this.outputAddress(name) }
   }
 
   /** The value of one output after the last run. Throws where its element type is not `dtype`. */

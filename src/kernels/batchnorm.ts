@@ -184,7 +184,9 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
   const { pack, packs } = packed(channels)
   const constants = rowWorkgroup(packs, adapter.software)
   const { WIDTH, HEIGHT } = constants
-  const limit = adapter.software ? 16 : 512
+  // A large GPU wants about 65,000 threads that load; the results of many parts are joined by a workgroup for each channel.
+  const limit = adapter.software ? 16 : Math.min(4096, Math.max(64, ceilDiv(2 ** 16, packs)))
+  const finish = adapter.software ? constants : { WIDTH: 1, HEIGHT: 64 }
   const { parts, perPart } = chunks(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
   return {
     name: 'parts',
@@ -201,14 +203,14 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
       {
         label: 'batchNorm statistics finish',
         source: shader('batchnorm_statistics', {
-          constants,
+          constants: finish,
           aliases: typesOf(pack),
           hooks: { moments_of: momentsOfPart, pivot_of: pivotOfParts },
         }),
         reads: [temporaryBuffer(0)],
         writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
         uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
-        grid: [ceilDiv(packs, WIDTH), 1, 1],
+        grid: [ceilDiv(packs, finish.WIDTH), 1, 1],
       },
     ],
   }

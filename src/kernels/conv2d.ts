@@ -6,7 +6,7 @@ import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../
 import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
-import { addCall } from './pointwise.js'
+import { addCall, formulasCall } from './pointwise.js'
 import type { Epilogue } from './slice-sums.js'
 
 export interface Conv2dOptions {
@@ -145,13 +145,14 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
   },
 })
 
-/** The weights' gradient is the sum of the images'. */
-const sumOfImages = ({ inputs: [x = spec([])], outputs, attrs }: Call<SizedAttrs>): Division => ({
-  samples: x.shape[0] ?? 1,
-  inputs: ['divided', 'divided'],
+/** The weights' gradient is the sum of the images', which then passes through the formula. */
+const sumOfImages = ({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<SizedAttrs>): Division => ({
+  samples: inputs[0]?.shape[0] ?? 1,
+  inputs: inputs.map((_, i) => (i < 2 ? 'divided' : 'last')),
   outputs: ['summed'],
-  piece: () => ({ attrs, outputs }),
+  piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
   add: addCall,
+  ...(epilogue && { last: formulasCall([epilogue], outputs) }),
 })
 
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
@@ -162,8 +163,17 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
     return [spec(attrs.size)]
   },
-  kernel: ({ inputs: [x = spec([]), dy = spec([])], outputs: [dw = spec([])], attrs, adapter }) =>
-    weightGradCandidates(geometryOf(x, dw, dy, attrs), { factors: [x, dy], result: dw }, adapter),
+  kernel: (context) => {
+    const {
+      inputs: [x = spec([]), dy = spec([])],
+      outputs: [dw = spec([])],
+      attrs,
+      adapter,
+    } = context
+    const tensors = { factors: [x, dy], result: dw } as const
+    return weightGradCandidates(geometryOf(x, dw, dy, attrs), tensors, adapter, epilogueOf(context))
+  },
+  epilogue: { set: withEpilogue },
   divide: {
     arrangement,
     division: (call) => sumOfImages(call),
