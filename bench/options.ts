@@ -19,6 +19,7 @@ export interface Options {
   readonly steps: number
   readonly profileSteps: number
   readonly amp: boolean
+  readonly ranks?: number
   readonly model: keyof typeof stepModels
 }
 

@@ -1,5 +1,7 @@
 import { elements, type Shape } from '#dist/engine/shape.js'
 import { batchNormEvaluation, batchNormTraining } from '#dist/kernels/batchnorm.js'
+import { batchNormSynchronized } from '#dist/kernels/batchnorm-synchronized.js'
+import { sumOverRanks } from '#dist/kernels/exchange.js'
 import { layerNorm } from '#dist/kernels/layernorm.js'
 import { globalAveragePool, maxPool2d } from '#dist/kernels/pool.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
@@ -16,6 +18,7 @@ import {
   tied,
   uniform,
 } from './case.js'
+import { equalRanks } from './equal-ranks.js'
 import * as reference from './reference/index.js'
 
 const statistics = (channels: number) => ({
@@ -76,6 +79,54 @@ export const batchNorm = family(
     'small spread': { shape: [2, 5, 6, 5], spread: 1e-3, step: 1e-7 },
   },
   batchNormShapes,
+)
+
+/** x twice along the first axis. */
+const doubled = ({ shape: [samples = 1, ...rest], data }: reference.Values): reference.Values => ({
+  shape: [2 * samples, ...rest],
+  data: Float64Array.of(...data, ...data),
+})
+
+export const batchNormSync = family(
+  'batchNormSynchronized',
+  ({ shape, ...numerics }: BatchNormCase) =>
+    body({
+      inputs: { x: normal(shape), ...statistics(shape.at(-1) ?? 1) },
+      run: ({ x, ...rest }) => batchNormSynchronized(x, rest, equalRanks(2)),
+      reference: ({ x, ...rest }) => {
+        const { y, ...others } = reference.batchNormTraining(doubled(x), rest)
+        return { y: { shape: x.shape, data: y.data.slice(0, x.data.length) }, ...others }
+      },
+      differentiable: ['x', 'weight', 'bias'],
+      passing: ['y'],
+      full: ['runningMean', 'runningVar'],
+      terms: 2 * rowsOf(shape),
+      ...numerics,
+    }),
+  {
+    odd: { shape: [2, 5, 7, 3] },
+    '65 channels': { shape: [3, 9, 11, 65] },
+    'many rows': { shape: [2, 37, 41, 4] },
+  },
+)
+
+export const rankSum = family(
+  'sumOverRanks',
+  ({ shape }: { readonly shape: Shape }) =>
+    body({
+      inputs: { a: normal(shape), b: normal([7]) },
+      run: ({ a, b }) => {
+        const [sumOfA, sumOfB] = sumOverRanks([a, b], equalRanks(3), 2)
+        if (!sumOfA || !sumOfB) throw new Error('unreachable: two sums were asked for')
+        return { sumOfA, sumOfB }
+      },
+      reference: ({ a, b }) => {
+        const summed = ({ shape, data }: reference.Values) => ({ shape, data: data.map((x) => 1.5 * x) })
+        return { sumOfA: summed(a), sumOfB: summed(b) }
+      },
+      differentiable: ['a', 'b'],
+    }),
+  { odd: { shape: [3, 5] }, 'one element': { shape: [1] } },
 )
 
 export const batchNormEval = family(
@@ -226,4 +277,13 @@ export const resize = family(
   },
 )
 
-export const mapFamilies: Family[] = [batchNorm, batchNormEval, layerNormFamily, maxPool, averagePool, resize]
+export const mapFamilies: Family[] = [
+  batchNorm,
+  batchNormSync,
+  rankSum,
+  batchNormEval,
+  layerNormFamily,
+  maxPool,
+  averagePool,
+  resize,
+]

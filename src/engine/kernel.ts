@@ -1,6 +1,6 @@
 import type { AdapterTraits } from './adapter.js'
 import type { MirrorFormat } from './mirror.js'
-import type { Spec } from './shape.js'
+import type { Data, Spec } from './shape.js'
 
 /** A buffer that a dispatch binds, named by its role in the operator. */
 export interface Operand {
@@ -31,7 +31,16 @@ export interface Dispatch {
   readonly multiplies?: boolean
 }
 
-/** One way to compute an operator: dispatches in order, and the temporary tensors they share. */
+/** A call of JavaScript between dispatches: what it reads is read back, and what it returns is written. */
+export interface HostCall {
+  readonly label: string
+  readonly reads: readonly Operand[]
+  readonly writes: readonly Operand[]
+  /** Called once in each run, in the order of the program's calls; a later one may begin before it is done. */
+  run(values: readonly Data[]): Promise<readonly Data[]>
+}
+
+/** One way to compute an operator: dispatches in order, and the temporary tensors they share; or a host call. */
 export interface Candidate {
   readonly name: string
   /** Whether it multiplies on the adapter's matrix units. */
@@ -45,6 +54,8 @@ export interface Candidate {
    * this are measured once.
    */
   readonly tuned?: { readonly call: string; readonly sources: readonly string[] } | undefined
+  /** In place of dispatches. */
+  readonly host?: HostCall
 }
 
 export interface KernelContext<A> {

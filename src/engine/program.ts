@@ -3,6 +3,7 @@ import { addressOf, type Bindings, bindSteps, layoutOf, makeUniforms } from './b
 import { cutLong } from './cut.js'
 import { type Device, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
+import { type AnyStep, runSegments, type Segment, segmentsOf } from './host-calls.js'
 import type { Tensor, Trace } from './ir.js'
 import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
 import { type Command, copyInfo, lower } from './lower.js'
@@ -23,7 +24,7 @@ import { type Plan, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
-import { byteLength, type Data, type DataOf, type DType, dataBytes, elements, type Spec } from './shape.js'
+import { byteLength, type Data, type DataOf, type DType, dataBytes, elements, type Spec, showSpec } from './shape.js'
 import { type Store, typedArray, upload } from './store.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
@@ -58,6 +59,8 @@ export interface MemorySummary {
   /** What it would hold if every value had a buffer of its own. */
   readonly unshared: number
   readonly dispatches: number
+  /** Calls of JavaScript between them. */
+  readonly hostCalls: number
 }
 
 /**
@@ -169,12 +172,14 @@ export class Program<
   readonly memory: MemorySummary
   private readonly owned: ProgramMemory
   private readonly bindings: Bindings
-  private readonly steps: Step[]
+  private readonly steps: AnyStep[]
   /** Of each step, see `costOf`. */
   private readonly costs: readonly number[]
   /** Of the last run, whose outputs `read` gives. */
   private lastStores: ReadonlyMap<Store, Store> = new Map()
-  private rebound: { stores: ReadonlyMap<Store, Store>; steps: Step[] }[] = []
+  private rebound: { stores: ReadonlyMap<Store, Store>; steps: AnyStep[] }[] = []
+  /** Where the program holds host calls, by its steps. */
+  private readonly segments = new WeakMap<readonly AnyStep[], readonly Segment[]>()
 
   constructor(
     private readonly device: Device,
@@ -202,15 +207,45 @@ export class Program<
     this.steps = bindSteps(device, this.bindings, new Map())
     this.costs = this.kernelInfos().map(costOf)
     const { unsharedBytes: unshared, liveBytes: live, commands } = planned
-    this.memory = { planned: plannedBytes(planned), live, unshared, dispatches: commands.length }
+    const hostCalls = commands.filter(({ kind }) => kind === 'host begin').length
+    const dispatches = commands.length - 2 * hostCalls
+    this.memory = { planned: plannedBytes(planned), live, unshared, dispatches, hostCalls }
   }
 
   /**
    * Submits one run. It reads and updates variables in the order of the calls; nothing waits.
-   * Throws where an input is missing, or its length or type differs from the declared one.
+   * Throws where an input is missing, or its length or type differs from the declared one, and for host calls.
    */
   run(inputs: { [K in keyof I]: Data }, options: RunOptions = {}): void {
-    const began = performance.now()
+    if (this.memory.hostCalls > 0) throw new Error(`${this.parts.label} holds host calls: it takes runAsync`)
+    this.runAtOnce(inputs, options)
+  }
+
+  /**
+   * One run of a program that may hold host calls: resolves when all of it is submitted, at once where it holds none. Nothing
+   * else may run in the same memory meanwhile.
+   */
+  async runAsync(inputs: { [K in keyof I]: Data }, options: RunOptions = {}): Promise<void> {
+    if (this.memory.hostCalls === 0) {
+      this.runAtOnce(inputs, options)
+      return
+    }
+    this.begin(inputs, options)
+    const steps = this.stepsFor(options.stores)
+    const segments = this.segments.get(steps) ?? segmentsOf(steps, this.kernelInfos())
+    this.segments.set(steps, segments)
+    const { pace } = this.device
+    const ends =
+      pace &&
+      ((kernels: readonly KernelInfo[]) => {
+        const costs = kernels.map(costOf)
+        pace.submitted(sum(costs))
+        return pace.ends(costs)
+      })
+    await runSegments(this.device, this.parts.label, segments, ends ?? (() => undefined))
+  }
+
+  private begin(inputs: { [K in keyof I]: Data }, options: RunOptions): void {
     for (const [name, spec] of Object.entries(this.inputs)) {
       const data = inputs[name]
       const buffer = this.bindings.inputs.get(name)
@@ -218,19 +253,22 @@ export class Program<
       upload(this.device, buffer, spec, data, `${this.parts.label}: input '${name}'`)
     }
     this.lastStores = options.stores ?? new Map()
-    this.submit(this.stepsFor(options.stores), this.costs, began)
+  }
+
+  private runAtOnce(inputs: { [K in keyof I]: Data }, options: RunOptions): void {
+    const began = performance.now()
+    this.begin(inputs, options)
+    // Who calls this has seen that none of them is a host call.
+    this.submit(this.stepsFor(options.stores) as Step[], this.costs, began)
   }
 
   /** Submits a run over each of these stores, see `RunOptions`, in as few submissions as may be: a way to time them. */
   runOver(stores: readonly ReadonlyMap<Store, Store>[]): void {
     const began = performance.now()
     this.lastStores = stores.at(-1) ?? new Map()
-    const steps = stores.flatMap((each) => this.stepsFor(each))
-    this.submit(
-      steps,
-      stores.flatMap(() => this.costs),
-      began,
-    )
+    const steps = stores.flatMap((each) => this.stepsFor(each)) as Step[]
+    const costs = stores.flatMap(() => this.costs)
+    this.submit(steps, costs, began)
   }
 
   private submit(steps: readonly Step[], costs: readonly number[], began: number): void {
@@ -328,6 +366,13 @@ export class Program<
     return workOf(this.kernelInfos())
   }
 
+  /** The host calls in their order: what is called, and the shapes that it gets and gives. */
+  get hostCalls(): string[] {
+    return this.parts.planned.commands.flatMap((command) =>
+      command.kind === 'host begin' ? [`${command.call.label} ${command.specs.map(showSpec).join(', ')}`] : [],
+    )
+  }
+
   /** Labels of the dispatches in their order. */
   get kernels(): string[] {
     return this.parts.planned.commands.map((command) =>
@@ -359,7 +404,7 @@ export class Program<
     return addressOf(this.bindings, location, this.lastStores)
   }
 
-  private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): Step[] {
+  private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): AnyStep[] {
     if (!stores || stores.size === 0) return this.steps
     const same = (other: ReadonlyMap<Store, Store>) =>
       other.size === stores.size && [...stores].every(([from, to]) => other.get(from) === to)

@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
+import type { Exchange } from '#dist/kernels/exchange.js'
 import { createModel } from '#dist/models/index.js'
 import type { SegmentationModel } from '#dist/models/segmentation.js'
 import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '#dist/models/weights.js'
@@ -37,6 +38,8 @@ interface ExpectedIteration {
   readonly lambda?: number
   readonly lr_used?: readonly number[]
   readonly snapshot_pushed?: boolean
+  /** What each of several ranks computes by itself. */
+  readonly ranks?: readonly ExpectedIteration[]
   readonly tol?: Readonly<Record<string, number>>
   readonly [quantity: string]: unknown
 }
@@ -132,9 +135,20 @@ function compare(
   return results
 }
 
-/** Names of the recorded steps in their order. Throws a UserError where there is none, or one in between is missing. */
-function stepFiles(folder: string): string[] {
-  const numberOf = (name: string) => Number(name.match(/^iter_(\d+)\.safetensors$/)?.[1])
+/** What is expected of a rank's step: its own quantities, and those of all ranks. */
+function ofRank(step: ExpectedIteration | undefined, rank: number | undefined): ExpectedIteration | undefined {
+  const own = rank === undefined ? undefined : step?.ranks?.[rank]
+  return own ? { ...step, ...own, tol: { ...step?.tol, ...own.tol } } : step
+}
+
+/**
+ * Names of the recorded steps in their order, of a rank where there are several. Throws a UserError where there is none, or
+ * one in between is missing.
+ */
+function stepFiles(folder: string, rank: number | undefined): string[] {
+  const pattern =
+    rank === undefined ? /^iter_(\d+)\.safetensors$/ : new RegExp(`^iter_(\\d+)_rank${rank}\\.safetensors$`)
+  const numberOf = (name: string) => Number(name.match(pattern)?.[1])
   const steps = readdirSync(folder).filter((name) => numberOf(name) >= 0)
   steps.sort((a, b) => numberOf(a) - numberOf(b))
   const missing = steps.length === 0 ? 0 : steps.findIndex((name, i) => numberOf(name) !== i)
@@ -149,6 +163,8 @@ export interface RunOptions {
   readonly settings?: Partial<TrajectoryConfig> | undefined
   /** Compute in half precision; then the losses are compared more loosely, and mask ratios and gradients not at all. */
   readonly amp?: boolean
+  /** Which of several ranks this is, and how they reach one another. */
+  readonly ranks?: { readonly rank: number; readonly exchange: Exchange } | undefined
   readonly onStep?: ((iteration: number, steps: number, results: CaseResult[]) => void) | undefined
 }
 
@@ -159,11 +175,17 @@ export interface RunOptions {
 export async function runTrajectory(
   device: Device,
   folder: string,
-  { run: recorded = runsOf(folder)[0] ?? onlyRun, settings, amp = false, onStep }: RunOptions = {},
+  { run: recorded = runsOf(folder)[0] ?? onlyRun, settings, amp = false, ranks, onStep }: RunOptions = {},
 ): Promise<Trajectory> {
   let scale: number | undefined
   for (;;) {
-    const run = await runSteps(device, folder, recorded, { settings, amp, scale, onStep: amp ? undefined : onStep })
+    const run = await runSteps(device, folder, recorded, {
+      settings,
+      amp,
+      scale,
+      ranks,
+      onStep: amp ? undefined : onStep,
+    })
     const { skipped_steps = 0, loss_scale = 0 } = run.rows.at(-1) ?? {}
     if (skipped_steps === 0) {
       if (amp) for (const { iteration, results } of run.checks) onStep?.(iteration, run.checks.length, results)
@@ -205,7 +227,7 @@ async function runSteps(
   device: Device,
   folder: string,
   run: RecordedRun,
-  { settings = {}, amp = false, scale, onStep }: RunOptions & { readonly scale: number | undefined },
+  { settings = {}, amp = false, scale, ranks, onStep }: RunOptions & { readonly scale: number | undefined },
 ): Promise<Trajectory> {
   const configPath = join(folder, 'config.json')
   const inFile = readJson<RecordedConfig>(configPath)
@@ -214,7 +236,7 @@ async function runSteps(
   const merged = { method, ...inFile, ...recording.settings?.(inFile, run), ...settings } as unknown as TrajectoryConfig
   const expectedPath = join(folder, `expected${run.suffix}.json`)
   const expected = existsSync(expectedPath) ? readJson<Expected>(expectedPath) : undefined
-  const steps = stepFiles(folder)
+  const steps = stepFiles(folder, ranks?.rank)
   if (expected && steps.length !== expected.iterations.length) {
     throw new UserError(`${folder} has ${steps.length} steps, but ${expected.iterations.length} are expected`)
   }
@@ -236,7 +258,7 @@ async function runSteps(
   const trained = { ...config, method: config.method ?? method }
   const model = createModel(new Store(device, 'model'), firstModelOf(trained))
   const sizes = { labeled, unlabeled, height, width }
-  const rest = { iterationsPerEpoch: config.iters_per_epoch, gradNorm: true, amp }
+  const rest = { iterationsPerEpoch: config.iters_per_epoch, gradNorm: true, amp, exchange: ranks?.exchange }
   const trainer = await createTrainer(device, model, trained, { ...sizes, ...rest })
   const nameOf = (name: string) => recording.nameInCheckpoint?.(name, inFile) ?? name
   loadInit(trainer, join(folder, 'init.safetensors'), nameOf)
@@ -257,7 +279,7 @@ async function runSteps(
     times.push(performance.now() - started)
     rows.push(row)
     if ((row.skipped_steps ?? 0) > 0) break
-    const wanted = expected?.iterations[iteration]
+    const wanted = ofRank(expected?.iterations[iteration], ranks?.rank)
     const quantities = { ...row.metrics, ...(await recording.quantities?.(recorded, row)) }
     const rates = recording.learningRates?.(row, inFile, run) ?? row.lr_used
     const results = wanted ? compare(quantities, rates, pushed, wanted, amp) : []

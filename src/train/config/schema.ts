@@ -166,6 +166,14 @@ const trainingKeys = {
         'over the pixels that count in a part, and `min_kept` counts in a part; each part has its own draws of dropout ' +
         'and previous models. Default: `batch_size`, or what `memory` takes.',
     ),
+  sync_batchnorm: z
+    .boolean()
+    .optional()
+    .describe(
+      'With several ranks: whether batch norm takes the statistics of the batches of all of them, which costs two exchanges ' +
+        'for each layer and pass; else each rank normalises by its own, and the running statistics of rank 0 are kept. ' +
+        'Default: true.',
+    ),
   memory: z
     .string({ error: memorySize })
     .refine((text) => parseBytes(text) !== undefined, { error: memorySize })
@@ -225,6 +233,13 @@ const evaluationKeys = {
     .describe(
       'How images are evaluated: whole, or in windows of `crop_size`. Default: `sliding_window` for `cityscapes`, else ' +
         '`original`.',
+    ),
+  pad_validation: z
+    .boolean()
+    .optional()
+    .describe(
+      'With several ranks: whether the validation counts the images twice that give all ranks equally many, as ' +
+        "PyTorch's sampler does; else each image counts once. Default: false.",
     ),
   save_map: z.boolean().default(false).describe('Whether `evaluate` writes its predictions.'),
   log_interval: count

@@ -19,8 +19,7 @@ interface Start {
 
 /** Trains to the end of a run, or until it is interrupted, with an evaluation and checkpoints after every epoch. */
 export async function runEpochs(run: Run): Promise<TrainingResult> {
-  const { trainer, logger, state, lastIteration, loader } = run
-  const { signal } = run.options
+  const { trainer, logger, state, lastIteration, loader, agreement, group } = run
   const begin = performance.now()
   const seconds = () => (performance.now() - begin) / 1000
   let scores: Scores | undefined
@@ -28,7 +27,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   let best: BestFiles = new Map()
   let skipped = run.options.skipIterations ?? 0
   const start: Start = { time: begin, iteration: trainer.iteration + skipped }
-  while ((trainer.iteration < lastIteration || state.validationDue) && !signal?.aborted) {
+  while ((trainer.iteration < lastIteration || state.validationDue) && !agreement.stopped) {
     if (!state.validationDue) {
       const { epoch } = trainer
       const first = trainer.iteration - epoch * loader.iterationsPerEpoch
@@ -37,7 +36,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
       trainer.iteration += skipped
       await runEpoch(run, epoch, first + skipped, start)
       skipped = 0
-      if (signal?.aborted && trainer.epoch === epoch && trainer.iteration < lastIteration) break
+      if (agreement.stopped && trainer.epoch === epoch && trainer.iteration < lastIteration) break
       state.validationDue = true
       // Whatever happens in the validation, the weights of the epoch are kept.
       best = await run.watchdog.during(savingWatched, save(run, best))
@@ -46,10 +45,11 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
     scores = validated.scores
     best = new Map([...best, ...validated.best])
     state.validationDue = false
-    const samples = await samplesOf(run, validated.decisive)
+    await agreement.after()
+    const samples = group.rank === 0 ? await samplesOf(run, validated.decisive) : []
     best = await run.watchdog.during(savingWatched, save(run, best, samples))
   }
-  const interrupted = signal?.aborted === true && (trainer.iteration < lastIteration || state.validationDue === true)
+  const interrupted = agreement.stopped && (trainer.iteration < lastIteration || state.validationDue === true)
   if (interrupted) best = await save(run, best)
   const missing = run.failures.paths.length > 0 ? `${run.failures.summary}; ${run.files.lastGood}` : undefined
   const { bestMiou } = state
@@ -119,7 +119,7 @@ const showScale = ({ loss_scale: scale, skipped_steps: skipped = 0 }: StepResult
 /** The steps of an epoch from the iteration `first` on. */
 async function runEpoch(run: Run, epoch: number, first: number, start: Start): Promise<void> {
   const { trainer, loader, logger, watchdog, means, state, lastIteration } = run
-  const { config, signal } = run.options
+  const { config } = run.options
   const { iterationsPerEpoch } = loader
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
   const { metrics } = trainer
@@ -135,8 +135,8 @@ async function runEpoch(run: Run, epoch: number, first: number, start: Start): P
     const ready = performance.now()
     const [learningRate] = trainer.learningRates
     const result = await profiled(run, waitedSince, () => trainer.step(batch))
-    const broken = nonFiniteIn(result)
-    if (broken !== undefined) throw await explainNonFinite(trainer, broken, run.options.traceNan)
+    const broken = await run.agreement.after(nonFiniteIn(result))
+    if (broken) throw await explainNonFinite(trainer, broken, run.options.traceNan)
     if (result.withoutLabels) {
       withoutLabels++
       const what = 'no labeled pixel in the batch, so that its labeled loss is 0'
@@ -160,7 +160,7 @@ async function runEpoch(run: Run, epoch: number, first: number, start: Start): P
         maskRatio: maskRatios(result.metrics, metrics)[0],
         miou: state.iteration > 0 ? state.miou : undefined,
         bestMiou: state.iteration > 0 ? state.bestMiou : undefined,
-        imagesPerSecond: trainer.imagesPerStep / times.seconds,
+        imagesPerSecond: (run.group.size * trainer.imagesPerStep) / times.seconds,
         dataShare: times.data / times.seconds,
         skippedSteps: result.skipped_steps,
         eta,
@@ -178,7 +178,7 @@ async function runEpoch(run: Run, epoch: number, first: number, start: Start): P
       const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result), ...labels }
       logger.event('train', fields, logger.live ? undefined : line)
     }
-    if (trainer.iteration >= lastIteration || signal?.aborted) break
+    if (trainer.iteration >= lastIteration || run.agreement.stopped) break
   }
 }
 

@@ -3,12 +3,14 @@ import type { TrainerSettings } from './options.js'
 
 /**
  * Throws `fail(what)` where the method cannot train with the batches, or with the parts in which they are taken.
+ * @param ranks that train together, over whose batches batch norm takes its statistics
  */
-export function checkBatches(settings: TrainerSettings, fail: (what: string) => Error): void {
+export function checkBatches(settings: TrainerSettings, fail: (what: string) => Error, ranks = 1): void {
   const method = methodOf(settings.method)
   // The configuration was checked by a schema with the keys of all methods.
+  const together = settings.sync_batchnorm === false ? 1 : ranks
   const check = (key: string, images: number) =>
-    method.check?.({ ...settings, batch_size: images } as never, (what) => fail(`${key} ${images}: ${what}`))
+    method.check?.({ ...settings, batch_size: together * images } as never, (what) => fail(`${key} ${images}: ${what}`))
   const { batch_size: batch, micro_batch: images } = settings
   check('batch_size', batch)
   if (images === undefined) return

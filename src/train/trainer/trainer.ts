@@ -111,7 +111,7 @@ export class Trainer {
     settings: TrainerSettings,
     options: TrainerOptions,
   ): Promise<Trainer> {
-    const { gradNorm = false, amp, onProgress } = options
+    const { gradNorm = false, amp, exchange, onProgress } = options
     const method = methodOf(settings.method)
     // The configuration was checked by a schema with the keys of all methods.
     const own = settings as TrainerSettings & Settings<typeof method.keys>
@@ -121,7 +121,7 @@ export class Trainer {
     const ofPart = { ...options, labeled: labeled / parts, unlabeled: unlabeled / parts }
     const batch = batchStore(device, layout, ofPart)
     const workspace = new Store(device, 'workspace')
-    const passes = new TrainingPasses(workspace)
+    const passes = new TrainingPasses(workspace, settings.sync_batchnorm === false ? undefined : exchange)
     const run = method.create(contextOf(first, own, ofPart, batch, workspace, passes))
     const optimizer = optimizerOf(settings)
     const trained = run.trained.map((model, i) => {
@@ -129,7 +129,7 @@ export class Trainer {
       return { model, groups: model.groups, state }
     })
     const lossScale = amp ? new LossScale(new Store(device, 'loss scale')) : undefined
-    const context = { name: method.name, run, passes, optimizer, optimized: trained, lossScale, gradNorm }
+    const context = { name: method.name, run, passes, optimizer, optimized: trained, lossScale, gradNorm, exchange }
     const sums = parts > 1 ? declareSums(context, new Store(device, 'sums over parts')) : undefined
     const arena = new Arena(device, 'training buffer')
     const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
@@ -225,6 +225,11 @@ export class Trainer {
     return this.allPrograms.flatMap(({ nodes }) => nodes)
   }
 
+  /** The host calls of the programs of the steps. */
+  get hostCalls(): readonly string[] {
+    return this.allPrograms.flatMap(({ hostCalls }) => hostCalls)
+  }
+
   /** The programs of the steps as text. */
   get text(): string {
     return [...this.allPrograms, ...this.others].join('\n')
@@ -238,7 +243,8 @@ export class Trainer {
     const [losses, ...rest] = this.largest
     const sum = (count: (memory: Program['memory']) => number) =>
       rest.reduce((total, { memory }) => total + count(memory), this.parts * count(losses.memory))
-    return { ...losses.memory, dispatches: sum(({ dispatches }) => dispatches) }
+    const ofStep = { dispatches: sum(({ dispatches }) => dispatches), hostCalls: sum(({ hostCalls }) => hostCalls) }
+    return { ...losses.memory, ...ofStep }
   }
 
   /** What the programs of such a step do, further programs of the method aside. */
@@ -284,9 +290,9 @@ export class Trainer {
       passes.draw(phase, this.settings.seed, at.batchIndex, draws[part] ?? {})
       prepared = run.prepare?.(at, draws[part] ?? run.draw?.(at) ?? {}) ?? prepared
       const begun = parts > 1 ? { [continues]: Float32Array.of(part === 0 ? 0 : 1) } : rates
-      this.runProgram(programs, 0, { ...begun, ...prepared.inputs })
+      await this.runProgram(programs, 0, { ...begun, ...prepared.inputs })
     }
-    if (parts > 1) this.runProgram(programs, 1, run.afterUpdate ? { ...rates, ...prepared.inputs } : rates)
+    if (parts > 1) await this.runProgram(programs, 1, run.afterUpdate ? { ...rates, ...prepared.inputs } : rates)
     const last = programs.at(-1)
     const metrics = this.metricNames.filter((name) => last?.delivers(name))
     const read = (await last?.readAll([...metrics, ...scaling, 'non_finite'])) ?? []
@@ -317,9 +323,9 @@ export class Trainer {
     return found
   }
 
-  private runProgram(programs: Phase['programs'], index: number, inputs: StepInputs): void {
+  private async runProgram(programs: Phase['programs'], index: number, inputs: StepInputs): Promise<void> {
     this.record?.note(index, inputs)
-    programs[index]?.run(inputs)
+    await programs[index]?.runAsync(inputs)
   }
 
   /**

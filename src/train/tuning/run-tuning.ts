@@ -53,6 +53,8 @@ const lineInterval = 5000
 export interface RunTuningOptions {
   /** true: also measure on software adapters; false: take the first kernel of each operator. */
   readonly tune?: boolean | undefined
+  /** What another process of the training has measured: its choices are taken. */
+  readonly given?: readonly Measurement[] | undefined
   /** The folder of the run that is resumed. */
   readonly resumed?: string | undefined
   readonly print: (line: string) => void
@@ -71,8 +73,13 @@ export class RunTuning {
   ) {}
 
   /** Until `freeze`, what is not known is measured, where the options say so. */
-  static begin(device: Device, { tune, resumed, print }: RunTuningOptions): RunTuning {
+  static begin(device: Device, { tune, given, resumed, print }: RunTuningOptions): RunTuning {
     const cache = new TuningCache(device.adapter, print)
+    if (given) {
+      const tuning = new Tuning(given)
+      useTuning(device, tuning)
+      return new RunTuning(device, tuning, cache, true)
+    }
     // Runs of earlier versions kept no such file: they took the first kernels.
     const kept =
       resumed === undefined ? undefined : (readTuning(fileIn(resumed)) ?? { adapter: cache.adapter, measurements: [] })
@@ -111,6 +118,10 @@ export class RunTuning {
   /** From now on nothing is measured: the choices are those of the run. */
   freeze(): void {
     useTuning(this.device, this.tuning)
+  }
+
+  get measurements(): readonly Measurement[] {
+    return this.tuning.measurements
   }
 
   /** Keeps the choices in the folder of the run. */
