@@ -140,8 +140,9 @@ export class Device {
 
   /** Awaits a promise of the device's, then throws what the device reported meanwhile. A lost device ends the wait. */
   async wait<T>(promise: Promise<T>): Promise<T> {
+    const submitted = this.pace?.mark() ?? 0
     try {
-      const value = await this.waitFor(this.orLost(promise), () => this.pace?.rest() ?? 0)
+      const value = await this.waitFor(this.orLost(promise), () => this.pace?.rest(submitted) ?? 0)
       this.check()
       return value
     } catch (error) {
@@ -150,6 +151,14 @@ export class Device {
       this.check()
       throw error
     }
+  }
+
+  /** The same for a promise that is kept when all work is done that was submitted so far. */
+  async waitForWork<T>(promise: Promise<T>): Promise<T> {
+    const submitted = this.pace?.mark() ?? 0
+    const value = await this.wait(promise)
+    this.pace?.done(submitted)
+    return value
   }
 
   private orLost<T>(promise: Promise<T>): Promise<T> {
@@ -256,8 +265,7 @@ export class Device {
       end += align(bytes)
     }
     this.gpu.queue.submit([encoder.finish()])
-    await this.wait(staging.mapAsync(GPUMapMode.READ))
-    this.pace?.done()
+    await this.waitForWork(staging.mapAsync(GPUMapMode.READ))
     const mapped = staging.getMappedRange()
     const copies = ranges.map(({ bytes }, i) => mapped.slice(starts[i], (starts[i] ?? 0) + bytes))
     staging.unmap()
@@ -267,8 +275,7 @@ export class Device {
 
   /** Resolves when all work submitted so far is done. */
   async idle(): Promise<void> {
-    await this.wait(this.gpu.queue.onSubmittedWorkDone())
-    this.pace?.done()
+    await this.waitForWork(this.gpu.queue.onSubmittedWorkDone())
   }
 
   destroy(): void {

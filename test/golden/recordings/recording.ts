@@ -1,7 +1,8 @@
 import type { SegmentationModel } from '#dist/models/segmentation.js'
 import type { Batch, BatchLayout } from '#dist/train/data/batch.js'
 import type { Draws } from '#dist/train/methods/method.js'
-import type { StepResult, Trainer } from '#dist/train/trainer/trainer.js'
+import type { StepResult } from '#dist/train/trainer/step-result.js'
+import type { Trainer } from '#dist/train/trainer/trainer.js'
 import type { TensorFile } from '../files.js'
 
 /** `config.json` as it stands in the file. */
