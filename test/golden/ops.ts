@@ -25,6 +25,7 @@ import { channelsLast, readJson, TensorFile } from './files.js'
 import { type CaseResult, largestDifference } from './report.js'
 import { transformerRules } from './transformer.js'
 import { scalarsOf, updateRules } from './updates.js'
+import { dropoutInputsOf, visionTransformerRules } from './vision-transformer.js'
 
 /** A tensor as the engine holds it: maps NHWC, weights [KH, KW, I, O], halves as floats. */
 interface EngineTensor {
@@ -64,6 +65,7 @@ function toEngine(tensor: FileTensor, layout: Layout): EngineTensor {
 
 const rules: Rules = {
   ...transformerRules,
+  ...visionTransformerRules,
   ...updateRules,
   ...augsegRules,
   ...dualTeacherRules,
@@ -174,6 +176,7 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
     ...Object.fromEntries(row.in.map((name) => [name, load('in', name)])),
     ...Object.fromEntries(scalars),
     ...(row.op === 'inject_cutmix' ? mixingInputsOf(row, file) : {}),
+    ...(row.op === 'comp_dropout' ? dropoutInputsOf(row, file) : {}),
   }
   // Without a cotangent it is the loss whose gradient is recorded.
   const passing = row.gout ?? ['loss']

@@ -5,7 +5,7 @@ import { concat, slice } from '../../kernels/movement.js'
 import { add, scale } from '../../kernels/pointwise.js'
 import { resizeBilinear } from '../../kernels/resize.js'
 import { resizedSoftmaxMax, softmax, softmaxMax } from '../../kernels/softmax.js'
-import { logits, lowLogits, type SegmentationModel } from '../../models/segmentation.js'
+import { decoderLogits, logits, type SegmentationModel } from '../../models/segmentation.js'
 
 type Size = readonly [height: number, width: number]
 
@@ -77,7 +77,7 @@ export function classLabels(
 ): Tensor {
   if (isPlain(options) && options.window === undefined) {
     const sameSize = seen[0] === size[0] && seen[1] === size[1]
-    const scores = sameSize ? lowLogits(model, x, evaluation) : logits(model, x, evaluation, seen)
+    const scores = sameSize ? decoderLogits(model, x, evaluation) : logits(model, x, evaluation, seen)
     return resizedSoftmaxMax(scores, size).label
   }
   return softmaxMax(classScores(model, x, seen, size, options)).label

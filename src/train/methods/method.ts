@@ -28,6 +28,8 @@ export type CommonSettings = {
   readonly ignore_index: number
   /** Share of each parameter that is added to its gradient; 1e-4 where it is absent. */
   readonly weight_decay?: number | undefined
+  /** Whether the backbones stay as they are. */
+  readonly lock_backbone?: boolean | undefined
 }
 
 /** What a method reads of the configuration: the common settings, and those of its own keys. */
@@ -45,6 +47,8 @@ export interface Method<K extends z.ZodRawShape = z.ZodRawShape> {
   readonly keys: K
   /** The images of which an epoch is one pass. Default: the unlabeled ones, where it takes any. */
   readonly epochOf?: 'labeled' | 'unlabeled'
+  /** What keys of a configuration have where they are not given, unless it is the same for all methods. */
+  readonly usual?: Readonly<Record<string, unknown>>
   /** Why a batch cannot be taken in parts, where it cannot. */
   readonly wholeBatch?: string
   /** What a batch holds. */
