@@ -45,10 +45,15 @@ const maxFailuresShown = 10
 interface Tally {
   passed: number
   failed: number
+  /** Recorded values that cannot be right. */
+  skipped: number
 }
 
 function count(tally: Tally, results: readonly CaseResult[]): void {
-  for (const result of results) passes(result) ? tally.passed++ : tally.failed++
+  for (const result of results) {
+    if (result.skipped !== undefined) tally.skipped++
+    else passes(result) ? tally.passed++ : tally.failed++
+  }
 }
 
 /** Folders beneath `folder`, itself included, that hold a trajectory. */
@@ -143,7 +148,7 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
     throw new UserError(`${folder} holds ${lacking}: nothing to check`)
   }
   if (options.out !== undefined) mkdirSync(options.out, { recursive: true })
-  const tally: Tally = { passed: 0, failed: 0 }
+  const tally: Tally = { passed: 0, failed: 0, skipped: 0 }
   const device = await open({ gpu: options.gpu })
   console.log(`on ${device.adapter.device} (${device.adapter.driver})`)
   if (options.amp && !device.traits.half) throw new UserError('--amp: this adapter has no half precision (shader-f16)')
@@ -189,8 +194,8 @@ const command = new Command('golden')
   .option('--verbose', 'print every comparison, not only the closest one of each step')
   .action(async (dir: string, options: Options) => {
     try {
-      const { passed, failed } = await checkAll(resolve(dir), options)
-      console.log(`\n${passed} passed, ${failed} failed`)
+      const { passed, failed, skipped } = await checkAll(resolve(dir), options)
+      console.log(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
       process.exitCode = failed > 0 ? 1 : 0
     } catch (error) {
       const known = error instanceof UserError

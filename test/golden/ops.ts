@@ -208,12 +208,20 @@ async function checkCase(device: Device, row: GoldenCase, file: TensorFile): Pro
       ...row.gin.map((name) => ({ key: `gradient/${name}`, kind: 'gin' as const, name })),
     ]
     const results = await program.readAll(wanted.map(({ key }) => key))
-    return wanted.map(({ kind, name }, i) => ({
+    const compared = wanted.map(({ kind, name }, i) => ({
       name: `${row.id} ${kind}/${name}`,
       error: largestDifference(results[i] ?? [], load(kind, name).data),
       // What has no tolerance is a choice or a copy, and must be the same.
       tolerance: row.atol[`${kind}/${name}`] ?? row.atol[kind === 'out' ? name : kind] ?? 0,
     }))
+    return compared.map((result, i) => {
+      const { kind, name } = wanted[i] ?? { kind: 'out', name: '' }
+      const isUpdated = row.op === 'adamw' && kind === 'out' && row.in.includes(`grad0/${name}`)
+      if (!isUpdated || largestDifference(load('in', name).data, load('out', name).data) > result.tolerance)
+        return result
+      // What the update makes of a parameter is no check of it where the file has that as the parameter, too.
+      return { ...result, skipped: 'the file has the parameter behind the updates as the one before them' }
+    })
   } finally {
     program.destroy()
     store.destroy()
