@@ -120,6 +120,11 @@ export class Emitter {
     return this.constant(`constant/${value}`, [], Float32Array.of(value))
   }
 
+  /** Float32 numbers as a vector. */
+  floats(values: readonly number[]): string {
+    return this.constant(`constants/${values.join(',')}`, [values.length], Float32Array.from(values))
+  }
+
   /** Whole numbers as a vector. */
   integers(values: readonly number[]): string {
     return this.constant(`integers/${values.join(',')}`, [values.length], BigInt64Array.from(values.map(BigInt)))
