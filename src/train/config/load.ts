@@ -2,7 +2,6 @@ import { readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { UserError } from '../error.js'
 import { decodeText } from '../io/text.js'
-import { methods } from '../methods/index.js'
 import { checkTogether } from './check.js'
 import { explain, keysAt, type Origin, show, unknownKey } from './explain.js'
 import { aliases, type Config, configSchema } from './schema.js'
@@ -19,7 +18,7 @@ const maxBytes = 2 ** 20
  */
 export function parseConfig(value: unknown, origin: string | Origin): Config {
   const name = typeof origin === 'string' ? () => origin : origin
-  const result = configSchema().safeParse(withUsual(withoutAliases(value, name)), { reportInput: true })
+  const result = configSchema().safeParse(withoutAliases(value, name), { reportInput: true })
   if (!result.success) throw explain(result.error, name)
   return checkTogether(result.data, name(''))
 }
@@ -38,12 +37,6 @@ function withoutAliases(value: unknown, origin: Origin): unknown {
     return [now, entry] as const
   })
   return Object.fromEntries(renamed)
-}
-
-/** An object with what its method takes for keys that it does not have. */
-function withUsual(value: unknown): unknown {
-  if (!isRecord(value)) return value
-  return { ...methods().find(({ name }) => name === value.method)?.usual, ...value }
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

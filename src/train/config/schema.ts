@@ -133,15 +133,12 @@ const trainingKeys = {
     .number()
     .gt(0)
     .default(10)
-    .describe('Learning rate of everything but the backbone, as a multiple of `lr`. With `unimatch-v2` 40 by default.'),
+    .describe('Learning rate of everything but the backbone, as a multiple of `lr`.'),
   weight_decay: z
     .number()
     .min(0)
     .optional()
-    .describe(
-      'Share of each parameter that is added to its gradient; AdamW takes it off by itself. Default: 1e-4, and 0.01 with ' +
-        '`unimatch-v2`.',
-    ),
+    .describe('Share of each parameter that is added to its gradient; AdamW takes it off by itself. Default: 1e-4.'),
   ...updateKeys,
   criterion: criterion.prefault({}).describe('Loss of labeled images.'),
   seed: z.int().min(0).default(0).describe('Seed of everything random.'),

