@@ -1,7 +1,6 @@
 // Layers that transformers share.
 import { read } from '../engine/graph.js'
 import type { Tensor } from '../engine/ir.js'
-import { elements } from '../engine/shape.js'
 import { attention } from '../kernels/attention.js'
 import { layerNorm as normalize } from '../kernels/layernorm.js'
 import { matmul } from '../kernels/matmul.js'
@@ -23,12 +22,8 @@ export function layerNorm(at: Declarations, channels: number, { eps = 1e-5 }: { 
  * @param bias [O]
  * @returns [..., O]
  */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
-  const channels = x.shape.at(-1) ?? 1
-  const rows = x.reshape(elements(x.shape) / channels, channels)
-  const y = add(matmul(rows, weight, { transposeB: true }), bias)
-  return y.reshape(...x.shape.slice(0, -1), weight.shape[0] ?? 0)
-}
+export const linear = (x: Tensor, weight: Tensor, bias: Tensor): Tensor =>
+  add(matmul(x, weight, { transposeB: true }), bias)
 
 /** Standard deviation of the initial weights of linear layers, as vision transformers have it. */
 const deviation = 0.02

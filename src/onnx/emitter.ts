@@ -172,7 +172,10 @@ export class Emitter {
    */
   shape(name: string, extents: readonly Extent[], near: readonly Value[], infer = false): string {
     if (extents.every(isFixed)) return this.integers(extents.map(([extent]) => extent))
-    const sources = [...near, ...[...this.values.values()].reverse()]
+    const isNear = (wanted: Extent) => near.some(({ extents }) => extents.some((extent) => sameExtent(extent, wanted)))
+    const elsewhere = extents.filter((extent) => !isFixed(extent) && !isNear(extent))
+    // What is left over is sure; extents of other values may be equal by chance.
+    const sources = infer && elsewhere.length <= 1 ? near : [...near, ...[...this.values.values()].reverse()]
     const parts: string[] = []
     let open = infer
     for (let at = 0; at < extents.length; ) {

@@ -234,7 +234,10 @@ function emitSoftmax(emitter: Emitter, node: Twin<Node>, name: string): Value {
 
 function emitMatmul(emitter: Emitter, node: Twin<Node>, name: string): Value {
   const { transposeA, transposeB } = node.a.attrs as MatmulAttrs
+  const result = { extents: resultOf(node), channelsFirst: false }
+  // Gemm has matrices alone.
+  if (result.extents.length > 2) return emitBatchedMatmul(emitter, node, name)
   const factors = emitter.inputs(node).map((factor) => factor.name)
   const attributes = { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 }
-  return emitter.node(name, 'Gemm', factors, { extents: resultOf(node), channelsFirst: false }, attributes)
+  return emitter.node(name, 'Gemm', factors, result, attributes)
 }
