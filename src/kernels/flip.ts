@@ -2,7 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, spec } from '../engine/shape.js'
-import { bySample } from './arrangement.js'
+import { byRow } from './arrangement.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
@@ -13,7 +13,7 @@ const flipOp = defineOp<undefined>('flip', {
     return [x]
   },
   vjp: ({ grads: [dy] }) => [dy && flip(dy)],
-  divide: bySample(),
+  divide: byRow(),
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])] }) => {
     const count = elements(x.shape)
     const grid = flatGrid(ceilDiv(count, 64))

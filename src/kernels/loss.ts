@@ -3,7 +3,7 @@ import { apply, applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, type Spec, sameShape, spec } from '../engine/shape.js'
-import { bySample } from './arrangement.js'
+import { byRow } from './arrangement.js'
 import { atLeast, div, mul, pointwise, sum, sumAllTo } from './pointwise.js'
 import { kthSmallest } from './select.js'
 import { loadTarget, type ShaderName, shader } from './shaders.js'
@@ -40,7 +40,7 @@ function rowKernel(
 /** Logits, target → loss, probability of the target, and what the gradient needs: largest logit, sum of exponentials. */
 const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
   precision: 'wide',
-  divide: bySample(),
+  divide: byRow(),
   shape: ([logits = spec([]), target = spec([])]) => {
     checkTarget(logits, target)
     return Array(4).fill(spec(target.shape))
@@ -54,7 +54,7 @@ const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
 
 const crossEntropyGradOp = defineOp<CrossEntropyAttrs>('crossEntropyGrad', {
   precision: 'same',
-  divide: bySample(),
+  divide: byRow(),
   shape: ([logits = spec([])]) => [logits],
   kernel: (context) => {
     const { inputs, outputs } = context

@@ -2,7 +2,7 @@ import { apply, applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, flatGrid, floatBits, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
-import { bySample } from './arrangement.js'
+import { byRow, bySample } from './arrangement.js'
 import { mul, sub, sumTo } from './pointwise.js'
 import { resized, scaleOf, stepOf } from './resize.js'
 import { type ShaderName, shader } from './shaders.js'
@@ -31,7 +31,7 @@ function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): 
 
 const softmaxOp = defineOp<undefined>('softmax', {
   precision: 'wide',
-  divide: bySample(),
+  divide: byRow(),
   shape: ([x = spec([])]) => [spec(x.shape)],
   // dx = y · (dy − Σ dy · y), the sum over the last axis.
   vjp: ({ outputs: [y], grads: [dy] }) => {
@@ -46,7 +46,7 @@ export const softmax = (x: Tensor): Tensor => applyOne(softmaxOp, [x], undefined
 
 const softmaxMaxOp = defineOp<undefined>('softmaxMax', {
   precision: 'wide',
-  divide: bySample(),
+  divide: byRow(),
   shape: ([x = spec([])]) => [spec(x.shape.slice(0, -1)), spec(x.shape.slice(0, -1), 'u32')],
   kernel: ({ inputs: [x = spec([])] }) => [rowsKernel('softmaxMax', 'softmax_max', x, 2)],
 })

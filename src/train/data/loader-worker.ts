@@ -110,7 +110,8 @@ function augmentTask(task: Task, epoch: number, { image, label }: Decoded, batch
   const { size, seed, rules } = settings
   const { fields, purpose, geometry } = streamOf(task)
   const random = new Random(seed, epoch, purpose.sample, task.sample)
-  const draws = drawSample(image, size, fields, random, geometry)
+  const annotation = label ? { label, ignore: rules.ignoreIndex } : undefined
+  const draws = drawSample(image, size, fields, random, geometry, annotation)
   const parts = Object.entries(fields).map(([name, field]) => {
     const count = elementsOf(field, size)
     return [name, (batch[name] ?? nothing).subarray(task.position * count, (task.position + 1) * count)] as const
