@@ -232,9 +232,12 @@ export function decoderLogits(model: SegmentationModel, x: Tensor, mode: Mode): 
 export const upsample = (low: Tensor, size: readonly [number, number]): Tensor =>
   scoped('upsample', () => resizeBilinear(low, size))
 
-/** `passes` more batches went through every batch norm in training mode. */
-export function countBatches({ batchesTracked }: SegmentationModel, passes: number): void {
-  for (const [name, count] of batchesTracked) batchesTracked.set(name, count + passes)
+/** `passes` more batches went through every batch norm in training mode, but for those of a backbone that is not trained. */
+export function countBatches({ batchesTracked, groups }: SegmentationModel, passes: number): void {
+  const isLocked = !groups.some(({ name }) => name === 'backbone')
+  for (const [name, count] of batchesTracked) {
+    if (!isLocked || !name.startsWith('backbone.')) batchesTracked.set(name, count + passes)
+  }
 }
 
 /**
