@@ -33,8 +33,10 @@ import {
   printPeaks,
   printResidual,
   printStep,
+  printTuned,
   printWait,
 } from './print.js'
+import { measureRanks, printRanks } from './ranks.js'
 import { measureResidual, type ResidualMeasurement } from './residual.js'
 import { measureStep, type StepMeasurement } from './step.js'
 
@@ -164,12 +166,22 @@ async function run(device: Device, options: Options, old: OldReport | undefined)
   if (regressions > 0) throw new UserError(`${regressions} of ${compared.length} measurements are slower than before`)
 }
 
+function runRanks(
+  ranks: number,
+  { crop = 65, batch = 2, steps: count, model, amp, gpu, json, only = 'prevmatch' }: Options,
+) {
+  const method = steps.find((name) => wantedBy(only, name)) ?? 'prevmatch'
+  const result = measureRanks(ranks, { model, method, crop, batch, steps: count, amp, gpu })
+  printRanks(result)
+  if (json !== undefined) writeReport(json, result)
+}
+
 /** Kernels are chosen by what was measured, as training on a GPU does. */
-function takeFastest(device: Device, calls: 'known' | 'all'): void {
+function takeFastest(device: Device, { tune, calls }: Options): void {
   const cache = new TuningCache(device.adapter, console.log)
   const tuning = new Tuning(cache.read())
-  if (calls === 'known') useTuning(device, tuning)
-  else measureUnknown(device, tuning, cache, () => {})
+  if (tune === 'known') useTuning(device, tuning)
+  else measureUnknown(device, tuning, cache, calls === undefined ? () => {} : printTuned, { most: calls })
 }
 
 function positive(text: string): number {
@@ -199,7 +211,14 @@ const command = new Command('bench')
       'kernels as `node dist/tune.js` measured them, or measured here where they are not known; else the first of each',
     ).choices(['known', 'all']),
   )
+  .option('--calls <count>', 'with --tune all: of each program only the calls that take most, and show them', positive)
+  .option('--toggles <names>', "toggles of Dawn's that are switched on, with commas between them")
   .option('--peers', 'time tfjs, jax-js and onnxruntime-web beside this (npm run bench:peers installs them)')
+  .option(
+    '--ranks <count>',
+    'training steps on so many processes that mpirun starts, a core each, beside one',
+    positive,
+  )
   .option('--photographs <folder>', 'the loader: keep the photographs there, for bench/peers/loader.py')
   .option('--gpu <name>', 'part of the name of the adapter to use')
   .option('--profile <file>', 'print the kernels of each training step, and write a trace of them for Perfetto')
@@ -217,6 +236,7 @@ Examples:
   npm run bench -- --only 'training step' --model resnet50 --json step.json
   npm run bench -- --only 'training step prevmatch' --profile trace.json
   npm run bench -- --only loader
+  npm run bench -- --ranks 2 --only prevmatch --steps 20
   npm run bench -- --peers --only 'conv2d, forward layer3'
   npm run bench -- --only conv2d --compare before.json`,
   )
@@ -225,9 +245,13 @@ Examples:
       checkTarget('--json', options.json)
       checkTarget('--profile', options.profile)
       if (options.peers) checkPeers()
+      if (options.ranks !== undefined) {
+        runRanks(options.ranks, options)
+        return
+      }
       const old = options.compare === undefined ? undefined : readReport(options.compare)
-      const device = await open({ gpu: options.gpu })
-      if (options.tune) takeFastest(device, options.tune)
+      const device = await open({ gpu: options.gpu, toggles: options.toggles?.split(',') })
+      if (options.tune) takeFastest(device, options)
       try {
         await (options.peers ? runBeside(device, options) : run(device, options, old))
       } finally {

@@ -12,11 +12,14 @@ export interface Options {
   readonly photographs?: string
   readonly gpu?: string
   readonly tune?: 'known' | 'all'
+  readonly calls?: number
+  readonly toggles?: string
   readonly peers?: boolean
   readonly profile?: string
   readonly steps: number
   readonly profileSteps: number
   readonly amp: boolean
+  readonly ranks?: number
   readonly model: keyof typeof stepModels
 }
 

@@ -16,6 +16,7 @@ export interface StepMeasurement extends Timing {
   /** Milliseconds until the first step can run: trace, plan and pipelines. */
   readonly compile: number
   readonly dispatches: number
+  readonly hostCalls: number
   /**
    * Bytes of the values between inputs and variables: with buffers shared by lifetimes, the most that live at the same
    * time, and with a buffer for each value.
@@ -25,6 +26,16 @@ export interface StepMeasurement extends Timing {
   readonly unshared: number
   /** Where it was asked for. */
   readonly profile?: Profile | undefined
+}
+
+export interface StepOptions {
+  readonly steps?: number
+  readonly profileSteps?: number
+  readonly amp?: boolean
+  /** See `stepTrainer`. */
+  readonly ranks?: Parameters<typeof stepTrainer>[5]
+  /** Called before the steps that are timed. */
+  readonly before?: () => void
 }
 
 /**
@@ -38,11 +49,11 @@ export async function measureStep(
   choice: ModelChoice,
   method: string,
   { crop, batch }: { crop: number; batch: number },
-  { steps = 5, profileSteps = 0, amp = false }: { steps?: number; profileSteps?: number; amp?: boolean } = {},
+  { steps = 5, profileSteps = 0, amp = false, ranks, before }: StepOptions = {},
 ): Promise<StepMeasurement> {
   const profiler = profileSteps > 0 ? new StepProfiler(device, profileSteps) : undefined
   const started = performance.now()
-  const trainer = await stepTrainer(device, choice, method, { crop, batch }, amp)
+  const trainer = await stepTrainer(device, choice, method, { crop, batch }, amp, ranks)
   const compile = performance.now() - started
   const { model } = trainer
   trainer.beginEpoch(true)
@@ -56,15 +67,16 @@ export async function measureStep(
   try {
     const times: number[] = []
     for (let k = 0; k <= steps; k++) {
-      const before = performance.now()
+      if (k === 1) before?.()
+      const began = performance.now()
       await trainer.step(data)
-      times.push(performance.now() - before)
+      times.push(performance.now() - began)
     }
-    const { planned, live, unshared, dispatches } = trainer.memory
+    const { planned, live, unshared, dispatches, hostCalls } = trainer.memory
     // The first step also zeroes fresh buffers.
     const timing = timingOf(times.slice(1))
     while (profiler && !profiler.profile) await profiler.step(performance.now(), () => trainer.step(data))
-    const memory = { dispatches, planned, live, unshared }
+    const memory = { dispatches, hostCalls, planned, live, unshared }
     const profile = profiler?.profile
     return {
       method,

@@ -2,6 +2,7 @@ import type { Device } from '#dist/engine/device.js'
 import { Store } from '#dist/engine/store.js'
 import { chooseModel, createModel, type ModelChoice } from '#dist/models/index.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
+import type { TrainerOptions, TrainerSettings } from '#dist/train/trainer/options.js'
 import type { Trainer } from '#dist/train/trainer/trainer.js'
 
 /** Models of the step: the widths of the reference trajectories, and the full ones. */
@@ -29,6 +30,7 @@ export async function stepTrainer(
   method: string,
   { crop, batch }: { crop: number; batch: number },
   amp = false,
+  ranks: Pick<TrainerOptions, 'exchange'> & Pick<TrainerSettings, 'sync_batchnorm'> = {},
 ): Promise<Trainer> {
   const model = createModel(new Store(device, 'model'), chooseModel(choice))
   const config = {
@@ -43,7 +45,8 @@ export async function stepTrainer(
     conf_thresh: 0.5,
     prev: { list_max_len: 1, model_num: 1, random_select: false, conf_thresh: 0.5, base_only_epoch: 0 },
     ignore_index: 255,
+    sync_batchnorm: ranks.sync_batchnorm,
   } as const
   const sizes = { labeled: batch, unlabeled: batch, height: crop, width: crop }
-  return createTrainer(device, model, config, { iterationsPerEpoch: 100, amp, ...sizes })
+  return createTrainer(device, model, config, { iterationsPerEpoch: 100, amp, exchange: ranks.exchange, ...sizes })
 }

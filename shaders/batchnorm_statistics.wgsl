@@ -74,6 +74,15 @@ fn moments_of(part: u32, c: u32) -> Moments {
   return Moments(f32(end - first), mean, max(squares - total * mean, V()));
 }
 
+/// What becomes of a channel's moments and mean.
+fn finish(c: u32, average: V, moments: Moments) {
+  mean[c] = average;
+  inverse_deviation[c] = 1f / sqrt(moments.deviation / moments.count + u.eps);
+  running_mean[c] += u.momentum * (average - running_mean[c]);
+  let unbiased = moments.deviation / max(moments.count - 1f, 1f);
+  running_variance[c] += u.momentum * (unbiased - running_variance[c]);
+}
+
 var<workgroup> joined: array<Moments, WIDTH * HEIGHT>;
 
 @compute @workgroup_size(WIDTH, HEIGHT)
@@ -95,10 +104,5 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(local_invocation_id) 
   for (var y = 1u; y < HEIGHT; y++) {
     moments = join(moments, joined[y * WIDTH + local.x]);
   }
-  let average = pivot_of(c) + moments.mean;
-  mean[c] = average;
-  inverse_deviation[c] = 1f / sqrt(moments.deviation / moments.count + u.eps);
-  running_mean[c] += u.momentum * (average - running_mean[c]);
-  let unbiased = moments.deviation / max(moments.count - 1f, 1f);
-  running_variance[c] += u.momentum * (unbiased - running_variance[c]);
+  finish(c, pivot_of(c) + moments.mean, moments);
 }

@@ -102,7 +102,7 @@ await runCommand(async () => {
   const half = usesHalf(config.amp, device, print)
   const inference = { ...evaluation, scales: options.scales ?? [1], amp: half }
   const model = openModel(device, loaded)
-  print(`${samples.length} images, ${nclass} classes; protocol: ${protocolOf(inference, 0, model.input)}`)
+  print(`${samples.length} images, ${nclass} classes; protocol: ${protocolOf(inference, 0, model)}`)
 
   const evaluator = new Evaluator(device, model, inference)
   const saveMap = options.saveMap ?? (config.save_map || undefined)
@@ -133,7 +133,7 @@ await runCommand(async () => {
   }
   const counts = await evaluator.confusion()
   const scores = scoresOf(counts, nclass)
-  const protocol = protocolOf(inference, evaluator.tiledImages, model.input)
+  const protocol = protocolOf(inference, evaluator.tiledImages, model)
   progress.finish()
   evaluator.destroy()
   device.destroy()

@@ -56,8 +56,8 @@ export const methodOption = (): Option =>
 export const seedOption = (seeded = 'everything random'): Option =>
   new Option('--seed <number>', `seed of ${seeded}`).argParser(wholeNumber(0))
 
-export const gpuOption = (): Option =>
-  new Option('--gpu <name>', "part of the adapter's name, such as nvidia or llvmpipe")
+export const gpuOption = (more = ''): Option =>
+  new Option('--gpu <name>', `part of the adapter's name, such as nvidia or llvmpipe${more}`)
 
 /** Methods by name, with commas between; by default all. */
 export function methodsOption(chosen?: readonly string[]): Option {

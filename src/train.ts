@@ -18,12 +18,14 @@ import {
   setOption,
   wholeNumber,
 } from './options.js'
+import { batchOfRank, existing, gpuOf, Ranks } from './ranks.js'
 import { loadConfig } from './train/config/load.js'
+import { describeRank } from './train/distributed/group.js'
 import { UserError } from './train/error.js'
 import { duration } from './train/logging/log.js'
-import { createDisplay } from './train/logging/terminal.js'
+import { createDisplay, type Display } from './train/logging/terminal.js'
 import { dryRun } from './train/run/dry-run.js'
-import { exitCodeHelp, exitCodes, RunError } from './train/run/exit-codes.js'
+import { exitCodeHelp, exitCodes, OtherRankError, RunError } from './train/run/exit-codes.js'
 import { resumeCommand, withCommand } from './train/run/resume-command.js'
 import { train } from './train/run/training.js'
 
@@ -35,6 +37,7 @@ interface Options extends ConfigOptions {
   maxIters?: number
   skipIterations?: number
   gpu?: string
+  globalBatch?: number
   overwrite?: true
   profile?: string
   profileSteps?: number
@@ -81,7 +84,12 @@ const command = createCommand(
     'with --resume: leave out so many, such as one whose batch gave NaN',
     wholeNumber(1),
   )
-  .addOption(gpuOption())
+  .addOption(gpuOption('; started by mpirun: names or numbers of `doctor`, with commas, for the ranks of a machine'))
+  .option(
+    '--global-batch <count>',
+    'started by mpirun: labeled images in a step of all ranks, in place of batch_size for each',
+    wholeNumber(1),
+  )
   .addOption(amp)
   .addOption(noAmp)
   .addOption(memoryOption())
@@ -116,10 +124,22 @@ const command = createCommand(
     wholeNumber(1),
   )
 
+const quiet: Display = { live: false, status: () => {}, line: () => {}, close: () => {} }
+
 await runCommand(async () => {
   const options = command.parse().opts<Options>()
-  const start = { command: startOf('train'), args: process.argv.slice(2) }
-  const config = loadConfig(options.config, overridesOf(options))
+  const ranks = await Ranks.open()
+  await ranks.run(() => main(options, ranks))
+})
+
+async function main(options: Options, ranks: Ranks): Promise<void> {
+  const { group } = ranks
+  const own = startOf('train')
+  const start = { command: group.size > 1 ? `mpirun -n ${group.size} ${own}` : own, args: process.argv.slice(2) }
+  const { globalBatch } = options
+  const overrides = overridesOf(options)
+  if (globalBatch !== undefined) overrides.push(`batch_size=${batchOfRank(globalBatch, group)}`)
+  const config = loadConfig(options.config, overrides)
   const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps, traceNan = false } = options
   const { skipIterations } = options
   if (skipIterations && !resume) throw new UserError('--skip-iterations needs --resume')
@@ -129,22 +149,28 @@ await runCommand(async () => {
   if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
   if (options.printProgram !== undefined && !options.dryRun) throw new UserError('--print-program needs --dry-run')
   const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
-  const display = createDisplay(process.stdout)
+  const display = group.rank === 0 ? createDisplay(process.stdout) : quiet
   const print = (line: string) => display.line(line)
   if (options.dryRun) {
-    const device = await open({ gpu: options.gpu })
+    if (group.rank > 0) return
+    const device = await open({ gpu: await gpuOf(options.gpu, group) })
     print(`adapter: ${showAdapter(device.adapter)}`)
     const { printProgram } = options
-    if (!(await dryRun(device, { config, init: options.init, tune, traceNan, printProgram, print })))
+    if (!(await dryRun(device, { config, init: options.init, tune, traceNan, ranks: group.size, printProgram, print })))
       process.exitCode = exitCodes.userError[0]
     return
   }
   const savePath = options.savePath ?? (resume ? dirname(resume) : undefined)
   if (!savePath) throw new UserError('where should the run be saved? give --save-path')
-  const device = await open({ gpu: options.gpu })
-  print(`adapter: ${showAdapter(device.adapter)}`)
+  const latest = join(savePath, 'latest.safetensors')
+  ranks.remedy = () =>
+    existing(latest) ? `; to resume: ${resumeCommand(start, latest)}` : '; there is no checkpoint yet'
+  const device = await open({ gpu: await gpuOf(options.gpu, group) })
+  const adapters = await group.gatherValues(showAdapter(device.adapter))
+  for (const [rank, adapter] of adapters.entries())
+    print(`adapter${group.size > 1 ? ` of ${describeRank(group, rank)}` : ''}: ${adapter}`)
 
-  const interrupt = listenForInterrupt(print)
+  const interrupt = listenForInterrupt(print, group.size > 1 ? () => ranks.endWithOthers() : undefined)
   const { signal } = interrupt
   const run = {
     config,
@@ -159,12 +185,14 @@ await runCommand(async () => {
     traceNan,
     signal,
     display,
+    group,
   }
   const result = await train(device, run).catch((error: unknown) => {
-    throw error instanceof RunError ? withCommand(error, start, config.lr, traceNan) : error
+    const isOwn = error instanceof RunError && !(error instanceof OtherRankError)
+    throw isOwn ? withCommand(error, start, config.lr, traceNan) : error
   })
   device.destroy()
-  const toGoOn = resumeCommand(start, join(savePath, 'latest.safetensors'))
+  const toGoOn = resumeCommand(start, latest)
   if (result.unsaved !== undefined) {
     const what = result.interrupted ? 'stopped' : 'done'
     throw new RunError(
@@ -186,4 +214,4 @@ await runCommand(async () => {
     `${result.iterations} iterations in ${duration(result.seconds)}; mIoU ${result.scores.miou.toFixed(2)}, ` +
       `best ${result.bestMiou.toFixed(2)}; checkpoints in ${savePath}`,
   )
-})
+}

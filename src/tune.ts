@@ -17,7 +17,7 @@ import { evaluationOf } from './train/run/evaluation-of.js'
 import { settleMemory } from './train/run/settle-memory.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { createTrainer } from './train/trainer/create.js'
-import { measureUnknown, wrongKernels } from './train/tuning/run-tuning.js'
+import { faultyKernels, measureUnknown } from './train/tuning/run-tuning.js'
 import { TuningCache } from './train/tuning/tuning-cache.js'
 
 interface Options {
@@ -108,11 +108,14 @@ async function fill(device: Device, given: Config, size: [number, number], cache
     tuning,
     cache,
     (measurement, done, total) => {
-      for (const line of wrongKernels(measurement)) console.log(line)
+      for (const line of faultyKernels(measurement)) console.log(line)
       console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
     },
-    (done, total) => {
-      if (total > 0 && (done === total || done % 50 === 0)) console.log(`compiling kernels to measure ${done}/${total}`)
+    {
+      onCompiled: (done, total) => {
+        if (total > 0 && (done === total || done % 50 === 0))
+          console.log(`compiling kernels to measure ${done}/${total}`)
+      },
     },
   )
   const measured = kernelSelectionOf(device)

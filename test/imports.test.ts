@@ -22,6 +22,7 @@ const rooms: readonly (readonly string[])[] = [
   ['train/drawing'],
   ['train/data'],
   ['train/io'],
+  ['train/distributed'],
   ['train'],
   ['models'],
   ['kernels'],

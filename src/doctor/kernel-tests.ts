@@ -1,3 +1,4 @@
+import type { AdapterTraits } from '../engine/adapter.js'
 import type { Device } from '../engine/device.js'
 import type { Node, Tensor } from '../engine/ir.js'
 import type { Candidate } from '../engine/kernel.js'
@@ -76,48 +77,52 @@ function compileProduct(
   return compile(device, inputs, body, { label: name, optimize: false, selectKernel: select, ...precision })
 }
 
-/** The kernels to be tested of a node: all for matrix units, else the one that is taken by rule. */
-function kernelsOf(candidates: readonly Candidate[]): readonly Candidate[] {
-  const units = candidates.filter(({ usesMatrixUnits }) => usesMatrixUnits)
+/** The kernels to be tested of a node: all for a GPU's matrix units, else the one that is taken by rule. */
+function kernelsOf(candidates: readonly Candidate[], { software }: AdapterTraits): readonly Candidate[] {
+  const units = software ? [] : candidates.filter(({ usesMatrixUnits }) => usesMatrixUnits)
   return units.length > 0 ? units : candidates.slice(0, 1)
 }
+
+/** Milliseconds after which only kernels that are taken by rule are tested: the tuner compares the others before it takes one. */
+const patience = 10_000
 
 /**
  * Computes products and their gradients on the device, in float32 or with f16, with tails of all tiles and with infinities,
  * and compares them with the CPU.
  */
 export async function testKernels(device: Device, half: boolean): Promise<KernelTests> {
-  const right = new Set<string>()
+  const begin = performance.now()
+  const names = new Set<string>()
   const wrong = new Map<string, string>()
   for (const product of tested) {
     const drawn = draws(product).map((data) => ({ data, expected: products(product, data) }))
-    for (let k = 0, rounds = 1; k < rounds; k++) {
+    for (let k = 0, rounds = 1; k < rounds && (k === 0 || performance.now() < begin + patience); k++) {
       const chosen = new Map<Node, string>()
       const select: SelectKernel = (node, candidates) => {
-        const kernels = kernelsOf(candidates)
-        const taken = kernels[Math.min(k, kernels.length - 1)]
-        if (node.op?.multiplyAdds && taken) {
+        const kernels = kernelsOf(candidates, device.traits)
+        const kernel = kernels[Math.min(k, kernels.length - 1)]
+        if (node.op?.multiplyAdds && kernel) {
           rounds = Math.max(rounds, kernels.length)
-          chosen.set(node, taken.name)
+          chosen.set(node, kernel.name)
         }
-        return taken
+        return kernel
       }
       const program = await compileProduct(device, product, half, select)
-      const names = [...chosen.values()]
+      const taken = [...chosen.values()]
       for (const { data, expected } of drawn) {
         program.run(data)
         const found = await program.readAll(results)
         for (const [i, result] of results.entries()) {
-          const kernel = `${product.name}${titles[result]}, kernel '${names[i]}'`
+          const kernel = `${product.name}${titles[result]}, kernel '${taken[i]}'`
           const off = difference(found[i] ?? [], expected[result], half)
-          right.add(kernel)
+          names.add(kernel)
           if (off && !wrong.has(kernel)) wrong.set(kernel, `${kernel}: ${off}`)
         }
       }
       program.destroy()
     }
   }
-  return { right: right.size - wrong.size, wrong: [...wrong.values()] }
+  return { right: names.size - wrong.size, wrong: [...wrong.values()] }
 }
 
 /** Where results differ by more than their one rounding to f16, in words; float32 rounds nothing here. */

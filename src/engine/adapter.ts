@@ -36,8 +36,10 @@ export interface MatrixConfig extends MatrixShape {
   readonly sums: string
 }
 
-/** Units that multiply matrices of f16 and add up in f32, a subgroup at a time. */
+/** Units that multiply matrices of f16, or of f32, and add up in f32, a subgroup at a time. */
 export interface MatrixUnits {
+  /** What they multiply; f16 where it is not said. */
+  readonly factors?: 'f16' | 'f32'
   /** The largest first. */
   readonly shapes: readonly MatrixShape[]
   /** Lanes of the largest subgroups. */
@@ -101,6 +103,14 @@ export function matrixConfigsOf(adapter: WithAdapterInfo): MatrixConfig[] {
 export const halfShapesOf = (configs: readonly MatrixConfig[]): MatrixShape[] =>
   configs.filter(({ factors, sums }) => factors === 'f16' && sums === 'f32').map(({ M, N, K }) => ({ M, N, K }))
 
+/** The units that kernels use: those for f16, or else for f32, as Apple has them. */
+function unitsOf(configs: readonly MatrixConfig[], lanes: number): MatrixUnits | undefined {
+  const half = halfShapesOf(configs)
+  if (half.length > 0) return { factors: 'f16', shapes: half, lanes }
+  const single = configs.filter(({ factors, sums }) => factors === 'f32' && sums === 'f32')
+  return single.length > 0 ? { factors: 'f32', shapes: single.map(({ M, N, K }) => ({ M, N, K })), lanes } : undefined
+}
+
 /** The products that kernels may use, by the features of an adapter or a device. */
 const usable = (
   features: { has(name: GPUFeatureName): boolean },
@@ -125,7 +135,6 @@ export function traitsOf(device: DeviceProperties, known: KnownOfAdapter): Adapt
   const { adapterInfo, features, limits } = device
   const { subgroupMinSize = 0, subgroupMaxSize = 0 } = adapterInfo
   const matrixConfigs = usable(features, known.matrixConfigs)
-  const shapes = halfShapesOf(matrixConfigs)
   const hasSubgroups = features.has('subgroups')
   return {
     software: known.software,
@@ -133,7 +142,7 @@ export function traitsOf(device: DeviceProperties, known: KnownOfAdapter): Adapt
     subgroupSize: hasSubgroups && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0,
     subgroupSizes: hasSubgroups && features.has(sizeControl) ? doublings(subgroupMinSize, subgroupMaxSize) : [],
     matrixConfigs,
-    matrixUnits: shapes.length > 0 ? { shapes, lanes: subgroupMaxSize } : undefined,
+    matrixUnits: unitsOf(matrixConfigs, subgroupMaxSize),
     maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     maxWorkgroupStorage: limits.maxComputeWorkgroupStorageSize,
     maxMirrorRows: limits.maxTextureDimension2D,

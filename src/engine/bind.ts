@@ -1,10 +1,11 @@
 import type { ProgramMemory } from './arena.js'
 import type { Device, Layout } from './device.js'
+import type { AnyStep, HostBegin, HostValue } from './host-calls.js'
 import type { Dispatch, Operand } from './kernel.js'
-import type { Command } from './lower.js'
+import type { Command, HostBeginCommand } from './lower.js'
 import type { Location, Plan } from './plan.js'
-import type { BufferAddress, Step } from './replay.js'
-import { byteLength } from './shape.js'
+import type { BufferAddress } from './replay.js'
+import { byteLength, type Spec } from './shape.js'
 import type { Store, Variable } from './store.js'
 import type { GPUBuffer, GPUComputePipeline } from './webgpu-types.js'
 
@@ -79,7 +80,7 @@ export function addressOf(
 }
 
 /** The steps of a program, which replay its commands and then write its variables. */
-export function bindSteps(device: Device, bindings: Bindings, stores: ReadonlyMap<Store, Store>): Step[] {
+export function bindSteps(device: Device, bindings: Bindings, stores: ReadonlyMap<Store, Store>): AnyStep[] {
   const { label, planned, pipelines, memory, uniforms } = bindings
   const locationOf = (key: string) => {
     const location = planned.locations.get(key)
@@ -99,8 +100,22 @@ export function bindSteps(device: Device, bindings: Bindings, stores: ReadonlyMa
   }
   const resourceOf = (key: string) =>
     locationOf(key).kind === 'texture' ? textureOf(key).texture.createView() : addressed(key)
-  const stepOf = (command: Command): Step => {
+  const hostValues = (keys: readonly string[], specs: readonly Spec[]): HostValue[] =>
+    keys.map((key, i) => ({ ...addressed(key), spec: specs[i] ?? { shape: [], dtype: 'f32' } }))
+  const begun = new Map<HostBeginCommand, HostBegin>()
+  const stepOf = (command: Command): AnyStep => {
     switch (command.kind) {
+      case 'host begin': {
+        const { call, reads, specs } = command
+        const begin: HostBegin = { kind: 'host begin', call, from: hostValues(reads, specs) }
+        begun.set(command, begin)
+        return begin
+      }
+      case 'host end': {
+        const begin = begun.get(command.begin)
+        if (!begin) throw new Error(`${label}: the host call ${command.label} ends before it begins`)
+        return { kind: 'host end', begin, to: hostValues(command.writes, command.specs) }
+      }
       case 'mirror':
         return { kind: 'mirror', from: addressed(command.from), ...textureOf(command.to), bytes: command.bytes }
       case 'copy': {
@@ -123,7 +138,7 @@ export function bindSteps(device: Device, bindings: Bindings, stores: ReadonlyMa
       }
     }
   }
-  const writes = planned.variableWrites.map(({ from, variable }): Step => {
+  const writes = planned.variableWrites.map(({ from, variable }): AnyStep => {
     const to = { buffer: variableBuffer(variable, stores), offset: 0 }
     return { kind: 'copy', from: addressed(from), to, bytes: byteLength(variable.spec) }
   })

@@ -106,6 +106,8 @@ export class Device {
   readonly halfStores: HalfStores | undefined
   /** Undefined on the CPU, which resets nothing: there a run is one submission. */
   readonly pace: Pace | undefined
+  /** Opens the same adapter once more, where whoever opened it tells how. */
+  reopen: (() => Promise<Device>) | undefined
   private readonly failures: Error[] = []
   private lost: DeviceLostError | undefined
   /** Rejects what is awaited: promises of a lost device may never settle. */
@@ -126,7 +128,7 @@ export class Device {
     const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores } = facts
     this.traits = traitsOf(gpu, { software: adapter.software, matrixConfigs, bindingLimit })
     this.halfStores = halfStores
-    this.pace = adapter.software ? undefined : new Pace()
+    this.pace = adapter.software ? undefined : Pace.of(adapter)
     const report = (message: string, isMemory: boolean) => {
       const reason = firstLines(message)
       this.failures.push(
@@ -174,8 +176,9 @@ export class Device {
 
   /** Awaits a promise of the device's, then throws what the device reported meanwhile. A lost device ends the wait. */
   async wait<T>(promise: Promise<T>): Promise<T> {
+    const submitted = this.pace?.mark() ?? 0
     try {
-      const value = await this.waitFor(this.orLost(promise), () => this.pace?.rest() ?? 0)
+      const value = await this.waitFor(this.orLost(promise), () => this.pace?.rest(submitted) ?? 0)
       if (this.scopes) await this.waitFor(this.orLost(this.scopes.settled()), () => 0)
       this.check()
       return value
@@ -185,6 +188,14 @@ export class Device {
       this.check()
       throw error
     }
+  }
+
+  /** The same for a promise that is kept when all work is done that was submitted so far. */
+  async waitForWork<T>(promise: Promise<T>): Promise<T> {
+    const submitted = this.pace?.mark() ?? 0
+    const value = await this.wait(promise)
+    this.pace?.done(submitted)
+    return value
   }
 
   private orLost<T>(promise: Promise<T>): Promise<T> {
@@ -282,8 +293,7 @@ export class Device {
   async read(ranges: readonly { buffer: GPUBuffer; offset?: number; bytes: number }[]): Promise<ArrayBuffer[]> {
     this.alive()
     const { staging, starts } = this.scoped(() => this.copyOut(ranges))
-    await this.wait(staging.mapAsync(GPUMapMode.READ))
-    this.pace?.done()
+    await this.waitForWork(staging.mapAsync(GPUMapMode.READ))
     const mapped = staging.getMappedRange()
     const copies = ranges.map(({ bytes }, i) => mapped.slice(starts[i], (starts[i] ?? 0) + bytes))
     staging.unmap()
@@ -309,8 +319,7 @@ export class Device {
 
   /** Resolves when all work submitted so far is done. */
   async idle(): Promise<void> {
-    await this.wait(this.gpu.queue.onSubmittedWorkDone())
-    this.pace?.done()
+    await this.waitForWork(this.gpu.queue.onSubmittedWorkDone())
   }
 
   /** Ends all work with it; a device that is shared stays its owner's. */

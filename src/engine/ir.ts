@@ -227,6 +227,8 @@ export interface Op<A = never> {
   /** The part of its first input that its one output is. */
   partOfInput?(call: Call<A>): Part
   readonly divide?: DivideAccess<A>
+  /** Its kernel is a host call: each call of it happens once in a run, however equal to another one. */
+  readonly callsHost?: true
 }
 
 /** Declares an operator; see `Op` for the parts. */

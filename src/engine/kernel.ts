@@ -1,6 +1,6 @@
 import type { AdapterTraits } from './adapter.js'
 import type { MirrorFormat } from './mirror.js'
-import type { Spec } from './shape.js'
+import type { Data, Spec } from './shape.js'
 
 /** A buffer that a dispatch binds, named by its role in the operator. */
 export interface Operand {
@@ -27,15 +27,35 @@ export interface Dispatch {
   readonly uniforms: readonly number[]
   /** Workgroups along x, y, z. */
   readonly grid: readonly [number, number, number]
+  /** Whether it multiplies what its operator multiplies: where no dispatch of a candidate says so, all do. */
+  readonly multiplies?: boolean
 }
 
-/** One way to compute an operator: dispatches in order, and the temporary tensors they share. */
+/** A call of JavaScript between dispatches: what it reads is read back, and what it returns is written. */
+export interface HostCall {
+  readonly label: string
+  readonly reads: readonly Operand[]
+  readonly writes: readonly Operand[]
+  /** Called once in each run, in the order of the program's calls; a later one may begin before it is done. */
+  run(values: readonly Data[]): Promise<readonly Data[]>
+}
+
+/** One way to compute an operator: dispatches in order, and the temporary tensors they share; or a host call. */
 export interface Candidate {
   readonly name: string
   /** Whether it multiplies on the adapter's matrix units. */
   readonly usesMatrixUnits?: boolean | undefined
   readonly temporaries?: readonly Spec[]
   readonly dispatches: readonly Dispatch[]
+  /** Its time beside that of the other candidates which tell theirs, in any unit: what is hopeless is not measured. */
+  readonly estimate?: number | undefined
+  /**
+   * What its speed depends on, where that is less than the whole call and the texts of its shaders: calls that are alike in
+   * this are measured once.
+   */
+  readonly tuned?: { readonly call: string; readonly sources: readonly string[] } | undefined
+  /** In place of dispatches. */
+  readonly host?: HostCall
 }
 
 export interface KernelContext<A> {

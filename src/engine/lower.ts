@@ -1,7 +1,7 @@
 import type { AdapterTraits } from './adapter.js'
 import { BindingLimitError } from './device.js'
 import { labelOf, type Node, results, type Trace, valueKey } from './ir.js'
-import type { Dispatch, Operand } from './kernel.js'
+import type { Dispatch, HostCall, Operand } from './kernel.js'
 import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import { type Mirror, mirrorBytes, mirrorOf } from './mirror.js'
 import type { KernelInfo } from './profile.js'
@@ -60,15 +60,34 @@ export interface ClearCommand extends AnyCommand {
   readonly bytes: number
 }
 
-export type Command = DispatchCommand | CopyCommand | MirrorCommand | ClearCommand
-
-export const readsOf = (command: Command): readonly string[] => {
-  if (command.kind === 'dispatch') return command.reads
-  return command.kind === 'clear' ? [] : [command.from]
+/** The beginning of a host call: what it gets is read back. */
+export interface HostBeginCommand extends AnyCommand {
+  readonly kind: 'host begin'
+  readonly call: HostCall
+  readonly reads: readonly string[]
+  /** Types and shapes of what is read. */
+  readonly specs: readonly Spec[]
 }
 
-export const writesOf = (command: Command): readonly string[] =>
-  command.kind === 'dispatch' ? command.writes : [command.to]
+/** Its end, before the first command that needs a result: what it gives is written. */
+export interface HostEndCommand extends AnyCommand {
+  readonly kind: 'host end'
+  readonly begin: HostBeginCommand
+  readonly writes: readonly string[]
+  readonly specs: readonly Spec[]
+}
+
+export type Command = DispatchCommand | CopyCommand | MirrorCommand | ClearCommand | HostBeginCommand | HostEndCommand
+
+export const readsOf = (command: Command): readonly string[] => {
+  if ('reads' in command) return command.reads
+  return 'from' in command ? [command.from] : []
+}
+
+export const writesOf = (command: Command): readonly string[] => {
+  if ('writes' in command) return command.writes
+  return 'to' in command ? [command.to] : []
+}
 
 /** What a profile says of a copy. */
 export const copyInfo = (what: string, bytes: number): KernelInfo => ({
@@ -129,6 +148,13 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
     return value
   }
   const mirrorKey = mirrors(commands, values)
+  /** Host calls whose results nothing has needed yet, by these. */
+  const begun = new Map<string, HostEndCommand>()
+  const end = (host: HostEndCommand | undefined) => {
+    if (!host) return
+    for (const key of host.writes) begun.delete(key)
+    commands.push(host)
+  }
   const showAll = (keys: readonly string[]) => keys.map((key) => shortSpec(values.get(key)?.spec)).join(', ')
 
   for (const node of trace.nodes) {
@@ -140,6 +166,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
     }
     const { op } = node
     if (!op) continue
+    for (const value of node.inputs) end(begun.get(valueKey(value)))
     const ranges = withoutKernel(node, adapter, views)
     if (ranges && 'offset' in ranges) {
       const [input = ''] = node.inputs.map(valueKey)
@@ -169,8 +196,17 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
       if (!source) throw new Error(`${label}: a kernel binds input ${index}, but there are ${node.inputs.length}`)
       return valueKey(source)
     }
+    if (candidate.host) {
+      const begin = beginHost(node, candidate.host, keyOf)
+      commands.push(begin)
+      const ending = endHost(node, begin, keyOf)
+      for (const key of ending.writes) begun.set(key, ending)
+      continue
+    }
     const { inputs: operands, outputs: made, attrs } = node
     const multiplyAdds = op.multiplyAdds?.({ inputs: operands, outputs: made, attrs: attrs as never }) ?? 0
+    const multiplying = candidate.dispatches.filter(({ multiplies }) => multiplies)
+    const products = multiplying.length > 0 ? multiplying : candidate.dispatches
     for (const dispatch of candidate.dispatches) {
       const reads = dispatch.reads.map((operand) => (operand.mirror ? mirrorKey(keyOf(operand)) : keyOf(operand)))
       const writes = dispatch.writes.map(keyOf)
@@ -180,11 +216,12 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
         kernel: candidate.dispatches.length === 1 ? candidate.name : `${dispatch.label}, ${candidate.name}`,
         shapes: `${showAll(reads)} → ${showAll(writes)}`,
         bytes: [...reads, ...writes].reduce((sum, key) => sum + (values.get(key)?.bytes ?? 0), 0),
-        multiplyAdds: multiplyAdds / candidate.dispatches.length,
+        multiplyAdds: products.includes(dispatch) ? multiplyAdds / products.length : 0,
       }
       commands.push({ kind: 'dispatch', dispatch, label, info, reads, writes })
     }
   }
+  for (const host of new Set(begun.values())) end(host)
   for (const value of results(trace)) {
     if (!values.has(valueKey(value))) throw new Error('a result was dropped from the trace')
   }
@@ -249,6 +286,21 @@ function rangeCommand(node: Node, fromOffset: number): Command {
   const info = infoOf(node, 'copy of a range', shapes, 2 * bytes)
   return { kind: 'copy', label: labelOf(node), info, from, to: `${node.id}.0`, fromOffset, toOffset: 0, bytes }
 }
+
+function beginHost(node: Node, call: HostCall, keyOf: (operand: Operand) => string): HostBeginCommand {
+  const specs = call.reads.map(({ index }) => node.inputs[index] ?? { shape: [], dtype: 'f32' as const })
+  const info = infoOf(node, 'host call begins', specs.map(shortSpec).join(', '), bytesOf(specs))
+  return { kind: 'host begin', label: labelOf(node), info, call, reads: call.reads.map(keyOf), specs }
+}
+
+function endHost(node: Node, begin: HostBeginCommand, keyOf: (operand: Operand) => string): HostEndCommand {
+  const { call } = begin
+  const specs = call.writes.map(({ index }) => node.outputs[index] ?? { shape: [], dtype: 'f32' as const })
+  const info = infoOf(node, 'host call ends', specs.map(shortSpec).join(', '), bytesOf(specs))
+  return { kind: 'host end', label: labelOf(node), info, begin, writes: call.writes.map(keyOf), specs }
+}
+
+const bytesOf = (specs: readonly Spec[]): number => specs.reduce((sum, spec) => sum + byteLength(spec), 0)
 
 const infoOf = ({ name, scope }: Node, kernel: string, shapes: string, bytes: number): KernelInfo => {
   return { op: name, layer: scope, kernel, shapes, bytes, multiplyAdds: 0 }

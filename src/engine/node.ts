@@ -177,5 +177,10 @@ export async function findAdapter({ gpu, toggles }: OpenOptions = {}): Promise<F
 export async function open(options: OpenOptions = {}): Promise<Device> {
   const { adapter, summary, renew } = await findAdapter(options)
   const { bindingLimit } = options
-  return openDevice(adapter, summary, summary.software ? besideDriver : besideGpu, { bindingLimit, renew })
+  const device = await openDevice(adapter, summary, summary.software ? besideDriver : besideGpu, {
+    bindingLimit,
+    renew,
+  })
+  device.reopen = () => open(options)
+  return device
 }

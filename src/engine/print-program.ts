@@ -82,6 +82,12 @@ function printCommands({ commands, variableWrites, locations }: Plan): string {
   const values = (keys: readonly string[]): string =>
     keys.map((key) => `%${key} ${showLocation(locations.get(key))}`).join(', ')
   const row = (command: Command): string[] => {
+    if (command.kind === 'host begin' || command.kind === 'host end') {
+      const { info } = command
+      const flow =
+        command.kind === 'host begin' ? `${values(command.reads)} → host` : `host → ${values(command.writes)}`
+      return [info.op, info.kernel, megabytes(info.bytes), flow, info.layer]
+    }
     if (command.kind !== 'dispatch') {
       const at = (key: string, further = 0): string => `%${key} ${showLocation(locations.get(key), further)}`
       const { fromOffset, toOffset } = { fromOffset: 0, toOffset: 0, ...command }

@@ -1,7 +1,9 @@
 import { type Arena, destroyMemory, ownMemory, type ProgramMemory } from './arena.js'
 import { addressOf, type Bindings, bindSteps, layoutOf, makeUniforms } from './bind.js'
+import { cutLong } from './cut.js'
 import { type Device, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
+import { type AnyStep, runSegments, type Segment, segmentsOf } from './host-calls.js'
 import type { Tensor, Trace } from './ir.js'
 import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
 import { type Command, copyInfo, lower } from './lower.js'
@@ -22,7 +24,7 @@ import { type Plan, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
-import { byteLength, type Data, type DataOf, type DType, type Spec } from './shape.js'
+import { byteLength, type Data, type DataOf, type DType, dataBytes, elements, type Spec, showSpec } from './shape.js'
 import { type Store, typedArray, upload } from './store.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
@@ -66,6 +68,8 @@ export interface MemorySummary {
   /** What it would hold if every value had a buffer of its own. */
   readonly unshared: number
   readonly dispatches: number
+  /** Calls of JavaScript between them. */
+  readonly hostCalls: number
 }
 
 /**
@@ -98,7 +102,8 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
   signal?.throwIfAborted()
   const share = options.share ?? optimize
-  const planned = plan(lower(trace, device.traits, select, share), share)
+  const whole = plan(lower(trace, device.traits, select, share), share)
+  const planned = { ...whole, commands: cutLong(whole.commands, device.pace?.longest() ?? Number.POSITIVE_INFINITY) }
   const pipelines = await compilePipelines(device, planned.commands, options)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   const memory = describeMemory(trace, plannedBytes(planned))
@@ -115,6 +120,9 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
     throw error
   }
 }
+
+/** Pieces of a result that is too large to be read whole. */
+const samplePieces = 64
 
 /** Bytes of the buffers and textures of a program. */
 const plannedBytes = ({ buffers, textures }: Plan): number => sum(buffers) + sum(textures.map(mirrorBytes))
@@ -180,12 +188,14 @@ export class Program<
   readonly memory: MemorySummary
   private readonly owned: ProgramMemory
   private readonly bindings: Bindings
-  private readonly steps: Step[]
+  private readonly steps: AnyStep[]
   /** Of each step, see `costOf`. */
   private readonly costs: readonly number[]
   /** Of the last run, whose outputs `read` gives. */
   private lastStores: ReadonlyMap<Store, Store> = new Map()
-  private rebound: { stores: ReadonlyMap<Store, Store>; steps: Step[] }[] = []
+  private rebound: { stores: ReadonlyMap<Store, Store>; steps: AnyStep[] }[] = []
+  /** Where the program holds host calls, by its steps. */
+  private readonly segments = new WeakMap<readonly AnyStep[], readonly Segment[]>()
 
   constructor(
     private readonly device: Device,
@@ -213,16 +223,46 @@ export class Program<
     this.steps = bindSteps(device, this.bindings, new Map())
     this.costs = this.kernelInfos().map(costOf)
     const { unsharedBytes: unshared, liveBytes: live, commands } = planned
-    this.memory = { planned: plannedBytes(planned), live, unshared, dispatches: commands.length }
+    const hostCalls = commands.filter(({ kind }) => kind === 'host begin').length
+    const dispatches = commands.length - 2 * hostCalls
+    this.memory = { planned: plannedBytes(planned), live, unshared, dispatches, hostCalls }
   }
 
   /**
    * Submits one run. It reads and updates variables in the order of the calls; nothing waits.
-   * Throws where an input is missing, or its length or type differs from the declared one.
+   * Throws where an input is missing, or its length or type differs from the declared one, and for host calls.
    */
   run(inputs: { [K in keyof I]: Data }, options: RunOptions = {}): void {
+    if (this.memory.hostCalls > 0) throw new Error(`${this.parts.label} holds host calls: it takes runAsync`)
+    this.runAtOnce(inputs, options)
+  }
+
+  /**
+   * One run of a program that may hold host calls: resolves when all of it is submitted, at once where it holds none. Nothing
+   * else may run in the same memory meanwhile.
+   */
+  async runAsync(inputs: { [K in keyof I]: Data }, options: RunOptions = {}): Promise<void> {
+    if (this.memory.hostCalls === 0) {
+      this.runAtOnce(inputs, options)
+      return
+    }
+    this.begin(inputs, options)
+    const steps = this.stepsFor(options.stores)
+    const segments = this.segments.get(steps) ?? segmentsOf(steps, this.kernelInfos())
+    this.segments.set(steps, segments)
+    const { pace } = this.device
+    const ends =
+      pace &&
+      ((kernels: readonly KernelInfo[]) => {
+        const costs = kernels.map(costOf)
+        pace.submitted(sum(costs))
+        return pace.ends(costs)
+      })
+    await runSegments(this.device, this.parts.label, segments, ends ?? (() => undefined))
+  }
+
+  private begin(inputs: { [K in keyof I]: Data }, options: RunOptions): void {
     this.device.alive()
-    const began = performance.now()
     for (const [name, spec] of Object.entries(this.inputs)) {
       const data = inputs[name]
       const buffer = this.bindings.inputs.get(name)
@@ -230,14 +270,31 @@ export class Program<
       upload(this.device, buffer, spec, data, `${this.parts.label}: input '${name}'`)
     }
     this.lastStores = options.stores ?? new Map()
+  }
+
+  private runAtOnce(inputs: { [K in keyof I]: Data }, options: RunOptions): void {
+    const began = performance.now()
+    this.begin(inputs, options)
+    // Who calls this has seen that none of them is a host call.
+    this.submit(this.stepsFor(options.stores) as Step[], this.costs, began)
+  }
+
+  /** Submits a run over each of these stores, see `RunOptions`, in as few submissions as may be: a way to time them. */
+  runOver(stores: readonly ReadonlyMap<Store, Store>[]): void {
+    const began = performance.now()
+    this.lastStores = stores.at(-1) ?? new Map()
+    const steps = stores.flatMap((each) => this.stepsFor(each)) as Step[]
+    const costs = stores.flatMap(() => this.costs)
+    this.submit(steps, costs, began)
+  }
+
+  private submit(steps: readonly Step[], costs: readonly number[], began: number): void {
     const { pace } = this.device
-    const ends = pace?.ends(this.costs)
-    const steps = this.device.scoped(() => {
-      const steps = this.stepsFor(options.stores)
-      submit(this.device.gpu, { program: this.parts.label, began, steps, ends, kernels: () => this.kernelInfos() })
-      return steps
-    })
-    pace?.submitted(this.costs.reduce((sum, cost) => sum + cost, 0))
+    const ends = pace?.ends(costs)
+    this.device.scoped(() =>
+      submit(this.device.gpu, { program: this.parts.label, began, steps, ends, kernels: () => this.kernelInfos() }),
+    )
+    pace?.submitted(sum(costs))
     try {
       this.device.check()
     } catch (error) {
@@ -268,14 +325,46 @@ export class Program<
 
   /** Values of outputs after the last run, in the order of `names`. */
   async readAll(names: readonly (keyof O & string)[]): Promise<Data[]> {
-    const specs = names.map((name) => {
-      const spec = this.outputs.get(name)
-      if (!spec) throw new Error(`${this.parts.label}: no output '${name}'`)
-      return spec
+    const found = names.map((name) => this.output(name))
+    const copies = await this.device.read(found.map(({ spec, address }) => ({ ...address, bytes: byteLength(spec) })))
+    return found.map(({ spec }, i) => typedArray(copies[i] ?? new ArrayBuffer(0), spec))
+  }
+
+  /** Values of outputs after the last run: where there are more than `most`, as many in pieces that are spread over all. */
+  async sample(names: readonly (keyof O & string)[], most: number): Promise<Data[]> {
+    const pieces = names.map((name) => {
+      const { spec, address } = this.output(name)
+      const size = dataBytes({ ...spec, shape: [1] })
+      const count = elements(spec.shape)
+      // Whole words, whatever the type.
+      const each = Math.ceil(most / samplePieces / 4) * 4
+      if (count <= samplePieces * each) return { spec, ranges: [{ ...address, bytes: byteLength(spec) }] }
+      const starts = Array.from({ length: samplePieces }, (_, i) => {
+        return Math.floor((i * (count - each)) / (samplePieces - 1) / 4) * 4
+      })
+      return {
+        spec,
+        ranges: starts.map((start) => ({ ...address, offset: address.offset + start * size, bytes: each * size })),
+      }
     })
-    const ranges = specs.map((spec, i) => ({ ...this.outputAddress(names[i] ?? ''), bytes: byteLength(spec) }))
-    const copies = await this.device.read(ranges)
-    return specs.map((spec, i) => typedArray(copies[i] ?? new ArrayBuffer(0), spec))
+    const copies = await this.device.read(pieces.flatMap(({ ranges }) => ranges))
+    return pieces.map(({ spec, ranges }) => {
+      const own = copies.splice(0, ranges.length).map((copy) => new Uint8Array(copy))
+      const joined = new Uint8Array(sum(own.map(({ length }) => length)))
+      let end = 0
+      for (const part of own) {
+        joined.set(part, end)
+        end += part.length
+      }
+      const size = dataBytes({ ...spec, shape: [1] })
+      return typedArray(joined.buffer, { ...spec, shape: [joined.length / size] })
+    })
+  }
+
+  private output(name: keyof O & string): { spec: Spec; address: BufferAddress } {
+    const spec = this.outputs.get(name)
+    if (!spec) throw new Error(`${this.parts.label}: no output '${name}'`)
+    return { spec, address: this.outputAddress(name) }
   }
 
   /** The value of one output after the last run. Throws where its element type is not `dtype`. */
@@ -294,6 +383,13 @@ export class Program<
 
   get work(): Work {
     return workOf(this.kernelInfos())
+  }
+
+  /** The host calls in their order: what is called, and the shapes that it gets and gives. */
+  get hostCalls(): string[] {
+    return this.parts.planned.commands.flatMap((command) =>
+      command.kind === 'host begin' ? [`${command.call.label} ${command.specs.map(showSpec).join(', ')}`] : [],
+    )
   }
 
   /** Labels of the dispatches in their order. */
@@ -327,7 +423,7 @@ export class Program<
     return addressOf(this.bindings, location, this.lastStores)
   }
 
-  private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): Step[] {
+  private stepsFor(stores: ReadonlyMap<Store, Store> | undefined): AnyStep[] {
     if (!stores || stores.size === 0) return this.steps
     const same = (other: ReadonlyMap<Store, Store>) =>
       other.size === stores.size && [...stores].every(([from, to]) => other.get(from) === to)

@@ -126,8 +126,11 @@ function checkData(spec: Spec, data: Data, what: string): void {
   }
 }
 
-/** Writes host data into a buffer of a tensor. */
-export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data, what: string): void {
+/**
+ * Writes host data into a buffer of a tensor.
+ * @param offset in bytes, where the tensor begins in it
+ */
+export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data, what: string, offset = 0): void {
   device.alive()
   checkData(spec, data, what)
   if (data.byteLength === 0) return
@@ -139,7 +142,7 @@ export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data
     copy.set(bytes)
     bytes = copy
   }
-  device.scoped(() => device.gpu.queue.writeBuffer(buffer, 0, bytes.buffer, bytes.byteOffset, bytes.byteLength))
+  device.scoped(() => device.gpu.queue.writeBuffer(buffer, offset, bytes.buffer, bytes.byteOffset, bytes.byteLength))
 }
 
 /** Bytes read back, as the typed array of a tensor. */

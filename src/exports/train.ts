@@ -67,4 +67,5 @@ export type {
 export { PURPOSE, Random, type RandomState } from '../train/random.js'
 export { createTrainer } from '../train/trainer/create.js'
 export type { TrainerOptions, TrainerSettings } from '../train/trainer/options.js'
-export type { StepResult, Trainer } from '../train/trainer/trainer.js'
+export type { StepResult } from '../train/trainer/step-result.js'
+export type { Trainer } from '../train/trainer/trainer.js'

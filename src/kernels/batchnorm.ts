@@ -1,6 +1,6 @@
 import * as e from '../engine/expr.js'
 import { apply } from '../engine/graph.js'
-import { defineOp, type Op, type Tensor } from '../engine/ir.js'
+import { type Call, type Division, defineOp, type Op, type Tensor } from '../engine/ir.js'
 import {
   type Candidate,
   ceilDiv,
@@ -36,39 +36,58 @@ const statisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
       [2, 1],
       [3, 2],
     ]),
-  kernel: (context) => {
-    const {
-      inputs: [x = spec([])],
-      adapter,
-    } = context
-    const channels = x.shape.at(-1) ?? 1
-    const rows = elements(x.shape) / channels
-    const { packs } = packed(channels)
-    const { WIDTH, HEIGHT } = rowWorkgroup(packs, adapter.software)
-    const groups = ceilDiv(packs, WIDTH)
-    // The work of a few rows takes less time than another dispatch.
-    const whole = adapter.software ? groups > 1 || rows < 4096 : rows <= 16 * HEIGHT
-    const candidates = [wholeStatistics(context, rows, channels), splitStatistics(context, rows, channels)]
-    return whole ? candidates : candidates.reverse()
-  },
+  kernel: (context) => statisticsKernels(context, { uniforms: uniformsOf(context.attrs), outputs: 4 }),
   divide: {
     arrangement,
-    division: ({ inputs: [x = spec([])], outputs, attrs }) => {
-      const [samples = 1, ...sample] = x.shape
-      const channels = sample.at(-1) ?? 1
-      return {
-        samples,
-        inputs: ['divided', 'last', 'last'],
-        outputs: ['joined'],
-        piece: (some) => {
-          const { parts, perPart } = momentParts((some * elements(sample)) / channels, channels)
-          return { op: momentsOp as Op, attrs: { parts, perPart }, outputs: [spec([parts, 3, channels])] }
-        },
-        last: { op: joinedStatisticsOp as Op, name: joinedStatisticsOp.name, attrs, outputs },
-      }
-    },
+    division: (call) => divisionOf(call, joinedStatisticsOp as Op),
   },
 })
+
+/** What becomes of the moments of a channel. */
+interface Finish {
+  readonly uniforms: readonly number[]
+  readonly outputs: number
+  readonly hooks?: Readonly<Record<string, string>>
+}
+
+const uniformsOf = ({ momentum, eps }: StatisticsAttrs): number[] => [floatBits(momentum), floatBits(eps)]
+const outputBuffers = (count: number) => Array.from({ length: count }, (_, i) => outputBuffer(i))
+
+function statisticsKernels(context: KernelContext<unknown>, finish: Finish): readonly Candidate[] {
+  const {
+    inputs: [x = spec([])],
+    adapter,
+  } = context
+  const channels = x.shape.at(-1) ?? 1
+  const rows = elements(x.shape) / channels
+  const { packs } = packed(channels)
+  const { WIDTH, HEIGHT } = rowWorkgroup(packs, adapter.software)
+  const groups = ceilDiv(packs, WIDTH)
+  // The work of a few rows takes less time than another dispatch.
+  const whole = adapter.software ? groups > 1 || rows < 4096 : rows <= 16 * HEIGHT
+  const candidates = [
+    wholeStatistics(context, rows, channels, finish),
+    splitStatistics(context, rows, channels, finish),
+  ]
+  return whole ? candidates : candidates.reverse()
+}
+
+/** The moments of a few samples at a time, which `last` joins. */
+function divisionOf({ inputs, outputs, attrs }: Call<unknown>, last: Op): Division {
+  const [x = spec([]), ...others] = inputs
+  const [samples = 1, ...sample] = x.shape
+  const channels = sample.at(-1) ?? 1
+  return {
+    samples,
+    inputs: ['divided', ...others.map(() => 'last' as const)],
+    outputs: ['joined'],
+    piece: (some) => {
+      const { parts, perPart } = momentParts((some * elements(sample)) / channels, channels)
+      return { op: momentsOp as Op, attrs: { parts, perPart }, outputs: [spec([parts, 3, channels])] }
+    },
+    last: { op: last, name: last.name, attrs, outputs },
+  }
+}
 
 /** Parts of some rows, each with its moments: as many as give work to an adapter's threads, which take some channels each. */
 const momentParts = (rows: number, channels: number) =>
@@ -111,8 +130,8 @@ const storeCounted = `fn store(part: u32, c: u32, count: u32, pivot: V, mean: V,
   moments[at + 2 * u.channels] = deviation;
 }`
 
-/** The statistics by the moments of parts, which may differ in their numbers of rows. */
-const joinedStatisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
+/** The statistics by the moments of parts, which may differ in their numbers of rows: [parts, 3, C], as `momentsOp` has them. */
+export const joinedStatisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
   precision: 'wide',
   shape: ([moments = spec([])]) => Array(4).fill(spec([moments.shape.at(-1) ?? 0])),
   inplace: () =>
@@ -120,21 +139,57 @@ const joinedStatisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
       [2, 1],
       [3, 2],
     ]),
-  kernel: ({ inputs: [moments = spec([])], attrs, adapter }) => {
-    const [parts = 1, , channels = 1] = moments.shape
-    const { pack, packs } = packed(channels)
-    const constants = rowWorkgroup(packs, adapter.software)
-    const hooks = { moments_of: momentsOfCounted(pack === 4 ? '.x' : ''), pivot_of: pivotOfCounted }
-    const dispatch = {
-      label: 'batchNorm statistics finish',
-      source: shader(shaders.batchnorm_statistics, { constants, aliases: typesOf(pack), hooks }),
-      reads: [inputBuffer(0)],
-      writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
-      uniforms: [0, packs, parts, 0, floatBits(attrs.momentum), floatBits(attrs.eps)],
-      grid: [ceilDiv(packs, constants.WIDTH), 1, 1] as const,
-    }
-    return [{ name: 'moments', dispatches: [dispatch] }]
+  kernel: (context) => joinedKernels(context, { uniforms: uniformsOf(context.attrs), outputs: 4 }),
+})
+
+function joinedKernels(
+  { inputs: [moments = spec([])], adapter }: KernelContext<unknown>,
+  { uniforms, outputs, hooks = {} }: Finish,
+): readonly Candidate[] {
+  const [parts = 1, , channels = 1] = moments.shape
+  const { pack, packs } = packed(channels)
+  const constants = rowWorkgroup(packs, adapter.software)
+  const read = { moments_of: momentsOfCounted(pack === 4 ? '.x' : ''), pivot_of: pivotOfCounted }
+  const dispatch = {
+    label: 'batchNorm statistics finish',
+    source: shader(shaders.batchnorm_statistics, { constants, aliases: typesOf(pack), hooks: { ...read, ...hooks } }),
+    reads: [inputBuffer(0)],
+    writes: outputBuffers(outputs),
+    uniforms: [0, packs, parts, 0, ...uniforms],
+    grid: [ceilDiv(packs, constants.WIDTH), 1, 1] as const,
+  }
+  return [{ name: 'moments', dispatches: [dispatch] }]
+}
+
+/** Number, mean and sum of squared deviations, as `momentsOp` stores those of a part. */
+const storeJoined: Finish = {
+  uniforms: [0, 0],
+  outputs: 1,
+  hooks: {
+    finish: `fn finish(c: u32, average: V, moments: Moments) {
+  mean[c] = V(moments.count);
+  mean[c + u.channels] = average;
+  mean[c + 2 * u.channels] = moments.deviation;
+}`,
   },
+}
+
+/** Number, mean and sum of squared deviations of all rows: x [..., C] → [3, C]. */
+export const ownMomentsOp = defineOp<undefined>('batchNormOwnMoments', {
+  precision: 'wide',
+  shape: ([x = spec([])]) => [spec([3, x.shape.at(-1) ?? 0])],
+  kernel: (context) => statisticsKernels(context, storeJoined),
+  divide: {
+    arrangement,
+    division: (call) => divisionOf(call, joinedMomentsOp as Op),
+  },
+})
+
+/** The moments of parts as those of all: [parts, 3, C] → [3, C]. */
+const joinedMomentsOp = defineOp<undefined>('batchNormOwnMoments', {
+  precision: 'wide',
+  shape: ([moments = spec([])]) => [spec([3, moments.shape.at(-1) ?? 0])],
+  kernel: (context) => joinedKernels(context, storeJoined),
 })
 
 /** These read what `storeCounted` wrote: means relative to that of the first part. */
@@ -152,7 +207,7 @@ function chunks(rows: number, wanted: number): { parts: number; perPart: number 
   return { parts: ceilDiv(rows, perPart), perPart }
 }
 
-type StatisticsContext = KernelContext<StatisticsAttrs>
+type StatisticsContext = KernelContext<unknown>
 
 /** WGSL types of what is read, and of the statistics. */
 function typesOf(pack: 1 | 4, read: Spec = spec([])): { T: string; V: string } {
@@ -161,7 +216,12 @@ function typesOf(pack: 1 | 4, read: Spec = spec([])): { T: string; V: string } {
 }
 
 /** One workgroup for all rows of some channels. */
-function wholeStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
+function wholeStatistics(
+  { inputs, adapter }: StatisticsContext,
+  rows: number,
+  channels: number,
+  { uniforms, outputs, hooks = {} }: Finish,
+): Candidate {
   const { pack, packs } = packed(channels)
   const { WIDTH, HEIGHT } = rowWorkgroup(packs, adapter.software)
   // A CPU driver runs a workgroup on one core: threads that share rows cost a barrier there, and only fill up a subgroup of
@@ -174,10 +234,10 @@ function wholeStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
     dispatches: [
       {
         label: 'batchNorm statistics',
-        source: shader(shaders.batchnorm_statistics, { constants, aliases: typesOf(pack, inputs[0]) }),
+        source: shader(shaders.batchnorm_statistics, { constants, aliases: typesOf(pack, inputs[0]), hooks }),
         reads: [inputBuffer(0)],
-        writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
-        uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
+        writes: outputBuffers(outputs),
+        uniforms: [rows, packs, parts, perPart, ...uniforms],
         grid: [ceilDiv(packs, constants.WIDTH), 1, 1],
       },
     ],
@@ -185,11 +245,18 @@ function wholeStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
 }
 
 /** The rows in parts, then their join. */
-function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: number, channels: number): Candidate {
+function splitStatistics(
+  { inputs, adapter }: StatisticsContext,
+  rows: number,
+  channels: number,
+  { uniforms, outputs, hooks = {} }: Finish,
+): Candidate {
   const { pack, packs } = packed(channels)
   const constants = rowWorkgroup(packs, adapter.software)
   const { WIDTH, HEIGHT } = constants
-  const limit = adapter.software ? 16 : 512
+  // A large GPU wants about 65,000 threads that load; the results of many parts are joined by a workgroup for each channel.
+  const limit = adapter.software ? 16 : Math.min(4096, Math.max(64, ceilDiv(2 ** 16, packs)))
+  const finish = adapter.software ? constants : { WIDTH: 1, HEIGHT: 64 }
   const { parts, perPart } = chunks(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
   return {
     name: 'parts',
@@ -206,14 +273,14 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
       {
         label: 'batchNorm statistics finish',
         source: shader(shaders.batchnorm_statistics, {
-          constants,
+          constants: finish,
           aliases: typesOf(pack),
-          hooks: { moments_of: momentsOfPart, pivot_of: pivotOfParts },
+          hooks: { moments_of: momentsOfPart, pivot_of: pivotOfParts, ...hooks },
         }),
         reads: [temporaryBuffer(0)],
-        writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
-        uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
-        grid: [ceilDiv(packs, WIDTH), 1, 1],
+        writes: outputBuffers(outputs),
+        uniforms: [rows, packs, parts, perPart, ...uniforms],
+        grid: [ceilDiv(packs, finish.WIDTH), 1, 1],
       },
     ],
   }
@@ -251,10 +318,7 @@ export function batchNormTraining(
 ): { y: Tensor; runningMean: Tensor; runningVar: Tensor } {
   const [mean, inverse, newMean, newVar] = apply(statisticsOp, [x, runningMean, runningVar], { momentum, eps })
   if (!mean || !inverse || !newMean || !newVar) throw new Error('unreachable: the statistics are four')
-  const normalized = e.formula((x, mean, inverse, weight, bias) =>
-    e.add(e.mul(e.sub(x, mean), e.mul(inverse, weight)), bias),
-  )
-  const y = pointwise('batchNorm', [normalized], [x, mean.detach(), inverse.detach(), weight, bias], {
+  const y = pointwise('batchNorm', [normalizedFormula], [x, mean.detach(), inverse.detach(), weight, bias], {
     // The mean and the deviation depend on x too, which the derivative of the formula alone would miss.
     vjp: ({ grads: [dy] }) => {
       if (!dy) return []
@@ -265,6 +329,11 @@ export function batchNormTraining(
   })
   return { y, runningMean: newMean, runningVar: newVar }
 }
+
+/** Of x, mean, 1 / standard deviation, weight and bias. */
+export const normalizedFormula = e.formula((x, mean, inverse, weight, bias) =>
+  e.add(e.mul(e.sub(x, mean), e.mul(inverse, weight)), bias),
+)
 
 /**
  * The sums of dy and of dy · x̂, with x̂ the normalised input. The sum of x̂ is 0 but for the rounding of the mean, which a

@@ -60,7 +60,7 @@ export function convCandidates(
       grid: [x, ceilDiv(channels, tiling.columns), phases * layers * tiling.slices] as const,
     }
     const target = { extents: [g.n, ...written] as const, type: storedType(tensors.result), epilogue }
-    const candidate = sliceSums(tiling, dispatch, target)
+    const candidate = sliceSums(tiling, dispatch, target, callOf(label, product))
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
   return withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles)
@@ -68,7 +68,7 @@ export function convCandidates(
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
 function withTransposedWeights(
-  { name, usesMatrixUnits, dispatches }: Candidate,
+  { name, usesMatrixUnits, dispatches, tuned }: Candidate,
   g: ConvGeometry,
   weights: Spec,
 ): Candidate {
@@ -90,13 +90,19 @@ function withTransposedWeights(
   return {
     name,
     usesMatrixUnits,
+    tuned,
     temporaries: [spec([taps, columns, rows], weights.dtype)],
     dispatches: [transpose, ...products],
   }
 }
 
 /** Kernels of the weight gradient of a convolution without groups: x and dy to dw. */
-export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): Candidate[] {
+export function weightGradCandidates(
+  g: ConvGeometry,
+  tensors: ConvTensors,
+  adapter: AdapterTraits,
+  epilogue?: Epilogue,
+): Candidate[] {
   const types = factorTypes(tensors)
   const label = 'conv2dWeightGrad'
   const rows = g.kh * g.kw * g.xChannels
@@ -111,14 +117,25 @@ export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adap
     extents: [g.xChannels, g.yChannels],
     types,
   }
-  const target: Target = { extents: [1, 1, rows, g.yChannels], type: storedType(tensors.result) }
+  const target: Target = { extents: [1, 1, rows, g.yChannels], type: storedType(tensors.result), epilogue }
   const tilings = inOrder(adapter, weightGradMatrixTilings(product, adapter), weightGradTilings(product, adapter))
   const tiles = tilings.map((tiling) => {
     const filled = g.kh * g.kw * ceilDiv(g.xChannels, tiling.filling) * tiling.filling
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
-    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target)
+    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target, callOf(label, product))
   })
-  return withPanel(weightGradPanel(g, tensors, adapter), tiles)
+  return withPanel(weightGradPanel(g, tensors, adapter, epilogue), tiles)
+}
+
+/** More rows keep every adapter as busy, and more terms take no other tiling. */
+const manyRows = 4 ** 8
+const manyTerms = 4 ** 6
+
+/** Products of as many rows and terms, to a power of four, and of equal columns share the choice of a tiling. */
+function callOf(label: string, { rows, columns, terms, long, phases, types }: Product): string {
+  const about = (count: number, most: number) => `~${Math.min(most, 4 ** Math.round(Math.log2(count) / 2))}`
+  const extents = [about(rows, manyRows), columns, about(terms, long ? manyRows : manyTerms)].join(' x ')
+  return `${label} as a product of ${extents}, ${types.join(' by ')}${phases > 1 ? `, ${phases} phases` : ''}`
 }
 
 /** The candidates with that of panels, in front of the others where the rule prefers it. */

@@ -36,6 +36,10 @@ export interface Tiling {
   /** Whether the kernel wants the weights of an input gradient with their last two axes exchanged. */
   readonly transposed?: boolean
   readonly usesMatrixUnits?: boolean
+  /** See `Candidate.estimate`. */
+  readonly estimate?: number
+  /** Whether the shader stores eight channels at once, by the hook `store_group`. */
+  readonly storesGroups?: boolean
 }
 
 type Unsliced = Omit<Tiling, 'slices'>
@@ -85,15 +89,25 @@ function vectorLoads({ extents: [a, b], types: [A, B] }: Product, names: readonl
   }
 }
 
+/** Elements of a tile of which a processor of a GPU holds two: of larger ones it holds one. */
+const largestOfTwo = 2 ** 14
+
 /** Workgroups that keep an adapter busy: a large GPU has over a hundred processors, which hide latency with two each. */
-const busyWorkgroups = ({ software }: AdapterTraits): number => (software ? 8 : 256)
+const busyWorkgroups = ({ software }: AdapterTraits, tile = { rows: 1, columns: 1 }): number => {
+  if (software) return 8
+  return tile.rows * tile.columns > largestOfTwo ? 128 : 256
+}
 
 const tilesIn = ({ rows, columns, phases }: Product, tile: { rows: number; columns: number }): number =>
   ceilDiv(rows, tile.rows) * ceilDiv(columns, tile.columns) * phases
 
 /** How many slices of the sums, of at least 256 terms, give enough workgroups. */
-export const slicesFor = (tiles: number, terms: number, adapter: AdapterTraits): number =>
-  Math.max(1, Math.min(ceilDiv(busyWorkgroups(adapter), tiles), Math.floor(terms / 256)))
+export const slicesFor = (
+  tiles: number,
+  terms: number,
+  adapter: AdapterTraits,
+  tile?: { rows: number; columns: number },
+): number => Math.max(1, Math.min(ceilDiv(busyWorkgroups(adapter, tile), tiles), Math.floor(terms / 256)))
 
 /** A tile in workgroup memory, and the rows and columns of threads that compute it. */
 interface WorkgroupTile {
@@ -132,16 +146,22 @@ function workgroupTilesFor(product: Product, adapter: AdapterTraits): WorkgroupT
   return best ? [best, ...fitting.filter((tile) => tile !== best)] : []
 }
 
+/** Tiles of a product, slices of its sums, and how many workgroups keep the adapter busy. */
+export function workgroupsOf(product: Product, tile: { rows: number; columns: number }, adapter: AdapterTraits) {
+  const tiles = tilesIn(product, tile)
+  return { tiles, slices: slicesFor(tiles, product.terms, adapter, tile), busy: busyWorkgroups(adapter, tile) }
+}
+
 /** Whether a tile, and slices of long sums, give an adapter enough workgroups. */
 export function isBusy(product: Product, tile: { rows: number; columns: number }, adapter: AdapterTraits): boolean {
-  const tiles = tilesIn(product, tile)
-  return tiles * (product.long ? slicesFor(tiles, product.terms, adapter) : 1) >= busyWorkgroups(adapter)
+  const { tiles, slices, busy } = workgroupsOf(product, tile, adapter)
+  return tiles * (product.long ? slices : 1) >= busy
 }
 
 /** A tiling with as many slices of the sums as keep an adapter busy. */
 export const sliced = (product: Product, tiling: Unsliced, adapter: AdapterTraits): Tiling => ({
   ...tiling,
-  slices: slicesFor(tilesIn(product, tiling), product.terms, adapter),
+  slices: workgroupsOf(product, tiling, adapter).slices,
 })
 
 /** The tilings to choose from: subgroups of 8 lanes are those of CPU drivers, where others only take part. */

@@ -3,7 +3,9 @@ import type { Tensor } from '../engine/ir.js'
 import { elements, type Shape, spec } from '../engine/shape.js'
 import type { Store, Variable } from '../engine/store.js'
 import { batchNormEvaluation, batchNormTraining } from '../kernels/batchnorm.js'
+import { batchNormSynchronized } from '../kernels/batchnorm-synchronized.js'
 import { conv2d } from '../kernels/conv2d.js'
+import type { Exchange } from '../kernels/exchange.js'
 import { add, mul, relu } from '../kernels/pointwise.js'
 
 /** Source of initial values. */
@@ -40,6 +42,11 @@ export class Declarations {
   at(name: string): Declarations {
     const path = this.path === '' ? name : `${this.path}.${name}`
     return new Declarations(this.store, this.random, path, this.parameters, this.normalization)
+  }
+
+  /** The same place for parameters that nothing reads, and that no optimizer gets. */
+  untrained(): Declarations {
+    return new Declarations(this.store, this.random, this.path)
   }
 
   /** Declares a variable that training changes by its gradient, its elements given by `value`, or 0. */
@@ -79,6 +86,8 @@ export interface Mode {
   readonly training: boolean
   /** In training; without it nothing is dropped. */
   readonly noise?: Noise
+  /** In training: the ranks over which batch norm takes its statistics; its own values alone where it is absent. */
+  readonly exchange?: Exchange | undefined
 }
 
 /** Feature maps in, feature maps out: [N, H, W, C]. Called while tracing. */
@@ -150,7 +159,7 @@ export function batchNorm(
   const bias = at.normalizing('bias', [channels])
   const runningMean = at.statistic('running_mean', [channels])
   const runningVar = at.statistic('running_var', [channels], () => 1)
-  return (x, { training }) => {
+  return (x, { training, exchange }) => {
     const state = {
       weight: read(weight),
       bias: read(bias),
@@ -158,7 +167,9 @@ export function batchNorm(
       runningVar: read(runningVar),
     }
     if (!training) return batchNormEvaluation(x, state)
-    const result = batchNormTraining(x, state, { momentum })
+    const result = exchange
+      ? batchNormSynchronized(x, state, exchange, { momentum })
+      : batchNormTraining(x, state, { momentum })
     assign(runningMean, result.runningMean)
     assign(runningVar, result.runningVar)
     return result.y

@@ -10,7 +10,8 @@ import { UserError } from '../train/error.js'
 import { methodOf, methods } from '../train/methods/index.js'
 import { nonFiniteIn } from '../train/run/non-finite.js'
 import { createTrainer } from '../train/trainer/create.js'
-import type { StepResult, Trainer } from '../train/trainer/trainer.js'
+import type { StepResult } from '../train/trainer/step-result.js'
+import type { Trainer } from '../train/trainer/trainer.js'
 import { type Picture, rgbOf } from './picture.js'
 
 /** A picture, and what it shows. */

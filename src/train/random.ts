@@ -51,6 +51,7 @@ export const PURPOSE = {
   cutMixView: 21,
   classMix: 22,
   batchOrder: 30,
+  ranks: 40,
 } as const
 
 /** Where a generator stands; as plain JSON, for checkpoints. */

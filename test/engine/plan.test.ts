@@ -3,7 +3,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Graph, traceOf, tracing } from '#dist/engine/graph.js'
 import type { Tensor } from '#dist/engine/ir.js'
-import { type Command, type CommandList, type CopyCommand, lower } from '#dist/engine/lower.js'
+import { type Command, type CommandList, type CopyCommand, lower, readsOf, writesOf } from '#dist/engine/lower.js'
 import { dropDead } from '#dist/engine/passes/rewrite.js'
 import { updateEarly } from '#dist/engine/passes/update-early.js'
 import { type Location, type Plan, plan } from '#dist/engine/plan.js'
@@ -97,6 +97,11 @@ function simulate(list: CommandList, { commands, variableWrites, locations, outp
   const written = new Set<string>()
   for (const command of commands) {
     const what = command.label
+    if (command.kind === 'host begin' || command.kind === 'host end') {
+      for (const key of readsOf(command)) expectAt(locationOf(key), key, what)
+      for (const key of writesOf(command)) write(locationOf(key), bytesOf(key))
+      continue
+    }
     if (command.kind !== 'dispatch') {
       const to = locationOf(command.to)
       if (command.kind === 'clear') {
@@ -150,7 +155,7 @@ function withRandomSizes(list: CommandList, random: Random): CommandList {
   const fixed = new Set([...list.views].flatMap(([key, { base }]) => [key, base]))
   for (const command of list.commands) {
     if (command.kind === 'copy') fixed.add(command.from)
-    if (command.kind !== 'dispatch') fixed.add(command.to)
+    if (command.kind !== 'dispatch') for (const key of writesOf(command)) fixed.add(key)
   }
   // Chains of updates in place are of one size.
   for (let changed = true; changed; ) {

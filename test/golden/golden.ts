@@ -10,6 +10,9 @@ import { basename, join, relative, resolve } from 'node:path'
 import { Command } from 'commander'
 import type { Device } from '#dist/engine/device.js'
 import { open } from '#dist/engine/node.js'
+import { type ProcessGroup, singleProcess } from '#dist/train/distributed/group.js'
+import { launchOf } from '#dist/train/distributed/launcher.js'
+import { MpiGroup } from '#dist/train/distributed/mpi-group.js'
 import { UserError } from '#dist/train/error.js'
 import { checkAugment } from './augment.js'
 import { checkDualTeacherViews } from './dual-teacher.js'
@@ -17,9 +20,12 @@ import { checkEvaluation } from './evaluation.js'
 import { checkForward } from './forward.js'
 import { checkNames } from './names.js'
 import { checkOps } from './ops.js'
+import { checkEqualStates, checkSampler, checkSynchronized, ranksOf } from './ranks.js'
 import type { RecordedRun } from './recordings/recording.js'
 import { type CaseResult, passes, printCase, strain, worst } from './report.js'
-import { checkFinal, finalTensors, runsOf, runTrajectory, writeResults } from './trajectory.js'
+import { checkFinal, finalTensors, type RunOptions, runsOf, runTrajectory, writeResults } from './trajectory.js'
+
+type RankInFolder = NonNullable<RunOptions['ranks']>
 
 interface RecordedFile {
   readonly title: string
@@ -36,6 +42,8 @@ const recordedFiles: Readonly<Record<string, RecordedFile>> = {
   'eval.json': { title: 'evaluation', check: checkEvaluation },
   'names.json': { title: 'names and shapes', check: async (device, folder) => checkNames(device, folder) },
   'forward.json': { title: 'passes of a model', check: checkForward },
+  'syncbn.json': { title: 'batch norm over ranks', check: checkSynchronized },
+  'sampler.json': { title: 'samplers', check: async (_, folder) => checkSampler(folder) },
 }
 const fileNames = Object.keys(recordedFiles).join(', ')
 
@@ -45,10 +53,15 @@ const maxFailuresShown = 10
 interface Tally {
   passed: number
   failed: number
+  /** Recorded values that cannot be right. */
+  skipped: number
 }
 
 function count(tally: Tally, results: readonly CaseResult[]): void {
-  for (const result of results) passes(result) ? tally.passed++ : tally.failed++
+  for (const result of results) {
+    if (result.skipped !== undefined) tally.skipped++
+    else passes(result) ? tally.passed++ : tally.failed++
+  }
 }
 
 /** Folders beneath `folder`, itself included, that hold a trajectory. */
@@ -82,11 +95,13 @@ async function checkTrajectory(
   name: string,
   tally: Tally,
   { out, verbose, amp = false }: Options,
+  ranks?: RankInFolder,
 ): Promise<void> {
   const started = performance.now()
   const run = await runTrajectory(device, folder, {
     run: recorded,
     amp,
+    ranks,
     onStep: (iteration, steps, results) => {
       count(tally, results)
       const shown = verbose ? results : results.filter((result) => !passes(result))
@@ -106,7 +121,8 @@ async function checkTrajectory(
   console.log(`      ${run.times.length} steps in ${seconds.toFixed(1)} s, ${median.toFixed(0)} ms each (median)`)
 
   const tensors = await finalTensors(run)
-  const final = amp ? [] : checkFinal(folder, run, tensors)
+  const states = ranks ? [await checkEqualStates(tensors, ranks.exchange)] : []
+  const final = [...(amp ? [] : checkFinal(folder, run, tensors)), ...states]
   count(tally, final)
   const closest = worst(final)
   const shown = verbose ? final : final.filter((result) => !passes(result))
@@ -134,16 +150,16 @@ interface Options {
 }
 
 /** Checks everything in a folder; returns how many comparisons passed and failed. */
-async function checkAll(folder: string, options: Options): Promise<Tally> {
+async function checkAll(folder: string, options: Options, group: ProcessGroup): Promise<Tally> {
   if (!existsSync(folder)) throw new UserError(`there is no folder ${folder}: give one with reference values`)
   const found = trajectories(folder)
-  const files = options.amp ? [] : filesBeneath(folder)
+  const files = options.amp || group.rank > 0 ? [] : filesBeneath(folder)
   if (found.length + files.length === 0) {
     const lacking = options.amp ? 'no trajectory' : `no ${fileNames} or trajectory`
     throw new UserError(`${folder} holds ${lacking}: nothing to check`)
   }
   if (options.out !== undefined) mkdirSync(options.out, { recursive: true })
-  const tally: Tally = { passed: 0, failed: 0 }
+  const tally: Tally = { passed: 0, failed: 0, skipped: 0 }
   const device = await open({ gpu: options.gpu })
   console.log(`on ${device.adapter.device} (${device.adapter.driver})`)
   if (options.amp && !device.traits.half) throw new UserError('--amp: this adapter has no half precision (shader-f16)')
@@ -169,7 +185,13 @@ async function checkAll(folder: string, options: Options): Promise<Tally> {
       const own = nameOf(path, folder, found)
       await attempt(own, async () => {
         for (const run of runsOf(path)) {
-          await checkTrajectory(device, path, run, run.label ? `${own} ${run.label}` : own, tally, options)
+          const name = run.label ? `${own} ${run.label}` : own
+          const ranks = ranksOf(path, group)
+          const ofRank = (rank?: RankInFolder) => {
+            const ownName = rank ? `${name} rank ${rank.rank}` : name
+            return checkTrajectory(device, path, run, ownName, tally, options, rank)
+          }
+          await Promise.all(ranks ? ranks.map(ofRank) : group.rank === 0 ? [ofRank()] : [])
         }
         return []
       })
@@ -189,9 +211,14 @@ const command = new Command('golden')
   .option('--verbose', 'print every comparison, not only the closest one of each step')
   .action(async (dir: string, options: Options) => {
     try {
-      const { passed, failed } = await checkAll(resolve(dir), options)
-      console.log(`\n${passed} passed, ${failed} failed`)
-      process.exitCode = failed > 0 ? 1 : 0
+      const launch = launchOf()
+      const group = launch ? await MpiGroup.open(launch) : singleProcess()
+      const tallies = await group.gatherValues(await checkAll(resolve(dir), options, group))
+      const sum = (key: keyof Tally) => tallies.reduce((total, tally) => total + tally[key], 0)
+      const skipped = sum('skipped') > 0 ? `, ${sum('skipped')} skipped` : ''
+      if (group.rank === 0) console.log(`\n${sum('passed')} passed, ${sum('failed')} failed${skipped}`)
+      process.exitCode = sum('failed') > 0 ? 1 : 0
+      await group.close()
     } catch (error) {
       const known = error instanceof UserError
       console.error(known ? `golden: ${error.message}` : error)

@@ -149,7 +149,7 @@ export async function runCase(
     { label: `${row.op} ${row.name}`, ...(precision === 'single' ? {} : { autocast: castCall }), ...options },
   )
   try {
-    program.run({ ...data, ...cotangentData(cotangents) })
+    await program.runAsync({ ...data, ...cotangentData(cotangents) })
     const names = [...Object.keys(expected), ...(row.differentiable ?? []).map((name) => `gradient/${name}`)]
     const results = await program.readAll(names)
     return new Map(names.map((name, i) => [name, results[i] ?? new Float32Array()]))

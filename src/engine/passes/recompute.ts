@@ -4,8 +4,8 @@ import { dropDead, relink } from './rewrite.js'
 /**
  * Activation checkpointing (Chen et al., 2016, arXiv 1604.06174): what the backward pass needs from within a stage is
  * computed again right before its first use there, instead of being kept since the forward pass. Kept are what leaves
- * a stage, and what nodes that update in place deliver, since those must not run twice. The results are the same bits,
- * for the same kernels run on the same values.
+ * a stage, and what nodes deliver that update in place or call the host, since those must not run twice. The results are
+ * the same bits, for the same kernels run on the same values.
  *
  * @param stageOf the stage that a scope belongs to; undefined outside of them
  */
@@ -17,8 +17,8 @@ export function recompute(trace: Trace, stageOf: (scope: string) => string | und
   }
   const mayRepeat = (value: Tensor): boolean => {
     const { node } = value
-    const once = node.op === undefined || node.backward || node.op.inplace?.(node.attrs as never).size
-    return !once && stageOf(node.scope) !== undefined && !kept.has(valueKey(value))
+    const once = node.op === undefined || node.op.callsHost || node.op.inplace?.(node.attrs as never).size
+    return !(once || node.backward) && stageOf(node.scope) !== undefined && !kept.has(valueKey(value))
   }
 
   const nodes: Node[] = []

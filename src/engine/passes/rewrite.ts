@@ -60,7 +60,7 @@ function callKey({ op, inputs, attrs, outputs }: Node): string {
 export function shareEqual(trace: Trace): Trace {
   const known = new Map<string, Node>()
   return rebuild(trace, (node) => {
-    if (!node.op) return node
+    if (!node.op || node.op.callsHost) return node
     const key = callKey(node)
     const earlier = known.get(key)
     if (earlier) return earlier

@@ -2,7 +2,8 @@ import { type Node, type Trace, valueKey } from '../ir.js'
 
 /**
  * Moves nodes that update a value in place, such as an optimizer's, to where their inputs are complete and everything
- * else that reads the old value has run: each gradient then lives until its own update, not until the last one.
+ * else that reads the old value has run: each gradient then lives until its own update, not until the last one. Host calls
+ * move likewise, so that they are under way while the rest is computed; what updates by their results stays behind that.
  */
 export function updateEarly(trace: Trace): Trace {
   const positionOf = new Map(trace.nodes.map((node, position) => [node.id, position]))
@@ -25,9 +26,10 @@ export function updateEarly(trace: Trace): Trace {
     return Math.max(-1, ...made, ...read)
   }
   const placed = trace.nodes.map((node, position) => {
-    const updates = (node.op?.inplace?.(node.attrs as never).size ?? 0) > 0
+    const waitsForHost = node.inputs.some((value) => value.node.op?.callsHost)
+    const updates = (node.op?.inplace?.(node.attrs as never).size ?? 0) > 0 && !waitsForHost
     // Half a position: right behind the node that it waits for.
-    return { node, position, at: updates ? Math.min(position, earliest(node) + 0.5) : position }
+    return { node, position, at: updates || node.op?.callsHost ? Math.min(position, earliest(node) + 0.5) : position }
   })
   placed.sort((a, b) => a.at - b.at || a.position - b.position)
   return { ...trace, nodes: placed.map(({ node }) => node) }

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import { distributedOrder, type RankOf, samplesPerRank } from '../distributed/sampler.js'
 import { UserError } from '../error.js'
 import '../io/decoders.js'
 import {
@@ -27,8 +28,12 @@ export interface LoaderOptions {
   /** Where no stream takes unlabeled images, the list gives the length of an epoch alone, and may be empty. */
   unlabeled: readonly Sample[]
   seed: number
+  /** Which of several ranks reads: its places of orders that are common to all, see `distributedOrder`. */
+  ranks?: RankOf | undefined
   /** Threads; the batches do not depend on their number. Default: one core is left free, at most eight are used. */
   workers?: number
+  /** Processes that share the cores of this machine; by default it is this one alone. */
+  sharing?: number
   /** What a batch holds. */
   layout: BatchLayout
   /** The images of which an epoch is one pass. Default: the unlabeled ones, where there are any. */
@@ -99,12 +104,14 @@ class ThreadedLoader implements Loader {
     }
     const length = (options.epochOf === 'labeled' ? 0 : unlabeled.length) || labeled.length
     this.labeled = Array.from(
-      { length: Math.max(length, labeled.length) },
+      { length: options.ranks ? length : Math.max(length, labeled.length) },
       (_, i) => labeled[i % labeled.length] as Sample,
     )
-    this.iterationsPerEpoch = Math.floor(length / batchSize)
+    const { ranks } = options
+    this.iterationsPerEpoch = Math.floor((ranks ? samplesPerRank(length, ranks.size) : length) / batchSize)
     if (this.iterationsPerEpoch === 0) {
-      throw new UserError(`${length} images do not fill a batch of ${batchSize}: add some, or lower batch_size`)
+      const batch = ranks ? `batches of ${batchSize} on ${ranks.size} ranks` : `a batch of ${batchSize}`
+      throw new UserError(`${length} images do not fill ${batch}: add some, or lower batch_size`)
     }
     this.cache = new DecodedCache(options.cacheBytes ?? defaultCacheBytes)
     this.slots = Array.from({ length: slotCount }, () => {
@@ -112,7 +119,10 @@ class ThreadedLoader implements Loader {
       return { buffer, batch: batchViews(buffer, layout, batchSize, size) }
     })
     this.settings = { size, batchSize, layout, rules: labelRules(config), seed }
-    const count = options.workers ?? config.workers ?? Math.min(8, Math.max(1, availableParallelism() - 1))
+    const count =
+      options.workers ??
+      config.workers ??
+      Math.min(8, Math.max(1, Math.floor(availableParallelism() / (options.sharing ?? 1)) - 1))
     this.threads = Array.from({ length: count }, (_, i) => this.startWorker(i + 1))
     this.quarantine = new Quarantine(count + 1, (thread) => this.startWorker(thread))
   }
@@ -217,8 +227,11 @@ class ThreadedLoader implements Loader {
 
   /** For each stream the order of its list in an epoch. */
   private drawOrders(epoch: number): Uint32Array[] {
-    const { layout, seed } = this.options
-    return layout.map((stream) => orderOf(stream, seed, epoch, this.listOf(stream.split).length))
+    const { layout, seed, ranks } = this.options
+    return layout.map((stream) => {
+      const { length } = this.listOf(stream.split)
+      return ranks ? distributedOrder(length, epoch, ranks) : orderOf(stream, seed, epoch, length)
+    })
   }
 
   /** Hands the batch of an iteration to the workers. */

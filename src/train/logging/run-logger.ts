@@ -23,6 +23,22 @@ export interface RunLoggerOptions {
   readonly resumed?: { readonly iteration: number; readonly logBytes: number } | undefined
 }
 
+/** What a run tells of itself. */
+export type Logger = Pick<RunLogger, 'syncLog' | 'live' | 'event' | 'once' | 'status' | 'report' | 'close'>
+
+/** Of a rank that leaves the showing to another one: it says what only it can know, in a line for people. */
+export const quietLogger = (print: (line: string) => void): Logger => ({
+  live: false,
+  syncLog: () => 0,
+  event: (name, _, line) => {
+    if (line !== undefined && (name === 'unreadable' || name === 'crash')) print(line)
+  },
+  once: () => {},
+  status: () => {},
+  report: async () => {},
+  close: () => {},
+})
+
 /** Everything that shows a run: lines on the terminal, log.jsonl, TensorBoard's event file, and report.html. */
 export class RunLogger {
   private readonly log: RunLog

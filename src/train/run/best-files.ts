@@ -20,7 +20,8 @@ export const namesOf = (config: Config) => ({
  * @param isBest whether the decisive model has the best result of the run
  */
 export async function bestFilesOf(run: Run, scored: readonly ScoredModel[], isBest: boolean): Promise<BestFiles> {
-  const { state, trainer } = run
+  const { state, trainer, group } = run
+  if (group.rank > 0) return new Map()
   const { validationDue: _, bestOf = {}, ...where } = state
   const files = new Map<string, PreparedFile>()
   const prepared = ({ model, scores: { miou } }: ScoredModel, bestMiou: number) =>

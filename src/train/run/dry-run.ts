@@ -26,6 +26,8 @@ export interface DryRunOptions {
   /** false: earlier measurements of kernels are not looked at. */
   readonly tune?: boolean | undefined
   readonly traceNan?: boolean
+  /** Processes that train together. Default: one. */
+  readonly ranks?: number
   /** A file for the programs of a step as text. */
   readonly printProgram?: string | undefined
   readonly print: (line: string) => void
@@ -42,14 +44,14 @@ const largestShown = 12
  */
 export async function dryRun(
   real: Device,
-  { config: given, init, tune, traceNan = false, printProgram, print }: DryRunOptions,
+  { config: given, init, tune, traceNan = false, ranks = 1, printProgram, print }: DryRunOptions,
 ) {
   for (const [index, model] of modelsOf(given).entries()) {
     const path = pretrainedOf(given, index)
     if (init !== undefined) print(loadInit(planned(model), readInit(init, given)))
     else if (path !== undefined) print(checkPretrained(model, path))
   }
-  const lists = readLists(given, true)
+  const lists = readLists(given, true, ranks)
   const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], given)
   const note = nothingToScore(lists.validation, labels, given)
   if (note !== undefined) print(note)
@@ -60,8 +62,13 @@ export async function dryRun(
   if (short !== undefined) print(short)
   const image = await largestImage(lists, given)
   useKnownKernels(real, tune, print)
-  const settled = await settleShown(real, { config: given, image, keepBefore: traceNan }, print)
-  const options = { image, keepBefore: traceNan, config: { ...settled, amp: usesHalf(settled.amp, real, print) } }
+  const settled = await settleShown(real, { config: given, image, keepBefore: traceNan, ranks }, print)
+  const options = {
+    image,
+    keepBefore: traceNan,
+    ranks,
+    config: { ...settled, amp: usesHalf(settled.amp, real, print) },
+  }
   const run = await planRun(real, options)
   if (printProgram !== undefined) {
     writeAtomically(printProgram, [new TextEncoder().encode(run.trainer.text)])
@@ -110,11 +117,12 @@ const planned = (model: ModelSpec): SegmentationModel => createModel(new Store(t
 
 function describe(run: PlannedRun, options: PlanOptions): string[] {
   const { use, trainer } = run
-  const { planned, live, unshared, dispatches } = trainer.memory
+  const { planned, live, unshared, dispatches, hostCalls } = trainer.memory
   const largest = new Set(valuesBySize(trainer).map(showSized))
   return [
     `planned: ${use.pipelines} kernels; ${dispatches} dispatches and copies for a step; at most ${megabytes(use.peak)} on the device`,
     ...memoryParts(run, options).map(({ what, bytes }) => `  ${megabytes(bytes).padStart(11)}  ${what}`),
+    ...(hostCalls > 0 ? [`exchanges with other ranks: ${hostCalls} for a step`] : []),
     `intermediates of the step: ${megabytes(planned)} (${megabytes(live)} live at once, ${megabytes(unshared)} without sharing)`,
     'largest tensors of the step:',
     ...[...largest].slice(0, largestShown).map((text) => `  ${text}`),

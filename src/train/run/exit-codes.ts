@@ -12,6 +12,7 @@ export const exitCodes = {
   outOfMemory: [4, 'out of GPU memory'],
   nonFinite: [5, 'a loss, a gradient or a weight is no longer finite'],
   notSaved: [6, 'the results could not be saved'],
+  rankLost: [7, 'another process of the training died or does not answer'],
   hungUp: [129, 'stopped by SIGHUP (the terminal was closed)'],
   interrupted: [130, 'stopped by SIGINT (Ctrl-C)'],
   terminated: [143, 'stopped by SIGTERM'],
@@ -35,6 +36,9 @@ export class RunError extends AtrousError {
   }
 }
 
+/** What another rank says, and ends all of them for: this one is silent. */
+export class OtherRankError extends RunError {}
+
 /** What the system says of a file or folder, whose name its message has. */
 const isOfSystem = (error: unknown): boolean => error instanceof Error && 'syscall' in error && 'path' in error
 
@@ -50,6 +54,7 @@ export function endingOf(error: unknown): Ending {
 /** The error that ends a run, with where it can go on; mistakes of the user's and faults of the program as they are. */
 export function withCheckpoint(error: unknown, checkpoint: string | undefined, lastGood: string): unknown {
   const ending = endingOf(error)
+  if (error instanceof OtherRankError) return error
   if (ending === 'done' || ending === 'userError' || ending === 'fault' || !(error instanceof Error)) return error
   return new RunError(ending, `${error.message}; ${lastGood}`, { cause: error, checkpoint })
 }

@@ -30,12 +30,19 @@ const hashOf = (list: readonly Sample[]): string =>
     .update(list.map(({ name }) => `${name}\n`).join(''))
     .digest('hex')
 
-/** The settings of a run and hashes of its lists. */
-export function fingerprintOf(config: Config, lists: Readonly<Record<string, readonly Sample[]>>): Fingerprint {
+/**
+ * The settings of a run and hashes of its lists.
+ * @param ranks that train together
+ */
+export function fingerprintOf(
+  config: Config,
+  lists: Readonly<Record<string, readonly Sample[]>>,
+  ranks = 1,
+): Fingerprint {
   const withoutFiles = JSON.parse(JSON.stringify(config, (key, value) => (key === 'pretrained' ? undefined : value)))
   const settings = Object.entries(withoutFiles).filter(([key]) => !notFingerprinted.includes(key))
   const hashes = Object.entries(lists).map(([name, list]) => [`list of ${name} images`, hashOf(list)])
-  return Object.fromEntries([...settings, ...hashes])
+  return Object.fromEntries([...settings, ...hashes, ...(ranks > 1 ? [['ranks', ranks]] : [])])
 }
 
 /** How the settings of a run that is resumed differ from those that it had; those of other methods do not count. */
@@ -63,11 +70,15 @@ const optimizerIn = ({ optimizer }: Fingerprint): string => (optimizer as Optimi
 
 /** Whether an epoch may have another number of iterations with such changes. */
 export const changesEpochs = (keys: readonly string[]): boolean =>
-  keys.some((key) => key === 'batch_size' || /^list of (un)?labeled images$/.test(key))
+  keys.some((key) => key === 'batch_size' || key === 'ranks' || /^list of (un)?labeled images$/.test(key))
 
 /** `lr 0.001 instead of 0.01`; lists are hashes, which say nothing to people. */
 export function showChange(key: string, before: Fingerprint, now: Fingerprint): string {
   if (key.startsWith('list of ')) return `another ${key}`
+  if (key === 'ranks') {
+    const [had, has] = [before, now].map(({ ranks = 1 }) => (ranks === 1 ? '1 rank' : `${ranks} ranks`))
+    return `${has} instead of ${had}: a step takes other images, in other batches, and as many times batch_size of them`
+  }
   const show = (value: unknown) => (value === undefined ? 'none' : JSON.stringify(value))
   return `${key} ${show(now[key])} instead of ${show(before[key])}`
 }

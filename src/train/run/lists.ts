@@ -15,13 +15,14 @@ export interface Lists {
 /**
  * Reads the lists of a run and checks that they can feed it.
  *
+ * @param ranks that train together
  * @param mustExist false where a run is resumed: a file that became unreadable since it began does not end it
  */
-export function readLists(config: Config, mustExist: boolean): Lists {
+export function readLists(config: Config, mustExist: boolean, ranks = 1): Lists {
   const { labeled_id_path: labeled, unlabeled_id_path: unlabeled, val_id_path: validation, data_root: root } = config
   if (!labeled) throw new UserError('no list of labeled images: give --labeled-id-path')
   const method = methodOf(config.method)
-  checkBatches(config, (what) => new UserError(what))
+  checkBatches(config, (what) => new UserError(what), ranks)
   if (!validation) throw new UserError('no list of validation images: give --val-id-path')
   if (!unlabeled && takes(method.layout(config), 'unlabeled')) {
     throw new UserError(

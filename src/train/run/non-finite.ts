@@ -1,21 +1,32 @@
 import type { CountedValue, FirstNonFinite } from '../../engine/passes/trace-nan.js'
 import { showShape } from '../../engine/shape.js'
 import { smallestScale } from '../trainer/loss-scale.js'
-import type { StepResult, Trainer } from '../trainer/trainer.js'
-import { RunError } from './exit-codes.js'
+import type { StepResult } from '../trainer/step-result.js'
+import type { Trainer } from '../trainer/trainer.js'
+import type { Broken } from './agreement.js'
+import { OtherRankError, RunError } from './exit-codes.js'
 
 /**
  * What of a step is NaN or infinite, in words; undefined where all is finite, and in half precision where the gradients
  * are not, but a smaller loss scale may help.
  */
-export function nonFiniteIn(result: StepResult): string | undefined {
+export function nonFiniteIn(result: StepResult): NonFinite | undefined {
   const losses = Object.entries(result.metrics)
   const broken = losses.filter(([, value]) => !Number.isFinite(value))
-  if (broken.length > 0) return broken.map(([name, value]) => `${name} is ${value}`).join(', ')
+  if (broken.length > 0) return { what: broken.map(([name, value]) => `${name} is ${value}`).join(', '), loss: true }
   const [first, ...others] = result.nonFinite
-  if (first === undefined) return scaledAway(result)
+  if (first === undefined) {
+    const what = scaledAway(result)
+    return what === undefined ? undefined : { what, loss: false }
+  }
   const more = others.length > 0 ? ` and ${others.length} more` : ''
-  return `the losses are finite, but the update gave NaN or an infinity to ${first}${more}`
+  return { what: `the losses are finite, but the update gave NaN or an infinity to ${first}${more}`, loss: false }
+}
+
+/** What of a step is not finite, in words, and whether it is a loss or a metric. */
+export interface NonFinite {
+  readonly what: string
+  readonly loss: boolean
 }
 
 function scaledAway({ loss_scale: scale, skipped_steps: skipped }: StepResult): string | undefined {
@@ -25,14 +36,22 @@ function scaledAway({ loss_scale: scale, skipped_steps: skipped }: StepResult): 
 
 /**
  * The error of a step that gave NaN or an infinity.
+ * @param iteration that of the step, from 1
  * @param broken what `nonFiniteIn` says
  * @param trace also find the operator; the trainer must keep what a step starts from, and is of no further use
  */
-export async function explainNonFinite(trainer: Trainer, broken: string, trace = false): Promise<RunError> {
-  const what = `iteration ${trainer.iteration}: ${broken}`
-  if (!trace) return new RunError('nonFinite', `${what}; nothing of this step is saved`)
-  const found = await trainer.firstNonFinite()
-  return new RunError('nonFinite', `${what}; ${found ? describeFirst(found) : notFound}; nothing of this step is saved`)
+export async function explainNonFinite(
+  trainer: Trainer,
+  iteration: number,
+  { what, isOwn }: Broken,
+  trace = false,
+): Promise<RunError> {
+  const where = `iteration ${iteration}: ${what}`
+  // All ranks repeat the step together, and one of them says what it found.
+  const found = trace ? await trainer.firstNonFinite() : undefined
+  const traced = trace ? `; ${found ? describeFirst(found) : notFound}` : ''
+  const message = `${where}${traced}; nothing of this step is saved`
+  return isOwn ? new RunError('nonFinite', message) : new OtherRankError('nonFinite', message)
 }
 
 const notFound =

@@ -4,6 +4,7 @@ import { createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import type { Image } from '../data/pixels.js'
+import { singleProcess } from '../distributed/group.js'
 import { Evaluator } from '../evaluation/evaluator.js'
 import { firstModelOf } from '../methods/index.js'
 import { createTrainer } from '../trainer/create.js'
@@ -27,13 +28,18 @@ export interface PlanOptions {
   readonly image: Image
   /** See `TrainerOptions`. */
   readonly keepBefore: boolean
+  /** Processes that train together. Default: one. */
+  readonly ranks?: number
 }
 
 /**
  * Does on a dry device what a training allocates: model, step, previous models, evaluation.
  * @throws UserError where the adapter cannot bind what it needs, with what it can
  */
-export async function planRun(real: DryAdapter, { config, image, keepBefore }: PlanOptions): Promise<PlannedRun> {
+export async function planRun(
+  real: DryAdapter,
+  { config, image, keepBefore, ranks = 1 }: PlanOptions,
+): Promise<PlannedRun> {
   const { device, use } = dryDevice(real)
   const store = new Store(device, 'model')
   const model = createModel(store, firstModelOf(config))
@@ -47,6 +53,7 @@ export async function planRun(real: DryAdapter, { config, image, keepBefore }: P
     ...crop,
     keepBefore,
     amp,
+    exchange: ranks > 1 ? { ...singleProcess(), size: ranks } : undefined,
   })
   const { snapshots } = trainer.run
   for (let i = 0; i < (snapshots?.most ?? 0); i++) snapshots?.push(store, String(i))
@@ -86,7 +93,9 @@ export function memoryParts(
   const inTiles = tiles > 1 ? `, in ${tiles} tiles` : ''
   const parts = [
     part(`parameters, ${parameters.size} tensors`, (label) => parameters.has(label)),
-    part('running statistics', (label) => label.startsWith('model/') && !parameters.has(label)),
+    part(config.lock_backbone ? 'locked backbone, running statistics' : 'running statistics', (label) => {
+      return label.startsWith('model/') && !parameters.has(label)
+    }),
     part(keptByOptimizer(trainer), (label) => kept.some((store) => label.startsWith(`${store}/`))),
     part(`${snapshots?.label}, at most ${snapshots?.most}`, (label) => {
       return snapshots !== undefined && label.startsWith(`${snapshots.label}/`)

@@ -114,6 +114,11 @@ export class RunFiles {
       : 'there is no checkpoint to go back to'
   }
 
+  /** Another process of the training writes the checkpoint of so many steps. */
+  savedElsewhere(iteration: number): void {
+    this.iteration = iteration
+  }
+
   /**
    * Writes the snapshots that have no file yet, then `latest.safetensors`, and drops snapshots that neither it nor the one
    * before it needs. Where the file holds the same iteration already, the one before it stays as it is.

@@ -2,12 +2,14 @@ import type { SegmentationModel } from '../../models/segmentation.js'
 import type { Config } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import type { Loader } from '../data/loader.js'
+import type { ProcessGroup } from '../distributed/group.js'
 import type { Evaluator, Scores } from '../evaluation/evaluator.js'
 import type { WriteFailures } from '../io/write-failures.js'
 import type { Means } from '../logging/log.js'
-import type { RunLogger } from '../logging/run-logger.js'
+import type { Logger } from '../logging/run-logger.js'
 import type { Display } from '../logging/terminal.js'
 import type { Trainer } from '../trainer/trainer.js'
+import type { Agreement } from './agreement.js'
 import type { Fingerprint } from './fingerprint.js'
 import type { RunLock } from './run-lock.js'
 import type { RunFiles, RunState } from './run-state.js'
@@ -40,6 +42,8 @@ export interface TrainingOptions {
   readonly tune?: boolean | undefined
   /** Aborted: the step at hand is finished, a checkpoint written, and the training ends. */
   readonly signal?: AbortSignal
+  /** The processes that train together; by default it is this one alone. Rank 0 logs and saves for all. */
+  readonly group?: ProcessGroup | undefined
   readonly display: Display
 }
 
@@ -64,13 +68,16 @@ export interface DeployedEvaluator {
 /** What a run works with. */
 export interface Run {
   readonly options: TrainingOptions
+  readonly group: ProcessGroup
+  readonly agreement: Agreement
   readonly trainer: Trainer
   /** Of the models that the method deploys, in their order. */
   readonly evaluators: readonly DeployedEvaluator[]
   readonly loader: Loader
   readonly validation: readonly Sample[]
-  readonly logger: RunLogger
-  readonly lock: RunLock
+  readonly logger: Logger
+  /** Of rank 0. */
+  readonly lock: RunLock | undefined
   readonly files: RunFiles
   readonly failures: WriteFailures
   /** Writes config.yaml and kernels.json where they are missing. */

@@ -14,11 +14,17 @@ import { backupOf } from './run-state.js'
  * @returns those that still are not written
  */
 export async function save(run: Run, best: BestFiles, samples?: readonly ReportSample[]): Promise<BestFiles> {
-  const { options, trainer, state, means, logger, fingerprint, lock, files, failures } = run
+  const { options, trainer, state, means, logger, fingerprint, lock, files, failures, group } = run
+  // What all ranks have is written by the first one.
+  if (group.rank > 0) {
+    state.iteration = trainer.iteration
+    files.savedElsewhere(trainer.iteration)
+    return new Map()
+  }
   const { savePath: folder, config } = options
   const hasFolder = failures.attempt(folder, () => {
     makeFolder(folder)
-    lock.renew()
+    lock?.renew()
     run.writeSettings()
   })
   state.iteration = trainer.iteration

@@ -11,12 +11,13 @@ import { loadBackbone } from '../checkpoint/read.js'
 import { type Config, withAbsolutePaths } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
 import { createLoader, shortenedEpoch } from '../data/loader.js'
+import { describeRank, singleProcess } from '../distributed/group.js'
 import { UserError } from '../error.js'
 import { Evaluator } from '../evaluation/evaluator.js'
 import { makeFolder, writeAtomically } from '../io/files.js'
 import { WriteFailures } from '../io/write-failures.js'
 import { Means } from '../logging/log.js'
-import { RunLogger } from '../logging/run-logger.js'
+import { quietLogger, RunLogger } from '../logging/run-logger.js'
 import { epochImages, firstModelOf, methodOf, pretrainedOf } from '../methods/index.js'
 import { PURPOSE, Random } from '../random.js'
 import { usesHalf } from '../trainer/amp.js'
@@ -24,6 +25,7 @@ import { createTrainer } from '../trainer/create.js'
 import type { Trainer } from '../trainer/trainer.js'
 import { RunTuning } from '../tuning/run-tuning.js'
 import { versions } from '../versions.js'
+import { Agreement, checkSame, checkSameCalls, fromFirst, seedOfRank } from './agreement.js'
 import { checkSamples, nothingToScore } from './check-samples.js'
 import { evaluationOf } from './evaluation-of.js'
 import { withCheckpoint } from './exit-codes.js'
@@ -34,8 +36,9 @@ import { runEpochs } from './loop.js'
 import { quotedArgument } from './resume-command.js'
 import type { DeployedEvaluator, TrainingOptions, TrainingResult } from './run.js'
 import { RunLock } from './run-lock.js'
-import { clearRun, clearUnfinished, initialState, RunFiles, restoreRun } from './run-state.js'
+import { clearRun, clearUnfinished, initialState, type Restored, RunFiles, restoreRun } from './run-state.js'
 import { keptChoice, settleMemory } from './settle-memory.js'
+import { shareState } from './share-state.js'
 import { StepProfiler, warmUpSteps } from './step-profiler.js'
 import { Watchdog } from './watchdog.js'
 
@@ -48,9 +51,12 @@ import { Watchdog } from './watchdog.js'
  * @throws RunError where the run cannot go on, with its last checkpoint
  */
 export async function train(device: Device, options: TrainingOptions): Promise<TrainingResult> {
-  const { config, savePath, resume, display } = options
-  const lists = readLists(config, !resume)
+  const { config, savePath, resume, display, group = singleProcess() } = options
+  const lists = readLists(config, !resume, group.size)
+  const { maxIterations, skipIterations, traceNan, tune } = options
+  await checkSame(group, fingerprintOf(config, { ...lists }), { resume, maxIterations, skipIterations, traceNan, tune })
   const folder = resume ? dirname(resume) : savePath
+  if (group.rank > 0) return trainLocked(device, options, lists, folder, undefined)
   if (resume && !existsSync(folder)) throw new UserError(`there is no run ${folder}: check --resume`)
   const isNew = !existsSync(folder)
   makeFolder(folder)
@@ -62,6 +68,8 @@ export async function train(device: Device, options: TrainingOptions): Promise<T
     if (isNew) removeIfEmpty(folder)
   }
 }
+
+type Measurements = RunTuning['measurements']
 
 /** Removes the folder of a run that ended before it wrote anything. */
 function removeIfEmpty(folder: string): void {
@@ -77,32 +85,37 @@ async function trainLocked(
   options: TrainingOptions,
   lists: Lists,
   folder: string,
-  lock: RunLock,
+  lock: RunLock | undefined,
 ): Promise<TrainingResult> {
-  const { config: given, resume, display } = options
+  const { config: given, resume, display, group = singleProcess() } = options
+  const isFirst = group.rank === 0
   const print = (line: string) => display.line(line)
-  if (!resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
+  if (isFirst && !resume && existsSync(join(folder, 'log.jsonl')) && !options.overwrite) {
     throw new UserError(
       `${folder} holds a run already: choose another --save-path, replace it with --overwrite, ` +
         `or continue it with --resume ${quotedArgument(join(folder, 'latest.safetensors'))}`,
     )
   }
-  const profiler = options.profile && createProfiler(device, options.profile)
+  const profiler = isFirst && options.profile ? createProfiler(device, options.profile) : undefined
   const watchdog = new Watchdog(print)
-  if (!resume) {
+  if (isFirst && !resume) {
     const reading = new Set<string>()
     const checked = checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], given, reading)
     const labels = await watchdog.during(() => `images to be read: ${[...reading].join(', ')}`, checked)
     const note = nothingToScore(lists.validation, labels, given)
     if (note !== undefined) print(note)
   }
-  const kept = resume ? keptChoice(folder, given) : undefined
-  const config = kept ?? (await chosenFor(device, lists, options))
-  const isChosenAnew = config !== given && !kept
-  const amp = usesHalf(config.amp, device, print)
+  let isChosenAnew = false
+  const config = await fromFirst(group, async () => {
+    const kept = resume ? keptChoice(folder, given) : undefined
+    const chosen = kept ?? (await chosenFor(device, lists, options))
+    isChosenAnew = chosen !== given && !kept
+    return chosen
+  })
+  const amp = (await group.gatherValues(usesHalf(config.amp, device, print))).every((half) => half)
   const init = options.init === undefined ? undefined : readInit(options.init, config)
 
-  const { seed } = config
+  const seed = seedOfRank(config.seed, group.rank)
   const { labeled, unlabeled, validation } = lists
   /** Reports what goes wrong with the images; once there is a log, it goes there, too. */
   let report: RunLogger['event'] = (_name, _fields, line) => {
@@ -113,6 +126,8 @@ async function trainLocked(
     labeled,
     unlabeled,
     seed,
+    ranks: group.size > 1 ? group : undefined,
+    sharing: group.localSize,
     layout: methodOf(config.method).layout(config),
     epochOf: epochImages(config),
     maxUnreadable: config.max_unreadable,
@@ -126,35 +141,52 @@ async function trainLocked(
   try {
     const model = createModel(store, firstModelOf(config), new Random(seed, 0, PURPOSE.initialization))
     const pretrained = pretrainedOf(config, 0)
-    if (resume) print(`weights: from ${resume}`)
+    if (!isFirst) print('weights: from rank 0')
+    else if (resume) print(`weights: from ${resume}`)
     else if (init) print(loadInit(model, init))
     else if (pretrained !== undefined) print(loadBackbone(model, pretrained))
     else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
-    const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
-    trainer = await createTrainer(device, model, config, {
-      iterationsPerEpoch: loader.iterationsPerEpoch,
-      labeled: config.batch_size,
-      unlabeled: config.batch_size,
-      height: config.crop_size,
-      width: config.crop_size,
-      keepBefore: options.traceNan === true,
-      amp,
-      pretrain: (further, index) => {
-        const path = pretrainedOf(config, index)
-        if (!resume && init) print(`${further.store.label}: ${loadInit(further, init)}`)
-        else if (!resume && path !== undefined) print(`${further.store.label}: ${loadBackbone(further, path)}`)
+    // All ranks take the kernels that rank 0 has measured, or has read: others would give other bits.
+    const isShared = options.tune !== false || resume !== undefined
+    const given = isShared && !isFirst ? (await group.gatherValues<Measurements>([]))[0] : undefined
+    const kernels = RunTuning.begin(device, { tune: options.tune, given, resumed: resume && folder, print })
+    trainer = await createTrainer(
+      device,
+      model,
+      { ...config, seed },
+      {
+        iterationsPerEpoch: loader.iterationsPerEpoch,
+        labeled: config.batch_size,
+        unlabeled: config.batch_size,
+        height: config.crop_size,
+        width: config.crop_size,
+        keepBefore: options.traceNan === true,
+        amp,
+        exchange: group.size > 1 ? group : undefined,
+        pretrain: (further, index) => {
+          const path = pretrainedOf(config, index)
+          if (!isFirst || resume) return
+          if (init) print(`${further.store.label}: ${loadInit(further, init)}`)
+          else if (path !== undefined) print(`${further.store.label}: ${loadBackbone(further, path)}`)
+        },
+        onProgress: (done, total) => {
+          if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
+        },
       },
-      onProgress: (done, total) => {
-        if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)
-      },
-    })
+    )
     kernels.freeze()
+    if (isShared && isFirst) await group.gatherValues(kernels.measurements)
+    await checkSameCalls(group, trainer.hostCalls)
     const evaluation = evaluationOf(config, amp)
     evaluators = trainer.run.deployed.map(({ name, model }) => {
       return { name, model, evaluator: new Evaluator(device, model, evaluation) }
     })
-    const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation })
-    const { saved, changes = [] } = resume ? restoreRun(resume, trainer, fingerprint, print) : {}
+    const fingerprint = fingerprintOf(config, { labeled, unlabeled, validation }, group.size)
+    const training = trainer
+    const { saved, changes = [] } = await fromFirst(group, (): Partial<Restored> => {
+      return resume ? restoreRun(resume, training, fingerprint, print) : {}
+    })
+    await shareState(group, trainer)
     checkSkipped(trainer, options.skipIterations ?? 0, print)
     const { miou, bestMiou, newBest, validationDue = false, bestOf } = saved ?? initialState()
     const { iteration } = trainer
@@ -170,17 +202,20 @@ async function trainLocked(
     if (device.adapter.software) {
       print('first step: a CPU driver translates each kernel when it first runs, which takes a while on a new machine')
     }
-    if (!resume && options.overwrite) clearRun(folder)
-    clearUnfinished(folder)
+    if (isFirst && !resume && options.overwrite) clearRun(folder)
+    if (isFirst) clearUnfinished(folder)
     const writeSettings = () => {
+      if (!isFirst) return
       writeConfig(folder, config, device, lists, fingerprint, changes.length > 0 || isChosenAnew)
       if (!existsSync(join(folder, 'kernels.json'))) kernels.save(folder)
     }
     writeSettings()
-    kernels.save(folder)
+    if (isFirst) kernels.save(folder)
     const failures = new WriteFailures(folder, print)
     const resumed = saved && { iteration, logBytes: saved.logBytes }
-    const logger = new RunLogger({ folder, config, metrics: trainer.metrics, display, failures, resumed })
+    const logger = isFirst
+      ? new RunLogger({ folder, config, metrics: trainer.metrics, display, failures, resumed })
+      : quietLogger((line) => process.stdout.write(`${describeRank(group, group.rank)}: ${line}\n`))
     report = (...all) => logger.event(...all)
     if (saved) print(`resuming ${folder} after iteration ${iteration}; best mIoU so far ${bestMiou.toFixed(2)}`)
     if (changes.length > 0) logger.event('settings', { iteration, changes }, `from here on ${changes.join('; ')}`)
@@ -188,6 +223,8 @@ async function trainLocked(
     const means = new Means(saved?.means)
     const files = new RunFiles(folder, saved)
     const parts = {
+      group,
+      agreement: new Agreement(group, options.signal),
       trainer,
       evaluators,
       loader,
@@ -220,10 +257,12 @@ async function trainLocked(
 
 /** The configuration of a run with what fits into its `memory`. */
 async function chosenFor(device: Device, lists: Lists, options: TrainingOptions): Promise<Config> {
-  const { config, tune, traceNan = false, display } = options
+  const { config, tune, traceNan = false, display, group } = options
   if (config.memory === undefined) return config
   const image = await largestImage(lists, config)
-  return settleMemory(device, { config, image, keepBefore: traceNan }, tune, (line) => display.line(line))
+  return settleMemory(device, { config, image, keepBefore: traceNan, ranks: group?.size ?? 1 }, tune, (line) =>
+    display.line(line),
+  )
 }
 
 /** Says which steps are skipped. Throws a UserError where the epoch has fewer. */

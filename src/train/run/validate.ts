@@ -1,6 +1,8 @@
 import { type EvaluationSample, evaluationSamples, type Sample } from '../data/dataset.js'
+import { validationPlaces } from '../distributed/sampler.js'
 import { UserError } from '../error.js'
-import type { Scores } from '../evaluation/metrics.js'
+import type { Evaluator } from '../evaluation/evaluator.js'
+import { type Scores, scoresOf } from '../evaluation/metrics.js'
 import type { ReportSample } from '../logging/report.js'
 import { evenlySpaced } from './check-samples.js'
 import type { DeployedEvaluator, Run } from './run.js'
@@ -11,15 +13,15 @@ import type { DeployedEvaluator, Run } from './run.js'
  * @param missing takes the names of those that are left out
  */
 export function readable(
-  { options, logger, watchdog }: Run,
+  { options, logger, watchdog, validation }: Run,
   list: readonly Sample[],
   missing: Set<string>,
 ): AsyncIterable<EvaluationSample> {
   const { max_unreadable: most } = options.config
   const images = evaluationSamples(list, options.config, 2, ({ name, image }, { message }) => {
     missing.add(name)
-    if (missing.size > most || missing.size === list.length) {
-      throw new UserError(`${missing.size} of ${list.length} validation images cannot be read: ${message}`)
+    if (missing.size > most || missing.size === validation.length) {
+      throw new UserError(`${missing.size} of ${validation.length} validation images cannot be read: ${message}`)
     }
     logger.event('unreadable', { image, reason: message }, `${message}; meanwhile the evaluation leaves it out`)
   })
@@ -38,16 +40,42 @@ export function decisiveOf<T extends Pick<ScoredModel, 'scores'>>({ trainer }: R
   return others.reduce((best, other) => (other.scores.miou > best.scores.miou ? other : best), first)
 }
 
-/** Scores the deployed models in their order on the validation images. */
+/** Scores the deployed models in their order on the validation images, of which each rank takes its share. */
 export async function evaluateAll(run: Run, missing: Set<string>): Promise<ScoredModel[]> {
+  const { group, validation } = run
+  const { pad_validation: padded = false } = run.options.config
+  const places = group.size > 1 ? validationPlaces(validation.length, padded, group) : validation.keys()
+  const share = Array.from(places, (place) => validation[place] as Sample)
   const scored: ScoredModel[] = []
   for (const { name, model, evaluator } of run.evaluators) {
     // Each of them leaves out the same images, and says so once.
-    const list = run.validation.filter((sample) => !missing.has(sample.name))
-    const scores = await evaluator.evaluate(readable(run, list, missing))
-    scored.push({ name, model, scores, tiledImages: evaluator.tiledImages })
+    const list = share.filter((sample) => !missing.has(sample.name))
+    const own = await evaluator.evaluate(readable(run, list, missing))
+    const { tiledImages } = evaluator
+    scored.push({
+      name,
+      model,
+      ...(group.size > 1 ? await ofAllRanks(run, evaluator, missing) : { scores: own, tiledImages }),
+    })
   }
   return scored
+}
+
+/** The scores of the images of all ranks; `missing` takes the names of those that others left out. */
+async function ofAllRanks(
+  { group, options, validation }: Run,
+  evaluator: Evaluator,
+  missing: Set<string>,
+): Promise<Pick<ScoredModel, 'scores' | 'tiledImages'>> {
+  const own = { counts: [...(await evaluator.confusion())], tiledImages: evaluator.tiledImages, missing: [...missing] }
+  const all = await group.gatherValues(own)
+  for (const { missing: names } of all) for (const name of names) missing.add(name)
+  const { max_unreadable: most, nclass } = options.config
+  if (missing.size > most || missing.size === validation.length)
+    throw new UserError(`${missing.size} of ${validation.length} validation images cannot be read`)
+  const counts = own.counts.map((_, i) => all.reduce((sum, { counts }) => sum + (counts[i] ?? 0), 0))
+  const tiledImages = all.reduce((sum, rank) => sum + rank.tiledImages, 0)
+  return { scores: scoresOf(Float64Array.from(counts), nclass), tiledImages }
 }
 
 export interface ScoredModel extends Pick<DeployedEvaluator, 'name' | 'model'> {

@@ -4,10 +4,12 @@ import type { Tensor } from '../../engine/ir.js'
 import { type Spec, spec } from '../../engine/shape.js'
 import { Store, type Variable } from '../../engine/store.js'
 import { grad } from '../../kernels/autograd.js'
+import type { Exchange } from '../../kernels/exchange.js'
 import { add, mul, pointwise, sum } from '../../kernels/pointwise.js'
 import { adamw, sgd } from '../../kernels/update.js'
 import type { ParameterGroup } from '../../models/segmentation.js'
 import { get, type Tensors } from '../methods/method.js'
+import { averageGradients } from './average-gradients.js'
 import type { LossScale } from './loss-scale.js'
 import type { OptimizerSection } from './optimizer-settings.js'
 
@@ -143,6 +145,8 @@ export interface UpdateBy {
   readonly inputs: Tensors
   /** Decides whether the step is taken. */
   readonly lossScale?: LossScale | undefined
+  /** With several ranks: all of them follow the means of their gradients. */
+  readonly exchange?: Exchange | undefined
 }
 
 /**
@@ -195,7 +199,8 @@ export function updateParameters(
   by: UpdateBy,
 ): { gradients: Tensor[]; scaled: Scaled | undefined } {
   const scale = by.lossScale?.scale()
-  const gradients = grad(loss, allParameters(optimized).map(read), scale)
+  const own = grad(loss, allParameters(optimized).map(read), scale)
+  const gradients = by.exchange ? averageGradients(own, by.exchange) : own
   return { gradients, scaled: applyGradients(gradients, optimized, by) }
 }
 

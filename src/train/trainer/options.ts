@@ -1,4 +1,5 @@
 import type { Signal } from '../../engine/program.js'
+import type { Exchange } from '../../kernels/exchange.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import type { CommonSettings } from '../methods/method.js'
 import type { OptimizerSection, ScheduleSection } from './optimizer-settings.js'
@@ -11,6 +12,8 @@ export type TrainerSettings = CommonSettings & {
   readonly activation_checkpointing?: readonly string[] | undefined
   /** Labeled images whose losses are computed at a time, a divisor of `batch_size`; all of them where it is absent. */
   readonly micro_batch?: number | undefined
+  /** With several ranks: whether batch norm takes the statistics of all of them, as it does where this is absent. */
+  readonly sync_batchnorm?: boolean | undefined
   /** What the training was planned to take at most, as a text. */
   readonly memory?: string | undefined
 }
@@ -32,6 +35,8 @@ export interface TrainerOptions {
   readonly keepBefore?: boolean
   /** Compute in half precision with a scaled loss: the adapter must have it. */
   readonly amp?: boolean
+  /** The ranks that train together, where there are several. */
+  readonly exchange?: Exchange | undefined
   /** Nothing is trained: the weights of further models are not drawn, which takes longer than planning. */
   readonly planned?: boolean
   /** Gives a further model of the method its pretrained weights. */

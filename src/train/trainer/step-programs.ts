@@ -3,10 +3,12 @@ import type { Tensor } from '../../engine/ir.js'
 import { type Spec, spec } from '../../engine/shape.js'
 import type { Store, Variable } from '../../engine/store.js'
 import { grad } from '../../kernels/autograd.js'
+import type { Exchange } from '../../kernels/exchange.js'
 import { nonFiniteCounts } from '../../kernels/finite.js'
 import { div, fill, scale } from '../../kernels/pointwise.js'
 import { accumulate } from '../../kernels/update.js'
 import { get, type MethodRun, type Tensors } from '../methods/method.js'
+import { averageGradients } from './average-gradients.js'
 import type { LossScale } from './loss-scale.js'
 import {
   allParameters,
@@ -41,6 +43,8 @@ export interface StepContext {
   readonly lossScale: LossScale | undefined
   /** Whether the norm of the gradients is computed, too. */
   readonly gradNorm: boolean
+  /** With several ranks: all of them follow the means of their gradients. */
+  readonly exchange: Exchange | undefined
 }
 
 /** Input of a program of a part: 0 for the first part of a batch, else 1. */
@@ -52,9 +56,9 @@ export const detailPrefix = 'details/'
 const rateSpecs = { lr_backbone: spec([]), lr_head: spec([]) }
 
 /** What the update of a step goes by. */
-const updateBy = ({ optimizer, lossScale }: StepContext, inputs: Tensors): UpdateBy => {
+const updateBy = ({ optimizer, lossScale, exchange }: StepContext, inputs: Tensors): UpdateBy => {
   const rates = { backbone: get(inputs, 'lr_backbone'), head: get(inputs, 'lr_head') }
-  return { optimizer, rates, inputs, lossScale }
+  return { optimizer, rates, inputs, lossScale, exchange }
 }
 
 const labelOf = ({ name, phase }: StepContext): string => (phase === '' ? `${name} step` : `${name} step, ${phase}`)
@@ -160,7 +164,8 @@ export function stepInParts(context: StepContext, parts: number, sums: PartSums)
     label: `${labelOf(context)}, update`,
     specs: { ...rateSpecs, ...optimizer.inputs, ...(run.afterUpdate ? run.inputs : {}) },
     body: (inputs) => {
-      const gradients = sums.gradients.map(read)
+      const own = sums.gradients.map(read)
+      const gradients = context.exchange ? averageGradients(own, context.exchange) : own
       const scaled = applyGradients(gradients, optimized, updateBy(context, inputs))
       run.afterUpdate?.(inputs, scaled?.nonFinite, phase)
       const metrics = Object.fromEntries(metricSums.map((variable) => [variable.name, read(variable)]))

@@ -84,7 +84,7 @@ export class StepRecord {
     let found: FirstNonFinite | undefined
     for (const { inputs, stores } of runs) {
       if (found) break
-      counting.run(inputs, stores ? { stores } : {})
+      await counting.runAsync(inputs, stores ? { stores } : {})
       found = await tracer.first()
     }
     counting.destroy()

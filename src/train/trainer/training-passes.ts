@@ -1,6 +1,7 @@
 import { read } from '../../engine/graph.js'
 import { spec } from '../../engine/shape.js'
 import type { Store, Variable } from '../../engine/store.js'
+import type { Exchange } from '../../kernels/exchange.js'
 import type { Mode, Noise, NoiseSpec } from '../../models/layers.js'
 import { countBatches, type SegmentationModel } from '../../models/segmentation.js'
 import type { Draws } from '../methods/method.js'
@@ -30,14 +31,21 @@ export class TrainingPasses {
   private readonly phases = new Map<string, Phase>()
   private current: { readonly name: string; readonly phase: Phase } | undefined
 
-  /** @param workspace takes the variables */
-  constructor(private readonly workspace: Store) {}
+  /**
+   * @param workspace takes the variables
+   * @param exchange the ranks over which batch norm takes its statistics in training
+   */
+  constructor(
+    private readonly workspace: Store,
+    private readonly exchange?: Exchange | undefined,
+  ) {}
 
   /** The model whose passes are followed. */
   follow(model: SegmentationModel): SegmentationModel {
     const { label } = model.store
+    const { exchange } = this
     const inPass = (part: string, mode: Mode): Mode =>
-      mode.training ? { ...mode, noise: this.noiseOf(label, this.countCall(`${part} ${label}`)) } : mode
+      mode.training ? { ...mode, exchange, noise: this.noiseOf(label, this.countCall(`${part} ${label}`)) } : mode
     const followed: SegmentationModel = {
       ...model,
       features: (x, mode) => model.features(x, inPass('features', mode)),
