@@ -113,7 +113,7 @@ async function trainLocked(
     return chosen
   })
   const amp = (await group.gatherValues(usesHalf(config.amp, device, print))).every((half) => half)
-  const init = options.init === undefined ? undefined : readInit(options.init, config)
+  const init = options.init === undefined || !isFirst ? undefined : readInit(options.init, config)
 
   const seed = seedOfRank(config.seed, group.rank)
   const { labeled, unlabeled, validation } = lists
