@@ -68,7 +68,6 @@ const files = [
   'engine/plan',
   'engine/program',
   'engine/store',
-  'train/trainer/trainer',
 ].map((name) => `${name}.test.js`)
 
 const root = fileURLToPath(new URL('../../../', import.meta.url))

@@ -209,14 +209,26 @@ halfTest('a step that half precision skips leaves the teacher as it is', async (
   destroy(trainer)
 })
 
-for (const method of ['prevmatch']) {
-  test(`${method} trains the model, too`, async () => {
-    const trainer = await trainerOf(false, `method=${method}`)
-    const { metrics, nonFinite } = await trainer.step(batchFor(trainer))
-    assert.equal(nonFinite, [])
-    assert.ok((metrics.total_loss ?? 0) > 0)
-    destroy(trainer)
-  })
-}
+test('another method trains the model, too', async () => {
+  const trainer = await trainerOf(false, 'method=prevmatch')
+  const { metrics, nonFinite } = await trainer.step(batchFor(trainer))
+  assert.equal(nonFinite, [])
+  assert.ok((metrics.total_loss ?? 0) > 0)
+  destroy(trainer)
+})
+
+test('another method trains another model with a locked backbone, whose batch norms stay as they are', async () => {
+  const config = { ...loadConfig(file, ['crop_size=42', 'lock_backbone=true']), method: 'unimatch' }
+  const model = createModel(new Store(device, 'model'), firstModelOf(config), new Random(3, 0, 6))
+  const trainer = await createTrainer(device, model, config, { iterationsPerEpoch: 3, ...crops })
+  const before = await model.store.readAll()
+  await trainer.step(batchFor(trainer))
+  const after = await model.store.readAll()
+  const changed = [...before].flatMap(([name, values]) => (String(after.get(name)) === String(values) ? [] : [name]))
+  assert.ok(changed.length > 0 && changed.every((name) => !name.startsWith('backbone.')), changed[0])
+  const counted = [...model.batchesTracked].filter(([, count]) => count > 0).map(([name]) => name)
+  assert.ok(counted.length > 0 && counted.every((name) => !name.startsWith('backbone.')), counted[0])
+  destroy(trainer)
+})
 
 test.run()
