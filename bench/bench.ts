@@ -33,6 +33,7 @@ import {
   printPeaks,
   printResidual,
   printStep,
+  printTuned,
   printWait,
 } from './print.js'
 import { measureRanks, printRanks } from './ranks.js'
@@ -176,11 +177,11 @@ function runRanks(
 }
 
 /** Kernels are chosen by what was measured, as training on a GPU does. */
-function takeFastest(device: Device, calls: 'known' | 'all'): void {
+function takeFastest(device: Device, { tune, calls }: Options): void {
   const cache = new TuningCache(device.adapter, console.log)
   const tuning = new Tuning(cache.read())
-  if (calls === 'known') useTuning(device, tuning)
-  else measureUnknown(device, tuning, cache, () => {})
+  if (tune === 'known') useTuning(device, tuning)
+  else measureUnknown(device, tuning, cache, calls === undefined ? () => {} : printTuned, { most: calls })
 }
 
 function positive(text: string): number {
@@ -210,6 +211,8 @@ const command = new Command('bench')
       'kernels as `node dist/tune.js` measured them, or measured here where they are not known; else the first of each',
     ).choices(['known', 'all']),
   )
+  .option('--calls <count>', 'with --tune all: of each program only the calls that take most, and show them', positive)
+  .option('--toggles <names>', "toggles of Dawn's that are switched on, with commas between them")
   .option('--peers', 'time tfjs, jax-js and onnxruntime-web beside this (npm run bench:peers installs them)')
   .option(
     '--ranks <count>',
@@ -247,8 +250,8 @@ Examples:
         return
       }
       const old = options.compare === undefined ? undefined : readReport(options.compare)
-      const device = await open({ gpu: options.gpu })
-      if (options.tune) takeFastest(device, options.tune)
+      const device = await open({ gpu: options.gpu, toggles: options.toggles?.split(',') })
+      if (options.tune) takeFastest(device, options)
       try {
         await (options.peers ? runBeside(device, options) : run(device, options, old))
       } finally {

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, in one command of less than ten minutes, written to a folder:
+# The first ten minutes on a GPU: what is right and what is fast, in one command of at most eight minutes, written to a folder:
 #
-#     bash bench/gpu.sh OUT [--crop PIXELS] [--batch IMAGES] [--model NAME] [--gpu NAME] [--steps COUNT] \
-#         [--tests PATTERN] [--torch-device NAME]
+#     bash bench/gpu.sh OUT [--small] [--crop PIXELS] [--batch IMAGES] [--model NAME] [--gpu NAME] [--steps COUNT] \
+#         [--size ROWS] [--calls COUNT] [--golden FOLDER] [--torch-device NAME]
 #
-# The adapter and its self-test, kernels chosen by measurement, the PrevMatch step of the Pascal configuration (ResNet-50,
-# crop 321, 8 + 8 images) with and without AMP and its kernel profile, the same step in PyTorch (python3 with torch), large
-# convolutions beside the fastest f16 product, and the test suite. The most important parts come first. OUT/summary.txt says
-# how each part went, what was skipped and why, and the figures beside each other. Needs `npm run build`. Ends with 1 where a
-# part failed.
+# In this order, each part's result written before the next one begins: the adapter and its self-test; operators and two
+# recorded trainings, in float32 and with AMP; a product of f16 matrices by each kernel, and in PyTorch; what copies,
+# dispatches and submissions cost; the PrevMatch step of the Pascal configuration (ResNet-50, crop 321, 8 + 8 images) with
+# AMP, by the kernels that the rule takes, with its profile; the same step in PyTorch (python3 with torch); the 20 largest
+# calls tuned, and the step again; toggles of Dawn's; the step in float32. What is absent is named and passed over, and a part
+# that fails ends nothing. OUT/summary.txt says how each part went, and the figures beside each other. Needs `npm run build`
+# and no development packages. --small tries the script itself: tiny sizes, on any adapter, with PyTorch on the CPU. Ends
+# with 1 where a part failed.
 set -uo pipefail
 usage() {
   sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
@@ -17,8 +20,15 @@ usage() {
 [ $# -gt 0 ] && [[ $1 != -* ]] || usage
 out=$1
 shift
-crop=321 batch=8 model=resnet50 gpu='' steps=50 tests='' device=cuda
+crop=321 batch=8 model=resnet50 gpu='' steps=30 profile_steps=5 size=4096 calls=20 golden='' device=cuda small=false
+# By which factor the limits of the parts are longer.
+patience=1
 while [ $# -gt 0 ]; do
+  if [ "$1" = --small ]; then
+    small=true crop=65 batch=2 model=small steps=3 profile_steps=1 size=128 calls=2 device=cpu patience=8
+    shift
+    continue
+  fi
   [ $# -gt 1 ] || usage
   case $1 in
     --crop) crop=$2 ;;
@@ -26,18 +36,26 @@ while [ $# -gt 0 ]; do
     --model) model=$2 ;;
     --gpu) gpu=$2 ;;
     --steps) steps=$2 ;;
-    --tests) tests=$2 ;;
+    --size) size=$2 ;;
+    --calls) calls=$2 ;;
+    --golden) golden=$2 ;;
     --torch-device) device=$2 ;;
     *) usage ;;
   esac
   shift 2
 done
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
+[ -z "$golden" ] || golden=$(cd "$golden" && pwd) || exit 2
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+if [ -z "$golden" ]; then
+  for folder in ../shared/golden shared/golden; do [ ! -d "$folder" ] || golden=$(cd "$folder" && pwd); done
+fi
 summary=$out/summary.txt
 : >"$summary"
 failed=0
-whole=585
+whole=$((480 * patience))
+# What is tuned is kept here, and nothing that was tuned before is used.
+export XDG_CACHE_HOME=$out/cache
 
 note() { echo "$*" | tee -a "$summary"; }
 
@@ -46,11 +64,11 @@ sample() { while sleep 0.2; do nvidia-smi --id=0 --query-gpu=memory.used --forma
 
 # part NAME SECONDS COMMAND...: its output goes to NAME.txt.
 part() {
-  local name=$1 limit=$2 begin=$SECONDS code sampler='' memory=''
+  local name=$1 limit=$((patience * $2)) begin=$SECONDS code sampler='' memory='' last
   shift 2
   [ $((whole - SECONDS)) -ge "$limit" ] || limit=$((whole - SECONDS))
   if [ "$limit" -lt 10 ]; then
-    note "SKIPPED $name: the ten minutes are over"
+    note "SKIPPED $name: the time is over"
     failed=1
     return
   fi
@@ -58,16 +76,17 @@ part() {
     sample >"$out/$name-memory.txt" 2>/dev/null &
     sampler=$!
   fi
-  timeout "$limit" "$@" >"$out/$name.txt" 2>&1
+  timeout -k 5 "$limit" "$@" >"$out/$name.txt" 2>&1
   code=$?
   if [ -n "$sampler" ]; then
     kill "$sampler" && wait "$sampler"
     memory=", at most $(sort -n "$out/$name-memory.txt" | tail -n 1) MB of the GPU in use"
   fi 2>/dev/null
+  last=$(grep -v '^$' "$out/$name.txt" | tail -n 1)
   case $code in
-    0) note "ok      $name, $((SECONDS - begin)) s$memory: $(tail -n 1 "$out/$name.txt")" ;;
-    124) note "TIMEOUT $name, over $limit s: $(tail -n 1 "$out/$name.txt")" ;;
-    *) note "FAILED  $name, exit code $code: $(tail -n 1 "$out/$name.txt")" ;;
+    0) note "ok      $name, $((SECONDS - begin)) s$memory: $last" ;;
+    124 | 137) note "TIMEOUT $name, over $limit s: $last" ;;
+    *) note "FAILED  $name, exit code $code: $last" ;;
   esac
   [ "$code" -eq 0 ] || failed=1
 }
@@ -75,53 +94,74 @@ part() {
 on=()
 [ -z "$gpu" ] || on=(--gpu "$gpu")
 sizes=(--crop "$crop" --batch "$batch")
-# The bench's small model, for trying this script, has a size of its own.
-step_sizes=("${sizes[@]}")
-[ "$model" != small ] || step_sizes=(--crop 65 --batch 2)
+# The first Python that has PyTorch.
+python='' no_torch='no python3 has torch'
+for each in python3 /usr/bin/python3; do
+  if [ -z "$python" ] && "$each" -c 'import torch' 2>/dev/null; then python=$each; fi
+done
+cuda='import sys, torch; sys.exit(not torch.cuda.is_available())'
+if [ -n "$python" ] && [ "$device" = cuda ] && ! "$python" -c "$cuda" 2>/dev/null; then
+  python='' no_torch='torch finds no CUDA'
+fi
+# pytorch NAME SECONDS FILE ARGUMENTS...
+pytorch() {
+  local name=$1 limit=$2 file=$3
+  shift 3
+  if [ -n "$python" ]; then
+    part "$name" "$limit" "$python" "$file" "$@" --device "$device" --json "$out/$name.json"
+  else
+    note "SKIPPED $name: $no_torch"
+  fi
+}
+# step NAME SECONDS ARGUMENTS...
+step() {
+  local name=$1 limit=$2
+  shift 2
+  part "$name" "$limit" node build/bench/bench.js --only 'training step prevmatch' --model "$model" "${sizes[@]}" \
+    "${on[@]}" --steps "$steps" --json "$out/$name.json" "$@"
+}
+# Recorded values that are there, under the names of their files or folders.
+recorded() {
+  local folder=$out/golden-$1 name
+  rm -rf "$folder" && mkdir "$folder"
+  shift
+  for name in "$@"; do [ ! -e "$golden/$name" ] || ln -s "$golden/$name" "$folder/${name//\//-}"; done
+  echo "$folder"
+}
 
 part doctor 30 node dist/doctor.js "${on[@]}"
 half=true
 grep -q 'shader-f16 *yes' "$out/doctor.txt" || half=false
-
-# What is measured is kept at once, so that the rest profits from a part that ran out of time.
-step() {
-  local name=$1
-  shift
-  part "$name" 75 node build/bench/bench.js --only 'training step prevmatch' --model "$model" "${sizes[@]}" "${on[@]}" \
-    --tune known --steps "$steps" --profile "$out/$name-trace.json" --json "$out/$name.json" "$@"
-}
-if $half; then
-  if [ "$model" = small ]; then
-    note 'SKIPPED tune-amp: the small model is the bench'"'"'s own'
-  else
-    part tune-amp 110 node dist/tune.js --set amp=true --model "$model" "${sizes[@]}" "${on[@]}"
-  fi
-  step step-amp --amp
-else
-  note 'SKIPPED tune-amp, step-amp: the adapter has no shader-f16'
-fi
-
-if ! python3 -c 'import torch' 2>/dev/null; then
-  note 'SKIPPED pytorch: python3 has no torch'
-elif [ "$device" = cuda ] && ! python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-  note 'SKIPPED pytorch: torch finds no CUDA'
-else
-  part pytorch 90 python3 bench/pytorch_step.py "${step_sizes[@]}" --model "$model" --steps "$steps" --device "$device" \
-    --json "$out/pytorch.json"
-fi
-
 amp=()
-if $half; then amp=(--amp); else note 'operators: in float32, for want of shader-f16'; fi
-part operators 80 node build/bench/bench.js --only layer3 "${amp[@]}" --tune all "${sizes[@]}" "${on[@]}" \
-  --json "$out/operators.json"
-step step
-if [ ! -d test ]; then
-  note 'SKIPPED tests: there is no folder test'
-elif ! node -e "import('uvu').catch(() => process.exit(1))" 2>/dev/null; then
-  note 'SKIPPED tests: uvu is not installed (npm ci installs it)'
+if $half; then amp=(--amp); else note 'All in float32, for want of shader-f16'; fi
+
+if [ -z "$golden" ]; then
+  note 'SKIPPED golden: there are no recorded values; give --golden FOLDER'
 else
-  part tests 170 node build/test/run.js ${tests:+"$tests"}
+  trainings=(tiny-prevmatch/pascal-like tiny-prevmatch/cityscapes-like)
+  ! $small || trainings=(tiny-prevmatch/pascal-like)
+  part golden 60 node build/test/golden/golden.js "$(recorded all ops.json ops.safetensors "${trainings[@]}")" "${on[@]}"
+  if $half; then
+    part golden-amp 40 node build/test/golden/golden.js "$(recorded amp "${trainings[@]}")" --amp "${on[@]}"
+  fi
 fi
+
+if $half; then
+  part products 45 node build/bench/gpu/products.js --size "$size" "${on[@]}" --json "$out/products.json"
+else
+  note 'SKIPPED products: the adapter has no shader-f16'
+fi
+pytorch pytorch-product 25 bench/gpu/pytorch_product.py --size "$size"
+part costs 30 node build/bench/gpu/costs.js "${on[@]}" --json "$out/costs.json"
+step step-untuned 60 "${amp[@]}" --profile "$out/step-untuned-trace.json" --profile-steps "$profile_steps"
+pytorch pytorch-step 80 bench/pytorch_step.py "${sizes[@]}" --model "$model" --steps "$steps" --seconds 15
+# What is measured is kept at once, so that the next part profits from one that ran out of time.
+step tune 90 "${amp[@]}" --steps 1 --tune all --calls "$calls"
+step step-tuned 40 "${amp[@]}" --tune known --profile "$out/step-tuned-trace.json" --profile-steps "$profile_steps"
+for toggle in disable_workgroup_init enable_integer_range_analysis_in_robustness; do
+  step "step-$toggle" 30 "${amp[@]}" --tune known --toggles "$toggle"
+done
+! $half || step step-f32 45
 
 node - "$out" <<'JS' | tee -a "$summary"
 const { existsSync, readFileSync } = require('node:fs')
@@ -130,27 +170,29 @@ const read = (name) => {
   return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : undefined
 }
 const ms = (value) => `${value.toFixed(1)} ms`
-const ours = { true: read('step-amp')?.steps[0], false: read('step')?.steps[0] }
-for (const amp of [true, false]) {
-  const step = ours[amp]
-  const what = `PrevMatch step ${amp ? 'with AMP' : 'in float32'}`
-  console.log(step ? `${what}: ${ms(step.milliseconds)}, ${Math.round(step.planned / 2 ** 20)} MiB planned` : `${what}: not measured`)
+const gflops = (value) => `${Math.round(value)} GFLOP/s`
+const best = read('products')?.products.reduce((a, b) => (b.gflops > a.gflops ? b : a))
+const theirs = read('pytorch-product')
+if (best) console.log(`f16 product: ${gflops(best.gflops)} (${best.kernel})`)
+if (theirs) {
+  const share = best && theirs.dtype === 'torch.float16' ? `, ${(100 * best.gflops / theirs.gflops).toFixed(0)} % of which ours reaches` : ''
+  console.log(`PyTorch's product of ${theirs.dtype}: ${gflops(theirs.gflops)}${share}`)
 }
-for (const { amp, layout, milliseconds, peak_bytes, steps } of read('pytorch')?.variants ?? []) {
-  const step = ours[amp]
-  const ratio = step ? `, ${(milliseconds / step.milliseconds).toFixed(2)} times ours` : ''
+const toggles = ['disable_workgroup_init', 'enable_integer_range_analysis_in_robustness']
+const names = ['untuned', 'tuned', ...toggles, 'f32']
+const steps = names.flatMap((name) => {
+  const report = read(`step-${name}`)
+  return report?.steps[0] ? [{ name, amp: report.amp, ...report.steps[0] }] : []
+})
+for (const { name, amp, milliseconds, planned } of steps)
+  console.log(`PrevMatch step, ${name}, ${amp ? 'AMP' : 'f32'}: ${ms(milliseconds)}, ${Math.round(planned / 2 ** 20)} MiB planned`)
+for (const { amp, layout, milliseconds, peak_bytes, steps: count } of read('pytorch-step')?.variants ?? []) {
+  const own = steps.filter((step) => step.amp === amp).map((step) => step.milliseconds)
+  const ratio = own.length > 0 ? `, ${(milliseconds / Math.min(...own)).toFixed(2)} times our fastest` : ''
   console.log(
-    `PyTorch ${amp ? 'with AMP' : 'in float32'}, ${layout}: ${ms(milliseconds)} (${steps} steps)${ratio}, ` +
+    `PyTorch's step, ${layout}, ${amp ? 'AMP' : 'f32'}: ${ms(milliseconds)} (${count} steps)${ratio}, ` +
       `peak ${peak_bytes > 0 ? `${Math.round(peak_bytes / 2 ** 20)} MiB` : 'not known'}`,
   )
-}
-const products = read('operators')
-const torchRate = read('pytorch')?.matmul_gflops
-if (torchRate) console.log(`PyTorch's f16 matrix product: ${Math.round(torchRate)} GFLOP/s`)
-if (products) console.log(`our f16 matrix product: ${Math.round(products.peaks.halfProduct ?? 0) || 'not measured'} GFLOP/s`)
-for (const { op, shape, gflops, share, kernel } of products?.operators ?? []) {
-  const beside = torchRate ? `, ${((100 * gflops) / torchRate).toFixed(0)} % of PyTorch's product` : ''
-  console.log(`${op}, ${shape}: ${Math.round(gflops)} GFLOP/s, ${(100 * share).toFixed(0)} % of our limit${beside} (${kernel})`)
 }
 JS
 note "all in $SECONDS s"

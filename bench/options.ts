@@ -12,6 +12,8 @@ export interface Options {
   readonly photographs?: string
   readonly gpu?: string
   readonly tune?: 'known' | 'all'
+  readonly calls?: number
+  readonly toggles?: string
   readonly peers?: boolean
   readonly profile?: string
   readonly steps: number

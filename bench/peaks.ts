@@ -1,4 +1,4 @@
-import type { Device } from '#dist/engine/device.js'
+import { type Device, DeviceLostError } from '#dist/engine/device.js'
 import { applyOne, read } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
 import { inputBuffer, outputBuffer } from '#dist/engine/kernel.js'
@@ -112,7 +112,8 @@ async function multiplyAddPeak(device: Device, store: Store): Promise<number> {
   return flops / Math.min(...times) / 1e6
 }
 
-async function copyPeaks(device: Device, store: Store): Promise<{ bufferCopy: number; kernelCopy: number }> {
+/** Bandwidth of copying, in 10^9 bytes per second: see `Peaks`. */
+export async function copyPeaks(device: Device, store: Store): Promise<{ bufferCopy: number; kernelCopy: number }> {
   // Larger than the caches, within what a binding may hold.
   const limit = 2 ** Math.floor(Math.log2(device.gpu.limits.maxStorageBufferBindingSize / 4))
   const source = store.declare('source', spec([Math.min(limit, device.adapter.software ? 2 ** 24 : 2 ** 27)]))
@@ -134,22 +135,42 @@ async function copyPeaks(device: Device, store: Store): Promise<{ bufferCopy: nu
 }
 
 async function halfProductPeak(device: Device, store: Store): Promise<number> {
-  const size = device.adapter.software ? 256 : 4096
+  const rates: number[] = []
+  await eachHalfProduct(device, store, device.adapter.software ? 256 : 4096, (_, rate) => rates.push(rate))
+  return Math.max(...rates)
+}
+
+/**
+ * Times every kernel of a product of two square matrices of f16.
+ * @param onRate called with the name of a kernel and its GFLOP/s, or why there are none
+ */
+export async function eachHalfProduct(
+  device: Device,
+  store: Store,
+  size: number,
+  onRate: (kernel: string, gflops: number, failure?: string) => void,
+): Promise<void> {
   // Any sign and fraction under the exponent of 1/4.
   const numbers = new Uint16Array(size * size).map((_, i) => 0x3400 | (Math.imul(i, 0x9e3779b1) & 0x83ff))
   const [a, b] = ['a', 'b'].map((name) => store.declare(name, spec([size, size], 'f16'), numbers))
   if (!a || !b) throw new Error('unreachable: both were declared')
-  const rates: number[] = []
   for (let k = 0, kernels = 1; k < kernels; k++) {
+    let kernel = ''
     const selectKernel: SelectKernel = (_, candidates) => {
       kernels = candidates.length
+      kernel = candidates[k]?.name ?? ''
       return candidates[k]
     }
-    const product = await compile(device, {}, () => ({ y: matmul(read(a), read(b)) }), { selectKernel })
-    rates.push((2 * size ** 3) / Math.min(...(await timesOf(device, () => product.run({})))) / 1e6)
-    product.destroy()
+    try {
+      const product = await compile(device, {}, () => ({ y: matmul(read(a), read(b)) }), { selectKernel })
+      const times = await timesOf(device, () => product.run({}))
+      product.destroy()
+      onRate(kernel, (2 * size ** 3) / Math.min(...times) / 1e6)
+    } catch (error) {
+      if (error instanceof DeviceLostError) throw error
+      onRate(kernel, 0, error instanceof Error ? error.message : String(error))
+    }
   }
-  return Math.max(...rates)
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { Measurement as TunedCall } from '#dist/engine/autotune.js'
 import type { Comparison } from './compare.js'
 import type { LoaderMeasurement, WaitMeasurement } from './loader.js'
 import type { Measurement } from './measure.js'
@@ -73,4 +74,16 @@ export function printComparison(path: string, rows: readonly Comparison[]): void
     const numbers = [digits(before), digits(now), ratio.toFixed(2)].map((text) => text.padStart(9)).join(' ')
     console.log(`${numbers}  ${name}${regressed ? '  REGRESSION' : ''}`)
   }
+}
+
+/** A call that was tuned: milliseconds of each kernel, that of the chosen one first. */
+export function printTuned(
+  { call, kernels, milliseconds, choice, wrong }: TunedCall,
+  done: number,
+  total: number,
+): void {
+  const times = kernels.map(({ name }, i) => ({ name, time: milliseconds[i] ?? Number.POSITIVE_INFINITY }))
+  const ordered = times.sort((a, b) => Number(b.name === choice) - Number(a.name === choice) || a.time - b.time)
+  const shown = ordered.map(({ name, time }) => `${name} ${Number.isFinite(time) ? time.toPrecision(3) : 'unfit'}`)
+  console.log(`${done}/${total}  ${call}: ${shown.join('; ')}${wrong ? `; wrong: ${wrong.join(', ')}` : ''}`)
 }

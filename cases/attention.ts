@@ -55,6 +55,7 @@ export const attentionFamily = family<AttentionCase>(
     return {
       'stride 4, keys reduced eight times': { n: batch, queries: s4 * s4, keys: Math.ceil(s4 / 8) ** 2, channels: 64 },
       'stride 16': { n: batch, queries: s16 * s16, keys: s16 * s16, channels: 384, heads: 6 },
+      'DINOv2-Small, 518 pixels': { n: batch, queries: 1370, keys: 1370, channels: 384, heads: 6 },
     }
   },
 )

@@ -148,7 +148,7 @@ const convShapes: Record<string, ConvShape> = {
   'depthwise, 2 channels out each': { map: [4, 5], c: 3, o: 6, kernel: k3, padding: 1, groups: 3 },
 }
 
-/** Every convolution of DeepLabV3+ with a ResNet-50, once per shape. */
+/** Every convolution of DeepLabV3+ with a ResNet-50, once per shape, and the embedding of patches of a vision transformer. */
 function deepLabShapes({ crop, batch }: Setting): Record<string, ConvShape> {
   const { s2, s4, s8, s16 } = mapSizes(crop)
   const shapes: Record<string, ConvShape> = {}
@@ -191,6 +191,7 @@ function deepLabShapes({ crop, batch }: Setting): Record<string, ConvShape> {
   put('fuse', s4, 304, 256, same())
   put('fuse', s4, 256, 256, same())
   put('classifier', s4, 256, 21)
+  put('patches of DINOv2-Small', 518, 3, 384, { kernel: [14, 14], stride: 14 })
   return shapes
 }
 

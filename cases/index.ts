@@ -2,6 +2,7 @@ import { attentionFamilies } from './attention.js'
 import type { Case, Family, Setting } from './case.js'
 import { classificationFamilies } from './classification.js'
 import { colorFamilies } from './color.js'
+import { convTransposeFamilies } from './conv-transpose2d.js'
 import { convFamilies } from './conv2d.js'
 import { mapFamilies } from './maps.js'
 import { matmulFamilies } from './matmul.js'
@@ -21,6 +22,7 @@ const families: readonly Family[] = [
   ...matmulFamilies,
   ...attentionFamilies,
   ...convFamilies,
+  ...convTransposeFamilies,
   ...mapFamilies,
   ...classificationFamilies,
   ...trainingFamilies,

@@ -5,6 +5,7 @@ import { sumOverRanks } from '#dist/kernels/exchange.js'
 import { layerNorm } from '#dist/kernels/layernorm.js'
 import { globalAveragePool, maxPool2d } from '#dist/kernels/pool.js'
 import { resizeBilinear } from '#dist/kernels/resize.js'
+import { resizeCubic } from '#dist/kernels/resize-cubic.js'
 import {
   body,
   constant,
@@ -277,6 +278,44 @@ export const resize = family(
   },
 )
 
+interface CubicCase {
+  readonly shape: Shape
+  readonly to: readonly [number, number]
+  /** Added to the size in the ratio of the sizes, as vision transformers do with their position table. */
+  readonly offset?: number
+}
+
+export const resizeCubicFamily = family(
+  'resizeCubic',
+  ({ shape, to, offset = 0 }: CubicCase) => {
+    const [, height = 1, width = 1] = shape
+    const ratio = [height / (to[0] + offset), width / (to[1] + offset)] as const
+    return body({
+      inputs: { x: normal(shape) },
+      run: (t) => ({ out: resizeCubic(t.x, to, ratio) }),
+      reference: (v) => ({ out: reference.resizeCubic(v.x, to, ratio) }),
+      differentiable: ['x'],
+      // A fraction carries the rounding of the place it is taken from, which grows with the size of the map.
+      tolerance: 2 ** -23 * (8 + 4 * Math.max(height, width) + (to[0] * to[1]) / (height * width)),
+    })
+  },
+  {
+    'up, odd': { shape: [2, 5, 7, 3], to: [17, 13] },
+    'up, four channels': { shape: [1, 4, 4, 8], to: [9, 9], offset: 0.1 },
+    'one row more': { shape: [1, 4, 4, 12], to: [5, 5], offset: 0.1 },
+    down: { shape: [1, 7, 9, 5], to: [2, 3], offset: 0.1 },
+    'down and up': { shape: [2, 5, 5, 4], to: [3, 7], offset: 0.1 },
+    'to 1x1': { shape: [1, 5, 6, 3], to: [1, 1], offset: 0.1 },
+    'from 1x1': { shape: [2, 1, 1, 65], to: [5, 6] },
+    'from 2x2': { shape: [1, 2, 2, 3], to: [7, 3] },
+    'the same size': { shape: [1, 6, 7, 4], to: [6, 7] },
+    'the same size, scaled': { shape: [1, 6, 7, 4], to: [6, 7], offset: 0.1 },
+  },
+  (): Record<string, CubicCase> => ({
+    'position table of DINOv2, 798 pixels': { shape: [1, 37, 37, 384], to: [57, 57], offset: 0.1 },
+  }),
+)
+
 export const mapFamilies: Family[] = [
   batchNorm,
   batchNormSync,
@@ -286,4 +325,5 @@ export const mapFamilies: Family[] = [
   maxPool,
   averagePool,
   resize,
+  resizeCubicFamily,
 ]

@@ -4,6 +4,8 @@ import { body, type Family, family, normal } from './case.js'
 import * as reference from './reference/index.js'
 
 interface MatmulShape {
+  /** Axes in front of the rows of what has a row for each of the same things: samples of tokens. */
+  readonly samples?: readonly number[]
   readonly m: number
   readonly k: number
   readonly n: number
@@ -13,19 +15,28 @@ interface MatmulShape {
 
 export const matmulFamily = family<MatmulShape>(
   'matmul',
-  ({ m, k, n, transposeA = false, transposeB = false }: MatmulShape) =>
-    body({
-      inputs: { a: normal(transposeA ? [k, m] : [m, k]), b: normal(transposeB ? [n, k] : [k, n]) },
+  ({ samples = [], m, k, n, transposeA = false, transposeB = false }: MatmulShape) => {
+    const count = samples.reduce((product, extent) => product * extent, 1)
+    const asMatrix = (x: reference.Values): reference.Values => {
+      const columns = x.shape.at(-1) ?? 1
+      return { shape: [x.data.length / columns, columns], data: x.data }
+    }
+    return body({
+      inputs: {
+        a: normal([...samples, ...(transposeA ? [k, m] : [m, k])]),
+        b: normal([...(transposeA ? samples : []), ...(transposeB ? [n, k] : [k, n])]),
+      },
       run: (t) => ({ out: matmul(t.a, t.b, { transposeA, transposeB }) }),
       reference: (v) => {
-        const a = transposeA ? reference.transpose(v.a) : v.a
-        const b = transposeB ? reference.transpose(v.b) : v.b
-        return { out: reference.matmul(a, b) }
+        const [a, b] = [asMatrix(v.a), asMatrix(v.b)]
+        const out = reference.matmul(transposeA ? reference.transpose(a) : a, transposeB ? reference.transpose(b) : b)
+        return { out: transposeA ? out : { shape: [...samples, m, n], data: out.data } }
       },
       differentiable: ['a', 'b'],
-      terms: Math.max(m, k, n),
-      flops: 2 * m * k * n,
-    }),
+      terms: Math.max(m, k, n) * count,
+      flops: 2 * count * m * k * n,
+    })
+  },
   {
     '1x1x1': { m: 1, k: 1, n: 1 },
     '5x3x7': { m: 5, k: 3, n: 7 },
@@ -39,6 +50,10 @@ export const matmulFamily = family<MatmulShape>(
     'transposed b': { m: 17, k: 33, n: 7, transposeB: true },
     'transposed b, long sum': { m: 65, k: 512, n: 20, transposeB: true },
     'transposed a, long sum': { m: 5, k: 515, n: 3, transposeA: true },
+    'samples of tokens': { samples: [3], m: 17, k: 12, n: 20 },
+    'samples of tokens, transposed b': { samples: [2], m: 17, k: 33, n: 36, transposeB: true },
+    'maps, transposed b': { samples: [2, 3], m: 5, k: 8, n: 4, transposeB: true },
+    'samples of tokens, transposed a': { samples: [3], m: 12, k: 17, n: 20, transposeA: true },
   },
   () => ({ '512x512x512': { m: 512, k: 512, n: 512 }, '1024x1024x1024': { m: 1024, k: 1024, n: 1024 } }),
 )

@@ -1,6 +1,7 @@
-// Convolution, its input gradient and the matrix product, as an implicit GEMM on matrix units: f16 by f16, added up in f32.
+// Convolution, its input gradient and the matrix product, as an implicit GEMM on matrix units, added up in f32.
 // A workgroup of SY by SX subgroups owns SY * WM * M pixels by SX * WN * N output channels, and walks over its slice of the
-// sum, DEPTH channels of one tap at a time, which all its threads bring to workgroup memory.
+// sum: DEPTH channels at a time, and of these all taps, so that neighbouring taps find in the caches what they share. All its
+// threads bring a step's factors to workgroup memory, while the units work on those of the step before.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
@@ -15,13 +16,25 @@ const K = 8u;
 const LANES = 8u;
 const SY = 2u;
 const SX = 2u;
-// Matrices of a subgroup.
+// Matrices of a subgroup; of a row of them SPAN are stored at once, SPANS times.
 const WM = 2u;
 const WN = 2u;
+const SPAN = 2u;
+const SPANS = 1u;
 const DEPTH = 32u;
+// Tiles of each factor: with two of them, a step takes one barrier.
+const BUFFERS = 2u;
+// Groups of eight elements that a thread loads of each factor in a step: those of its tile over THREADS, rounded up.
+const A_LOADS = 4u;
+const B_LOADS = 4u;
+// What the units multiply; what is read, and written, an element or 16 bytes at a time; the type of an element of the
+// result, and of four of them.
+alias E = f16;
 alias A = f16;
 alias B = f16;
+alias Y = f32;
 alias U = f32;
+alias V = vec4f;
 const INPUT_GRAD = false;
 const Y_BINDING = 3u;
 const VALUES = 1u;
@@ -40,46 +53,47 @@ struct Shape {
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> a: array<A>;
 @group(0) @binding(2) var<storage, read> w: array<B>;
-@group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
+@group(0) @binding(Y_BINDING) var<storage, read_write> y: array<Y>;
 
 const THREADS = SY * SX * LANES;
 const ROWS = SY * WM * M;
 const COLUMNS = SX * WN * N;
-// Groups of eight elements in a line of a tile, and groups that a thread loads. Lines are padded by a group, so that the
-// rows of a matrix lie in different banks.
+// Groups of eight elements in a line of a tile. Lines are padded by a group, so that the rows of a matrix lie in different
+// banks.
 const GROUPS = DEPTH / 8;
 const B_GROUPS = select(COLUMNS / 8, GROUPS, INPUT_GRAD);
 const B_LINES = select(DEPTH, COLUMNS, INPUT_GRAD);
-const A_LOADS = (ROWS * GROUPS + THREADS - 1) / THREADS;
-const B_LOADS = (B_LINES * B_GROUPS + THREADS - 1) / THREADS;
 const A_PITCH = DEPTH + 8;
 const B_PITCH = B_GROUPS * 8 + 8;
-var<workgroup> tile_a: array<vec4h, ROWS * A_PITCH / 4>;
+const A_SIZE = ROWS * A_PITCH;
+const B_SIZE = B_LINES * B_PITCH;
+var<workgroup> tile_a: array<vec4<E>, BUFFERS * A_SIZE / 4>;
 // As the weights lie in memory: lines of output channels, or of inner ones in the input gradient.
-var<workgroup> tile_b: array<vec4h, B_LINES * B_PITCH / 4>;
-// A row of matrices of each row of subgroups.
-const PITCH = COLUMNS + 8;
-var<workgroup> results: array<f32, SY * M * PITCH>;
+var<workgroup> tile_b: array<vec4<E>, BUFFERS * B_SIZE / 4>;
+// A patch of matrices of each subgroup, which alone reads it.
+const PITCH = SPAN * N;
+const PATCH = M * PITCH;
+var<workgroup> results: array<vec4f, SY * SX * PATCH / 4>;
 // Where the tile's pixels are written.
 var<workgroup> written: array<u32, ROWS>;
 
 // Elements i to i + 7, of which the first `count` exist. Where all rows are whole multiples of 8, the loader replaces
-// the alias by `vec4u` and the body by one load.
-fn load_a(i: u32, count: u32) -> mat2x4h {
-  let low = vec4h(f16(a[i]), f16(a[i + 1]), f16(a[i + 2]), f16(a[i + 3]));
-  let high = vec4h(f16(a[i + 4]), f16(a[i + 5]), f16(a[i + 6]), f16(a[i + 7]));
-  return mat2x4h(
-    select(vec4h(), low, vec4u(0, 1, 2, 3) < vec4u(count)),
-    select(vec4h(), high, vec4u(4, 5, 6, 7) < vec4u(count)),
+// the alias by a vector of 16 bytes, and the body by loads of those.
+fn load_a(i: u32, count: u32) -> mat2x4<E> {
+  let low = vec4<E>(E(a[i]), E(a[i + 1]), E(a[i + 2]), E(a[i + 3]));
+  let high = vec4<E>(E(a[i + 4]), E(a[i + 5]), E(a[i + 6]), E(a[i + 7]));
+  return mat2x4<E>(
+    select(vec4<E>(), low, vec4u(0, 1, 2, 3) < vec4u(count)),
+    select(vec4<E>(), high, vec4u(4, 5, 6, 7) < vec4u(count)),
   );
 }
 
-fn load_b(i: u32, count: u32) -> mat2x4h {
-  let low = vec4h(f16(w[i]), f16(w[i + 1]), f16(w[i + 2]), f16(w[i + 3]));
-  let high = vec4h(f16(w[i + 4]), f16(w[i + 5]), f16(w[i + 6]), f16(w[i + 7]));
-  return mat2x4h(
-    select(vec4h(), low, vec4u(0, 1, 2, 3) < vec4u(count)),
-    select(vec4h(), high, vec4u(4, 5, 6, 7) < vec4u(count)),
+fn load_b(i: u32, count: u32) -> mat2x4<E> {
+  let low = vec4<E>(E(w[i]), E(w[i + 1]), E(w[i + 2]), E(w[i + 3]));
+  let high = vec4<E>(E(w[i + 4]), E(w[i + 5]), E(w[i + 6]), E(w[i + 7]));
+  return mat2x4<E>(
+    select(vec4<E>(), low, vec4u(0, 1, 2, 3) < vec4u(count)),
+    select(vec4<E>(), high, vec4u(4, 5, 6, 7) < vec4u(count)),
   );
 }
 
@@ -90,6 +104,21 @@ fn channel_values(n: u32) -> array<f32, VALUES> {
 
 fn store(pixel: u32, n: u32, v: f32, values: array<f32, VALUES>) {
   y[pixel * s.out_c + n] = U(v);
+}
+
+// Eight channels of a pixel from n on. Where their number is a multiple of 8, the loader replaces this by stores of 16
+// bytes.
+fn store_group(pixel: u32, n: u32, low: vec4f, high: vec4f, values: array<array<f32, VALUES>, 8>) {
+  for (var k = 0u; k < 4u; k++) { // unrolled
+    if (n + k < s.out_c) {
+      store(pixel, n + k, low[k], values[k]);
+    }
+  }
+  for (var k = 0u; k < 4u; k++) { // unrolled
+    if (n + 4 + k < s.out_c) {
+      store(pixel, n + 4 + k, high[k], values[k + 4]);
+    }
+  }
 }
 
 struct Tap {
@@ -145,7 +174,7 @@ fn main(
   var py: array<i32, A_LOADS>;
   var px: array<i32, A_LOADS>;
   var image: array<i32, A_LOADS>;
-  for (var i = 0u; i < A_LOADS; i++) {
+  for (var i = 0u; i < A_LOADS; i++) { // unrolled
     let p = m0 + id / GROUPS + THREADS / GROUPS * i;
     let place = p / s.n;
     py[i] = select(-0x40000000, i32(place / cols) * scale.x, p < pixels);
@@ -164,43 +193,33 @@ fn main(
   let sy = subgroup / SX;
   let sx = subgroup % SX;
   var acc: array<subgroup_matrix_result<f32, N, M>, WM * WN>;
-  var next_a: array<mat2x4h, A_LOADS>;
-  var next_b: array<mat2x4h, B_LOADS>;
-  // First element of each pixel under the tap, negative outside the map.
-  var at: array<i32, A_LOADS>;
+  var next_a: array<mat2x4<E>, A_LOADS>;
+  var next_b: array<mat2x4<E>, B_LOADS>;
 
+  let taps = s.kh * s.kw;
   let chunks = (s.in_c + DEPTH - 1) / DEPTH;
-  let total = s.kh * s.kw * chunks;
+  let total = taps * chunks;
   let length = (total + s.slices - 1) / s.slices;
   let begin = min(slice * length, total);
   let end = min(begin + length, total);
-  var tap = begin / chunks;
-  var chunk = begin - tap * chunks;
-  var entered = false;
-  var filled = false;
   var k = begin;
+  var chunk = begin / taps;
+  var tap = begin - chunk * taps;
+  // The tiles that the units work on.
+  var current = 0u;
+  var filled = false;
   loop {
+    var t: Tap;
     while (k < end) {
-      if (chunk == chunks) {
-        chunk = 0;
-        tap++;
-        entered = false;
-      }
-      if (entered) {
+      t = tap_offset(tap, phase);
+      if (t.hit && bottom + t.y >= 0 && top + t.y < i32(s.in_h) && right + t.x >= 0 && left + t.x < i32(s.in_w)) {
         break;
       }
-      entered = true;
-      let t = tap_offset(tap, phase);
-      if (!t.hit || bottom + t.y < 0 || top + t.y >= i32(s.in_h) || right + t.x < 0 || left + t.x >= i32(s.in_w)) {
-        k += chunks - chunk;
-        chunk = chunks;
-        continue;
-      }
-      for (var i = 0u; i < A_LOADS; i++) {
-        let iy = py[i] + t.y;
-        let ix = px[i] + t.x;
-        let inside = iy >= 0 && iy < i32(s.in_h) && ix >= 0 && ix < i32(s.in_w);
-        at[i] = select(-1, (image[i] + iy * i32(s.in_w) + ix) * i32(s.in_c), inside);
+      k++;
+      tap++;
+      if (tap == taps) {
+        tap = 0;
+        chunk++;
       }
     }
     let more = k < end;
@@ -208,17 +227,19 @@ fn main(
     // What comes next is under way while the units work on what is there.
     if (more) {
       let c = chunk * DEPTH + id % GROUPS * 8;
-      for (var i = 0u; i < A_LOADS; i++) {
-        next_a[i] = mat2x4h();
-        if (at[i] >= 0 && c < s.in_c) {
-          next_a[i] = load_a(u32(at[i]) + c, s.in_c - c);
+      for (var i = 0u; i < A_LOADS; i++) { // unrolled
+        let iy = py[i] + t.y;
+        let ix = px[i] + t.x;
+        next_a[i] = mat2x4<E>();
+        if (iy >= 0 && iy < i32(s.in_h) && ix >= 0 && ix < i32(s.in_w) && c < s.in_c) {
+          next_a[i] = load_a(u32((image[i] + iy * i32(s.in_w) + ix) * i32(s.in_c)) + c, s.in_c - c);
         }
       }
-      for (var i = 0u; i < B_LOADS; i++) {
+      for (var i = 0u; i < B_LOADS; i++) { // unrolled
         let g = id + THREADS * i;
         let line = g / B_GROUPS;
         let across = g % B_GROUPS * 8;
-        next_b[i] = mat2x4h();
+        next_b[i] = mat2x4<E>();
         if (INPUT_GRAD) {
           let n = n0 + line;
           let kb = chunk * DEPTH + across;
@@ -236,75 +257,93 @@ fn main(
     }
     if (filled && subgroup < SY * SX) {
       for (var q = 0u; q < DEPTH; q += K) {
-        var rows_a: array<subgroup_matrix_left<f16, K, M>, WM>;
-        for (var i = 0u; i < WM; i++) {
-          let start = (sy * WM + i) * M * A_PITCH + q;
-          rows_a[i] = subgroupMatrixLoad<subgroup_matrix_left<f16, K, M>, row_major>(&tile_a, start / 4, A_PITCH / 4);
+        var rows_a: array<subgroup_matrix_left<E, K, M>, WM>;
+        for (var i = 0u; i < WM; i++) { // unrolled
+          let start = current * A_SIZE + (sy * WM + i) * M * A_PITCH + q;
+          rows_a[i] = subgroupMatrixLoad<subgroup_matrix_left<E, K, M>, row_major>(&tile_a, start / 4, A_PITCH / 4);
         }
-        for (var j = 0u; j < WN; j++) {
-          var b: subgroup_matrix_right<f16, N, K>;
+        for (var j = 0u; j < WN; j++) { // unrolled
+          var b: subgroup_matrix_right<E, N, K>;
           let n = (sx * WN + j) * N;
           if (INPUT_GRAD) {
-            let start = n * B_PITCH + q;
-            b = subgroupMatrixLoad<subgroup_matrix_right<f16, N, K>, col_major>(&tile_b, start / 4, B_PITCH / 4);
+            let start = current * B_SIZE + n * B_PITCH + q;
+            b = subgroupMatrixLoad<subgroup_matrix_right<E, N, K>, col_major>(&tile_b, start / 4, B_PITCH / 4);
           } else {
-            let start = q * B_PITCH + n;
-            b = subgroupMatrixLoad<subgroup_matrix_right<f16, N, K>, row_major>(&tile_b, start / 4, B_PITCH / 4);
+            let start = current * B_SIZE + q * B_PITCH + n;
+            b = subgroupMatrixLoad<subgroup_matrix_right<E, N, K>, row_major>(&tile_b, start / 4, B_PITCH / 4);
           }
-          for (var i = 0u; i < WM; i++) {
+          for (var i = 0u; i < WM; i++) { // unrolled
             acc[i * WN + j] = subgroupMatrixMultiplyAccumulate(rows_a[i], b, acc[i * WN + j]);
           }
         }
       }
     }
-    workgroupBarrier();
     if (!more) {
       break;
     }
-    for (var i = 0u; i < A_LOADS; i++) {
+    let other = (current + 1) % BUFFERS;
+    if (other == current) {
+      workgroupBarrier();
+    }
+    for (var i = 0u; i < A_LOADS; i++) { // unrolled
       let g = id + THREADS * i;
       if (g < ROWS * GROUPS) {
-        let to = (g / GROUPS * A_PITCH + g % GROUPS * 8) / 4;
+        let to = (other * A_SIZE + g / GROUPS * A_PITCH + g % GROUPS * 8) / 4;
         tile_a[to] = next_a[i][0];
         tile_a[to + 1] = next_a[i][1];
       }
     }
-    for (var i = 0u; i < B_LOADS; i++) {
+    for (var i = 0u; i < B_LOADS; i++) { // unrolled
       let g = id + THREADS * i;
       if (g < B_LINES * B_GROUPS) {
-        let to = (g / B_GROUPS * B_PITCH + g % B_GROUPS * 8) / 4;
+        let to = (other * B_SIZE + g / B_GROUPS * B_PITCH + g % B_GROUPS * 8) / 4;
         tile_b[to] = next_b[i][0];
         tile_b[to + 1] = next_b[i][1];
       }
     }
     workgroupBarrier();
+    current = other;
     filled = true;
     k++;
-    chunk++;
+    tap++;
+    if (tap == taps) {
+      tap = 0;
+      chunk++;
+    }
   }
 
-  // A row of matrices at a time, since only their subgroups know which lane holds what.
-  const LINE = min(THREADS, COLUMNS);
-  for (var i = 0u; i < WM; i++) {
-    if (subgroup < SY * SX) {
-      for (var j = 0u; j < WN; j++) {
-        let to = sy * M * PITCH + (sx * WN + j) * N;
-        subgroupMatrixStore<row_major>(&results, to, acc[i * WN + j], PITCH);
+  // Through workgroup memory, since only the units know which lane holds what. A lane takes the same channels of all rows.
+  workgroupBarrier();
+  const ACROSS = PITCH / 8;
+  let lane = id - subgroup * lanes;
+  for (var i = 0u; i < WM; i++) { // unrolled
+    for (var j = 0u; j < SPANS; j++) { // unrolled
+      if (subgroup < SY * SX) {
+        for (var e = 0u; e < SPAN; e++) { // unrolled
+          let to = subgroup * PATCH + e * N;
+          subgroupMatrixStore<row_major>(&results, to / 4, acc[i * WN + j * SPAN + e], PITCH / 4);
+        }
       }
-    }
-    workgroupBarrier();
-    for (var column = id % LINE; column < COLUMNS; column += LINE) {
-      let n = n0 + column;
-      if (n < s.out_c) {
-        let values = channel_values(n);
-        for (var r = id / LINE; r < SY * M; r += THREADS / LINE) {
-          let row = r / M * WM * M + i * M + r % M;
-          if (m0 + row < pixels) {
-            store(written[row], n, results[r * PITCH + column], values);
+      workgroupBarrier();
+      if (subgroup < SY * SX) {
+        for (var g = lane % ACROSS; g < ACROSS; g += lanes) {
+          let n = n0 + (sx * WN + j * SPAN) * N + g * 8;
+          if (n < s.out_c) {
+            var values: array<array<f32, VALUES>, 8>;
+            for (var c = 0u; c < 8u; c++) { // unrolled
+              values[c] = channel_values(min(n + c, s.out_c - 1));
+            }
+            for (var r = lane / ACROSS; r < M; r += max(lanes / ACROSS, 1)) {
+              let row = (sy * WM + i) * M + r;
+              if (m0 + row < pixels) {
+                let from_group = (subgroup * PATCH + r * PITCH + g * 8) / 4;
+                store_group(written[row], n, results[from_group], results[from_group + 1], values);
+              }
+            }
           }
         }
       }
+      workgroupBarrier();
     }
-    workgroupBarrier();
   }
 }

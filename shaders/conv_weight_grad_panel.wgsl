@@ -14,9 +14,11 @@ const HALVES = 2u;
 alias A = texture_storage_2d<rgba32float, read>;
 alias B = texture_storage_2d<rgba32float, read>;
 alias U = f32;
+const Y_BINDING = 3u;
+const VALUES = 1u;
 const SWAPPED = false;
 
-// x [n, in_h, in_w, in_c filled up to a multiple of four], a = dy [out_c, filled], dw [slices, kh, kw, in_c, out_c].
+// x [n, in_h, in_w, in_c filled up to a multiple of four], a = dy [out_c, filled], y = dw [slices, kh, kw, in_c, out_c].
 // The pixels of dy are ordered by place and then image. Those that a tap reaches lie in a box of the map, of which panels
 // take whole texels: where images are no multiple of four, rows of the map.
 // Grid: tiles of rows, tiles of columns for each tap, slices, each of which sums as many panels.
@@ -30,13 +32,22 @@ struct Shape {
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var a: A;
 @group(0) @binding(2) var x: B;
-@group(0) @binding(3) var<storage, read_write> dw: array<U>;
+@group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
 
 var<workgroup> sums: array<vec4f, ROWS * HALVES * 8>;
 
 // Texel t of a tensor lies behind a row of zeros.
 const FIRST_TEXEL = 4096u;
 const OUTSIDE = 0u;
+
+// What `store` needs of a channel of the last axis.
+fn channel_values(n: u32) -> array<f32, VALUES> {
+  return array<f32, VALUES>();
+}
+
+fn store(row: u32, n: u32, v: f32, values: array<f32, VALUES>) {
+  y[row * select(s.out_c, s.in_c, SWAPPED) + n] = U(v);
+}
 
 // The first of `places` windows that reach the map with a tap at `offset`, and the one after the last.
 fn reaching(offset: i32, stride: u32, size: u32, places: u32) -> vec2u {
@@ -135,7 +146,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   // Lanes store neighbours: columns where they are the last axis, else rows.
   workgroupBarrier();
   let is_empty = last <= first;
-  let slice = wg.z * s.kh * s.kw * s.in_c * s.out_c;
+  let slice = wg.z * s.kh * s.kw;
   if (SWAPPED) {
     for (var r = 0u; r < rows; r++) {
       for (var h = 0u; h < HALVES; h++) {
@@ -143,7 +154,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
         for (var g = 0u; g < 4; g++) {
           let n = (quad + h * 8) * 4 + g;
           if (n < s.in_c) {
-            dw[slice + (m0 + r) * s.in_c + n] = U(v[g]);
+            store(slice * s.out_c + m0 + r, n, v[g], channel_values(n));
           }
         }
       }
@@ -155,7 +166,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
         for (var g = 0u; g < 4; g++) {
           let n = (quad - lane + q) * 4 + g;
           if (n < s.in_c) {
-            dw[slice + (tap * s.in_c + n) * s.out_c + m0 + r] = U(v[g]);
+            store((slice + tap) * s.in_c + n, m0 + r, v[g], channel_values(m0 + r));
           }
         }
       }

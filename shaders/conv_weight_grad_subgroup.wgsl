@@ -14,8 +14,10 @@ const K = 2u;
 alias A = f32;
 alias B = f32;
 alias U = f32;
+const Y_BINDING = 3u;
+const VALUES = 1u;
 
-// x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c, out_c].
+// x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], y = dw [slices, kh, kw, in_c, out_c].
 // Grid: tiles of rows, tiles of channels, slices, each of which sums as many of the pixels that meet the tile's taps.
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
@@ -26,7 +28,7 @@ struct Shape {
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> x: array<A>;
 @group(0) @binding(2) var<storage, read> dy: array<B>;
-@group(0) @binding(3) var<storage, read_write> dw: array<U>;
+@group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
 
 fn load_a(i: u32) -> f32 {
   return f32(x[i]);
@@ -36,8 +38,13 @@ fn load_b(pixel: u32, n: u32) -> f32 {
   return f32(dy[pixel * s.out_c + n]);
 }
 
-fn store(slice: u32, row: u32, n: u32, v: f32) {
-  dw[(slice * s.kh * s.kw * s.in_c + row) * s.out_c + n] = U(v);
+// What `store` needs of an output channel.
+fn channel_values(n: u32) -> array<f32, VALUES> {
+  return array<f32, VALUES>();
+}
+
+fn store(row: u32, n: u32, v: f32, values: array<f32, VALUES>) {
+  y[row * s.out_c + n] = U(v);
 }
 
 fn gradients(pixel: u32, n: array<u32, N>) -> V {
@@ -141,7 +148,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     let v = acc[r];
     for (var g = 0u; g < N; g++) {
       if (m < rows && n0 + g * CHANNELS < s.out_c) {
-        store(wg.z, m, n0 + g * CHANNELS, v[g]);
+        let n = n0 + g * CHANNELS;
+        store(wg.z * s.kh * s.kw * s.in_c + m, n, v[g], channel_values(n));
       }
     }
   }

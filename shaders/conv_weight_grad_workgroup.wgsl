@@ -9,8 +9,10 @@ const C = 2u;
 alias A = f32;
 alias B = f32;
 alias U = f32;
+const Y_BINDING = 3u;
+const VALUES = 1u;
 
-// x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], dw [slices, kh, kw, in_c, out_c].
+// x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], y = dw [slices, kh, kw, in_c, out_c].
 // Grid: tiles of rows, tiles of channels, slices, each of which sums as many of the pixels that meet the tile's taps.
 struct Shape {
   n: u32, in_h: u32, in_w: u32, in_c: u32,
@@ -21,7 +23,7 @@ struct Shape {
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> x: array<A>;
 @group(0) @binding(2) var<storage, read> dy: array<B>;
-@group(0) @binding(3) var<storage, read_write> dw: array<U>;
+@group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
 
 // Vectors of four elements that a thread loads of each tile.
 const A_LOADS = 16 * R / TX;
@@ -41,8 +43,13 @@ fn load_b(i: u32, count: u32) -> vec4f {
   return select(vec4f(), vec4f(f32(dy[i]), f32(dy[i + 1]), f32(dy[i + 2]), f32(dy[i + 3])), in);
 }
 
-fn store(slice: u32, row: u32, n: u32, v: f32) {
-  dw[(slice * s.kh * s.kw * s.in_c + row) * s.out_c + n] = U(v);
+// What `store` needs of an output channel.
+fn channel_values(n: u32) -> array<f32, VALUES> {
+  return array<f32, VALUES>();
+}
+
+fn store(row: u32, n: u32, v: f32, values: array<f32, VALUES>) {
+  y[row * s.out_c + n] = U(v);
 }
 
 // The first of `places` windows that reach the map with a tap at `offset`, and the one after the last.
@@ -167,7 +174,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) id: u
           for (var h = 0u; h < 4; h++) {
             let n = n0 + (tx + TX * j) * 4 + h;
             if (n < s.out_c) {
-              store(wg.z, tap * s.in_c + c + i, n, acc[4 * r + i][j][h]);
+              store((wg.z * s.kh * s.kw + tap) * s.in_c + c + i, n, acc[4 * r + i][j][h], channel_values(n));
             }
           }
         }

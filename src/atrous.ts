@@ -32,7 +32,14 @@ const program = new Command('atrous')
 /** Runs a command with the arguments that follow its name. */
 async function run(name: string, ...more: readonly string[]): Promise<void> {
   process.argv.splice(2, 1 + more.length, ...more)
-  await import(`./${name}.js`)
+  try {
+    await import(`./${name}.js`)
+  } catch (error) {
+    const [, missing] = /Cannot find package '(sharp|webgpu)'/.exec(String(error)) ?? []
+    if (missing === undefined) throw error
+    process.stderr.write(`error: the package ${missing} is missing: npm install webgpu sharp\n`)
+    process.exit(1)
+  }
 }
 
 for (const [name, summary] of Object.entries(commands)) {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import { createCommand, runCommand, startOf } from './command.js'
 import { compare, sameSteps } from './comparison/comparison.js'
+import { showAdapter } from './engine/adapter.js'
 import { open } from './engine/node.js'
 import { listenForInterrupt } from './interrupt.js'
 import {
@@ -70,7 +71,7 @@ await runCommand(async () => {
   // What is wrong with a method's settings shows before anything is trained.
   for (const method of chosen) configOf(method, seeds[0] ?? 0)
   const device = await open({ gpu: options.gpu })
-  display.line(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  display.line(`adapter: ${showAdapter(device.adapter)}`)
   const interrupt = listenForInterrupt((line) => display.line(line))
   const { dataset } = configOf(chosen[0] ?? 'supervised', seeds[0] ?? 0)
   const title = `Methods on ${dataset}`

@@ -5,6 +5,7 @@ import { createCommand, runCommand } from './command.js'
 import { compare, sameSteps } from './comparison/comparison.js'
 import { palette } from './demo/classes.js'
 import { writeScenes } from './demo/dataset.js'
+import { showAdapter } from './engine/adapter.js'
 import { open } from './engine/node.js'
 import { gpuOption, methodsOption, seedOption, setOption } from './options.js'
 import { loadConfig } from './train/config/load.js'
@@ -41,7 +42,7 @@ await runCommand(async () => {
   const begin = performance.now()
   const settings = fileURLToPath(new URL('../configs/demo.yaml', import.meta.url))
   const device = await open({ gpu })
-  print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  print(`adapter: ${showAdapter(device.adapter)}`)
 
   print(`painting ${scenes.labeled} labeled, ${scenes.unlabeled} unlabeled and ${scenes.validation} validation scenes`)
   const data = await writeScenes(join(out, 'data'), { seed, ...scenes })

@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
+import { showAdapter } from './engine/adapter.js'
 import { Tuning } from './engine/autotune.js'
 import { open } from './engine/node.js'
 import {
@@ -20,7 +21,7 @@ import {
 import { epochOf, openModel, readModel } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
 import { readList, samplesReadBy } from './train/data/dataset.js'
-import { openPair } from './train/data/image-parts.js'
+import { openPair } from './train/data/open-image.js'
 import { colored, indexPng, outputNames, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { confusionCsv, confusionSvg } from './train/evaluation/confusion.js'
@@ -94,14 +95,14 @@ await runCommand(async () => {
   const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
   const print = (line: string) => console.log(line)
-  print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  print(`adapter: ${showAdapter(device.adapter)}`)
   print(`checkpoint: ${options.ckptPath}${epochOf(loaded)}`)
   if (options.tune) useTuning(device, new Tuning(new TuningCache(device.adapter, print).read()))
   const evaluation = { mode: options.mode ?? config.eval_mode, window, ignoreIndex, flip: options.flip ?? false }
   const half = usesHalf(config.amp, device, print)
   const inference = { ...evaluation, scales: options.scales ?? [1], amp: half }
   const model = openModel(device, loaded)
-  print(`${samples.length} images, ${nclass} classes; protocol: ${protocolOf(inference, 0, model.input)}`)
+  print(`${samples.length} images, ${nclass} classes; protocol: ${protocolOf(inference, 0, model)}`)
 
   const evaluator = new Evaluator(device, model, inference)
   const saveMap = options.saveMap ?? (config.save_map || undefined)
@@ -132,7 +133,7 @@ await runCommand(async () => {
   }
   const counts = await evaluator.confusion()
   const scores = scoresOf(counts, nclass)
-  const protocol = protocolOf(inference, evaluator.tiledImages, model.input)
+  const protocol = protocolOf(inference, evaluator.tiledImages, model)
   progress.finish()
   evaluator.destroy()
   device.destroy()

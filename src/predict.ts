@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
+import { showAdapter } from './engine/adapter.js'
 import { Tuning } from './engine/autotune.js'
 import { open } from './engine/node.js'
 import {
@@ -17,7 +18,8 @@ import {
 import { epochOf, openModel, readModel, showGeometry } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
 import { findImages } from './train/data/find-images.js'
-import { type AnyImage, type ImageParts, inParts, openPhoto } from './train/data/image-parts.js'
+import { type AnyImage, type ImageParts, inParts } from './train/data/image-parts.js'
+import { openPhoto } from './train/data/open-image.js'
 import type { Image } from './train/data/pixels.js'
 import { readAhead } from './train/data/read-ahead.js'
 import type { ExifOrientation } from './train/data/settings.js'
@@ -119,7 +121,7 @@ await runCommand(async () => {
   if (loaded.checkpoint.note) console.log(loaded.checkpoint.note)
   const { classNames, palette } = loaded
   const device = await open({ gpu: options.gpu })
-  console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  console.log(`adapter: ${showAdapter(device.adapter)}`)
   const half = usesHalf(options.amp ?? false, device, console.log)
   const precision = half ? '; in half precision' : ''
   console.log(`checkpoint: ${options.ckptPath}${epochOf(loaded)}; ${classNames.length} classes${precision}`)

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { dirname, join } from 'node:path'
 import { createCommand, runCommand, startOf } from './command.js'
+import { showAdapter } from './engine/adapter.js'
 import { open } from './engine/node.js'
 import { listenForInterrupt } from './interrupt.js'
 import {
@@ -32,6 +33,7 @@ interface Options extends ConfigOptions {
   config: string
   savePath?: string
   resume?: string
+  init?: string
   maxIters?: number
   skipIterations?: number
   gpu?: string
@@ -55,6 +57,7 @@ const command = createCommand(
         '      --val-id-path val.txt --save-path runs/first',
       '--config configs/custom.yaml --resume runs/first/latest.safetensors',
       '--config configs/custom.yaml --resume runs/first/latest.safetensors --profile trace.json',
+      '--config my.yaml --init runs/first/best.safetensors --set lr=0.0001 --save-path runs/second',
       '--config configs/camvid.yaml --memory 8GiB --dry-run',
       '--config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base',
     ],
@@ -68,6 +71,10 @@ const command = createCommand(
   .addOption(listOptions.validation())
   .option('--save-path <folder>', 'where checkpoints and the log go')
   .option('--resume <checkpoint>', 'resume from the latest.safetensors of a run, in its folder')
+  .option(
+    '--init <checkpoint>',
+    'start from all weights of a checkpoint of the same network, such as a best.safetensors',
+  )
   .addOption(overwriteOption('the run that the folder holds'))
   .addOption(methodOption())
   .addOption(seedOption())
@@ -136,6 +143,9 @@ async function main(options: Options, ranks: Ranks): Promise<void> {
   const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps, traceNan = false } = options
   const { skipIterations } = options
   if (skipIterations && !resume) throw new UserError('--skip-iterations needs --resume')
+  if (options.init !== undefined && resume) {
+    throw new UserError('--init starts a run, which --resume continues: leave one of them out')
+  }
   if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
   if (options.printProgram !== undefined && !options.dryRun) throw new UserError('--print-program needs --dry-run')
   const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
@@ -144,9 +154,9 @@ async function main(options: Options, ranks: Ranks): Promise<void> {
   if (options.dryRun) {
     if (group.rank > 0) return
     const device = await open({ gpu: await gpuOf(options.gpu, group) })
-    print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+    print(`adapter: ${showAdapter(device.adapter)}`)
     const { printProgram } = options
-    if (!(await dryRun(device, { config, tune, traceNan, ranks: group.size, printProgram, print })))
+    if (!(await dryRun(device, { config, init: options.init, tune, traceNan, ranks: group.size, printProgram, print })))
       process.exitCode = exitCodes.userError[0]
     return
   }
@@ -156,7 +166,7 @@ async function main(options: Options, ranks: Ranks): Promise<void> {
   ranks.remedy = () =>
     existing(latest) ? `; to resume: ${resumeCommand(start, latest)}` : '; there is no checkpoint yet'
   const device = await open({ gpu: await gpuOf(options.gpu, group) })
-  const adapters = await group.gatherValues(`${device.adapter.device} (${device.adapter.driver})`)
+  const adapters = await group.gatherValues(showAdapter(device.adapter))
   for (const [rank, adapter] of adapters.entries())
     print(`adapter${group.size > 1 ? ` of ${describeRank(group, rank)}` : ''}: ${adapter}`)
 
@@ -166,6 +176,7 @@ async function main(options: Options, ranks: Ranks): Promise<void> {
     config,
     savePath,
     resume,
+    init: options.init,
     maxIterations,
     skipIterations,
     overwrite,

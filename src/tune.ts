@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Option } from 'commander'
 import { createCommand, runCommand } from './command.js'
+import { showAdapter } from './engine/adapter.js'
 import { type Measurement, Tuning } from './engine/autotune.js'
 import type { Device } from './engine/device.js'
 import { kernelSelectionOf, setKernelSelection } from './engine/kernel-selection.js'
@@ -16,7 +17,7 @@ import { evaluationOf } from './train/run/evaluation-of.js'
 import { settleMemory } from './train/run/settle-memory.js'
 import { usesHalf } from './train/trainer/amp.js'
 import { createTrainer } from './train/trainer/create.js'
-import { measureUnknown, wrongKernels } from './train/tuning/run-tuning.js'
+import { faultyKernels, measureUnknown } from './train/tuning/run-tuning.js'
 import { TuningCache } from './train/tuning/tuning-cache.js'
 
 interface Options {
@@ -107,11 +108,14 @@ async function fill(device: Device, given: Config, size: [number, number], cache
     tuning,
     cache,
     (measurement, done, total) => {
-      for (const line of wrongKernels(measurement)) console.log(line)
+      for (const line of faultyKernels(measurement)) console.log(line)
       console.log(`${String(done).padStart(String(total).length)}/${total}  ${showRow(measurement)}`)
     },
-    (done, total) => {
-      if (total > 0 && (done === total || done % 50 === 0)) console.log(`compiling kernels to measure ${done}/${total}`)
+    {
+      onCompiled: (done, total) => {
+        if (total > 0 && (done === total || done % 50 === 0))
+          console.log(`compiling kernels to measure ${done}/${total}`)
+      },
     },
   )
   const measured = kernelSelectionOf(device)
@@ -149,7 +153,7 @@ await runCommand(async () => {
   const options = command.parse().opts<Options>()
   const config = configOf(options)
   const device = await open({ gpu: options.gpu })
-  console.log(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
+  console.log(`adapter: ${showAdapter(device.adapter)}`)
   const cache = new TuningCache(device.adapter, console.log)
   if (options.clear) cache.clear()
   if (options.list) {

@@ -3,6 +3,8 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { build } from 'esbuild'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 
@@ -43,8 +45,9 @@ function install(): void {
   const target = join(folder, 'node_modules', 'atrous')
   mkdirSync(target, { recursive: true })
   assert.is(run('tar', ['xzf', archive, '-C', join('node_modules', 'atrous'), '--strip-components=1']).status, 0)
-  const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: Record<string, string> }
-  for (const name of [...Object.keys(dependencies), '@types/node']) {
+  type Names = Readonly<Record<string, string>>
+  const { dependencies, peerDependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as Record<string, Names>
+  for (const name of [...Object.keys({ ...dependencies, ...peerDependencies }), '@types/node', '@webgpu/types']) {
     const link = join(folder, 'node_modules', name)
     mkdirSync(dirname(link), { recursive: true })
     symlinkSync(resolve('node_modules', name), link, 'junction')
@@ -54,9 +57,10 @@ function install(): void {
 
 const anywhere = `import { add, compile, type Device, grad, openDevice, Store, spec, type Tensor } from 'atrous'
 import { open } from 'atrous/node'
+import { Segmenter } from 'atrous/train'
 const device: Device = await open({})
 const twice = (x: Tensor): Tensor => add(x, x)
-console.log(compile, grad, openDevice, new Store(device, 'x'), spec, twice)
+console.log(compile, grad, openDevice, new Store(device, 'x'), spec, twice, Segmenter.load)
 `
 
 /** Where there are types of WebGPU, the package has them too. */
@@ -102,8 +106,27 @@ const settings: readonly (readonly [what: string, file: string, options: readonl
   ['@webgpu/types beside dom', 'anywhere.ts', [...nodenext, '--lib', 'es2022,dom', '--types', 'node,@webgpu/types']],
 ]
 
-test('the packed package can be imported, and required', () => {
+/** Bytes of a page's bundle of a program, minified, and gzipped. */
+async function bundled(contents: string): Promise<{ readonly bytes: number; readonly gzipped: number }> {
+  const stdin = { contents, resolveDir: folder, loader: 'ts' } as const
+  const options = { bundle: true, minify: true, format: 'esm', platform: 'browser', write: false } as const
+  const { outputFiles } = await build({ stdin, ...options, logLevel: 'silent' })
+  const code = outputFiles[0]?.contents ?? new Uint8Array()
+  return { bytes: code.length, gzipped: gzipSync(code).length }
+}
+
+test('a page takes what it uses, and nothing of Node', async () => {
   install()
+  const product = `import { compile, matmul, openDevice } from 'atrous'; console.log(compile, matmul, openDevice)`
+  const { bytes, gzipped } = await bundled(product)
+  assert.ok(bytes < 175_000 && gzipped < 56_000, `${bytes} bytes, ${gzipped} gzipped`)
+  const all = await bundled(`import * as engine from 'atrous'; console.log(engine)`)
+  assert.ok(bytes < 0.7 * all.bytes, `${bytes} of ${all.bytes} bytes`)
+  await bundled(`import * as models from 'atrous/models'; import * as train from 'atrous/train'
+import * as browser from 'atrous/browser'; console.log(models, train, browser)`)
+})
+
+test('the packed package can be imported, and required', () => {
   const imported = `import { compile } from 'atrous'; import { open } from 'atrous/node'; console.log(typeof compile, typeof open)`
   const required = `console.log(typeof require('atrous').compile, typeof require('atrous/node').open)`
   for (const args of [

@@ -130,3 +130,43 @@ export function resizeBilinear(x: Values, [height, width]: readonly [number, num
   }
   return result
 }
+
+/** Weight of Keys's kernel at a distance, a = -0.75. */
+function keys(distance: number): number {
+  const [a, d] = [-0.75, Math.abs(distance)]
+  if (d < 1) return (a + 2) * d ** 3 - (a + 3) * d ** 2 + 1
+  return d < 2 ? a * (d ** 3 - 5 * d ** 2 + 8 * d - 4) : 0
+}
+
+/** Bicubic: pixel i of the result lies at (i + 0.5) · ratio − 0.5; taps outside of the map are those at its border. */
+export function resizeCubic(
+  x: Values,
+  [height, width]: readonly [number, number],
+  [down, across]: readonly [number, number],
+): Values {
+  const [n, h, w, c] = extents4(x)
+  const result = values([n, height, width, c])
+  const taps = (out: number, ratio: number, size: number) => {
+    const place = (out + 0.5) * ratio - 0.5
+    return [-1, 0, 1, 2].map((offset) => {
+      const at = Math.floor(place) + offset
+      return { at: Math.min(size - 1, Math.max(0, at)), weight: keys(place - at) }
+    })
+  }
+  for (let b = 0; b < n; b++) {
+    for (let y = 0; y < height; y++) {
+      for (let z = 0; z < width; z++) {
+        for (let k = 0; k < c; k++) {
+          let sum = 0
+          for (const row of taps(y, down, h)) {
+            for (const column of taps(z, across, w)) {
+              sum += row.weight * column.weight * get(x, ((b * h + row.at) * w + column.at) * c + k)
+            }
+          }
+          result.data[((b * height + y) * width + z) * c + k] = sum
+        }
+      }
+    }
+  }
+  return result
+}

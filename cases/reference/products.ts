@@ -150,3 +150,32 @@ export function conv2dWeightGrad(x: Values, dy: Values, options: Convolution & {
   })
   return result
 }
+
+/** Transposed convolution: x [N, H, W, C] and w [KH, KW, O, C]; each pixel of x spreads over a window of the result. */
+export function convTranspose2d(x: Values, w: Values, stride: number, padding: number): Values {
+  const [n, h, wide, c] = extents4(x)
+  const [kh, kw, o] = extents4(w)
+  const [height, width] = [(h - 1) * stride - 2 * padding + kh, (wide - 1) * stride - 2 * padding + kw]
+  const result = values([n, height, width, o])
+  for (let b = 0; b < n; b++) {
+    for (let y = 0; y < h; y++) {
+      for (let z = 0; z < wide; z++) {
+        for (let i = 0; i < kh; i++) {
+          for (let j = 0; j < kw; j++) {
+            const [row, column] = [y * stride - padding + i, z * stride - padding + j]
+            if (row < 0 || row >= height || column < 0 || column >= width) continue
+            for (let k = 0; k < o; k++) {
+              const at = ((b * height + row) * width + column) * o + k
+              let sum = get(result, at)
+              for (let m = 0; m < c; m++) {
+                sum += get(x, ((b * h + y) * wide + z) * c + m) * get(w, ((i * kw + j) * o + k) * c + m)
+              }
+              result.data[at] = sum
+            }
+          }
+        }
+      }
+    }
+  }
+  return result
+}

@@ -1,11 +1,16 @@
 import {
   type AdapterSummary,
   type AdapterTraits,
-  type MatrixShape,
-  matrixShapesOf,
+  type MatrixConfig,
+  matrixConfigsOf,
+  standardFeatures,
+  summarizeAdapter,
   traitsOf,
   usefulFeatures,
 } from './adapter.js'
+import { AtrousError, NoAdapterError } from './error.js'
+import { ErrorScopes } from './error-scopes.js'
+import { type HalfStores, isExact, probeHalfStores, roundHalfStores } from './half-stores.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
 import { Pace } from './pace.js'
 import type {
@@ -25,8 +30,22 @@ export type Wait = <T>(promise: Promise<T>, rest: () => number) => Promise<T>
 
 const awaitPlainly: Wait = (promise) => promise
 
+/** What is known of a device beside what WebGPU says of it. */
+export interface DeviceFacts {
+  /** What the adapter's matrix units compute. */
+  readonly matrixConfigs?: readonly MatrixConfig[]
+  /** Bytes that a kernel binds at most, where the adapter allows more. */
+  readonly bindingLimit?: number | undefined
+  /** How the driver stores f16; absent where it is taken for exact. */
+  readonly halfStores?: HalfStores | undefined
+  /** Whether its owner works with it as well: see `shareDevice`. */
+  readonly shared?: boolean
+}
+
 /** A tensor is larger than what the adapter binds at once, or than its buffers. */
-export class BindingLimitError extends Error {
+export class BindingLimitError extends AtrousError {
+  override name = 'BindingLimitError'
+
   constructor(
     what: string,
     readonly bytes: number,
@@ -41,16 +60,24 @@ export class BindingLimitError extends Error {
 }
 
 /** The device has no memory left. */
-export class OutOfMemoryError extends Error {}
+export class OutOfMemoryError extends AtrousError {
+  override name = 'OutOfMemoryError'
+}
 
 /** The device is gone: a driver reset, a GPU that was removed, a device that was destroyed. Nothing on it can be read. */
-export class DeviceLostError extends Error {}
+export class DeviceLostError extends AtrousError {
+  override name = 'DeviceLostError'
+}
 
 /** The device was asked for something that WebGPU forbids: a fault of the program. */
-export class ValidationError extends Error {}
+export class ValidationError extends AtrousError {
+  override name = 'ValidationError'
+}
 
 /** The driver, or Dawn, refuses a kernel: what it has told of itself does not hold. */
-export class KernelError extends Error {}
+export class KernelError extends AtrousError {
+  override name = 'KernelError'
+}
 
 /**
  * What a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage, mirrors of `f`32 and of `h`alf
@@ -75,8 +102,12 @@ const bindings = {
  */
 export class Device {
   readonly traits: AdapterTraits
+  /** How the driver stores f16, where that was tried: see `openDevice`. What is not exact, kernels round themselves. */
+  readonly halfStores: HalfStores | undefined
   /** Undefined on the CPU, which resets nothing: there a run is one submission. */
   readonly pace: Pace | undefined
+  /** Opens the same adapter once more, where whoever opened it tells how. */
+  reopen: (() => Promise<Device>) | undefined
   private readonly failures: Error[] = []
   private lost: DeviceLostError | undefined
   /** Rejects what is awaited: promises of a lost device may never settle. */
@@ -85,46 +116,70 @@ export class Device {
   private readonly pipelines = new Map<Layout, Map<string, Promise<GPUComputePipeline>>>()
   private readonly layouts = new Map<Layout, GPUBindGroupLayout>()
   private closing = false
+  /** Of a shared device. */
+  private readonly scopes: ErrorScopes | undefined
 
   constructor(
     readonly gpu: GPUDevice,
     readonly adapter: AdapterSummary,
     private readonly waitFor: Wait = awaitPlainly,
-    matrixShapes: readonly MatrixShape[] = [],
-    bindingLimit: number = Number.POSITIVE_INFINITY,
+    facts: DeviceFacts = {},
   ) {
-    this.traits = traitsOf(gpu, adapter.software, matrixShapes, bindingLimit)
-    this.pace = adapter.software ? undefined : new Pace()
-    gpu.addEventListener('uncapturederror', (event) => {
-      event.preventDefault()
-      const reason = firstLines(event.error.message)
-      // By its name, since Dawn's classes are globals in some places only.
-      const isMemory = event.error.constructor.name === 'GPUOutOfMemoryError'
+    const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores } = facts
+    this.traits = traitsOf(gpu, { software: adapter.software, matrixConfigs, bindingLimit })
+    this.halfStores = halfStores
+    this.pace = adapter.software ? undefined : Pace.of(adapter)
+    const report = (message: string, isMemory: boolean) => {
+      const reason = firstLines(message)
       this.failures.push(
         isMemory
           ? new OutOfMemoryError(`out of GPU memory: ${reason}`)
           : new ValidationError(`the GPU reported: ${reason}`),
       )
-    })
+    }
+    if (facts.shared) this.scopes = new ErrorScopes(gpu, report)
+    else {
+      gpu.addEventListener('uncapturederror', (event) => {
+        event.preventDefault()
+        // By its name, since Dawn's classes are globals in some places only.
+        report(event.error.message, event.error.constructor.name === 'GPUOutOfMemoryError')
+      })
+    }
     void gpu.lost.then(({ reason, message }) => {
       if (this.closing) return
-      const lost = new DeviceLostError(`the GPU device was lost (${reason}): ${firstLines(message)}`)
-      this.lost = lost
-      for (const reject of this.waiting) reject(lost)
+      this.end(`the GPU device was lost (${reason}): ${firstLines(message)}`)
     })
+  }
+
+  private end(message: string): void {
+    const lost = new DeviceLostError(message)
+    this.lost = lost
+    for (const reject of this.waiting) reject(lost)
+  }
+
+  /** Throws where the device is lost or was destroyed. */
+  alive(): void {
+    if (this.lost) throw this.lost
+  }
+
+  /** Runs what works with the device at once; on a shared one, what is wrong with it is told apart from the owner's errors. */
+  scoped<T>(body: () => T): T {
+    return this.scopes ? this.scopes.around(body) : body()
   }
 
   /** Throws the first error that the device reported since the last check; once the device is lost, always that. */
   check(): void {
-    if (this.lost) throw this.lost
+    this.alive()
     const [first] = this.failures.splice(0)
     if (first) throw first
   }
 
   /** Awaits a promise of the device's, then throws what the device reported meanwhile. A lost device ends the wait. */
   async wait<T>(promise: Promise<T>): Promise<T> {
+    const submitted = this.pace?.mark() ?? 0
     try {
-      const value = await this.waitFor(this.orLost(promise), () => this.pace?.rest() ?? 0)
+      const value = await this.waitFor(this.orLost(promise), () => this.pace?.rest(submitted) ?? 0)
+      if (this.scopes) await this.waitFor(this.orLost(this.scopes.settled()), () => 0)
       this.check()
       return value
     } catch (error) {
@@ -133,6 +188,14 @@ export class Device {
       this.check()
       throw error
     }
+  }
+
+  /** The same for a promise that is kept when all work is done that was submitted so far. */
+  async waitForWork<T>(promise: Promise<T>): Promise<T> {
+    const submitted = this.pace?.mark() ?? 0
+    const value = await this.wait(promise)
+    this.pace?.done(submitted)
+    return value
   }
 
   private orLost<T>(promise: Promise<T>): Promise<T> {
@@ -174,13 +237,13 @@ export class Device {
     const limit = this.gpu.limits.maxBufferSize
     if (size > limit) throw new BindingLimitError(`${label} of ${megabytes(size)}`, size, limit, 'buffer')
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST
-    return this.gpu.createBuffer({ label, size, usage })
+    return this.scoped(() => this.gpu.createBuffer({ label, size, usage }))
   }
 
   /** A texture for mirrors of so many rows, the first of which stays zeros; see `mirror.ts`. */
   mirror(label: string, { format, rows }: Mirror): GPUTexture {
     const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST
-    return this.gpu.createTexture({ label, size: [mirrorWidth, rows], format, usage })
+    return this.scoped(() => this.gpu.createTexture({ label, size: [mirrorWidth, rows], format, usage }))
   }
 
   layout(pattern: Layout): GPUBindGroupLayout {
@@ -192,7 +255,7 @@ export class Device {
       visibility: GPUShaderStage.COMPUTE,
       ...bindings[letter as keyof typeof bindings],
     }))
-    const layout = this.gpu.createBindGroupLayout({ label: pattern, entries })
+    const layout = this.scoped(() => this.gpu.createBindGroupLayout({ label: pattern, entries }))
     this.layouts.set(pattern, layout)
     return layout
   }
@@ -210,9 +273,11 @@ export class Device {
 
   private async compile(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
     this.gpu.pushErrorScope('validation')
-    const module = this.gpu.createShaderModule({ label, code: source })
+    const code = this.halfStores && !isExact(this.halfStores) ? roundHalfStores(source) : source
+    const module = this.gpu.createShaderModule({ label, code })
     const scope = this.gpu.popErrorScope()
-    const layout = this.gpu.createPipelineLayout({ bindGroupLayouts: [this.layout(pattern)] })
+    const bindGroupLayouts = [this.layout(pattern)]
+    const layout = this.scoped(() => this.gpu.createPipelineLayout({ bindGroupLayouts }))
     const pipeline = this.gpu.createComputePipelineAsync({ label, layout, compute: { module, entryPoint: 'main' } })
     const settled = await Promise.allSettled([scope, pipeline])
     const invalid = settled[0].status === 'fulfilled' ? settled[0].value : undefined
@@ -226,6 +291,17 @@ export class Device {
 
   /** Contents of `ranges` of buffers, in their order, after all work submitted so far. */
   async read(ranges: readonly { buffer: GPUBuffer; offset?: number; bytes: number }[]): Promise<ArrayBuffer[]> {
+    this.alive()
+    const { staging, starts } = this.scoped(() => this.copyOut(ranges))
+    await this.waitForWork(staging.mapAsync(GPUMapMode.READ))
+    const mapped = staging.getMappedRange()
+    const copies = ranges.map(({ bytes }, i) => mapped.slice(starts[i], (starts[i] ?? 0) + bytes))
+    staging.unmap()
+    staging.destroy()
+    return copies
+  }
+
+  private copyOut(ranges: Parameters<Device['read']>[0]) {
     const total = ranges.reduce((sum, { bytes }) => sum + align(bytes), 0)
     const usage = GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ
     const staging = this.gpu.createBuffer({ label: 'readback', size: Math.max(8, total), usage })
@@ -238,24 +314,20 @@ export class Device {
       end += align(bytes)
     }
     this.gpu.queue.submit([encoder.finish()])
-    await this.wait(staging.mapAsync(GPUMapMode.READ))
-    this.pace?.done()
-    const mapped = staging.getMappedRange()
-    const copies = ranges.map(({ bytes }, i) => mapped.slice(starts[i], (starts[i] ?? 0) + bytes))
-    staging.unmap()
-    staging.destroy()
-    return copies
+    return { staging, starts }
   }
 
   /** Resolves when all work submitted so far is done. */
   async idle(): Promise<void> {
-    await this.wait(this.gpu.queue.onSubmittedWorkDone())
-    this.pace?.done()
+    await this.waitForWork(this.gpu.queue.onSubmittedWorkDone())
   }
 
+  /** Ends all work with it; a device that is shared stays its owner's. */
   destroy(): void {
+    if (this.closing) return
     this.closing = true
-    this.gpu.destroy()
+    this.end('the device was destroyed: open another one')
+    if (!this.scopes) this.gpu.destroy()
   }
 }
 
@@ -267,26 +339,60 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
 
+/** How an adapter is opened. */
+export interface OpenDeviceOptions {
+  /** Bytes that a kernel binds at most, where the adapter allows more. */
+  readonly bindingLimit?: number | undefined
+  /** The same adapter anew: one that has failed to open may not be tried again. */
+  readonly renew?: () => Promise<GPUAdapter>
+}
+
 /**
- * Opens an adapter with its own limits instead of WebGPU's defaults, or with those that its driver grants, and the features
- * that kernels can use.
- * @param bindingLimit bytes that a kernel binds at most, where the adapter allows more
+ * Opens an adapter with its own limits instead of WebGPU's defaults and the features that kernels can use, or with those that
+ * its driver grants, and tries how it stores f16.
  */
 export async function openDevice(
   adapter: GPUAdapter,
   summary: AdapterSummary,
   wait?: Wait,
-  bindingLimit?: number,
+  { bindingLimit, renew = async () => adapter }: OpenDeviceOptions = {},
 ): Promise<Device> {
-  const requiredFeatures = usefulFeatures.filter((feature) => adapter.features.has(feature))
+  const features = usefulFeatures.filter((feature) => adapter.features.has(feature))
+  const granted = features.filter((feature) => standardFeatures.includes(feature))
   const limits = limitsOf(adapter)
   const useful = Object.fromEntries(Object.entries(limits).filter(([name]) => usefulLimits.test(name)))
-  const request = (requiredLimits: Record<string, number>) =>
-    adapter.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
-  // Drivers are known that refuse a limit which their adapter names.
-  const gpu = await request(limits).catch(() => request(useful).catch(() => request({})))
-  return new Device(gpu, summary, wait, matrixShapesOf(adapter), bindingLimit)
+  const request = (from: GPUAdapter, requiredLimits: Record<string, number>, requiredFeatures: GPUFeatureName[]) =>
+    from.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
+  // Drivers are known that refuse a limit, or a feature, which their adapter names.
+  const attempts: readonly (readonly [Record<string, number>, GPUFeatureName[]])[] = [
+    [useful, features],
+    [{}, features],
+    [useful, granted],
+    [{}, granted],
+    [{}, []],
+  ]
+  let opened = request(adapter, limits, features)
+  for (const [limits, features] of attempts) {
+    opened = opened.catch(async () => request(await renew(), limits, features))
+  }
+  const gpu = await opened.catch(explainRefusal)
+  const halfStores = gpu.features.has('shader-f16') ? await probeHalfStores(gpu) : undefined
+  return new Device(gpu, summary, wait, { matrixConfigs: matrixConfigsOf(adapter), bindingLimit, halfStores })
 }
+
+function explainRefusal(error: unknown): never {
+  const reason = error instanceof Error ? error.message : String(error)
+  const isUsed = /consumed|already/i.test(reason)
+  const why = isUsed ? 'it gave one already, and an adapter gives one only: request another one' : reason
+  throw new NoAdapterError(`the adapter gives no device: ${why}`, { cause: error })
+}
+
+/**
+ * Works on a device that its owner goes on using: the errors of the owner's work stay the owner's, and `destroy` leaves it
+ * open. Request it with the limits of its adapter and those of `usefulFeatures` that it has.
+ */
+export const shareDevice = (gpu: GPUDevice, wait?: Wait): Device =>
+  new Device(gpu, summarizeAdapter({ info: gpu.adapterInfo }), wait, { shared: true })
 
 /** The limits that kernels and tensors may reach. */
 const usefulLimits =

@@ -24,7 +24,7 @@ export interface DryUse {
 export interface DryAdapter {
   readonly adapter: AdapterSummary
   readonly gpu: DeviceProperties
-  readonly traits: Pick<AdapterTraits, 'matrixUnits'> & Partial<Pick<AdapterTraits, 'maxBinding'>>
+  readonly traits: Partial<Pick<AdapterTraits, 'matrixConfigs' | 'maxBinding'>>
 }
 
 /**
@@ -95,8 +95,8 @@ export function dryDevice(
     }),
     destroy: nothing,
   }
-  const { matrixUnits, maxBinding } = real.traits
-  const device = new Device(gpu as unknown as GPUDevice, real.adapter, undefined, matrixUnits?.shapes, maxBinding)
+  const { matrixConfigs = [], maxBinding: bindingLimit } = real.traits
+  const device = new Device(gpu as unknown as GPUDevice, real.adapter, undefined, { matrixConfigs, bindingLimit })
   setKernelSelection(device, kernelSelectionOf(real))
   return { device, use }
 }

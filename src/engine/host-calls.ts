@@ -140,8 +140,7 @@ class Readback {
 
   /** Once the copies are submitted. */
   async values(): Promise<Data[]> {
-    await this.device.wait(this.staging.mapAsync(GPUMapMode.READ))
-    this.device.pace?.done()
+    await this.device.waitForWork(this.staging.mapAsync(GPUMapMode.READ))
     const mapped = this.staging.getMappedRange()
     const values = this.from.map(({ spec }, i) => {
       const start = this.offsets[i] ?? 0

@@ -2,10 +2,13 @@ import type { AdapterTraits } from './adapter.js'
 import type { Device } from './device.js'
 import type { Node, Trace } from './ir.js'
 import type { Candidate } from './kernel.js'
-import { byteLength } from './shape.js'
+import { byteLength, type Spec } from './shape.js'
 
 /** Selects one of a node's candidates. */
 export type SelectKernel = (node: Node, candidates: readonly Candidate[]) => Candidate | undefined
+
+/** What kernels are made for. */
+export type SelectableCall = Pick<Node, 'op' | 'name' | 'attrs' | 'outputs'> & { readonly inputs: readonly Spec[] }
 
 /** How the kernels of a program are selected, once its trace is known: it may measure them first. */
 export type KernelSelection = (trace: Trace) => SelectKernel | Promise<SelectKernel>
@@ -14,7 +17,10 @@ export type KernelSelection = (trace: Trace) => SelectKernel | Promise<SelectKer
  * The kernels that can compute a node, best first for this adapter; none for leaves. Those whose temporary tensors are too
  * large are left out where there are others.
  */
-export function candidatesOf({ op, inputs, outputs, attrs }: Node, adapter: AdapterTraits): readonly Candidate[] {
+export function candidatesOf(
+  { op, inputs, outputs, attrs }: Omit<SelectableCall, 'name'>,
+  adapter: AdapterTraits,
+): readonly Candidate[] {
   const all = op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
   const fits = ({ temporaries = [] }: Candidate) => temporaries.every((spec) => byteLength(spec) <= adapter.maxBinding)
   return all.some(fits) ? all.filter(fits) : all

@@ -27,6 +27,8 @@ export interface Dispatch {
   readonly uniforms: readonly number[]
   /** Workgroups along x, y, z. */
   readonly grid: readonly [number, number, number]
+  /** Whether it multiplies what its operator multiplies: where no dispatch of a candidate says so, all do. */
+  readonly multiplies?: boolean
 }
 
 /** A call of JavaScript between dispatches: what it reads is read back, and what it returns is written. */
@@ -45,6 +47,13 @@ export interface Candidate {
   readonly usesMatrixUnits?: boolean | undefined
   readonly temporaries?: readonly Spec[]
   readonly dispatches: readonly Dispatch[]
+  /** Its time beside that of the other candidates which tell theirs, in any unit: what is hopeless is not measured. */
+  readonly estimate?: number | undefined
+  /**
+   * What its speed depends on, where that is less than the whole call and the texts of its shaders: calls that are alike in
+   * this are measured once.
+   */
+  readonly tuned?: { readonly call: string; readonly sources: readonly string[] } | undefined
   /** In place of dispatches. */
   readonly host?: HostCall
 }

@@ -205,6 +205,8 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
     }
     const { inputs: operands, outputs: made, attrs } = node
     const multiplyAdds = op.multiplyAdds?.({ inputs: operands, outputs: made, attrs: attrs as never }) ?? 0
+    const multiplying = candidate.dispatches.filter(({ multiplies }) => multiplies)
+    const products = multiplying.length > 0 ? multiplying : candidate.dispatches
     for (const dispatch of candidate.dispatches) {
       const reads = dispatch.reads.map((operand) => (operand.mirror ? mirrorKey(keyOf(operand)) : keyOf(operand)))
       const writes = dispatch.writes.map(keyOf)
@@ -214,7 +216,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
         kernel: candidate.dispatches.length === 1 ? candidate.name : `${dispatch.label}, ${candidate.name}`,
         shapes: `${showAll(reads)} → ${showAll(writes)}`,
         bytes: [...reads, ...writes].reduce((sum, key) => sum + (values.get(key)?.bytes ?? 0), 0),
-        multiplyAdds: multiplyAdds / candidate.dispatches.length,
+        multiplyAdds: products.includes(dispatch) ? multiplyAdds / products.length : 0,
       }
       commands.push({ kind: 'dispatch', dispatch, label, info, reads, writes })
     }

@@ -9,6 +9,12 @@ const leastBudget = 5e9
 const wanted = 100
 /** By so much the budget changes at a time, at most. */
 const mostChange = 4
+/** Milliseconds that a dispatch may be predicted to take. */
+const longestDispatch = 500
+/** Vendors of which all adapters do several times the work of integrated ones. */
+const discrete: readonly string[] = ['nvidia']
+/** By so much more. */
+const discreteFactor = 5
 
 /** What a step of a run costs, in multiply-adds. */
 export const costOf = ({ multiplyAdds, bytes }: Pick<KernelInfo, 'multiplyAdds' | 'bytes'>): number =>
@@ -21,7 +27,13 @@ export const costOf = ({ multiplyAdds, bytes }: Pick<KernelInfo, 'multiplyAdds' 
 export class Pace {
   /** Multiply-adds per millisecond, once something was timed. */
   private rate: number | undefined
-  private pending: { work: number; readonly since: number } | undefined
+  /** The most of them that were reached. */
+  private best = 0
+  /** Multiply-adds that were submitted, and those of them that are done. */
+  private given = 0
+  private finished = 0
+  /** Since when the device works on what is not done. */
+  private since = 0
 
   /**
    * @param now milliseconds of a clock that never goes back
@@ -33,6 +45,16 @@ export class Pace {
     private budget: number = firstBudget,
     private readonly least: number = leastBudget,
   ) {}
+
+  /** That of an adapter of this vendor, of which nothing was timed. */
+  static of({ vendor }: { readonly vendor: string }): Pace {
+    return new Pace(undefined, discrete.includes(vendor) ? discreteFactor * firstBudget : firstBudget)
+  }
+
+  /** Multiply-adds of the longest dispatch: until something was timed, as many as of a submission. */
+  longest(): number {
+    return this.best > 0 ? Math.max(this.least, longestDispatch * this.best) : this.budget
+  }
 
   /**
    * Where a run is cut: for each submission the index behind its last step. A step is never cut.
@@ -53,23 +75,31 @@ export class Pace {
 
   /** So much work was submitted. */
   submitted(work: number): void {
-    if (this.pending) this.pending.work += work
-    else this.pending = { work, since: this.now() }
+    if (this.given === this.finished) this.since = this.now()
+    this.given += work
   }
 
-  /** All that was submitted is done. */
-  done(): void {
-    const { pending } = this
-    this.pending = undefined
-    if (!pending || pending.work === 0) return
-    this.rate = pending.work / Math.max(0.01, this.now() - pending.since)
+  /** All that was submitted so far, for `done` and `rest`. */
+  mark(): number {
+    return this.given
+  }
+
+  /** What was submitted up to a mark is done. */
+  done(mark: number): void {
+    const work = mark - this.finished
+    if (work <= 0) return
+    const now = this.now()
+    this.rate = work / Math.max(0.01, now - this.since)
+    this.best = Math.max(this.best, this.rate)
+    this.finished = mark
+    this.since = now
     const target = Math.min(mostChange * this.budget, Math.max(this.budget / mostChange, this.rate * wanted))
     this.budget = Math.max(this.least, target)
   }
 
-  /** Milliseconds until all that was submitted is done, by the last rate; 0 where it is not known. */
-  rest(): number {
-    const { pending, rate } = this
-    return pending && rate !== undefined ? pending.work / rate - (this.now() - pending.since) : 0
+  /** Milliseconds until what was submitted up to a mark is done, by the last rate; 0 where it is not known. */
+  rest(mark: number): number {
+    const work = mark - this.finished
+    return work > 0 && this.rate !== undefined ? work / this.rate - (this.now() - this.since) : 0
   }
 }

@@ -1,5 +1,6 @@
 import { type Arena, destroyMemory, ownMemory, type ProgramMemory } from './arena.js'
 import { addressOf, type Bindings, bindSteps, layoutOf, makeUniforms } from './bind.js'
+import { cutLong } from './cut.js'
 import { type Device, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
 import { type AnyStep, runSegments, type Segment, segmentsOf } from './host-calls.js'
@@ -23,10 +24,17 @@ import { type Plan, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
-import { byteLength, type Data, type DataOf, type DType, type Spec, showSpec } from './shape.js'
+import { byteLength, type Data, type DataOf, type DType, dataBytes, elements, type Spec, showSpec } from './shape.js'
 import { type Store, typedArray, upload } from './store.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
+
+/** What is used of an `AbortSignal`. */
+export interface Signal {
+  readonly aborted: boolean
+  readonly reason: unknown
+  throwIfAborted(): void
+}
 
 export interface CompileOptions {
   /** Name of the program in errors and profiles. */
@@ -36,7 +44,9 @@ export interface CompileOptions {
   /** Selects among an operator's kernels; by default as the device's programs do: see `setKernelSelection`. */
   readonly selectKernel?: SelectKernel
   /** Called as pipelines are compiled. */
-  readonly onProgress?: (done: number, total: number) => void
+  readonly onProgress?: ((done: number, total: number) => void) | undefined
+  /** Ends the compilation early, with its reason; pipelines that were begun are done beside what follows, and kept. */
+  readonly signal?: Signal | undefined
   /** The stage that a scope belongs to, if any, whose activations the backward pass computes again; see `recompute`. */
   readonly recompute?: (scope: string) => string | undefined
   /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
@@ -76,7 +86,8 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   body: (tensors: { [K in keyof I]: Tensor }) => O,
   options: CompileOptions = {},
 ): Promise<Program<I, O>> {
-  const { label = 'program', optimize = true } = options
+  const { label = 'program', optimize = true, signal } = options
+  signal?.throwIfAborted()
   const graph = new Graph()
   const symbols: Record<string, Tensor> = {}
   for (const [name, spec] of Object.entries(inputs)) symbols[name] = graph.input(name, spec)
@@ -89,9 +100,11 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const trace = optimize ? arrange(divided, device) : divided
   checkBindings(trace, label, maxBinding)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
+  signal?.throwIfAborted()
   const share = options.share ?? optimize
-  const planned = plan(lower(trace, device.traits, select, share), share)
-  const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
+  const whole = plan(lower(trace, device.traits, select, share), share)
+  const planned = { ...whole, commands: cutLong(whole.commands, device.pace?.longest() ?? Number.POSITIVE_INFINITY) }
+  const pipelines = await compilePipelines(device, planned.commands, options)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   const memory = describeMemory(trace, plannedBytes(planned))
   const made: Program<I, O>[] = []
@@ -107,6 +120,9 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
     throw error
   }
 }
+
+/** Pieces of a result that is too large to be read whole. */
+const samplePieces = 64
 
 /** Bytes of the buffers and textures of a program. */
 const plannedBytes = ({ buffers, textures }: Plan): number => sum(buffers) + sum(textures.map(mirrorBytes))
@@ -128,19 +144,24 @@ const arrange = (trace: Trace, { traits }: Device): Trace =>
 async function compilePipelines(
   device: Device,
   commands: readonly Command[],
-  onProgress: CompileOptions['onProgress'],
+  { onProgress, signal }: CompileOptions,
 ): Promise<Map<Command, GPUComputePipeline>> {
   const dispatches = commands.filter((command) => command.kind === 'dispatch')
   const total = new Set(dispatches.map(({ dispatch }) => dispatch.source)).size
   const done = new Set<string>()
+  let abort: (reason: unknown) => void = () => {}
+  const aborted = new Promise<never>((_, reject) => {
+    abort = reject
+  })
   const made = dispatches.map(async (command) => {
     const { label, source } = command.dispatch
     const pipeline = await device.pipeline(label, source, layoutOf(command.dispatch))
-    if (!done.has(source)) onProgress?.(done.add(source).size, total)
+    if (signal?.aborted) abort(signal.reason)
+    else if (!done.has(source)) onProgress?.(done.add(source).size, total)
     return [command, pipeline] as const
   })
   // Every failure is awaited, so that none is reported later as unhandled.
-  const settled = await device.wait(Promise.allSettled(made))
+  const settled = await device.wait(Promise.race([Promise.allSettled(made), aborted]))
   return new Map(
     settled.map((result) => {
       if (result.status === 'rejected') throw result.reason
@@ -241,6 +262,7 @@ export class Program<
   }
 
   private begin(inputs: { [K in keyof I]: Data }, options: RunOptions): void {
+    this.device.alive()
     for (const [name, spec] of Object.entries(this.inputs)) {
       const data = inputs[name]
       const buffer = this.bindings.inputs.get(name)
@@ -254,11 +276,25 @@ export class Program<
     const began = performance.now()
     this.begin(inputs, options)
     // Who calls this has seen that none of them is a host call.
-    const steps = this.stepsFor(options.stores) as Step[]
+    this.submit(this.stepsFor(options.stores) as Step[], this.costs, began)
+  }
+
+  /** Submits a run over each of these stores, see `RunOptions`, in as few submissions as may be: a way to time them. */
+  runOver(stores: readonly ReadonlyMap<Store, Store>[]): void {
+    const began = performance.now()
+    this.lastStores = stores.at(-1) ?? new Map()
+    const steps = stores.flatMap((each) => this.stepsFor(each)) as Step[]
+    const costs = stores.flatMap(() => this.costs)
+    this.submit(steps, costs, began)
+  }
+
+  private submit(steps: readonly Step[], costs: readonly number[], began: number): void {
     const { pace } = this.device
-    const ends = pace?.ends(this.costs)
-    submit(this.device.gpu, { program: this.parts.label, began, steps, ends, kernels: () => this.kernelInfos() })
-    pace?.submitted(this.costs.reduce((sum, cost) => sum + cost, 0))
+    const ends = pace?.ends(costs)
+    this.device.scoped(() =>
+      submit(this.device.gpu, { program: this.parts.label, began, steps, ends, kernels: () => this.kernelInfos() }),
+    )
+    pace?.submitted(sum(costs))
     try {
       this.device.check()
     } catch (error) {
@@ -289,14 +325,46 @@ export class Program<
 
   /** Values of outputs after the last run, in the order of `names`. */
   async readAll(names: readonly (keyof O & string)[]): Promise<Data[]> {
-    const specs = names.map((name) => {
-      const spec = this.outputs.get(name)
-      if (!spec) throw new Error(`${this.parts.label}: no output '${name}'`)
-      return spec
+    const found = names.map((name) => this.output(name))
+    const copies = await this.device.read(found.map(({ spec, address }) => ({ ...address, bytes: byteLength(spec) })))
+    return found.map(({ spec }, i) => typedArray(copies[i] ?? new ArrayBuffer(0), spec))
+  }
+
+  /** Values of outputs after the last run: where there are more than `most`, as many in pieces that are spread over all. */
+  async sample(names: readonly (keyof O & string)[], most: number): Promise<Data[]> {
+    const pieces = names.map((name) => {
+      const { spec, address } = this.output(name)
+      const size = dataBytes({ ...spec, shape: [1] })
+      const count = elements(spec.shape)
+      // Whole words, whatever the type.
+      const each = Math.ceil(most / samplePieces / 4) * 4
+      if (count <= samplePieces * each) return { spec, ranges: [{ ...address, bytes: byteLength(spec) }] }
+      const starts = Array.from({ length: samplePieces }, (_, i) => {
+        return Math.floor((i * (count - each)) / (samplePieces - 1) / 4) * 4
+      })
+      return {
+        spec,
+        ranges: starts.map((start) => ({ ...address, offset: address.offset + start * size, bytes: each * size })),
+      }
     })
-    const ranges = specs.map((spec, i) => ({ ...this.outputAddress(names[i] ?? ''), bytes: byteLength(spec) }))
-    const copies = await this.device.read(ranges)
-    return specs.map((spec, i) => typedArray(copies[i] ?? new ArrayBuffer(0), spec))
+    const copies = await this.device.read(pieces.flatMap(({ ranges }) => ranges))
+    return pieces.map(({ spec, ranges }) => {
+      const own = copies.splice(0, ranges.length).map((copy) => new Uint8Array(copy))
+      const joined = new Uint8Array(sum(own.map(({ length }) => length)))
+      let end = 0
+      for (const part of own) {
+        joined.set(part, end)
+        end += part.length
+      }
+      const size = dataBytes({ ...spec, shape: [1] })
+      return typedArray(joined.buffer, { ...spec, shape: [joined.length / size] })
+    })
+  }
+
+  private output(name: keyof O & string): { spec: Spec; address: BufferAddress } {
+    const spec = this.outputs.get(name)
+    if (!spec) throw new Error(`${this.parts.label}: no output '${name}'`)
+    return { spec, address: this.outputAddress(name) }
   }
 
   /** The value of one output after the last run. Throws where its element type is not `dtype`. */

@@ -6,13 +6,18 @@ export interface Specialization {
   readonly aliases?: Readonly<Record<string, string>>
   /** New texts of functions, by name: the whole `fn name(…) { … }`. */
   readonly hooks?: Readonly<Record<string, string>>
+  /** Lanes of the subgroups that the kernel asks for; needs `subgroup-size-control`. */
+  readonly subgroupSize?: number
 }
 
 /**
  * A shader file with its constants, aliases and hook functions replaced, and the loops that it marks so unrolled: see
  * `unroll`. The file is valid WGSL before and after, and means the same. Throws where it has no such declaration.
  */
-export function specialize(source: string, { constants = {}, aliases = {}, hooks = {} }: Specialization): string {
+export function specialize(
+  source: string,
+  { constants = {}, aliases = {}, hooks = {}, subgroupSize }: Specialization,
+): string {
   let text = source
   for (const [name, value] of Object.entries(constants)) {
     text = replaceLine(text, new RegExp(`^const ${name}(: \\w+)? = [^;]*;`, 'm'), `const ${name}$1 = ${value};`, name)
@@ -21,8 +26,13 @@ export function specialize(source: string, { constants = {}, aliases = {}, hooks
     text = replaceLine(text, new RegExp(`^alias ${name} = [^;]*;`, 'm'), `alias ${name} = ${type};`, name)
   }
   for (const [name, body] of Object.entries(hooks)) text = replaceFunction(text, name, body)
-  return withExtensions(unroll(text, text))
+  return withSubgroupSize(withExtensions(unroll(text, text)), subgroupSize)
 }
+
+const withSubgroupSize = (source: string, size: number | undefined): string =>
+  size === undefined
+    ? source
+    : `enable subgroup_size_control;\n${source.replace(/^@compute /m, `@compute @subgroup_size(${size}) `)}`
 
 /** A shader with the directive in front without which it may not name the type `f16`. */
 export const withExtensions = (source: string): string =>

@@ -99,11 +99,15 @@ export class Store {
 
   /** Gives all variables the present values of the variables of the same names in another store. */
   copyFrom(source: Store): void {
-    const encoder = this.device.gpu.createCommandEncoder({ label: `copy to ${this.label}` })
-    for (const { name, spec } of this.all()) {
-      encoder.copyBufferToBuffer(source.buffer(name), 0, this.buffer(name), 0, byteLength(spec))
-    }
-    this.device.gpu.queue.submit([encoder.finish()])
+    this.device.alive()
+    const pairs = this.all().map(
+      ({ name, spec }) => [source.buffer(name), this.buffer(name), byteLength(spec)] as const,
+    )
+    this.device.scoped(() => {
+      const encoder = this.device.gpu.createCommandEncoder({ label: `copy to ${this.label}` })
+      for (const [from, to, bytes] of pairs) encoder.copyBufferToBuffer(from, 0, to, 0, bytes)
+      this.device.gpu.queue.submit([encoder.finish()])
+    })
   }
 
   destroy(): void {
@@ -127,6 +131,7 @@ function checkData(spec: Spec, data: Data, what: string): void {
  * @param offset in bytes, where the tensor begins in it
  */
 export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data, what: string, offset = 0): void {
+  device.alive()
   checkData(spec, data, what)
   if (data.byteLength === 0) return
   // Dawn in Node takes no shared memory, and WebGPU copies whole words only.
@@ -137,7 +142,7 @@ export function upload(device: Device, buffer: GPUBuffer, spec: Spec, data: Data
     copy.set(bytes)
     bytes = copy
   }
-  device.gpu.queue.writeBuffer(buffer, offset, bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  device.scoped(() => device.gpu.queue.writeBuffer(buffer, offset, bytes.buffer, bytes.byteOffset, bytes.byteLength))
 }
 
 /** Bytes read back, as the typed array of a tensor. */

@@ -36,3 +36,6 @@ export type DeviceProperties = GPUDevice extends {
 }
   ? { readonly adapterInfo: Info; readonly features: Features; readonly limits: Limits }
   : unknown
+
+/** What an adapter, or a device, says of its adapter. */
+export type WithAdapterInfo = GPUAdapter extends { readonly info: infer Info } ? { readonly info: Info } : unknown

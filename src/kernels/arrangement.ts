@@ -11,6 +11,7 @@ import {
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { byteLength, dataBytes, elements, type Shape, type Spec, showSpec, spec, withSamples } from '../engine/shape.js'
 import { copyRows, copyTogether, pitch } from './row-copies.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { viewIn } from './views.js'
 
@@ -29,7 +30,7 @@ const rangeOp = defineOp<RangeAttrs>('range', {
       const grid = flatGrid(ceilDiv(words, 64))
       const uniforms = [words, start * pitch(x.shape, 1), grid[0]]
       const operands = { reads: [inputBuffer(0)], writes: [outputBuffer(0)] }
-      const dispatch = { label: 'range', source: shader('copy_bytes'), ...operands, uniforms, grid }
+      const dispatch = { label: 'range', source: shader(shaders.copy_bytes), ...operands, uniforms, grid }
       return [{ name: 'bytes', dispatches: [dispatch] }]
     }
     const chunk = elements(y.shape)
@@ -62,7 +63,7 @@ const joinOp = defineOp<JoinAttrs>('join', {
     if (inputs.length > 0) return [copyTogether('join', inputs.map(asWords), asWords(y), { axis: 0, starts })]
     const grid = flatGrid(ceilDiv(words, 64))
     const operands = { reads: [], writes: [outputBuffer(0)] }
-    const clear = { label: 'join', source: shader('clear'), ...operands, uniforms: [words, grid[0]], grid }
+    const clear = { label: 'join', source: shader(shaders.clear), ...operands, uniforms: [words, grid[0]], grid }
     return [{ name: 'clear', dispatches: [clear] }]
   },
   concat: {

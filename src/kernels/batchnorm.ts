@@ -13,6 +13,7 @@ import {
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { arrangement } from './arrangement.js'
 import { formulasOfSums, pointwise } from './pointwise.js'
+import * as shaders from './shaders.generated.js'
 import { packed, packTypes, rowWorkgroup, shader } from './shaders.js'
 
 interface StatisticsAttrs {
@@ -107,7 +108,11 @@ const momentsOp = defineOp<MomentsAttrs>('batchNormMoments', {
     const constants = rowWorkgroup(packs, adapter.software)
     const dispatch = {
       label: 'batchNorm moments',
-      source: shader('batchnorm_partial', { constants, aliases: typesOf(pack, x), hooks: { store: storeCounted } }),
+      source: shader(shaders.batchnorm_partial, {
+        constants,
+        aliases: typesOf(pack, x),
+        hooks: { store: storeCounted },
+      }),
       reads: [inputBuffer(0)],
       writes: [outputBuffer(0)],
       uniforms: [elements(x.shape) / channels, packs, parts, perPart],
@@ -147,7 +152,7 @@ function joinedKernels(
   const read = { moments_of: momentsOfCounted(pack === 4 ? '.x' : ''), pivot_of: pivotOfCounted }
   const dispatch = {
     label: 'batchNorm statistics finish',
-    source: shader('batchnorm_statistics', { constants, aliases: typesOf(pack), hooks: { ...read, ...hooks } }),
+    source: shader(shaders.batchnorm_statistics, { constants, aliases: typesOf(pack), hooks: { ...read, ...hooks } }),
     reads: [inputBuffer(0)],
     writes: outputBuffers(outputs),
     uniforms: [0, packs, parts, 0, ...uniforms],
@@ -229,7 +234,7 @@ function wholeStatistics(
     dispatches: [
       {
         label: 'batchNorm statistics',
-        source: shader('batchnorm_statistics', { constants, aliases: typesOf(pack, inputs[0]), hooks }),
+        source: shader(shaders.batchnorm_statistics, { constants, aliases: typesOf(pack, inputs[0]), hooks }),
         reads: [inputBuffer(0)],
         writes: outputBuffers(outputs),
         uniforms: [rows, packs, parts, perPart, ...uniforms],
@@ -249,7 +254,9 @@ function splitStatistics(
   const { pack, packs } = packed(channels)
   const constants = rowWorkgroup(packs, adapter.software)
   const { WIDTH, HEIGHT } = constants
-  const limit = adapter.software ? 16 : 512
+  // A large GPU wants about 65,000 threads that load; the results of many parts are joined by a workgroup for each channel.
+  const limit = adapter.software ? 16 : Math.min(4096, Math.max(64, ceilDiv(2 ** 16, packs)))
+  const finish = adapter.software ? constants : { WIDTH: 1, HEIGHT: 64 }
   const { parts, perPart } = chunks(rows, Math.max(HEIGHT, Math.min(limit, ceilDiv(rows, 16))))
   return {
     name: 'parts',
@@ -257,7 +264,7 @@ function splitStatistics(
     dispatches: [
       {
         label: 'batchNorm statistics',
-        source: shader('batchnorm_partial', { constants, aliases: typesOf(pack, inputs[0]) }),
+        source: shader(shaders.batchnorm_partial, { constants, aliases: typesOf(pack, inputs[0]) }),
         reads: [inputBuffer(0)],
         writes: [temporaryBuffer(0)],
         uniforms: [rows, packs, parts, perPart],
@@ -265,15 +272,15 @@ function splitStatistics(
       },
       {
         label: 'batchNorm statistics finish',
-        source: shader('batchnorm_statistics', {
-          constants,
+        source: shader(shaders.batchnorm_statistics, {
+          constants: finish,
           aliases: typesOf(pack),
           hooks: { moments_of: momentsOfPart, pivot_of: pivotOfParts, ...hooks },
         }),
         reads: [temporaryBuffer(0)],
         writes: outputBuffers(outputs),
         uniforms: [rows, packs, parts, perPart, ...uniforms],
-        grid: [ceilDiv(packs, WIDTH), 1, 1],
+        grid: [ceilDiv(packs, finish.WIDTH), 1, 1],
       },
     ],
   }

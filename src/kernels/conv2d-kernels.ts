@@ -6,11 +6,9 @@ import {
   flatGrid,
   inputBuffer,
   type Operand,
-  outputBuffer,
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
-import { convDepthwise, depthwiseWeightGrad } from './conv2d-depthwise.js'
 import {
   type ConvGeometry,
   type ConvTensors,
@@ -21,12 +19,13 @@ import {
 } from './conv2d-geometry.js'
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
 import { convPanel, type PanelCandidate, weightGradPanel } from './conv2d-panels.js'
-import { convTilings, type Product, slicesFor, type Tiling, weightGradTilings } from './conv2d-tiles.js'
+import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, sliceSums, type Target } from './slice-sums.js'
 import { storedType } from './views.js'
 
-/** Kernels of a convolution, or of its input gradient: x or dy, and w, to y or dx. */
+/** Kernels of a convolution without groups, or of its input gradient: x or dy, and w, to y or dx. */
 export function convCandidates(
   kind: 'forward' | 'inputGrad',
   g: ConvGeometry,
@@ -43,22 +42,6 @@ export function convCandidates(
   const step = inputGrad ? g.stride : 1
   const pixels = g.n * ceilDiv(height, step) * ceilDiv(width, step)
   const phases = step * step
-  if (g.groups > 1) {
-    const pixelsPerThread = 8
-    const [x, y] = flatGrid(ceilDiv(ceilDiv(pixels, pixelsPerThread) * channels, 64))
-    const source = shader('conv_grouped', {
-      constants: { P: pixelsPerThread, INPUT_GRAD: inputGrad },
-      aliases: { A: types[0], B: types[1], U: storedType(tensors.result) },
-    })
-    const uniforms = shapeUniforms(g, read, written, [g.groups])
-    const operands = { reads: [inputBuffer(0), inputBuffer(1)], writes: [outputBuffer(0)] }
-    const direct = {
-      name: 'direct',
-      dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, phases] as const }],
-    }
-    const depthwise = convDepthwise(kind, g, tensors, adapter)
-    return depthwise ? [depthwise, direct] : [direct]
-  }
   const product: Product = {
     rows: pixels,
     columns: channels,
@@ -77,7 +60,7 @@ export function convCandidates(
       grid: [x, ceilDiv(channels, tiling.columns), phases * layers * tiling.slices] as const,
     }
     const target = { extents: [g.n, ...written] as const, type: storedType(tensors.result), epilogue }
-    const candidate = sliceSums(tiling, dispatch, target)
+    const candidate = sliceSums(tiling, dispatch, target, callOf(label, product))
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
   return withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles)
@@ -85,7 +68,7 @@ export function convCandidates(
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
 function withTransposedWeights(
-  { name, usesMatrixUnits, dispatches }: Candidate,
+  { name, usesMatrixUnits, dispatches, tuned }: Candidate,
   g: ConvGeometry,
   weights: Spec,
 ): Candidate {
@@ -93,7 +76,7 @@ function withTransposedWeights(
   const perThread = 16
   const transpose: Dispatch = {
     label: 'transpose',
-    source: shader('transpose', {
+    source: shader(shaders.transpose, {
       constants: { PER_THREAD: perThread },
       aliases: { T: storedType(weights), U: storedType(weights) },
     }),
@@ -107,16 +90,22 @@ function withTransposedWeights(
   return {
     name,
     usesMatrixUnits,
+    tuned,
     temporaries: [spec([taps, columns, rows], weights.dtype)],
     dispatches: [transpose, ...products],
   }
 }
 
-/** Kernels of a convolution's weight gradient: x and dy to dw. */
-export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): Candidate[] {
+/** Kernels of the weight gradient of a convolution without groups: x and dy to dw. */
+export function weightGradCandidates(
+  g: ConvGeometry,
+  tensors: ConvTensors,
+  adapter: AdapterTraits,
+  epilogue?: Epilogue,
+): Candidate[] {
   const types = factorTypes(tensors)
   const label = 'conv2dWeightGrad'
-  const rows = (g.kh * g.kw * g.xChannels) / g.groups
+  const rows = g.kh * g.kw * g.xChannels
   const pixels = g.n * g.yHeight * g.yWidth
   const uniforms = (slices: number) => shapeUniforms(g, xExtents(g), yExtents(g), [slices, g.groups])
   const product: Product = {
@@ -128,24 +117,25 @@ export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adap
     extents: [g.xChannels, g.yChannels],
     types,
   }
-  const target: Target = { extents: [1, 1, rows, g.yChannels], type: storedType(tensors.result) }
-  if (g.groups > 1) {
-    const rowsPerThread = 9
-    const across = ceilDiv(ceilDiv(rows, rowsPerThread) * g.yChannels, 64)
-    const slices = slicesFor(across, pixels, adapter)
-    const changes = { constants: { R: rowsPerThread }, aliases: { A: types[0], B: types[1] } }
-    const kernel = { name: 'direct', shader: 'conv_grouped_weight_grad', changes, slices } as const
-    const direct = sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)
-    const depthwise = depthwiseWeightGrad(g, tensors, adapter)
-    return depthwise ? [depthwise, direct] : [direct]
-  }
+  const target: Target = { extents: [1, 1, rows, g.yChannels], type: storedType(tensors.result), epilogue }
   const tilings = inOrder(adapter, weightGradMatrixTilings(product, adapter), weightGradTilings(product, adapter))
   const tiles = tilings.map((tiling) => {
     const filled = g.kh * g.kw * ceilDiv(g.xChannels, tiling.filling) * tiling.filling
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
-    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target)
+    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target, callOf(label, product))
   })
-  return withPanel(weightGradPanel(g, tensors, adapter), tiles)
+  return withPanel(weightGradPanel(g, tensors, adapter, epilogue), tiles)
+}
+
+/** More rows keep every adapter as busy, and more terms take no other tiling. */
+const manyRows = 4 ** 8
+const manyTerms = 4 ** 6
+
+/** Products of as many rows and terms, to a power of four, and of equal columns share the choice of a tiling. */
+function callOf(label: string, { rows, columns, terms, long, phases, types }: Product): string {
+  const about = (count: number, most: number) => `~${Math.min(most, 4 ** Math.round(Math.log2(count) / 2))}`
+  const extents = [about(rows, manyRows), columns, about(terms, long ? manyRows : manyTerms)].join(' x ')
+  return `${label} as a product of ${extents}, ${types.join(' by ')}${phases > 1 ? `, ${phases} phases` : ''}`
 }
 
 /** The candidates with that of panels, in front of the others where the rule prefers it. */

@@ -1,6 +1,6 @@
-import type { AdapterTraits, MatrixShape } from '../engine/adapter.js'
-import type { Specialization } from '../engine/shader.js'
-import { isBusy, type Product, sliced, type Tiling } from './conv2d-tiles.js'
+import type { AdapterTraits, MatrixShape, MatrixUnits } from '../engine/adapter.js'
+import { type Product, sliced, type Tiling, workgroupsOf } from './conv2d-tiles.js'
+import * as shaders from './shaders.generated.js'
 
 /** What a workgroup owns, and the rows and columns of subgroups that compute it. */
 interface MatrixTile {
@@ -12,6 +12,7 @@ interface MatrixTile {
 
 /** Large tiles load less for each product; small ones give small maps more workgroups. */
 const matrixTiles: readonly MatrixTile[] = [
+  { rows: 128, columns: 256, SY: 2, SX: 4 },
   { rows: 128, columns: 128, SY: 2, SX: 4 },
   { rows: 128, columns: 128, SY: 2, SX: 2 },
   { rows: 128, columns: 64, SY: 2, SX: 2 },
@@ -30,37 +31,17 @@ const undividedTiles: readonly MatrixTile[] = [
 /** Threads of a workgroup that every adapter starts. */
 const maxThreads = 256
 
+/** Matrices that a subgroup adds up at most: they lie in registers, and the text of a kernel names each. */
+const mostMatrices = 32
+
+/** Sums of a lane at most: more of them find no room in its registers. On the CPU those are memory. */
+const mostSums = 128
+
 /** Elements of the tiles' lines are brought, and lines are padded, by so many. */
 const group = 8
 
-/** Terms of the sums that are brought at once. */
-const depthOf = ({ K }: MatrixShape, terms: number): number => Math.max(K, terms <= 16 ? 16 : 32)
-
-/** Bytes of workgroup memory: both tiles, whose lines lie along their longer side at worst, results, and places. */
-function storageOf({ rows, columns, SY }: MatrixTile, { M }: MatrixShape, depth: number): number {
-  const padded = (lines: number, length: number) => 2 * lines * (length + group)
-  const tile = (extent: number) => Math.max(padded(extent, depth), padded(depth, extent))
-  return tile(rows) + tile(columns) + 4 * (SY * M * (columns + group) + rows)
-}
-
-/** Loads eight elements at once where every row of a buffer is a whole number of them. */
-function groupLoads({ extents, types }: Product, names: readonly [string, string]): Specialization {
-  const buffers = (['a', 'b'] as const).map((letter, i) => ({
-    hook: `load_${letter}`,
-    alias: letter.toUpperCase(),
-    name: names[i],
-    type: types[i] ?? 'f16',
-    whole: types[i] === 'f16' && (extents[i] ?? 1) % group === 0,
-  }))
-  const body = (hook: string, name: string | undefined) => `fn ${hook}(i: u32, count: u32) -> mat2x4h {
-  let v = ${name}[i / 8];
-  return mat2x4h(bitcast<vec4h>(v.xy), bitcast<vec4h>(v.zw));
-}`
-  return {
-    aliases: Object.fromEntries(buffers.map(({ alias, type, whole }) => [alias, whole ? 'vec4u' : type])),
-    hooks: Object.fromEntries(buffers.flatMap(({ hook, name, whole }) => (whole ? [[hook, body(hook, name)]] : []))),
-  }
-}
+/** Matrices of a row that are stored at once are at most so wide. */
+const widestSpan = 64
 
 /** The shader of a product, the names of its buffers, and its other constants. */
 type MatrixShader = Pick<Tiling, 'shader'> & {
@@ -68,55 +49,208 @@ type MatrixShader = Pick<Tiling, 'shader'> & {
   readonly constants: Readonly<Record<string, boolean>>
   /** Terms of the sums that lie side by side. */
   readonly terms: number
+  /** Lines of the tiles of both factors, and elements of a line. */
+  readonly tilesOf: (tile: MatrixTile, depth: number) => readonly [a: Lines, b: Lines]
+  /** Words beside the tiles and results, such as the places of the rows. */
+  readonly words: (tile: MatrixTile) => number
+}
+
+interface Lines {
+  readonly lines: number
+  readonly length: number
+}
+
+/** How a tile lies in workgroup memory. */
+interface Staging {
+  /** Terms that are brought at once. */
+  readonly DEPTH: number
+  readonly BUFFERS: number
+  /** Matrices of a row that are stored at once. */
+  readonly SPAN: number
 }
 
 /**
- * Tilings for one shape of the units, the best by rule first: the largest tile that still keeps the adapter busy, since a
- * tile of R rows and C columns loads R + C elements for R * C products.
+ * The staging of a tile that fits, the best first: as many terms as may be; two buffers, so that a step takes one barrier;
+ * and wide stores.
  */
-function tilingsOf(shape: MatrixShape, lanes: number, product: Product, own: MatrixShader, adapter: AdapterTraits) {
+function stagingOf(tile: MatrixTile, shape: MatrixShape, own: MatrixShader, units: MatrixUnits, limit: number) {
   const { M, N, K } = shape
-  const DEPTH = depthOf(shape, own.terms)
+  const { SY, SX, columns } = tile
+  const across = columns / SX / N
+  const spans = [4, 2, 1].filter((span) => across % span === 0 && (span === 1 || span * N <= widestSpan))
+  // Dawn wants tiles that hold a square matrix.
+  const [short = 16, long = 32] = [16, 32].map((depth) => Math.max(depth, M, N, K))
+  const depths = own.terms <= 16 ? [short] : [long, short]
+  const bytes = units.factors === 'f32' ? 4 : 2
+  const storage = ({ DEPTH, BUFFERS, SPAN }: Staging) => {
+    const tiles = own.tilesOf(tile, DEPTH).map(({ lines, length }) => lines * (length + group))
+    const results = SY * SX * M * N * SPAN + own.words(tile)
+    return BUFFERS * bytes * tiles.reduce((sum, size) => sum + size) + 4 * results
+  }
+  const all = [2, 1].flatMap((BUFFERS) =>
+    depths.flatMap((DEPTH) => spans.map((SPAN): Staging => ({ DEPTH, BUFFERS, SPAN }))),
+  )
+  return all.find((staging) => staging.DEPTH % K === 0 && storage(staging) <= limit)
+}
+
+/** WGSL that loads eight elements from `name`, whose elements are 16 bytes. */
+function groupLoad(hook: string, name: string, type: string, factors: string): string {
+  const body =
+    type === 'f16'
+      ? `  let v = ${name}[i / 8];
+  return mat2x4<E>(${['v.xy', 'v.zw'].map((half) => widened(`bitcast<vec4h>(${half})`, factors)).join(', ')});`
+      : `  return mat2x4<E>(${name}[i / 4], ${name}[i / 4 + 1]);`
+  return `fn ${hook}(i: u32, count: u32) -> mat2x4<E> {\n${body}\n}`
+}
+
+const widened = (vector: string, factors: string): string => (factors === 'f32' ? `vec4f(${vector})` : vector)
+
+/** Loads eight elements at once where every row of a buffer is a whole number of them. */
+function groupLoads({ extents, types }: Product, names: readonly [string, string], factors: string) {
+  const buffers = (['a', 'b'] as const).map((letter, i) => ({
+    hook: `load_${letter}`,
+    alias: letter.toUpperCase(),
+    name: names[i] ?? '',
+    type: types[i] ?? 'f16',
+    whole: (extents[i] ?? 1) % group === 0,
+  }))
+  const wide = (type: string) => (type === 'f16' ? 'vec4u' : 'vec4f')
+  return {
+    aliases: Object.fromEntries(buffers.map(({ alias, type, whole }) => [alias, whole ? wide(type) : type])),
+    hooks: Object.fromEntries(
+      buffers.flatMap(({ hook, name, type, whole }) => (whole ? [[hook, groupLoad(hook, name, type, factors)]] : [])),
+    ),
+  }
+}
+
+/** Products of the units in the time of a byte that a tile loads, about: of caches that all workgroups share. */
+const productsPerLoad = 24
+/** The same of a byte in memory, and of the dispatch that adds slices up. */
+const productsPerStore = 100
+const productsPerDispatch = 2 ** 28
+
+/**
+ * Time of a product by its tiles, in products of the units: all of a tile are computed; few tiles leave units idle; slices
+ * are written and read again.
+ */
+function timeOf(product: Product, tile: MatrixTile, adapter: AdapterTraits): number {
+  const { rows, columns } = tile
+  const { tiles, slices, busy } = workgroupsOf(product, tile, adapter)
+  const term = tiles * Math.max(rows * columns, productsPerLoad * 2 * (rows + columns))
+  const multiplying = (product.terms * term) / Math.min(1, (tiles * slices) / busy)
+  if (slices === 1) return multiplying
+  return multiplying + productsPerDispatch + productsPerStore * 8 * slices * product.rows * product.columns
+}
+
+/** Tilings for one shape of the units, the best by rule first. */
+function tilingsOf(
+  shape: MatrixShape,
+  lanes: number,
+  product: Product,
+  own: MatrixShader,
+  adapter: AdapterTraits,
+  units: MatrixUnits,
+): Tiling[] {
+  const { M, N, K } = shape
   // Matrices begin at whole groups.
-  if ([M, N, K].some((extent) => extent % group !== 0) || DEPTH % K !== 0) return []
+  if ([M, N, K].some((extent) => extent % group !== 0)) return []
   const fits = (tile: MatrixTile) =>
     tile.rows % (tile.SY * M) === 0 &&
     tile.columns % (tile.SX * N) === 0 &&
     tile.SY * tile.SX * lanes <= maxThreads &&
+    (tile.rows / tile.SY / M) * (tile.columns / tile.SX / N) <= mostMatrices &&
+    (adapter.software || (tile.rows * tile.columns) / (tile.SY * tile.SX * lanes) <= mostSums) &&
     (tile.rows <= 32 || tile.rows < 2 * product.rows) &&
     (tile.columns <= 32 || tile.columns < 2 * product.columns) &&
-    storageOf(tile, shape, DEPTH) <= adapter.maxWorkgroupStorage
+    stagingOf(tile, shape, own, units, adapter.maxWorkgroupStorage) !== undefined
   const divided = matrixTiles.filter(fits)
   const fitting = divided.length > 0 ? divided : undividedTiles.filter(fits)
-  const best = fitting.find((tile) => isBusy(product, tile, adapter)) ?? fitting.at(-1)
-  const ordered = best ? [best, ...fitting.filter((tile) => tile !== best)] : []
-  return ordered.map(({ rows, columns, SY, SX }): Tiling => {
-    const constants = { ...own.constants, M, N, K, LANES: lanes, SY, SX, DEPTH }
-    const matrices = { WM: rows / SY / M, WN: columns / SX / N }
-    const changes = { constants: { ...constants, ...matrices }, ...groupLoads(product, own.buffers) }
-    const name = `matrix ${M}x${N}x${K}, ${rows}x${columns} by ${SY * SX}`
-    const tiling = { name, usesMatrixUnits: true, shader: own.shader, changes, rows, columns, filling: group }
-    return sliced(product, tiling, adapter)
+  const times = new Map(fitting.map((tile) => [tile, timeOf(product, tile, adapter)]))
+  const ordered = [...times].sort(([, a], [, b]) => a - b)
+  return ordered.map(([tile, estimate]): Tiling => {
+    const { rows, columns, SY, SX } = tile
+    const staging = stagingOf(tile, shape, own, units, adapter.maxWorkgroupStorage)
+    if (!staging) throw new Error('unreachable: the tile fits')
+    const [a, b] = own.tilesOf(tile, staging.DEPTH)
+    const loads = ({ lines, length }: Lines) => Math.ceil((lines * length) / group / (SY * SX * lanes))
+    const [WM, WN] = [rows / SY / M, columns / SX / N]
+    const constants = {
+      ...own.constants,
+      ...{ M, N, K, SY, SX, WM, WN, LANES: lanes, SPANS: WN / staging.SPAN },
+      ...staging,
+      ...{ A_LOADS: loads(a), B_LOADS: loads(b) },
+    }
+    const { aliases, hooks } = groupLoads(product, own.buffers, units.factors ?? 'f16')
+    const changes = {
+      constants,
+      aliases: { ...aliases, E: units.factors ?? 'f16' },
+      hooks,
+      ...(adapter.subgroupSizes.length > 1 ? { subgroupSize: lanes } : {}),
+    }
+    const size = adapter.subgroupSizes.length > 1 ? ` of ${lanes} lanes` : ''
+    const name = `matrix ${M}x${N}x${K}, ${rows}x${columns} by ${SY * SX}${size}`
+    const fixed = { usesMatrixUnits: true, shader: own.shader, filling: group, storesGroups: true }
+    return sliced(product, { ...fixed, name, changes, rows, columns, estimate }, adapter)
   })
 }
 
-/** The best tilings come first; of further shapes that the units have, the one best by rule. */
-function matrixTilings(product: Product, own: MatrixShader, adapter: AdapterTraits): Tiling[] {
-  const { matrixUnits } = adapter
-  if (!matrixUnits || product.types.some((type) => type !== 'f16')) return []
-  const each = matrixUnits.shapes.map((shape) => tilingsOf(shape, matrixUnits.lanes, product, own, adapter))
-  return each.flatMap((tilings, i) => (i === 0 ? tilings : tilings.slice(0, 1)))
+/** Whether another shape computes the same in fewer instructions. */
+const isContained = (shape: MatrixShape, others: readonly MatrixShape[]): boolean =>
+  others.some(({ M, N, K }) => M === shape.M && N === shape.N && K > shape.K && K % shape.K === 0)
+
+/**
+ * Sizes of subgroups to try, the likeliest first: units of Intel's have as many lanes as their matrices have columns, others 32.
+ * Where a kernel cannot ask for one, the largest there is.
+ */
+function sizesToTry({ subgroupSizes: sizes }: AdapterTraits, { lanes, shapes }: MatrixUnits): readonly number[] {
+  const likely = [...new Set([...shapes.map(({ N }) => N), 32, 16, 64, 8])].filter((size) => sizes.includes(size))
+  return sizes.length > 1 && likely.length > 0 ? likely : [lanes]
 }
 
-/** Tilings on matrix units of a convolution of f16, or of its input gradient; none where the adapter has no such units. */
+/**
+ * The best tilings come first: those of the units' largest shape, its best one with other slices of the sums and other sizes
+ * of subgroups, and the best ones of further shapes.
+ */
+function matrixTilings(product: Product, own: MatrixShader, adapter: AdapterTraits): Tiling[] {
+  const { matrixUnits: units } = adapter
+  const factors = units?.factors ?? 'f16'
+  const types = new Set(product.types)
+  const suits = (types.size === 1 && types.has('f16')) || (factors === 'f32' && types.size === 1 && types.has('f32'))
+  if (!units || !suits) return []
+  const [size = units.lanes, ...sizes] = sizesToTry(adapter, units)
+  const [first, ...others] = units.shapes
+    .filter((shape) => !isContained(shape, units.shapes))
+    .map((shape) => ({ shape, tilings: tilingsOf(shape, size, product, own, adapter, units) }))
+    .filter(({ tilings }) => tilings.length > 0)
+  const best = first?.tilings[0]
+  if (!first || !best) return []
+  const ofSizes = sizes.flatMap((other) => tilingsOf(first.shape, other, product, own, adapter, units).slice(0, 1))
+  const ofShapes = others.flatMap(({ tilings }) => tilings.slice(0, 1))
+  return [...first.tilings, ...otherSlices(best, product), ...ofSizes, ...ofShapes]
+}
+
+/** A tiling with whole sums; a weight gradient's, whose sums are long, with twice as many slices. */
+function otherSlices(tiling: Tiling, { long, terms }: Product): Tiling[] {
+  if (tiling.slices === 1) return []
+  if (!long) return [{ ...tiling, name: `${tiling.name}, whole sums`, slices: 1 }]
+  const twice = 2 * tiling.slices
+  return twice <= terms / 256 ? [{ ...tiling, name: `${tiling.name}, twice the slices`, slices: twice }] : []
+}
+
+/** Tilings on matrix units of a convolution, or of its input gradient; none where the adapter has no such units. */
 export const convMatrixTilings = (product: Product, inputGrad: boolean, adapter: AdapterTraits): Tiling[] =>
   matrixTilings(
     product,
     {
-      shader: 'conv_matrix',
+      shader: shaders.conv_matrix,
       buffers: ['a', 'w'],
       constants: { INPUT_GRAD: inputGrad },
       terms: product.extents[0],
+      tilesOf: ({ rows, columns }, depth) => [
+        { lines: rows, length: depth },
+        inputGrad ? { lines: columns, length: depth } : { lines: depth, length: columns },
+      ],
+      words: ({ rows }) => rows,
     },
     adapter,
   )
@@ -125,6 +259,16 @@ export const convMatrixTilings = (product: Product, inputGrad: boolean, adapter:
 export const weightGradMatrixTilings = (product: Product, adapter: AdapterTraits): Tiling[] =>
   matrixTilings(
     product,
-    { shader: 'conv_weight_grad_matrix', buffers: ['x', 'dy'], constants: {}, terms: product.terms },
+    {
+      shader: shaders.conv_weight_grad_matrix,
+      buffers: ['x', 'dy'],
+      constants: {},
+      terms: product.terms,
+      tilesOf: ({ rows, columns }, depth) => [
+        { lines: depth, length: rows },
+        { lines: depth, length: columns },
+      ],
+      words: () => 0,
+    },
     adapter,
   )

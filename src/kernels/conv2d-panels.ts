@@ -10,6 +10,7 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { mirrorFormat, mirrorOf } from '../engine/mirror.js'
+import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import {
   type ConvGeometry,
@@ -19,6 +20,7 @@ import {
   xExtents,
   yExtents,
 } from './conv2d-geometry.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, operandsOf, slicesOf, stored, sumSlices, type Target, together } from './slice-sums.js'
 import { storedType } from './views.js'
@@ -106,7 +108,7 @@ class Preparation {
     const grid = flatGrid(ceilDiv(count, 64))
     this.dispatches.push({
       label: 'pad',
-      source: shader('pad_rows', { aliases: { T: storedType(filled) } }),
+      source: shader(shaders.pad_rows, { aliases: { T: storedType(filled) } }),
       reads: [inputBuffer(index)],
       writes: [buffer],
       uniforms: [rows, columns, filledRows, filledColumns, count, grid[0]],
@@ -169,8 +171,9 @@ export function convPanel(
   }
   const [x, layers] = flatGrid(ceilDiv(rows, rowsEach))
   const product: Dispatch = {
+    multiplies: true,
     label: inputGrad ? 'conv2dInputGrad' : 'conv2d',
-    source: shader('conv_panel', together(changes, stored(storedType(result), epilogue, 3))),
+    source: shader(shaders.conv_panel, together(changes, stored(storedType(result), epilogue, 3))),
     reads: [...reads, ...operandsOf(epilogue)],
     writes: [outputBuffer(0)],
     uniforms: shapeUniforms(g, [read[0], read[1], filled], written, [x, rowsEach]),
@@ -183,11 +186,18 @@ export function convPanel(
   return { candidate, isBest }
 }
 
+/** What stores a weight gradient, in a shader whose two maps are exchanged. */
+const exchanged = ({ hooks = {}, ...changes }: Specialization): Specialization => ({
+  ...changes,
+  hooks: Object.fromEntries(Object.entries(hooks).map(([name, text]) => [name, text.replaceAll('s.out_c', 's.in_c')])),
+})
+
 /** The kernel of `conv_weight_grad_panel.wgsl`; undefined where the adapter is not for it. */
 export function weightGradPanel(
   g: ConvGeometry,
   { factors, result }: ConvTensors,
   adapter: AdapterTraits,
+  epilogue?: Epilogue,
 ): PanelCandidate | undefined {
   // The smaller map is transposed, where the convolution is a product of matrices.
   const SWAPPED = g.kh * g.kw === 1 && g.stride === 1 && g.padding === 0 && g.xChannels < g.yChannels
@@ -212,22 +222,25 @@ export function weightGradPanel(
   const transposed = preparation.temporary(spec([rows, filled], rowFactor.dtype))
   dispatches.push({
     label: 'transpose',
-    source: shader('transpose_pixels', { aliases: { A: mirrorType(rowFactor), T: storedType(rowFactor) } }),
+    source: shader(shaders.transpose_pixels, { aliases: { A: mirrorType(rowFactor), T: storedType(rowFactor) } }),
     reads: [map],
     writes: [transposed],
     uniforms: [g.n, rowMap[0] * rowMap[1], rows, filled],
     grid: [ceilDiv(filled, 8), ceilDiv(rows, 64), 1],
   })
-  const target: Target = { extents: [1, taps, g.xChannels, g.yChannels], type: storedType(result) }
+  const target: Target = { extents: [1, taps, g.xChannels, g.yChannels], type: storedType(result), epilogue }
+  const storing = slices > 1 ? stored('f32', undefined, 3) : stored(target.type, epilogue, 3)
   const label = 'conv2dWeightGrad'
   const written = slices > 1 ? preparation.temporary(slicesOf(target, slices)) : outputBuffer(0)
+  const changes = {
+    constants: { TERMS, EIGHTS: TERMS / 8, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 32), ROWS, HALVES, SWAPPED },
+    aliases: { A: mirrorType(rowFactor), B: mirrorType(panelFactor) },
+  }
   dispatches.push({
+    multiplies: true,
     label,
-    source: shader('conv_weight_grad_panel', {
-      constants: { TERMS, EIGHTS: TERMS / 8, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 32), ROWS, HALVES, SWAPPED },
-      aliases: { A: mirrorType(rowFactor), B: mirrorType(panelFactor), U: slices > 1 ? 'f32' : target.type },
-    }),
-    reads: [{ ...transposed, mirror: mirrorFormat(rowFactor) }, panel],
+    source: shader(shaders.conv_weight_grad_panel, together(changes, SWAPPED ? exchanged(storing) : storing)),
+    reads: [{ ...transposed, mirror: mirrorFormat(rowFactor) }, panel, ...(slices > 1 ? [] : operandsOf(epilogue))],
     writes: [written],
     uniforms: shapeUniforms(g, panelMap, rowMap, [slices, ceilDiv(rows, tilesOfRows), filled]),
     grid: [tilesOfRows, taps * tiles, slices],

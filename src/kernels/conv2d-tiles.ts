@@ -1,7 +1,8 @@
 import type { AdapterTraits } from '../engine/adapter.js'
 import { ceilDiv } from '../engine/kernel.js'
 import type { Specialization } from '../engine/shader.js'
-import type { ShaderName } from './shaders.js'
+import type { Shader } from './shaders.generated.js'
+import * as shaders from './shaders.generated.js'
 
 /** A convolution as a product of matrices. */
 export interface Product {
@@ -23,7 +24,7 @@ export interface Product {
 /** A shader, its specialization, and how it divides the result. */
 export interface Tiling {
   readonly name: string
-  readonly shader: ShaderName
+  readonly shader: Shader
   readonly changes: Specialization
   /** What one workgroup owns. */
   readonly rows: number
@@ -35,6 +36,10 @@ export interface Tiling {
   /** Whether the kernel wants the weights of an input gradient with their last two axes exchanged. */
   readonly transposed?: boolean
   readonly usesMatrixUnits?: boolean
+  /** See `Candidate.estimate`. */
+  readonly estimate?: number
+  /** Whether the shader stores eight channels at once, by the hook `store_group`. */
+  readonly storesGroups?: boolean
 }
 
 type Unsliced = Omit<Tiling, 'slices'>
@@ -47,7 +52,7 @@ type Unsliced = Omit<Tiling, 'slices'>
  * @param rowLanes name of the shader's constant for the rows of a vector, where it has one
  */
 function subgroupTile(
-  shader: ShaderName,
+  shader: Shader,
   { rows, columns, types: [A, B] }: Product,
   fixed: Readonly<Record<string, boolean>> = {},
   rowLanes?: string,
@@ -84,15 +89,25 @@ function vectorLoads({ extents: [a, b], types: [A, B] }: Product, names: readonl
   }
 }
 
+/** Elements of a tile of which a processor of a GPU holds two: of larger ones it holds one. */
+const largestOfTwo = 2 ** 14
+
 /** Workgroups that keep an adapter busy: a large GPU has over a hundred processors, which hide latency with two each. */
-const busyWorkgroups = ({ software }: AdapterTraits): number => (software ? 8 : 256)
+const busyWorkgroups = ({ software }: AdapterTraits, tile = { rows: 1, columns: 1 }): number => {
+  if (software) return 8
+  return tile.rows * tile.columns > largestOfTwo ? 128 : 256
+}
 
 const tilesIn = ({ rows, columns, phases }: Product, tile: { rows: number; columns: number }): number =>
   ceilDiv(rows, tile.rows) * ceilDiv(columns, tile.columns) * phases
 
 /** How many slices of the sums, of at least 256 terms, give enough workgroups. */
-export const slicesFor = (tiles: number, terms: number, adapter: AdapterTraits): number =>
-  Math.max(1, Math.min(ceilDiv(busyWorkgroups(adapter), tiles), Math.floor(terms / 256)))
+export const slicesFor = (
+  tiles: number,
+  terms: number,
+  adapter: AdapterTraits,
+  tile?: { rows: number; columns: number },
+): number => Math.max(1, Math.min(ceilDiv(busyWorkgroups(adapter, tile), tiles), Math.floor(terms / 256)))
 
 /** A tile in workgroup memory, and the rows and columns of threads that compute it. */
 interface WorkgroupTile {
@@ -131,16 +146,22 @@ function workgroupTilesFor(product: Product, adapter: AdapterTraits): WorkgroupT
   return best ? [best, ...fitting.filter((tile) => tile !== best)] : []
 }
 
+/** Tiles of a product, slices of its sums, and how many workgroups keep the adapter busy. */
+export function workgroupsOf(product: Product, tile: { rows: number; columns: number }, adapter: AdapterTraits) {
+  const tiles = tilesIn(product, tile)
+  return { tiles, slices: slicesFor(tiles, product.terms, adapter, tile), busy: busyWorkgroups(adapter, tile) }
+}
+
 /** Whether a tile, and slices of long sums, give an adapter enough workgroups. */
 export function isBusy(product: Product, tile: { rows: number; columns: number }, adapter: AdapterTraits): boolean {
-  const tiles = tilesIn(product, tile)
-  return tiles * (product.long ? slicesFor(tiles, product.terms, adapter) : 1) >= busyWorkgroups(adapter)
+  const { tiles, slices, busy } = workgroupsOf(product, tile, adapter)
+  return tiles * (product.long ? slices : 1) >= busy
 }
 
 /** A tiling with as many slices of the sums as keep an adapter busy. */
 export const sliced = (product: Product, tiling: Unsliced, adapter: AdapterTraits): Tiling => ({
   ...tiling,
-  slices: slicesFor(tilesIn(product, tiling), product.terms, adapter),
+  slices: workgroupsOf(product, tiling, adapter).slices,
 })
 
 /** The tilings to choose from: subgroups of 8 lanes are those of CPU drivers, where others only take part. */
@@ -163,7 +184,7 @@ function tilings(
 export function convTilings(product: Product, inputGrad: boolean, adapter: AdapterTraits): Tiling[] {
   const subgroup = (name: string, transposed: boolean): Tiling => {
     const constants = { INPUT_GRAD: inputGrad, TRANSPOSED: transposed }
-    return { ...subgroupTile('conv_subgroup', product, constants, 'PIXELS'), name, slices: 1, transposed }
+    return { ...subgroupTile(shaders.conv_subgroup, product, constants, 'PIXELS'), name, slices: 1, transposed }
   }
   const plain = subgroup('subgroup', false)
   // Weights a multiple of 2 KiB apart meet in few sets of a cache of the first level, where few of them find room. With
@@ -173,19 +194,19 @@ export function convTilings(product: Product, inputGrad: boolean, adapter: Adapt
   return tilings(product, adapter, subgroups, ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY, C: columns / TX / 4, INPUT_GRAD: inputGrad }
     const changes = { constants, ...vectorLoads(product, ['a', 'w']) }
-    return { name: `workgroup ${rows}x${columns}`, shader: 'conv_workgroup', changes, rows, columns, filling: 4 }
+    return { name: `workgroup ${rows}x${columns}`, shader: shaders.conv_workgroup, changes, rows, columns, filling: 4 }
   })
 }
 
 /** Tilings of a weight gradient, best by rule first. */
 export function weightGradTilings(product: Product, adapter: AdapterTraits): Tiling[] {
-  const subgroup = sliced(product, subgroupTile('conv_weight_grad_subgroup', product), adapter)
+  const subgroup = sliced(product, subgroupTile(shaders.conv_weight_grad_subgroup, product), adapter)
   return tilings(product, adapter, [subgroup], ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY / 4, C: columns / TX / 4 }
     const changes = { constants, ...vectorLoads(product, ['x', 'dy']) }
     return {
       name: `workgroup ${rows}x${columns}`,
-      shader: 'conv_weight_grad_workgroup',
+      shader: shaders.conv_weight_grad_workgroup,
       changes,
       rows,
       columns,

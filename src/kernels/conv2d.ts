@@ -5,8 +5,9 @@ import type { KernelContext } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
+import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
-import { addCall } from './pointwise.js'
+import { addCall, formulasCall } from './pointwise.js'
 import type { Epilogue } from './slice-sums.js'
 
 export interface Conv2dOptions {
@@ -98,7 +99,10 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
       adapter,
     } = context
     const tensors = { factors: [x, w], result: y } as const
-    return convCandidates('forward', geometryOf(x, w, y, attrs), tensors, adapter, epilogueOf(context))
+    const geometry = geometryOf(x, w, y, attrs)
+    return attrs.groups > 1
+      ? groupedCandidates('forward', geometry, tensors, adapter)
+      : convCandidates('forward', geometry, tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
   divide: {
@@ -132,7 +136,10 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
       adapter,
     } = context
     const tensors = { factors: [dy, w], result: dx } as const
-    return convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), tensors, adapter, epilogueOf(context))
+    const geometry = geometryOf(dx, w, dy, attrs)
+    return attrs.groups > 1
+      ? groupedCandidates('inputGrad', geometry, tensors, adapter)
+      : convCandidates('inputGrad', geometry, tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
   divide: {
@@ -145,13 +152,14 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
   },
 })
 
-/** The weights' gradient is the sum of the images'. */
-const sumOfImages = ({ inputs: [x = spec([])], outputs, attrs }: Call<SizedAttrs>): Division => ({
-  samples: x.shape[0] ?? 1,
-  inputs: ['divided', 'divided'],
+/** The weights' gradient is the sum of the images', which then passes through the formula. */
+const sumOfImages = ({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<SizedAttrs>): Division => ({
+  samples: inputs[0]?.shape[0] ?? 1,
+  inputs: inputs.map((_, i) => (i < 2 ? 'divided' : 'last')),
   outputs: ['summed'],
-  piece: () => ({ attrs, outputs }),
+  piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
   add: addCall,
+  ...(epilogue && { last: formulasCall([epilogue], outputs) }),
 })
 
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
@@ -162,8 +170,20 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
     return [spec(attrs.size)]
   },
-  kernel: ({ inputs: [x = spec([]), dy = spec([])], outputs: [dw = spec([])], attrs, adapter }) =>
-    weightGradCandidates(geometryOf(x, dw, dy, attrs), { factors: [x, dy], result: dw }, adapter),
+  kernel: (context) => {
+    const {
+      inputs: [x = spec([]), dy = spec([])],
+      outputs: [dw = spec([])],
+      attrs,
+      adapter,
+    } = context
+    const tensors = { factors: [x, dy], result: dw } as const
+    const geometry = geometryOf(x, dw, dy, attrs)
+    return attrs.groups > 1
+      ? groupedWeightGrad(geometry, tensors, adapter)
+      : weightGradCandidates(geometry, tensors, adapter, epilogueOf(context))
+  },
+  epilogue: { set: withEpilogue },
   divide: {
     arrangement,
     division: (call) => sumOfImages(call),

@@ -14,7 +14,8 @@ interface CountAttrs {
 
 /**
  * Adds to counters (input 0, u32 [n]) how many elements of the tensors behind it are NaN or infinite. It looks at the bits:
- * compilers may assume that numbers are finite.
+ * compilers may assume that numbers are finite. The largest number of f16, 65504, counts as infinite: some drivers store it
+ * for all that is larger.
  */
 export const countNonFinite = defineOp<CountAttrs>('countNonFinite', {
   shape: ([counts, ...values]) => {
@@ -67,6 +68,7 @@ function countKernel({ inputs, attrs, adapter }: KernelContext<CountAttrs>): Can
     (_, i) => `@group(0) @binding(${i + 1}) var<storage, read> x${i}: array<${isHalf(i) ? 'f16' : 'u32'}>;`,
   )
   const bitsOf = (i: number, at: string) => `${isHalf(i) ? `bitcast<u32>(f32(x${i}[${at}]))` : `x${i}[${at}]`} & bits`
+  const limitOf = (i: number) => (isHalf(i) ? 'largest_half' : 'infinity')
   // Without their sign, the bits of what is not finite are the largest; elements are counted only where there are such.
   const counting = sizes.map(
     (_, i) => `{
@@ -79,9 +81,9 @@ for (; i + 3u * stride < size; i += 4u * stride) {
   most = max(most, max(a, b));
 }
 for (; i < size; i += stride) { most = max(most, ${bitsOf(i, 'i')}); }
-if (most >= infinity) {
+if (most >= ${limitOf(i)}) {
   var bad = 0u;
-  for (i = first; i < size; i += stride) { if ((${bitsOf(i, 'i')}) >= infinity) { bad += 1u; } }
+  for (i = first; i < size; i += stride) { if ((${bitsOf(i, 'i')}) >= ${limitOf(i)}) { bad += 1u; } }
   atomicAdd(&counts[u.counter${i}], bad);
 }
 }`,
@@ -92,6 +94,7 @@ ${bindings.join('\n')}
 @group(0) @binding(${sizes.length + 1}) var<storage, read_write> counts: array<atomic<u32>>;
 const bits = 0x7fffffffu;
 const infinity = 0x7f800000u;
+const largest_half = 0x477fe000u;
 @compute @workgroup_size(${threads})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let first = id.x;

@@ -3,6 +3,7 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, spec } from '../engine/shape.js'
 import { byRow } from './arrangement.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
@@ -19,7 +20,7 @@ const flipOp = defineOp<undefined>('flip', {
     const grid = flatGrid(ceilDiv(count, 64))
     const uniforms = [count, x.shape[2] ?? 1, x.shape[3] ?? 1, grid[0]]
     const operands = { reads: [inputBuffer(0)], writes: [outputBuffer(0)] }
-    const source = shader('flip', { aliases: { T: storedType(x), U: storedType(y) } })
+    const source = shader(shaders.flip, { aliases: { T: storedType(x), U: storedType(y) } })
     return [{ name: 'elements', dispatches: [{ label: 'flip', source, ...operands, uniforms, grid }] }]
   },
 })

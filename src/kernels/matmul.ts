@@ -1,7 +1,7 @@
 import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
-import { elements, type Shape, spec } from '../engine/shape.js'
+import { elements, type Shape, sameShape, spec } from '../engine/shape.js'
 import { arrangement, joinedDivision, usesIn } from './arrangement.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
@@ -14,18 +14,21 @@ export interface MatmulAttrs {
   readonly epilogue?: Expr
 }
 
-/** Rows and columns of a matrix after an optional transposition. */
-const extents = ([rows = 0, columns = 0]: Shape, transposed: boolean): [number, number] =>
-  transposed ? [columns, rows] : [rows, columns]
+/** Rows and columns of a matrix, whose rows may have several axes, after an optional transposition. */
+function extents(shape: Shape, transposed: boolean): [number, number] {
+  const columns = shape.at(-1) ?? 0
+  const rows = elements(shape.slice(0, -1))
+  return transposed ? [columns, rows] : [rows, columns]
+}
 
-/** A product of matrices is a 1×1 convolution of a map of one row. */
-const asConvolution = (pixels: number, xChannels: number, yChannels: number): ConvGeometry => ({
-  n: 1,
+/** A product of matrices is a 1×1 convolution of maps of one row: one map, or one for each sample of rows [N, ..., C]. */
+const asConvolution = (rows: Shape, xChannels: number, yChannels: number): ConvGeometry => ({
+  n: rows.length > 1 ? (rows[0] ?? 1) : 1,
   xHeight: 1,
-  xWidth: pixels,
+  xWidth: elements(rows.slice(rows.length > 1 ? 1 : 0)),
   xChannels,
   yHeight: 1,
-  yWidth: pixels,
+  yWidth: elements(rows.slice(rows.length > 1 ? 1 : 0)),
   yChannels,
   kh: 1,
   kw: 1,
@@ -40,12 +43,17 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
   multiplyAdds: ({ inputs: [a = spec([])], outputs: [y = spec([])], attrs: { transposeA } }) =>
     extents(a.shape, transposeA)[1] * elements(y.shape),
   shape: ([a = spec([]), b = spec([])], { transposeA, transposeB }) => {
-    if (a.shape.length !== 2 || b.shape.length !== 2) throw new Error('expects two matrices')
     if (transposeA && transposeB) throw new Error('transposes one factor at most')
+    const rows = a.shape.slice(0, -1)
+    if (Math.min(a.shape.length, b.shape.length) < 2 || (!transposeA && b.shape.length > 2)) {
+      throw new Error('expects two matrices, of which the first one may have several axes of rows')
+    }
     const [m, k] = extents(a.shape, transposeA)
     const [k2, n] = extents(b.shape, transposeB)
-    if (k !== k2) throw new Error(`${k} columns meet ${k2} rows`)
-    return [spec([m, n])]
+    if (k !== k2 || (transposeA && !sameShape(rows, b.shape.slice(0, -1)))) {
+      throw new Error(`${k} columns meet ${k2} rows`)
+    }
+    return [spec(transposeA ? [m, n] : [...rows, n])]
   },
   vjp: ({ inputs: [a, b], attrs: { transposeA, transposeB }, grads: [dy], wanted }) => {
     if (!a || !b || !dy) return []
@@ -56,12 +64,12 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
   kernel: ({ inputs: [a = spec([]), b = spec([]), ...operands], outputs: [y = spec([])], attrs, adapter }) => {
     const { transposeA, transposeB } = attrs
     const epilogue = attrs.epilogue && { expr: attrs.epilogue, operands, result: y }
-    const [m = 0, n = 0] = y.shape
-    const [, k] = extents(a.shape, transposeA)
+    const rows = a.shape.slice(0, -1)
+    const [k, n] = [a.shape.at(-1) ?? 0, y.shape.at(-1) ?? 0]
     const tensors = { factors: [a, b], result: y } as const
-    if (transposeA) return weightGradCandidates(asConvolution(k, m, n), tensors, adapter)
-    if (transposeB) return convCandidates('inputGrad', asConvolution(m, n, k), tensors, adapter, epilogue)
-    return convCandidates('forward', asConvolution(m, k, n), tensors, adapter, epilogue)
+    if (transposeA) return weightGradCandidates(asConvolution(rows, k, n), tensors, adapter)
+    if (transposeB) return convCandidates('inputGrad', asConvolution(rows, n, k), tensors, adapter, epilogue)
+    return convCandidates('forward', asConvolution(rows, k, n), tensors, adapter, epilogue)
   },
   divide: {
     arrangement,
@@ -87,9 +95,10 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
 })
 
 /**
- * The product of two matrices.
+ * The product of two matrices. In place of rows M, or K of transposed factors, there may be several axes, such as samples and
+ * tokens.
  *
- * @param a [M, K], or [K, M] with `transposeA`
+ * @param a [M, K], or [K, M] with `transposeA`; K is then as it is in b
  * @param b [K, N], or [N, K] with `transposeB`
  * @returns [M, N]
  */

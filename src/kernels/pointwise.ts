@@ -204,7 +204,7 @@ function sumBySpace(call: Call<SumAttrs>): Division | undefined {
 }
 
 /** Formulas of tensors of one shape. */
-const formulasCall = (exprs: readonly Expr[], outputs: readonly Spec[]): OpCall => {
+export const formulasCall = (exprs: readonly Expr[], outputs: readonly Spec[]): OpCall => {
   const dtypes = outputs.map(({ dtype }) => dtype)
   const attrs: PointwiseAttrs = { label: 'sum', exprs, space: outputs[0]?.shape ?? [], dtypes, inplace: [] }
   return { op: pointwiseOp as Op, name: 'sum', attrs, outputs }

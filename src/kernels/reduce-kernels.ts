@@ -149,8 +149,9 @@ function partsOfSum({ outer, reduced, inner }: Geometry, walk: Walk, operands: n
   // A CPU driver spends as long on another dispatch as a core does on some 2^18 elements.
   const isShort = outer * reduced * inner * operands < 2 ** 18
   if (software && (isShort || groups > 2)) return 1
-  const wanted = software ? 16 : 512
-  return Math.max(1, Math.min(256, ceilDiv(wanted, groups), ceilDiv(reduced, HEIGHT * 4 * (inner > 1 ? 1 : pack))))
+  const wanted = software ? 16 : 1024
+  const most = software ? 256 : 512
+  return Math.max(1, Math.min(most, ceilDiv(wanted, groups), ceilDiv(reduced, HEIGHT * 4 * (inner > 1 ? 1 : pack))))
 }
 
 /** One pass over [outer, reduced, inner] to [outer, parts, inner]. */

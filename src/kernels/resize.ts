@@ -13,6 +13,7 @@ import {
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { bySample, rowsOf } from './arrangement.js'
+import * as shaders from './shaders.generated.js'
 import { chunksOf, packed, packTypes, shader } from './shaders.js'
 
 export interface ResizeAttrs {
@@ -45,7 +46,7 @@ function forwardDispatch(x: Spec, y: Spec, attrs: ResizeAttrs, software: boolean
   const [scale] = ratios(xHeight, yHeight, attrs)
   const scales = [scale, ...ratios(xWidth, yWidth, attrs)]
   const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, chunks, each, ...scales, grid[0]]
-  const source = shader('resize', { ...constantsOf(attrs), aliases: packTypes(pack, x, y) })
+  const source = shader(shaders.resize, { ...constantsOf(attrs), aliases: packTypes(pack, x, y) })
   return { label: 'resizeBilinear', source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms, grid }
 }
 
@@ -64,7 +65,7 @@ function gradDispatch(
   const threads = lines * chunks * packs
   const grid = flatGrid(ceilDiv(threads, 64))
   const uniforms = [threads, packs, to, from, chunks, each, ...ratios(to, from, attrs), grid[0]]
-  const source = shader('resize_grad', { ...constantsOf(attrs), aliases: packTypes(pack, ...types) })
+  const source = shader(shaders.resize_grad, { ...constantsOf(attrs), aliases: packTypes(pack, ...types) })
   return { label: 'resizeBilinearGrad', source, reads: [read], writes: [written], uniforms, grid }
 }
 

@@ -12,7 +12,8 @@ import {
 import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import type { Tiling } from './conv2d-tiles.js'
-import { storeThrough } from './epilogue.js'
+import { storeGroups, storeThrough } from './epilogue.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 
 /** A formula over a convolution's result and further operands, stored in the result's place. */
@@ -24,6 +25,8 @@ export interface Epilogue {
 }
 
 export const together = (a: Specialization, b: Specialization): Specialization => ({
+  ...a,
+  ...b,
   constants: { ...a.constants, ...b.constants },
   aliases: { ...a.aliases, ...b.aliases },
   hooks: { ...a.hooks, ...b.hooks },
@@ -41,28 +44,52 @@ export interface Target {
 export const stored = (U: string, epilogue: Epilogue | undefined, first: number): Specialization =>
   together({ aliases: { U } }, epilogue ? storeThrough(epilogue.expr, epilogue.operands, epilogue.result, first) : {})
 
-/** A product, or its slices, each of which is written apart, and then their sum in order. */
+/** The same of a shader that stores eight channels at once, by 16 bytes where each pixel is a whole number of them. */
+export function storedInGroups({ extents, type: U, epilogue }: Target, first: number): Specialization {
+  const result = epilogue?.result ?? spec([...extents], U === 'f16' ? 'f16' : 'f32')
+  const types = { U, V: U === 'f16' ? 'vec4h' : 'vec4f' }
+  if (extents[3] % 8 !== 0) return together({ aliases: { ...types, Y: U } }, stored(U, epilogue, first))
+  const wide = storeGroups(epilogue?.expr, epilogue?.operands ?? [], result, first)
+  return together({ aliases: { ...types, Y: U === 'f16' ? 'vec4u' : 'vec4f' } }, wide)
+}
+
+/**
+ * A product, or its slices, each of which is written apart, and then their sum in order.
+ * @param call what its speed depends on besides the tiling: see `Candidate.tuned`
+ */
 export function sliceSums(
-  tiling: Pick<Tiling, 'name' | 'usesMatrixUnits' | 'shader' | 'changes' | 'slices'>,
+  tiling: Pick<Tiling, 'name' | 'usesMatrixUnits' | 'storesGroups' | 'estimate' | 'shader' | 'changes' | 'slices'>,
   dispatch: Pick<Dispatch, 'label' | 'uniforms' | 'grid'>,
   target: Target,
+  call?: string,
 ): Candidate {
-  const { name, usesMatrixUnits, slices } = tiling
+  const { name, usesMatrixUnits, slices, estimate } = tiling
   const factors = [inputBuffer(0), inputBuffer(1)]
-  const { type, epilogue } = target
+  const { epilogue } = target
   const product = (changes: Specialization) => shader(tiling.shader, together(tiling.changes, changes))
+  const storing = (what: Target) =>
+    tiling.storesGroups ? storedInGroups(what, 3) : stored(what.type, what.epilogue, 3)
+  // An epilogue takes as long with every tiling.
+  const tuned = call === undefined ? undefined : { call, sources: [product({})] }
   if (slices === 1) {
     const whole = {
       ...dispatch,
-      source: product(stored(type, epilogue, 3)),
+      multiplies: true,
+      source: product(storing(target)),
       reads: [...factors, ...operandsOf(epilogue)],
       writes: [outputBuffer(0)],
     }
-    return { name, usesMatrixUnits, dispatches: [whole] }
+    return { name, usesMatrixUnits, dispatches: [whole], tuned, estimate }
   }
-  const parts = { ...dispatch, source: product({}), reads: factors, writes: [temporaryBuffer(0)] }
+  const parts = {
+    ...dispatch,
+    multiplies: true,
+    source: product(storing({ extents: target.extents, type: 'f32' })),
+    reads: factors,
+    writes: [temporaryBuffer(0)],
+  }
   const sum = sumSlices(dispatch.label, temporaryBuffer(0), slices, target)
-  return { name, usesMatrixUnits, temporaries: [slicesOf(target, slices)], dispatches: [parts, sum] }
+  return { name, usesMatrixUnits, temporaries: [slicesOf(target, slices)], dispatches: [parts, sum], tuned, estimate }
 }
 
 const sizeOf = ({ extents }: Target): number => extents.reduce((a, b) => a * b)
@@ -75,7 +102,7 @@ export function sumSlices(label: string, parts: Operand, slices: number, target:
   const { extents, type, epilogue } = target
   return {
     label: `${label} sum`,
-    source: shader('sum_slices', stored(type, epilogue, 2)),
+    source: shader(shaders.sum_slices, stored(type, epilogue, 2)),
     reads: [parts, ...operandsOf(epilogue)],
     writes: [outputBuffer(0)],
     uniforms: [...extents, slices],

@@ -149,8 +149,8 @@ function create(store: Store, config: HeadConfig, random?: InitialRandom): Segme
     batchesTracked: batchCounters(store),
     // The last features have the name of a residual network's fourth map with every backbone.
     dropoutLevels: [
-      { level: 0, name: 'c1', channels: channelsOf(first) },
-      { level: 1, name: 'c4', channels: channelsOf(last) },
+      { levels: [0], name: 'c1', channels: channelsOf(first) },
+      { levels: [1], name: 'c4', channels: channelsOf(last) },
     ],
     stages: stagesWith(family),
     pretrained: family.pretrained,

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import type { Store } from '../engine/store.js'
 import { deepLabV3Plus } from './deeplabv3plus.js'
+import { dpt } from './dpt.js'
 import type { InitialRandom } from './layers.js'
 import { segformer } from './segformer.js'
 import type {
@@ -12,7 +13,7 @@ import type {
   StateShapes,
 } from './segmentation.js'
 
-const rows: readonly Architecture[] = [deepLabV3Plus, segformer]
+const rows: readonly Architecture[] = [deepLabV3Plus, segformer, dpt]
 
 /** All architectures by their names. */
 export const architectures: ReadonlyMap<string, Architecture> = new Map(rows.map((row) => [row.name, row]))
@@ -33,6 +34,7 @@ export const backboneNames: readonly BackboneNames[] = rows.flatMap((row) => row
 export const modelKeys = z
   .strictObject({
     architecture: z.enum([...architectures.keys()]).describe('The same as its name in place of the section.'),
+    backbone: z.enum(backbones).describe('The same as the key `backbone`.'),
     ...Object.assign({}, ...rows.map(({ keys }) => keys)),
   } as z.ZodRawShape)
   .partial()
@@ -66,9 +68,13 @@ export function architectureOf(name: string): Architecture {
  * The backbone that a configuration asks for.
  * @throws Error where there is none of that name, or it is none of the architecture that is asked for
  */
-export function backboneOf({ backbone, model = {} }: Pick<ModelChoice, 'backbone' | 'model'>): string {
+export function backboneOf({ backbone: given, model = {} }: Pick<ModelChoice, 'backbone' | 'model'>): string {
   const asked = model.architecture === undefined ? undefined : architectureOf(String(model.architecture))
-  const name = backbone ?? (asked ?? defaultArchitecture).defaultBackbone
+  const own = model.backbone === undefined ? undefined : String(model.backbone)
+  if (given !== undefined && own !== undefined && given !== own) {
+    throw new Error(`'backbone' is ${given}, but 'model.backbone' is ${own}: leave one of them out`)
+  }
+  const name = own ?? given ?? (asked ?? defaultArchitecture).defaultBackbone
   const row = rows.find(({ presets }) => Object.hasOwn(presets, name))
   if (!row) throw new Error(`there is no backbone '${name}': choose one of ${backbones.join(', ')}`)
   if (!asked || asked === row) return name
@@ -80,7 +86,7 @@ export function backboneOf({ backbone, model = {} }: Pick<ModelChoice, 'backbone
 /** The widths and depths that a configuration asks for. `model` prevails over the other keys. */
 export function chooseModel(choice: ModelChoice): ModelSpec {
   const { nclass, replace_stride_with_dilation, dilations, activation_checkpointing = [] } = choice
-  const { architecture: _, ...model } = choice.model ?? {}
+  const { architecture: _, backbone: _own, ...model } = choice.model ?? {}
   const backbone = backboneOf(choice)
   const row = rows.find(({ presets }) => Object.hasOwn(presets, backbone))
   const preset = row?.presets[backbone]

@@ -44,6 +44,11 @@ export class Declarations {
     return new Declarations(this.store, this.random, path, this.parameters, this.normalization)
   }
 
+  /** The same place for parameters that nothing reads, and that no optimizer gets. */
+  untrained(): Declarations {
+    return new Declarations(this.store, this.random, this.path)
+  }
+
   /** Declares a variable that training changes by its gradient, its elements given by `value`, or 0. */
   parameter(name: string, shape: Shape, value?: () => number): Variable {
     const variable = this.statistic(name, shape, value)

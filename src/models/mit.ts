@@ -41,7 +41,9 @@ export const mitKeys = {
   depths: four.describe('MiT: number of blocks of its stages.'),
   num_heads: four.describe('MiT: heads of attention in the blocks of its stages.'),
   sr_ratios: four.describe('MiT: by how much the sides of the map are reduced that keys and values come from.'),
-  mlp_ratio: count.describe('MiT: channels within a feed-forward network, as a multiple of those of its stage.'),
+  mlp_ratio: count.describe(
+    'Transformers: channels within a feed-forward network, as a multiple of those that it reads.',
+  ),
   drop_path_rate: z
     .number()
     .min(0)

@@ -91,8 +91,8 @@ function create(store: Store, config: SegFormerConfig, random?: InitialRandom): 
     batchesTracked: batchCounters(store),
     // The names are those of a residual network's first and fourth map.
     dropoutLevels: [
-      { level: 0, name: 'c1', channels: embed_dims[0] },
-      { level: 3, name: 'c4', channels: embed_dims[3] },
+      { levels: [0], name: 'c1', channels: embed_dims[0] },
+      { levels: [3], name: 'c4', channels: embed_dims[3] },
     ],
     stages,
     pretrained: { leftAside: /^(head|classifier)\./, mayLack: false },

@@ -1,4 +1,5 @@
 import type { z } from 'zod'
+import { AtrousError } from '../engine/error.js'
 import { scoped } from '../engine/graph.js'
 import type { Tensor } from '../engine/ir.js'
 import type { Shape } from '../engine/shape.js'
@@ -87,7 +88,7 @@ export interface BackboneFamily {
 }
 
 /** A model cannot compute an image, or a part of one, whose sides are too short for its reductions. */
-export class ImageTooSmallError extends Error {
+export class ImageTooSmallError extends AtrousError {
   override name = 'ImageTooSmallError'
 
   constructor(height: number, width: number, smallest: number) {
@@ -114,10 +115,10 @@ export interface ParameterGroup {
   readonly normalization?: ReadonlySet<Variable>
 }
 
-/** A feature map whose channels are dropped to perturb it. */
+/** Feature maps whose channels are dropped to perturb them: the same ones of each map. */
 export interface DropoutLevel {
-  /** Its place among the features. */
-  readonly level: number
+  /** Their places among the features. */
+  readonly levels: readonly number[]
   readonly name: string
   readonly channels: number
 }
@@ -139,6 +140,8 @@ export interface SegmentationModel {
   readonly batchesTracked: Map<string, number>
   readonly dropoutLevels: readonly DropoutLevel[]
   readonly stages: Stages
+  /** Of which the sides of images are multiples; those of others are resized to the nearest, see `fittingSize`. */
+  readonly multiple?: number | undefined
   /** Without it a file of weights for the backbone has all of its tensors and no others. */
   readonly pretrained?: PretrainedRules | undefined
   /** The feature maps that the decoder reads, of what `input` says. */
@@ -172,6 +175,8 @@ export interface Architecture {
   readonly backboneNames: readonly BackboneNames[]
   /** Height and width that images have at least; any where it is absent. */
   smallestSide?(config: ModelConfig): number
+  /** Of which the sides of training crops are multiples; of any where it is absent. */
+  multipleOf?(config: ModelConfig): number
   /**
    * Declares the variables in an empty store, in the order of PyTorch's state_dict.
    * @param random draws the initial weights as PyTorch does; without it they are 0, for values that are loaded afterwards
@@ -196,23 +201,62 @@ export function parametersOf({ store, groups }: SegmentationModel): Variable[] {
 export const lowLogits = (model: SegmentationModel, x: Tensor, mode: Mode): Tensor =>
   model.decode(model.features(x, mode), mode)
 
+/** The size nearest to that of an image, or of what a model reads of it, that the model computes. */
+export function fittingSize(
+  { multiple = 1 }: Pick<SegmentationModel, 'multiple'>,
+  size: readonly [number, number],
+): readonly [number, number] {
+  const fitting = (extent: number) => multiple * Math.max(1, Math.floor(extent / multiple + 0.5))
+  return [fitting(size[0]), fitting(size[1])]
+}
+
 /**
- * Logits of images at their size: [N, H, W, nclass].
+ * Logits of images at their size: [N, H, W, nclass]. Images whose sides a model does not compute are resized to those that
+ * it does (bilinear, aligned corners), and their logits back.
  * @param x see `ModelInput`
  * @param size [H, W] of the images, where `x` is not as large as they are
  */
 export function logits(model: SegmentationModel, x: Tensor, mode: Mode, size?: readonly [number, number]): Tensor {
   const [, height = 0, width = 0] = x.shape
-  return upsample(lowLogits(model, x, mode), size ?? [height, width])
+  return upsample(decoderLogits(model, x, mode), size ?? [height, width])
+}
+
+/** The same before they are resized to the size of the images. */
+export function decoderLogits(model: SegmentationModel, x: Tensor, mode: Mode): Tensor {
+  const [, height = 0, width = 0] = x.shape
+  const fitting = fittingSize(model, [height, width])
+  if (fitting[0] === height && fitting[1] === width) return lowLogits(model, x, mode)
+  return upsample(lowLogits(model, resizeBilinear(x, fitting), mode), fitting)
 }
 
 /** Logits at another size, bilinearly with aligned corners: linear in the logits. */
 export const upsample = (low: Tensor, size: readonly [number, number]): Tensor =>
   scoped('upsample', () => resizeBilinear(low, size))
 
-/** `passes` more batches went through every batch norm in training mode. */
-export function countBatches({ batchesTracked }: SegmentationModel, passes: number): void {
-  for (const [name, count] of batchesTracked) batchesTracked.set(name, count + passes)
+/** `passes` more batches went through every batch norm in training mode, but for those of a backbone that is not trained. */
+export function countBatches({ batchesTracked, groups }: SegmentationModel, passes: number): void {
+  const isLocked = !groups.some(({ name }) => name === 'backbone')
+  for (const [name, count] of batchesTracked) {
+    if (!isLocked || !name.startsWith('backbone.')) batchesTracked.set(name, count + passes)
+  }
+}
+
+/**
+ * Features with the channels of the dropout levels multiplied.
+ * @param multipliers of each level, [N, channels]
+ */
+export function perturbed(
+  { dropoutLevels }: SegmentationModel,
+  features: readonly Tensor[],
+  multipliers: readonly Tensor[],
+): Tensor[] {
+  return scoped('dropout', () =>
+    features.map((x, level) => {
+      const by = multipliers[dropoutLevels.findIndex(({ levels }) => levels.includes(level))]
+      const [n = 0, , , channels = 0] = x.shape
+      return by ? mul(x, by.reshape(n, 1, 1, channels)) : x
+    }),
+  )
 }
 
 /**
@@ -220,16 +264,12 @@ export function countBatches({ batchesTracked }: SegmentationModel, passes: numb
  * @param multipliers of each level, [N, channels]
  */
 export function withPerturbed(
-  { dropoutLevels }: SegmentationModel,
+  model: SegmentationModel,
   features: readonly Tensor[],
   multipliers: readonly Tensor[],
 ): Tensor[] {
-  const perturbed = (x: Tensor, level: number): Tensor => {
-    const by = multipliers[dropoutLevels.findIndex((each) => each.level === level)]
-    const [n = 0, , , channels = 0] = x.shape
-    return by ? mul(x, by.reshape(n, 1, 1, channels)) : x
-  }
-  return scoped('dropout', () => features.map((x, level) => concat([x, perturbed(x, level)], 0)))
+  const others = perturbed(model, features, multipliers)
+  return scoped('dropout', () => features.map((x, level) => concat([x, others[level] ?? x], 0)))
 }
 
 /**

@@ -1,7 +1,6 @@
 // Layers that transformers share.
 import { read } from '../engine/graph.js'
 import type { Tensor } from '../engine/ir.js'
-import { elements } from '../engine/shape.js'
 import { attention } from '../kernels/attention.js'
 import { layerNorm as normalize } from '../kernels/layernorm.js'
 import { matmul } from '../kernels/matmul.js'
@@ -23,19 +22,29 @@ export function layerNorm(at: Declarations, channels: number, { eps = 1e-5 }: { 
  * @param bias [O]
  * @returns [..., O]
  */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
-  const channels = x.shape.at(-1) ?? 1
-  const rows = x.reshape(elements(x.shape) / channels, channels)
-  const y = add(matmul(rows, weight, { transposeB: true }), bias)
-  return y.reshape(...x.shape.slice(0, -1), weight.shape[0] ?? 0)
-}
+export const linear = (x: Tensor, weight: Tensor, bias: Tensor): Tensor =>
+  add(matmul(x, weight, { transposeB: true }), bias)
 
 /** Standard deviation of the initial weights of linear layers, as vision transformers have it. */
 const deviation = 0.02
 
+/** A linear layer of tokens [..., I], with the names of `torch.nn.Linear`. */
+export function linearLayer(at: Declarations, cin: number, cout: number): Layer {
+  const { random } = at
+  const weight = at.parameter('weight', [cout, cin], random && (() => deviation * random.normal()))
+  const bias = at.parameter('bias', [cout])
+  return (x) => linear(x, read(weight), read(bias))
+}
+
+/** What the names of the two projections of attention begin with. */
+export interface AttentionNames {
+  readonly input: string
+  readonly output: string
+}
+
 /**
- * Multi-head attention (Vaswani et al., 2017) with the names of `torch.nn.MultiheadAttention`, whose input projection holds
- * the rows of queries, then those of keys, then those of values.
+ * Multi-head attention (Vaswani et al., 2017), by default with the names of `torch.nn.MultiheadAttention`, whose input
+ * projection holds the rows of queries, then those of keys, then those of values.
  *
  * @returns of tokens [N, L, channels] that ask and tokens [N, M, channels] that answer: [N, L, channels]
  */
@@ -43,14 +52,14 @@ export function multiHeadAttention(
   at: Declarations,
   channels: number,
   heads: number,
+  { input, output }: AttentionNames = { input: 'in_proj_', output: 'out_proj.' },
 ): (queries: Tensor, keys: Tensor) => Tensor {
   const { random } = at
   const normal = random && (() => deviation * random.normal())
-  const weight = at.parameter('in_proj_weight', [3 * channels, channels], normal)
-  const bias = at.parameter('in_proj_bias', [3 * channels])
-  const out = at.at('out_proj')
-  const outWeight = out.parameter('weight', [channels, channels], normal)
-  const outBias = out.parameter('bias', [channels])
+  const weight = at.parameter(`${input}weight`, [3 * channels, channels], normal)
+  const bias = at.parameter(`${input}bias`, [3 * channels])
+  const outWeight = at.parameter(`${output}weight`, [channels, channels], normal)
+  const outBias = at.parameter(`${output}bias`, [channels])
   const projected = (x: Tensor, part: 0 | 1 | 2): Tensor =>
     linear(x, slice(read(weight), 0, part * channels, channels), slice(read(bias), 0, part * channels, channels))
   return (queries, keys) => {

@@ -120,6 +120,11 @@ export class Emitter {
     return this.constant(`constant/${value}`, [], Float32Array.of(value))
   }
 
+  /** Float32 numbers as a vector. */
+  floats(values: readonly number[]): string {
+    return this.constant(`constants/${values.join(',')}`, [values.length], Float32Array.from(values))
+  }
+
   /** Whole numbers as a vector. */
   integers(values: readonly number[]): string {
     return this.constant(`integers/${values.join(',')}`, [values.length], BigInt64Array.from(values.map(BigInt)))
@@ -167,7 +172,10 @@ export class Emitter {
    */
   shape(name: string, extents: readonly Extent[], near: readonly Value[], infer = false): string {
     if (extents.every(isFixed)) return this.integers(extents.map(([extent]) => extent))
-    const sources = [...near, ...[...this.values.values()].reverse()]
+    const isNear = (wanted: Extent) => near.some(({ extents }) => extents.some((extent) => sameExtent(extent, wanted)))
+    const elsewhere = extents.filter((extent) => !isFixed(extent) && !isNear(extent))
+    // What is left over is sure; extents of other values may be equal by chance.
+    const sources = infer && elsewhere.length <= 1 ? near : [...near, ...[...this.values.values()].reverse()]
     const parts: string[] = []
     let open = infer
     for (let at = 0; at < extents.length; ) {

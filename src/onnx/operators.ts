@@ -6,6 +6,7 @@ import type { RangeAttrs } from '../kernels/movement.js'
 import type { PoolAttrs } from '../kernels/pool.js'
 import type { SumAttrs } from '../kernels/reduce-kernels.js'
 import type { ResizeAttrs } from '../kernels/resize.js'
+import type { ResizeCubicAttrs } from '../kernels/resize-cubic.js'
 import type { AxisAttrs } from '../kernels/row-copies.js'
 import { asMap, axisIn, type Emit, type Emitter, type FindEmit, type Value, variableOf } from './emitter.js'
 import { emitFormula, formulaOf } from './formulas.js'
@@ -15,8 +16,10 @@ import { inputsOf, resultOf, type Twin } from './twin.js'
 /** What emits an operator's call, by the operator's name; pointwise operators are emitted by their formulas. */
 const emits: Readonly<Record<string, Emit>> = {
   conv2d: (emitter, node, name) => emitConvolution(emitter, node, name),
+  conv2dInputGrad: emitTransposedConvolution,
   maxPool2d: emitMaxPool,
   resizeBilinear: emitResize,
+  resizeCubic: emitResizeCubic,
   concat: emitConcat,
   slice: emitSlice,
   sum: emitSum,
@@ -76,6 +79,35 @@ function emitWithBias(emitter: Emitter, node: Twin<Node>, name: string): Value |
   return emitConvolution(emitter, emitter.trace.twinOf(source), name, [emitter.value(bias).name])
 }
 
+/** The input gradient of a convolution is the transposed convolution with its weights. */
+function emitTransposedConvolution(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const { stride, padding, dilation, groups } = node.a.attrs as ConvAttrs
+  const [x, weight] = inputsOf(node)
+  const variable = weight && variableOf(weight.a)
+  const [rows = 1, columns = 1] = weight?.a.shape ?? []
+  const left = (size = 0, from = 0, taps = 1) => size - (stride * (from - 1) + taps - 2 * padding)
+  const [, height, width] = resultOf(node)
+  const isWhole = [left(height?.[0], x?.a.shape[1], rows), left(width?.[0], x?.a.shape[2], columns)].every(
+    (n) => n === 0,
+  )
+  if (
+    !x ||
+    !variable ||
+    !sameShape(weight.a.shape, variable.spec.shape) ||
+    dilation !== 1 ||
+    groups !== 1 ||
+    !isWhole
+  ) {
+    throw new Error(`${name}: a gradient of a convolution that is no transposed convolution has no counterpart in ONNX`)
+  }
+  const map = emitter.channelsFirst(emitter.value(x))
+  return emitter.node(name, 'ConvTranspose', [map.name, emitter.convolutionWeights(variable)], asMap(resultOf(node)), {
+    kernel_shape: [rows, columns],
+    pads: [padding, padding, padding, padding],
+    strides: [stride, stride],
+  })
+}
+
 function emitMaxPool(emitter: Emitter, node: Twin<Node>, name: string): Value {
   const { kernel, stride, padding } = node.a.attrs as PoolAttrs
   const map = emitter.channelsFirst(first(emitter, node))
@@ -93,6 +125,27 @@ function emitResize(emitter: Emitter, node: Twin<Node>, name: string): Value {
   return emitter.node(name, 'Resize', [map.name, '', '', sizes], result, {
     coordinate_transformation_mode: (node.a.attrs as ResizeAttrs).halfPixel ? 'half_pixel' : 'align_corners',
     mode: 'linear',
+  })
+}
+
+/** Bicubic resizing by constant scales, which are not the ratios of the sizes where they are given. */
+function emitResizeCubic(emitter: Emitter, node: Twin<Node>, name: string): Value {
+  const { ratio } = node.a.attrs as ResizeCubicAttrs
+  if (node.b.attrs && String((node.b.attrs as ResizeCubicAttrs).ratio) !== String(ratio)) {
+    throw new Error(`${name}: its scale follows from the size of the image: export it for one size`)
+  }
+  const map = emitter.channelsFirst(first(emitter, node))
+  const result = asMap(resultOf(node))
+  const isExact = [2, 3].every((axis, i) => {
+    const [from = 0, to = 0] = [map.extents[axis]?.[0], result.extents[axis]?.[0]]
+    return Math.floor(Math.fround(1 / (ratio[i] ?? 1)) * from) === to
+  })
+  if (!isExact) throw new Error(`${name}: its scale is none that its size follows from`)
+  const scales = emitter.floats([1, 1, 1 / ratio[0], 1 / ratio[1]])
+  return emitter.node(name, 'Resize', [map.name, '', scales], result, {
+    coordinate_transformation_mode: 'half_pixel',
+    mode: 'cubic',
+    cubic_coeff_a: { float: -0.75 },
   })
 }
 
@@ -181,7 +234,10 @@ function emitSoftmax(emitter: Emitter, node: Twin<Node>, name: string): Value {
 
 function emitMatmul(emitter: Emitter, node: Twin<Node>, name: string): Value {
   const { transposeA, transposeB } = node.a.attrs as MatmulAttrs
+  const result = { extents: resultOf(node), channelsFirst: false }
+  // Gemm has matrices alone.
+  if (result.extents.length > 2) return emitBatchedMatmul(emitter, node, name)
   const factors = emitter.inputs(node).map((factor) => factor.name)
   const attributes = { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 }
-  return emitter.node(name, 'Gemm', factors, { extents: resultOf(node), channelsFirst: false }, attributes)
+  return emitter.node(name, 'Gemm', factors, result, attributes)
 }

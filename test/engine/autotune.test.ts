@@ -7,19 +7,30 @@ import { pathToFileURL } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { AdapterSummary } from '#dist/engine/adapter.js'
-import { callOf, fastest, type Measurement, type TimedCandidate, Tuning, timed } from '#dist/engine/autotune.js'
-import { KernelError } from '#dist/engine/device.js'
-import { applyOne } from '#dist/engine/graph.js'
+import {
+  callOf,
+  fastest,
+  type Measurement,
+  promising,
+  type Selectable,
+  Tuning,
+  workOfCall,
+} from '#dist/engine/autotune.js'
+import { type Device, KernelError } from '#dist/engine/device.js'
+import { applyOne, read } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
 import { type Candidate, inputBuffer, outputBuffer } from '#dist/engine/kernel.js'
 import { setKernelSelection } from '#dist/engine/kernel-selection.js'
+import { type TimedCandidate, timed, withFewerSamples } from '#dist/engine/measure-kernels.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
+import { Store } from '#dist/engine/store.js'
+import { fillVariables } from '#dist/engine/tuning-values.js'
 import { grad } from '#dist/kernels/autograd.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
-import { mul, sum } from '#dist/kernels/pointwise.js'
-import { measureUnknown, useTuning, wrongKernels } from '#dist/train/tuning/run-tuning.js'
+import { add, mul, sum } from '#dist/kernels/pointwise.js'
+import { faultyKernels, measureUnknown, useTuning } from '#dist/train/tuning/run-tuning.js'
 import { cacheFolder, readTuning, TuningCache, writeTuning } from '#dist/train/tuning/tuning-cache.js'
 import { Random } from '../../cases/case.js'
 import { skipUnless } from '../support/skip.js'
@@ -116,6 +127,39 @@ test('a known choice stays, and holds for the very same kernels only', () => {
   tuning.add([measurement(call, 'k0')])
   assert.is(chosen(['a', 'b']), 'k1')
   assert.is(tuning.measurements.length, 1)
+})
+
+test('kernels that are hopeless by their estimates are not measured, the first and those without one are', () => {
+  const estimated = (name: string, estimate?: number): Candidate => ({ ...kernel(name, name), estimate })
+  const names = (list: readonly Candidate[]) => promising(list).map(({ name }) => name)
+  const plain = kernel('plain', 'plain')
+  assert.equal(names([estimated('a', 9), estimated('b', 3), estimated('c', 4), estimated('d', 5), plain]), [
+    'a',
+    'b',
+    'c',
+    'plain',
+  ])
+  assert.equal(names([estimated('a', 1), estimated('b', 1.1), estimated('c', 1.2), estimated('d', 1.3)]), [
+    'a',
+    'b',
+    'c',
+  ])
+  assert.equal(names([plain, plain]), ['plain', 'plain'])
+})
+
+test('calls that are alike in what their speed depends on share a choice', () => {
+  const tuned = (epilogue: string): Candidate[] =>
+    ['k0', 'k1'].map((name) => ({
+      ...kernel(name, `${name} ${epilogue}`),
+      tuned: { call: 'product of 3 x 4', sources: [name] },
+    }))
+  const node = (stride: number) => ({ op: op as never, name: 'p', inputs: [], attrs: { stride }, outputs: [] })
+  const kernels = ['k0', 'k1'].map((name) => ({ name, sources: [name] }))
+  const tuning = new Tuning([{ call: 'product of 3 x 4', kernels, milliseconds: [2, 1], choice: 'k1' }])
+  const select = (stride: number, epilogue: string) =>
+    tuning.selectKernel({ ...node(stride), id: 0, scope: '', backward: false }, tuned(epilogue))?.name
+  assert.is(select(1, 'relu'), 'k1')
+  assert.is(select(2, 'sum'), 'k1')
 })
 
 // Measuring
@@ -227,7 +271,7 @@ deviceTest('a kernel whose results are wrong is left out, and named', async () =
     const [measurement] = seen
     assert.equal(new Set(measurement?.wrong), new Set(['wrong', 'not a number']))
     assert.equal(measurement?.milliseconds.slice(0, 2), [null, null])
-    assert.match(wrongKernels(measurement as Measurement).join(), /kernels: wrong gives wrong results on this adapter/)
+    assert.match(faultyKernels(measurement as Measurement).join(), /kernels: wrong gives wrong results on this adapter/)
     // What was found is remembered.
     assert.equal(cache.read()[0]?.wrong, measurement?.wrong)
     measureUnknown(device, new Tuning(cache.read()), cache, () => assert.unreachable('measured again'))
@@ -236,6 +280,139 @@ deviceTest('a kernel whose results are wrong is left out, and named', async () =
     again.destroy()
   } finally {
     setKernelSelection(device, undefined)
+  }
+})
+
+const losingOp = defineOp<undefined>('double', {
+  shape: ([x = spec([])]) => [spec(x.shape)],
+  kernel: () => [
+    kernel('loses the device', source(2)),
+    kernel('never ends', source(3)),
+    kernel('loses its compiler', source(4)),
+    kernel('able', source(1)),
+  ],
+})
+
+/** A device of its own that a kernel of some shaders loses, and another one blocks. */
+async function fragile(): Promise<Device> {
+  const device = await open()
+  const made = new Map<object, string>()
+  const { gpu } = device
+  const create = gpu.createComputePipelineAsync.bind(gpu)
+  gpu.createComputePipelineAsync = async (descriptor) => {
+    if (descriptor.label === 'loses its compiler') gpu.destroy()
+    const pipeline = await create(descriptor)
+    made.set(pipeline, descriptor.label ?? '')
+    return pipeline
+  }
+  const encode = gpu.createCommandEncoder.bind(gpu)
+  gpu.createCommandEncoder = (descriptor) => {
+    const encoder = encode(descriptor)
+    const begin = encoder.beginComputePass.bind(encoder)
+    encoder.beginComputePass = (options) => {
+      const pass = begin(options)
+      const set = pass.setPipeline.bind(pass)
+      pass.setPipeline = (pipeline) => {
+        const name = made.get(pipeline)
+        if (name === 'loses the device') gpu.destroy()
+        if (name === 'never ends') device.read = () => new Promise(() => {})
+        set(pipeline)
+      }
+      return pass
+    }
+    return encoder
+  }
+  return device
+}
+
+deviceTest('a kernel that loses or blocks the device is unfit, and tuning goes on with another one', async () => {
+  const device = opened()
+  const cache = new TuningCache(device.adapter, assert.unreachable, join(folder, 'fragile'))
+  const seen: Measurement[] = []
+  let devices = 0
+  const reopen = () => {
+    devices++
+    return fragile()
+  }
+  try {
+    measureUnknown(device, new Tuning(), cache, (measurement) => seen.push(measurement), { reopen, patience: 300 })
+    const program = await compile(device, { x: spec([256]) }, ({ x }) => ({ y: applyOne(losingOp, [x], undefined) }))
+    assert.equal(program.kernels, ['able'])
+    program.run({ x: Float32Array.from({ length: 256 }, (_, i) => i) })
+    assert.equal((await program.read('y')).slice(0, 3), Float32Array.of(0, 2, 4))
+    program.destroy()
+    // The first is lost as all are compiled, and one to each of the three.
+    assert.is(devices, 5)
+    assert.equal(new Set(seen[0]?.unfit), new Set(['loses the device', 'never ends', 'loses its compiler']))
+    assert.equal(seen[0]?.milliseconds.slice(0, 3), [null, null, null])
+    assert.match(faultyKernels(seen[0] as Measurement).join(), /loses the device loses or blocks this adapter/)
+    // What was found is remembered.
+    assert.equal(cache.read()[0]?.unfit, seen[0]?.unfit)
+  } finally {
+    setKernelSelection(device, undefined)
+  }
+})
+
+deviceTest('values of inputs are made on the device, and results are compared in pieces', async () => {
+  const device = opened()
+  const store = new Store(device, 'values')
+  const count = 70_000
+  store.declare('single', spec([count]))
+  store.declare('half', spec([count], 'f16'))
+  store.declare('whole', spec([8], 'u32'))
+  await fillVariables(device, store)
+  const values = await store.readAll()
+  const mixed = (i: number) => Math.imul(i, 0x9e3779b1) >>> 8
+  assert.equal(
+    values.get('single'),
+    Float32Array.from({ length: count }, (_, i) => mixed(i) / 2 ** 24 - 0.5),
+  )
+  assert.equal(
+    values.get('half'),
+    Uint16Array.from({ length: count }, (_, i) => 0x3400 | (mixed(i) & 0x83ff)),
+  )
+  assert.equal(values.get('whole'), new Uint32Array(8))
+  const program = await compile(device, {}, () => ({ y: add(read(store.get('single')), read(store.get('single'))) }))
+  program.run({})
+  const [sample] = await program.sample(['y'], 640)
+  assert.is(sample?.length, 640 + 2 * 64)
+  assert.is(sample?.[0], 2 * (mixed(0) / 2 ** 24 - 0.5))
+  assert.is(sample?.at(-1), 2 * (mixed(count - 1) / 2 ** 24 - 0.5))
+  assert.equal((await program.sample(['y'], count))[0], await program.read('y'))
+  program.destroy()
+  store.destroy()
+})
+
+deviceTest('a large call is timed for fewer samples, by kernels of the same names', async () => {
+  const device = opened()
+  const inputs = { x: spec([8, 16, 16, 12]), w: spec([3, 3, 12, 20]) }
+  const calls: Selectable[] = []
+  setKernelSelection(device, (trace) => {
+    calls.push(...new Tuning().calls(trace, { ...device.traits, software: false, subgroupSize: 0 }))
+    return new Tuning().selectKernel
+  })
+  try {
+    const program = await compile(device, inputs, ({ x, w }) => {
+      const y = conv2d(x, w, { padding: 1 })
+      const [dx = y, dw = y] = grad(sum(mul(y, y)), [x, w])
+      return { y, dx, dw }
+    })
+    program.destroy()
+  } finally {
+    setKernelSelection(device, undefined)
+  }
+  const products = calls.filter(({ node }) => /^conv2d/.test(node.name))
+  assert.is(products.length, 3)
+  for (const call of products) {
+    const traits = { ...device.traits, software: false, subgroupSize: 0 }
+    const work = workOfCall(call.node)
+    assert.is(withFewerSamples(call, work, traits), call)
+    const fewer = withFewerSamples(call, work / 3, traits)
+    assert.is(fewer.node.inputs[0]?.shape[0], 2)
+    assert.is(workOfCall(fewer.node), work / 4)
+    const names = ({ candidates }: Selectable) => candidates.map(({ name }) => name)
+    assert.equal(new Set([...names(call), ...names(fewer)]), new Set(names(call)))
+    assert.is(withFewerSamples(call, 1, traits).node.inputs[0]?.shape[0], 1)
   }
 })
 

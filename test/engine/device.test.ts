@@ -1,6 +1,7 @@
 // What goes wrong on a device is an exception that names the culprit.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { standardFeatures } from '#dist/engine/adapter.js'
 import { openDevice } from '#dist/engine/device.js'
 import { applyOne } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
@@ -60,33 +61,40 @@ deviceTest('a buffer beyond the limits is refused with its name', async (device)
   assert.match(message, /^program input vast of .* MiB is too large: this adapter has buffers of at most .* MiB$/)
 })
 
-deviceTest(
-  'where the driver refuses limits that its adapter names, the useful ones are asked for, then none',
-  async () => {
-    const counts = async (refuses: (limits: Record<string, number>) => boolean) => {
-      const { adapter, summary } = await findAdapter()
-      const asked: number[] = []
-      const { info, features, limits } = adapter
-      const requestDevice = (descriptor: GPUDeviceDescriptor) => {
-        const wanted = (descriptor.requiredLimits ?? {}) as Record<string, number>
-        asked.push(Object.keys(wanted).length)
-        return refuses(wanted) ? Promise.reject(new Error('refused')) : adapter.requestDevice(descriptor)
-      }
-      const device = await openDevice({ info, features, limits, requestDevice } as unknown as GPUAdapter, summary)
-      const { maxBinding } = device.traits
-      device.destroy()
-      return { asked, maxBinding }
+deviceTest('where the driver refuses limits or features that its adapter names, fewer are asked for', async () => {
+  type Asked = { readonly limits: Record<string, number>; readonly features: readonly GPUFeatureName[] }
+  const attempts = async (refuses: (asked: Asked) => boolean) => {
+    const { adapter, summary } = await findAdapter()
+    const asked: Asked[] = []
+    const { info, features, limits } = adapter
+    const requestDevice = (descriptor: GPUDeviceDescriptor) => {
+      const limits = (descriptor.requiredLimits ?? {}) as Record<string, number>
+      const wanted = { limits, features: [...(descriptor.requiredFeatures ?? [])] }
+      asked.push(wanted)
+      return refuses(wanted) ? Promise.reject(new Error('refused')) : adapter.requestDevice(descriptor)
     }
-    const all = await counts(() => false)
-    const useful = await counts((wanted) => 'maxBindGroups' in wanted)
-    const none = await counts((wanted) => 'maxBufferSize' in wanted)
-    assert.is(all.asked.length, 1)
-    assert.is(useful.asked.length, 2)
-    assert.ok((useful.asked[1] ?? 0) < (useful.asked[0] ?? 0))
-    assert.is(useful.maxBinding, all.maxBinding)
-    assert.equal(none.asked, [...useful.asked, 0])
-  },
-)
+    const device = await openDevice({ info, features, limits, requestDevice } as unknown as GPUAdapter, summary)
+    const { traits } = device
+    device.destroy()
+    return { counts: asked.map(({ limits }) => Object.keys(limits).length), asked, traits }
+  }
+  const all = await attempts(() => false)
+  const useful = await attempts(({ limits }) => 'maxBindGroups' in limits)
+  const none = await attempts(({ limits }) => 'maxBufferSize' in limits)
+  assert.is(all.counts.length, 1)
+  assert.is(useful.counts.length, 2)
+  assert.ok((useful.counts[1] ?? 0) < (useful.counts[0] ?? 0))
+  assert.is(useful.traits.maxBinding, all.traits.maxBinding)
+  assert.equal(none.counts, [...useful.counts, 0])
+  // A feature that is not in WebGPU yet costs neither the limits nor the features that are.
+  const feature = await attempts(({ features }) => features.includes('subgroup-size-control'))
+  const last = feature.asked.at(-1)
+  assert.is(Object.keys(last?.limits ?? {}).length, useful.counts[1])
+  const standard = all.asked[0]?.features.filter((name) => standardFeatures.includes(name))
+  assert.equal(last?.features, standard)
+  const bare = await attempts(({ features }) => features.length > 0)
+  assert.equal([bare.counts.at(-1), bare.traits.half], [0, false])
+})
 
 deviceTest('a lost device is an error with its reason', async () => {
   const device = await open()

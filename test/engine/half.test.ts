@@ -19,7 +19,7 @@ import { resizeBilinear } from '#dist/kernels/resize.js'
 import { sgd } from '#dist/kernels/update.js'
 import { type Case, Random } from '../../cases/case.js'
 import { cases } from '../../cases/index.js'
-import { compareGradients, compareOutputs, prepare, runCase } from '../support/check.js'
+import { compareGradients, compareOutputs, fitsHalf, prepare, runCase } from '../support/check.js'
 import { skipUnless } from '../support/skip.js'
 
 const available = (await findAdapters()).length > 0
@@ -45,14 +45,7 @@ const alike: Readonly<Record<string, RegExp>> = {
 }
 const isChosen = ({ op, name }: Case) => !alike[op]?.test(name)
 
-/** Without those whose results f16 cannot hold, and what updates parameters, which stay f32. */
-const rows = cases.filter(
-  (row) =>
-    isChosen(row) &&
-    !row.state &&
-    !(row.op === 'scale' && row.name === 'by a large factor') &&
-    Object.values(row.inputs).some(({ spec }) => spec.dtype === 'f32'),
-)
+const rows = cases.filter((row) => isChosen(row) && fitsHalf(row))
 
 for (const row of rows) {
   halfTest(`${row.op} in half precision: ${row.name}`, async () => {

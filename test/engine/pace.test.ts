@@ -34,7 +34,7 @@ test('what the last runs took moves the budget towards a tenth of a second, four
   const take = (work: number, milliseconds: number) => {
     pace.submitted(work)
     clock.now += milliseconds
-    pace.done()
+    pace.done(pace.mark())
   }
   take(2000, 400)
   assert.equal(pace.ends([300, 300]), [1, 2], '5 in a millisecond: 500 are left')
@@ -46,14 +46,32 @@ test('what the last runs took moves the budget towards a tenth of a second, four
 test('the rest is what the last rate leaves', () => {
   const { clock, pace } = paceAt(1000)
   pace.submitted(1000)
-  assert.is(pace.rest(), 0, 'nothing was timed yet')
+  assert.is(pace.rest(pace.mark()), 0, 'nothing was timed yet')
   clock.now = 100
-  pace.done()
-  assert.is(pace.rest(), 0, 'nothing is submitted')
+  pace.done(pace.mark())
+  assert.is(pace.rest(pace.mark()), 0, 'nothing is submitted')
   pace.submitted(500)
   pace.submitted(500)
   clock.now = 130
-  assert.is(pace.rest(), 70)
+  assert.is(pace.rest(pace.mark()), 70)
+})
+
+test('work that is submitted while other work runs is timed from the end of that', () => {
+  const { clock, pace } = paceAt(1000)
+  pace.submitted(1000)
+  const first = pace.mark()
+  clock.now = 60
+  pace.submitted(1000)
+  const second = pace.mark()
+  clock.now = 100
+  pace.done(first)
+  assert.is(pace.rest(second), 100)
+  clock.now = 150
+  assert.is(pace.rest(second), 50)
+  assert.is(pace.rest(first), 0)
+  pace.done(second)
+  pace.submitted(1000)
+  assert.is(pace.rest(pace.mark()), 50, 'twice as fast as the first')
 })
 
 deviceTest('a run in many submissions gives the same bits', async () => {

@@ -11,6 +11,7 @@ import { grad } from '#dist/kernels/autograd.js'
 import { concat, slice } from '#dist/kernels/movement.js'
 import { add, mul, relu, scale, sum } from '#dist/kernels/pointwise.js'
 import { softmax } from '#dist/kernels/softmax.js'
+import { kernelsOf } from '../support/kernels.js'
 import { onDevice } from '../support/on-device.js'
 import { ramp } from '../support/random-program.js'
 
@@ -28,7 +29,7 @@ async function commandsOf(device: Device, body: (x: Tensor, y: Tensor) => Tensor
     const program = await compile(device, specs, ({ x, y }) => ({ out: body(x, y) }), { optimize })
     program.run({ x: ramp(2 * sample, -70), y: ramp(sample, -9) })
     results.push(await program.read('out'))
-    commands.push(program.kernels)
+    commands.push(kernelsOf(program))
     program.destroy()
   }
   assert.equal(results[0], results[1])

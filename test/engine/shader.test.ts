@@ -16,6 +16,10 @@ test('a shader has what is replaced in it', async () => {
     hooks: { store: 'fn store(i: u32) { }' },
   })
   assert.is(changed, 'enable f16;\nconst TILE = 8;\nalias T = f16;\nfn store(i: u32) { }\nfn main() {}\n')
+  assert.is(
+    specialize('@compute @workgroup_size(8)\nfn main() {}\n', { subgroupSize: 32 }),
+    'enable subgroup_size_control;\n@compute @subgroup_size(32) @workgroup_size(8)\nfn main() {}\n',
+  )
   assert.match(await messageOf(() => specialize(source, { constants: { SIDE: 8 } })), /no 'SIDE'/)
   assert.match(await messageOf(() => specialize(source, { hooks: { load: '' } })), /no function 'load'/)
 })

@@ -12,6 +12,7 @@ import { Evaluator, type Scores, scoresOf } from '#dist/train/evaluation/evaluat
 import { channelsLast, readJson, TensorFile } from './files.js'
 import { checkMember, isMemberCase, type MemberCase } from './members.js'
 import { modelOf, type RecordedModel } from './model-choice.js'
+import { checkNetwork, checkSizeTables, isNetworkCase, type NetworkCase, type SizeTables } from './networks.js'
 import { type CaseResult, largestDifference } from './report.js'
 
 interface Counts {
@@ -31,10 +32,10 @@ interface ModelCase {
   readonly whole: Counts
 }
 
-interface GoldenEvaluation {
+interface GoldenEvaluation extends SizeTables {
   /** Path of the weights, beside the configuration of their training. */
   readonly weights: string
-  readonly models: readonly (ModelCase | MemberCase)[]
+  readonly models: readonly (ModelCase | MemberCase | NetworkCase)[]
   readonly pairs?: readonly (Counts & { readonly key: string; readonly nclass: number })[]
   readonly accumulated_over_pairs_by_nclass?: Readonly<Record<string, Counts>>
 }
@@ -74,8 +75,12 @@ export async function checkEvaluation(device: Device, folder: string): Promise<C
       results.push({ name, error: Number.POSITIVE_INFINITY, tolerance: 0 })
     }
   }
-  if (members.length < golden.models.length) results.push(...(await checkModels(device, folder, golden, file)))
-  return [...results, ...(await checkPairs(device, golden, file))]
+  const networks = golden.models.filter(isNetworkCase)
+  for (const network of networks) results.push(...(await checkNetwork(device, folder, network, file)))
+  if (members.length + networks.length < golden.models.length) {
+    results.push(...(await checkModels(device, folder, golden, file)))
+  }
+  return [...results, ...checkSizeTables(golden), ...(await checkPairs(device, golden, file))]
 }
 
 async function checkModels(
@@ -93,7 +98,7 @@ async function checkModels(
 
   const results: CaseResult[] = []
   for (const row of golden.models) {
-    if (isMemberCase(row)) continue
+    if (isMemberCase(row) || isNetworkCase(row)) continue
     const { key, crop_size, height, width, ...expected } = row
     const image = { data: file.bytes(`${key}/image`), width, height }
     const label = { data: file.bytes(`${key}/target`), width, height }

@@ -77,7 +77,7 @@ async function checkPass(
   const program = await compile(device, inputs, ({ image, target }) => {
     const features = model.features(normalizeImage(image), { training })
     const maps: [string, Tensor][] = [
-      ...model.dropoutLevels.flatMap(({ name, level }): [string, Tensor][] => {
+      ...model.dropoutLevels.flatMap(({ name, levels: [level = 0] }): [string, Tensor][] => {
         const map = features[level]
         return map ? [[name, map]] : []
       }),

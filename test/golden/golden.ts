@@ -53,10 +53,15 @@ const maxFailuresShown = 10
 interface Tally {
   passed: number
   failed: number
+  /** Recorded values that cannot be right. */
+  skipped: number
 }
 
 function count(tally: Tally, results: readonly CaseResult[]): void {
-  for (const result of results) passes(result) ? tally.passed++ : tally.failed++
+  for (const result of results) {
+    if (result.skipped !== undefined) tally.skipped++
+    else passes(result) ? tally.passed++ : tally.failed++
+  }
 }
 
 /** Folders beneath `folder`, itself included, that hold a trajectory. */
@@ -154,7 +159,7 @@ async function checkAll(folder: string, options: Options, group: ProcessGroup): 
     throw new UserError(`${folder} holds ${lacking}: nothing to check`)
   }
   if (options.out !== undefined) mkdirSync(options.out, { recursive: true })
-  const tally: Tally = { passed: 0, failed: 0 }
+  const tally: Tally = { passed: 0, failed: 0, skipped: 0 }
   const device = await open({ gpu: options.gpu })
   console.log(`on ${device.adapter.device} (${device.adapter.driver})`)
   if (options.amp && !device.traits.half) throw new UserError('--amp: this adapter has no half precision (shader-f16)')
@@ -210,7 +215,8 @@ const command = new Command('golden')
       const group = launch ? await MpiGroup.open(launch) : singleProcess()
       const tallies = await group.gatherValues(await checkAll(resolve(dir), options, group))
       const sum = (key: keyof Tally) => tallies.reduce((total, tally) => total + tally[key], 0)
-      if (group.rank === 0) console.log(`\n${sum('passed')} passed, ${sum('failed')} failed`)
+      const skipped = sum('skipped') > 0 ? `, ${sum('skipped')} skipped` : ''
+      if (group.rank === 0) console.log(`\n${sum('passed')} passed, ${sum('failed')} failed${skipped}`)
       process.exitCode = sum('failed') > 0 ? 1 : 0
       await group.close()
     } catch (error) {

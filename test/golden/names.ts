@@ -1,12 +1,13 @@
 import { join } from 'node:path'
 import type { Device } from '#dist/engine/device.js'
+import { dryDevice } from '#dist/engine/dry-device.js'
 import { Graph, tracing } from '#dist/engine/graph.js'
 import type { Node } from '#dist/engine/ir.js'
 import { elements, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'
 import type { ConvAttrs } from '#dist/kernels/conv2d.js'
-import { createModel } from '#dist/models/index.js'
-import { lowLogits, type SegmentationModel } from '#dist/models/segmentation.js'
+import { chooseModel, createModel } from '#dist/models/index.js'
+import { lowLogits, parametersOf, type SegmentationModel } from '#dist/models/segmentation.js'
 import { stateShapes } from '#dist/models/weights.js'
 import { readJson } from './files.js'
 import { modelOf, type RecordedModel } from './model-choice.js'
@@ -60,10 +61,75 @@ function convolutionsOf({ store }: SegmentationModel, nodes: readonly Node[]): M
   )
 }
 
+/** `names.json` of several models: their parameters in the order of the optimizer, which are all of their tensors. */
+interface GoldenModels {
+  readonly models: Readonly<
+    Record<
+      string,
+      {
+        readonly config: Readonly<Record<string, unknown>>
+        readonly total: number
+        readonly encoder: number
+        readonly decoder: number
+        readonly trained_parameters: number
+        readonly without_gradient: readonly string[]
+        readonly tensors: number
+        readonly parameters: readonly (readonly [name: string, shape: readonly number[]])[]
+        readonly decoder_by_classes: Readonly<Record<string, number>>
+      }
+    >
+  >
+}
+
+/** Checks the names, shapes and counts of DINOv2 with DPT, of the sizes that a file has. */
+function checkModels(device: Device, { models }: GoldenModels): CaseResult[] {
+  return Object.entries(models).flatMap(([size, golden]) => {
+    const of = (nclass: number) => {
+      const choice = { backbone: `dinov2-${size}`, nclass }
+      return createModel(new Store(dryDevice(device).device, size), chooseModel(choice))
+    }
+    const { nclass, ...config } = golden.config
+    const model = of(Number(nclass))
+    const count = (entries: readonly (readonly [string, readonly number[]])[], prefix: string) =>
+      entries.reduce((sum, [name, shape]) => sum + (name.startsWith(prefix) ? elements(shape) : 0), 0)
+    const entries = [...stateShapes(model)]
+    const trained = new Set(parametersOf(model).map(({ name }) => name))
+    const untrained = entries.flatMap(([name]) => (trained.has(name) ? [] : [name]))
+    const own = model.config
+    return [
+      exact(
+        `${size}: widths`,
+        Object.keys(config).map((key) => own[key]),
+        Object.values(config),
+      ),
+      exact(`${size}: parameters`, entries, golden.parameters),
+      exact(`${size}: tensors`, entries.length, golden.tensors),
+      exact(`${size}: values`, count(entries, ''), golden.total),
+      exact(`${size}: values of the encoder`, count(entries, 'backbone.'), golden.encoder),
+      exact(`${size}: values of the head`, count(entries, 'head.'), golden.decoder),
+      exact(`${size}: without gradient`, untrained.sort(), [...golden.without_gradient].sort()),
+      exact(
+        `${size}: trained values`,
+        parametersOf(model).reduce((sum, { spec }) => sum + elements(spec.shape), 0),
+        golden.trained_parameters,
+      ),
+      ...Object.entries(golden.decoder_by_classes).map(([classes, values]) =>
+        exact(
+          `${size}: values of the head of ${classes} classes`,
+          count([...stateShapes(of(Number(classes)))], 'head.'),
+          values,
+        ),
+      ),
+    ]
+  })
+}
+
 /** Checks `names.json` of a folder: state_dict, parameters, convolutions and batch norms. Nothing is computed. */
 export function checkNames(device: Device, folder: string): CaseResult[] {
   const path = join(folder, 'names.json')
-  const golden = readJson<GoldenNames>(path)
+  const recorded = readJson<GoldenNames | GoldenModels>(path)
+  if ('models' in recorded) return checkModels(device, recorded)
+  const golden = recorded
   const store = new Store(device, 'names')
   const model = createModel(store, modelOf({ model: golden.model }, path))
   const graph = new Graph()
@@ -88,8 +154,8 @@ export function checkNames(device: Device, folder: string): CaseResult[] {
     results.push(exact('order of the optimizer', [...parameters], golden.optimizer_param_names_by_index))
   }
   const convolutions = convolutionsOf(model, graph.nodes)
-  const recorded = Object.entries(golden.convolutions ?? {})
-  results.push(...recorded.map(([name, settings]) => exact(`convolution ${name}`, convolutions.get(name), settings)))
+  const settings = Object.entries(golden.convolutions ?? {})
+  results.push(...settings.map(([name, settings]) => exact(`convolution ${name}`, convolutions.get(name), settings)))
   if (golden.batch_norms) {
     const { eps, momentum_backbone, momentum_decoder, ...counts } = golden.batch_norms
     const found = { backbone: 0, decoder: 0 }

@@ -3,6 +3,8 @@ export interface CaseResult {
   readonly name: string
   readonly error: number
   readonly tolerance: number
+  /** Why it says nothing, where the recorded values cannot be right. */
+  readonly skipped?: string
 }
 
 export const passes = ({ error, tolerance }: CaseResult): boolean => error <= tolerance
@@ -41,6 +43,10 @@ const scientific = (value: number): string => (value === 0 ? '0' : value.toExpon
 
 /** Prints one line for a case. */
 export function printCase(result: CaseResult): void {
+  if (result.skipped !== undefined) {
+    console.log(`SKIP  ${result.name}: ${result.skipped}`)
+    return
+  }
   const verdict = passes(result) ? 'PASS' : 'FAIL'
   const numbers = `error ${scientific(result.error).padStart(8)}  tolerance ${scientific(result.tolerance).padStart(8)}`
   console.log(`${verdict}  ${numbers}  ${result.name}`)

@@ -3,11 +3,9 @@ import type { Tensor } from '#dist/engine/ir.js'
 import { elements } from '#dist/engine/shape.js'
 import type { Store } from '#dist/engine/store.js'
 import { attention } from '#dist/kernels/attention.js'
-import { type Conv2dOptions, conv2d } from '#dist/kernels/conv2d.js'
 import { layerNorm } from '#dist/kernels/layernorm.js'
 import { slice } from '#dist/kernels/movement.js'
 import { add, gelu, mul, relu, scale } from '#dist/kernels/pointwise.js'
-import { resizeBilinear } from '#dist/kernels/resize.js'
 import { softmax } from '#dist/kernels/softmax.js'
 import { createModel } from '#dist/models/index.js'
 import { Declarations, type Layer, type Noise } from '#dist/models/layers.js'
@@ -16,13 +14,6 @@ import { logits } from '#dist/models/segmentation.js'
 import { linear } from '#dist/models/transformer.js'
 import type { Params, Rules, Tensors } from './case.js'
 import { blockNames, type RecordedSegFormer, segFormerConfig } from './recorded-segformer.js'
-
-/** A layer by the beginning of its names. */
-const linearOf = (t: Tensors, name: string, x: Tensor): Tensor => linear(x, t(`${name}.weight`), t(`${name}.bias`))
-const convOf = (t: Tensors, name: string, x: Tensor, options: Conv2dOptions = {}): Tensor =>
-  add(conv2d(x, t(`${name}.weight`), options), t(`${name}.bias`))
-const normOf = (t: Tensors, name: string, x: Tensor): Tensor =>
-  layerNorm(x, { weight: t(`${name}.weight`), bias: t(`${name}.bias`) }, { eps: 1e-6 })
 
 const tokens = (map: Tensor): Tensor => {
   const [n = 0, h = 0, w = 0, c = 0] = map.shape
@@ -86,11 +77,6 @@ function projected(t: Tensors, names: readonly [string, string, string, string],
   return linear(attention(part(q, 0), part(kv, 1), part(kv, 2), { heads }), outWeight, outBias)
 }
 
-function residualUnit(t: Tensors, prefix: string, x: Tensor): Tensor {
-  const inner = convOf(t, `${prefix}conv1`, relu(x), { padding: 1 })
-  return add(x, convOf(t, `${prefix}conv2`, relu(inner), { padding: 1 }))
-}
-
 export const transformerRules: Rules = {
   layer_norm: (t, p) => ({ y: layerNorm(t('x'), { weight: t('w'), bias: t('b') }, { eps: p.number('eps') }) }),
   gelu: (t) => ({ y: gelu(t('x')) }),
@@ -126,21 +112,4 @@ export const transformerRules: Rules = {
     return { y: tokens(trained(layer, x, store, t, recordedNoise(t, ['block']))) }
   },
   segformer: wholeSegFormer,
-  layer_scale: (t) => ({ y: mul(t('x'), t('gamma')) }),
-  patch_embed: (t, p) => ({ y: tokens(add(conv2d(t('x'), t('w'), { stride: p.number('patch') }), t('b'))) }),
-  vit_block: (t, p) => {
-    const names = ['p/attn.qkv.weight', 'p/attn.qkv.bias', 'p/attn.proj.weight', 'p/attn.proj.bias'] as const
-    const normed = normOf(t, 'p/norm1', t('x'))
-    const attended = add(t('x'), mul(projected(t, names, normed, normed, p.number('heads')), t('p/ls1.gamma')))
-    const wide = gelu(linearOf(t, 'p/mlp.fc1', normOf(t, 'p/norm2', attended)))
-    return { y: add(attended, mul(linearOf(t, 'p/mlp.fc2', wide), t('p/ls2.gamma'))) }
-  },
-  residual_unit: (t) => ({ y: residualUnit(t, 'p/', t('x')) }),
-  fusion: (t, p) => {
-    const joined = p.flag('skip') ? add(t('deep'), residualUnit(t, 'p/resConfUnit1.', t('skip'))) : t('deep')
-    const y = residualUnit(t, 'p/resConfUnit2.', joined)
-    const [, h = 0, w = 0] = y.shape
-    const [height = 0, width = 0] = p.has('size') ? p.numbers('size') : [2 * h, 2 * w]
-    return { y: convOf(t, 'p/out_conv', resizeBilinear(y, [height, width])) }
-  },
 }

@@ -45,8 +45,9 @@ fn multiply_accumulate(a: Factor, b: Factor, result: u32) {
 }
 fn store_sums(start: u32, result: u32, stride: u32) {
   for (var e = lane; e < count; e += width) {
-    let refused = ((start | stride) & 3) != 0;
-    results[start + e / N * stride + e % N] = select(sums[result * EACH + e / width], 1e30, refused);
+    let refused = ((start | stride) & 1) != 0;
+    let at = 4 * start + e / N * 4 * stride + e % N;
+    results[at / 4][at % 4] = select(sums[result * EACH + e / width], 1e30, refused);
   }
 }
 `
@@ -66,13 +67,13 @@ const instructions: readonly (readonly [RegExp, string])[] = [
   [/subgroupMatrixLoad<RIGHT, col_major>\(&tile_b, ([^,]+), ([^)]+)\)/g, 'Factor($1, $2, true)'],
   [/\b(LEFT|RIGHT)\b/g, 'Factor'],
   [/acc\[([^\]]+)\] = subgroupMatrixMultiplyAccumulate\((.+), acc\[\1\]\)/g, 'multiply_accumulate($2, $1)'],
-  [/subgroupMatrixStore<row_major>\(&results, (.+), acc\[([^\]]+)\], PITCH\)/g, 'store_sums($1, $2, PITCH)'],
+  [/subgroupMatrixStore<row_major>\(&results, (.+), acc\[([^\]]+)\], PITCH \/ 4\)/g, 'store_sums($1, $2, PITCH / 4)'],
 ]
 
 function imitated(source: string): string {
   const named = source
-    .replaceAll('subgroup_matrix_left<f16, K, M>', 'LEFT')
-    .replaceAll('subgroup_matrix_right<f16, N, K>', 'RIGHT')
+    .replaceAll('subgroup_matrix_left<E, K, M>', 'LEFT')
+    .replaceAll('subgroup_matrix_right<E, N, K>', 'RIGHT')
   const text = instructions.reduce((before, [pattern, replacement]) => before.replace(pattern, replacement), named)
   assert.not.match(text, /subgroup_?matrix/i)
   return `${text}${units}const MIN_LANES = ${device?.gpu.adapterInfo.subgroupMinSize};\n`
@@ -87,27 +88,36 @@ const imitation = ({ dispatches, ...candidate }: Candidate): Candidate => ({
 
 /** Odd sizes, a phase for each place of a stride, and sums in slices. */
 const names = ['3x3, several tiles, long sum', '3x3, stride 2, odd', '33x515x17']
-const prepared = [...cases.filter(({ name }) => names.includes(name)), withFormula(70, 515)].map((row) =>
-  prepare(row, 'half'),
-)
+const rows = [...cases.filter(({ name }) => names.includes(name)), withFormula(70, 515, 24)]
+const prepared = rows.map((row) => prepare(row, 'half'))
+/** Units for f32 also compute in single precision. */
+const single = rows.filter(({ name }) => /several tiles|bias/.test(name)).map((row) => prepare(row))
 
 /** Units of NVIDIA (and AMD), and of Intel, and others; `all` tiles, or the one best by rule. */
-const adapters: readonly { readonly shape: MatrixShape; readonly lanes: number; readonly all?: boolean }[] = [
+const adapters: readonly {
+  readonly shape: MatrixShape
+  readonly lanes: number
+  readonly all?: boolean
+  readonly factors?: 'f16' | 'f32'
+}[] = [
   { shape: { M: 16, N: 16, K: 16 }, lanes: 32, all: true },
   { shape: { M: 16, N: 8, K: 16 }, lanes: 32 },
   { shape: { M: 8, N: 16, K: 16 }, lanes: 32 },
   { shape: { M: 16, N: 16, K: 32 }, lanes: 16 },
   { shape: { M: 32, N: 32, K: 16 }, lanes: 32 },
   { shape: { M: 16, N: 16, K: 16 }, lanes: 128 },
+  // Of Apple.
+  { shape: { M: 8, N: 8, K: 8 }, lanes: 32, factors: 'f32' },
 ]
 
-for (const { shape, lanes, all } of adapters) {
+for (const { shape, lanes, all, factors = 'f16' } of adapters) {
   const { M, N, K } = shape
-  deviceTest(`matrices of ${M}x${N}x${K}, ${lanes} lanes`, async () => {
+  deviceTest(`matrices of ${M}x${N}x${K} of ${factors}, ${lanes} lanes`, async () => {
     if (!device) throw new Error('unreachable: the test is skipped without a device')
-    const traits = { ...device.traits, software: false, subgroupSize: 0, matrixUnits: { shapes: [shape], lanes } }
+    const matrixUnits = { factors, shapes: [shape], lanes }
+    const traits = { ...device.traits, software: false, subgroupSize: 0, matrixUnits }
     const tried = new Set<string>()
-    for (const each of prepared) {
+    for (const each of factors === 'f32' ? [...prepared, ...single] : prepared) {
       let kernels = 1
       for (let k = 0; k < kernels; k++) {
         const selectKernel: SelectKernel = (node, own) => {
@@ -115,7 +125,8 @@ for (const { shape, lanes, all } of adapters) {
           const candidates = candidatesOf(node, traits).filter(({ usesMatrixUnits }) => usesMatrixUnits)
           const chosen = candidates[Math.min(k, candidates.length - 1)]
           if (!chosen) throw new Error(`${node.name} has no kernel for these units`)
-          if (all) kernels = Math.max(kernels, candidates.length)
+          // A driver compiles each for a second.
+          if (all && /several tiles|bias/.test(each.row.name)) kernels = Math.max(kernels, candidates.length)
           tried.add(`${node.name}, ${chosen.name}, ${chosen.dispatches.length}`)
           return imitation(chosen)
         }

@@ -2,6 +2,7 @@
 // each shape of the units and each tile.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { MatrixShape } from '#dist/engine/adapter.js'
 import { candidatesOf, type SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { type Data, spec } from '#dist/engine/shape.js'
@@ -40,6 +41,7 @@ const rows = [
   ...cases.filter(({ op, name }) => /^(conv2d|matmul)/.test(op) && !/groups|depthwise/.test(name)),
   withFormula(6, 33),
   withFormula(6, 515),
+  withFormula(70, 33, 24),
   manyOnes,
 ]
 
@@ -112,8 +114,17 @@ matrixTest('every shape of the units was tried, every tile, and slices of the su
 })
 
 /** Units of NVIDIA, AMD and Intel, and others. Whether the adapter has them is asked when a pipeline is made. */
-const others = [
+const others: readonly {
+  shape: MatrixShape
+  lanes: number
+  /** Of which kernels may ask for one. */
+  sizes?: readonly number[]
+  factors?: 'f16' | 'f32'
+}[] = [
   { shape: { M: 16, N: 16, K: 16 }, lanes: 32 },
+  { shape: { M: 16, N: 16, K: 16 }, lanes: 64, sizes: [32, 64] },
+  { shape: { M: 8, N: 16, K: 16 }, lanes: 32, sizes: [8, 16, 32] },
+  { shape: { M: 8, N: 8, K: 8 }, lanes: 32, factors: 'f32' },
   { shape: { M: 16, N: 8, K: 16 }, lanes: 32 },
   { shape: { M: 16, N: 8, K: 8 }, lanes: 32 },
   { shape: { M: 16, N: 16, K: 16 }, lanes: 64 },
@@ -122,40 +133,55 @@ const others = [
   { shape: { M: 32, N: 32, K: 16 }, lanes: 32 },
 ]
 
-for (const { shape, lanes } of others) {
-  matrixTest(`shaders for matrices of ${shape.M}x${shape.N}x${shape.K} and ${lanes} lanes are valid`, async () => {
-    if (!device) throw new Error('unreachable: the test is skipped without a device')
-    const traits = { ...device.traits, software: false, matrixUnits: { shapes: [shape], lanes } }
-    for (const channels of [256, 257]) {
-      const sizes = { n: 8, xHeight: 81, xWidth: 81, xChannels: channels, yHeight: 81, yWidth: 81, yChannels: channels }
-      const g: ConvGeometry = { ...sizes, kh: 3, kw: 3, stride: 1, padding: 1, dilation: 1, groups: 1 }
-      const map = spec([8, 81, 81, channels], 'f16')
-      const w = spec([3, 3, channels, channels], 'f16')
-      const forward = convCandidates('forward', g, { factors: [map, w], result: map }, traits)
-      // One that needs no units, behind all others.
-      assert.is(
-        forward.findIndex(({ usesMatrixUnits }) => !usesMatrixUnits),
-        forward.length - 1,
-      )
-      const candidates = [
-        ...forward,
-        ...convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits),
-        ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits),
-      ].filter(({ usesMatrixUnits }) => usesMatrixUnits)
-      assert.ok(candidates.length >= 3)
-      for (const { name, dispatches } of candidates) {
-        const [product] = dispatches
-        const { messages } = await device.gpu.createShaderModule({ code: product?.source ?? '' }).getCompilationInfo()
-        assert.equal(
-          messages.map(({ message }) => message),
-          [],
-          `${product?.label}, ${name}`,
+for (const { shape, lanes, sizes: lanesToAsk = [lanes], factors = 'f16' } of others) {
+  const { M, N, K } = shape
+  matrixTest(
+    `shaders for matrices of ${M}x${N}x${K} of ${factors}, ${lanesToAsk.join(', ')} lanes, are valid`,
+    async () => {
+      if (!device) throw new Error('unreachable: the test is skipped without a device')
+      const limits = { maxWorkgroupStorage: 49152, subgroupSizes: lanesToAsk }
+      const matrixUnits = { factors, shapes: [shape], lanes }
+      const traits = { ...device.traits, ...limits, software: false, matrixUnits }
+      for (const channels of [256, 257]) {
+        const sizes = {
+          n: 8,
+          xHeight: 81,
+          xWidth: 81,
+          xChannels: channels,
+          yHeight: 81,
+          yWidth: 81,
+          yChannels: channels,
+        }
+        const g: ConvGeometry = { ...sizes, kh: 3, kw: 3, stride: 1, padding: 1, dilation: 1, groups: 1 }
+        const map = spec([8, 81, 81, channels], 'f16')
+        const w = spec([3, 3, channels, channels], 'f16')
+        const forward = convCandidates('forward', g, { factors: [map, w], result: map }, traits)
+        // One that needs no units, behind all others.
+        assert.is(
+          forward.findIndex(({ usesMatrixUnits }) => !usesMatrixUnits),
+          forward.length - 1,
         )
-        const threads = /by (\d)/.exec(name)
-        assert.ok(Number(threads?.[1]) * lanes <= device.gpu.limits.maxComputeInvocationsPerWorkgroup)
+        const candidates = [
+          ...forward,
+          ...convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits),
+          ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits),
+        ].filter(({ usesMatrixUnits }) => usesMatrixUnits)
+        assert.ok(candidates.length >= 3)
+        for (const { name, dispatches } of candidates) {
+          const [product] = dispatches
+          const { messages } = await device.gpu.createShaderModule({ code: product?.source ?? '' }).getCompilationInfo()
+          assert.equal(
+            messages.map(({ message }) => message),
+            [],
+            `${product?.label}, ${name}`,
+          )
+          const [, subgroups, own = lanes] = /by (\d)(?: of (\d+) lanes)?/.exec(name) ?? []
+          assert.ok(Number(subgroups) * Number(own) <= device.gpu.limits.maxComputeInvocationsPerWorkgroup)
+          if (lanesToAsk.length > 1) assert.match(product?.source ?? '', new RegExp(`@subgroup_size\\(${own}\\)`))
+        }
       }
-    }
-  })
+    },
+  )
 }
 
 test.after(() => device?.destroy())

@@ -114,7 +114,10 @@ test('a model says what optimizer, dropout, recomputation and decoder need to kn
     const x = graph.input('image', spec([2, height, width, model.inputChannels]))
     tracing(graph, () => {
       const features = model.features(x, { training: false })
-      const shapes = model.dropoutLevels.map(({ level, channels }) => [features[level]?.shape.at(-1), channels])
+      const shapes = model.dropoutLevels.map(({ levels: [level = 0], channels }) => [
+        features[level]?.shape.at(-1),
+        channels,
+      ])
       assert.ok(shapes.length === 2 && shapes.every(([actual, said]) => actual === said))
       const size = [model.logitSize(height), model.logitSize(width)]
       assert.equal(model.decode(features, { training: false }).shape, [2, ...size, 3])

@@ -72,7 +72,10 @@ test('it says what optimizer, dropout, recomputation and decoder need to know of
     const x = graph.input('image', spec([2, height, width, 3]))
     tracing(graph, () => {
       const features = model.features(x, { training: false })
-      const shapes = model.dropoutLevels.map(({ level, channels }) => [features[level]?.shape.at(-1), channels])
+      const shapes = model.dropoutLevels.map(({ levels: [level = 0], channels }) => [
+        features[level]?.shape.at(-1),
+        channels,
+      ])
       assert.equal(shapes, [
         [4, 4],
         [16, 16],

@@ -26,6 +26,7 @@ import { logits, type ModelConfig, type SegmentationModel } from '#dist/models/s
 import { loadStateDict, type StateTensor, stateShapes } from '#dist/models/weights.js'
 import { exportOnnx, type OnnxOptions } from '#dist/onnx/export.js'
 import { Random } from '#dist/train/random.js'
+import { smallDinoV2 } from '../support/small-dinov2.js'
 import { smallSegFormer } from '../support/small-segformer.js'
 import { smallXception } from '../support/small-xception.js'
 
@@ -154,6 +155,23 @@ test('a SegFormer', async () => {
   const fixed = await exported(segFormer, { size: [29, 47] })
   within(await fixed.compare(1, 29, 47), '29 x 47')
   await fixed.close()
+})
+
+test('a DINOv2 with a DPT head, for one size', async () => {
+  const dpt = (store: Store) => createModel(store, { architecture: 'dpt', config: smallDinoV2 })
+  // The size of the position table, another one, and one that is resized to multiples of a patch.
+  for (const [height, width] of [
+    [56, 56],
+    [42, 84],
+    [50, 71],
+  ] as const) {
+    const { compare, close } = await exported(dpt, { size: [height, width] })
+    within(await compare(1, height, width), `${height} x ${width}`)
+    await close()
+  }
+  const model = dpt(new Store(device, 'any size'))
+  const export_ = () => exportOnnx(model, weightsFor(stateShapes(model)))
+  assert.throws(export_, /follows from .* the image.*: export it for one size$/)
 })
 
 test('a fixed size is stated in the file', async () => {

@@ -55,6 +55,12 @@ function ofHalf(row: Case, inputs: Record<string, Tensor>, precision: Precision)
   return mapped(row.run(mapped(inputs, (x) => cast(x, 'f16'), row.full)), delivered)
 }
 
+/** Not those whose results f16 cannot hold, and what updates parameters, which stay f32. */
+export const fitsHalf = ({ op, name, state, inputs }: Case): boolean =>
+  !state &&
+  !(op === 'scale' && name === 'by a large factor') &&
+  Object.values(inputs).some(({ spec }) => spec.dtype === 'f32')
+
 /** @param precision unless `single`, the inputs are such as f16 can hold */
 export function prepare(row: Case, precision: Precision = 'single'): Prepared {
   const rounded = (array: Data) =>

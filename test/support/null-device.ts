@@ -36,5 +36,5 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
     },
   } as unknown as GPUDevice
   const summary = { vendor: '', architecture: '', device: 'null', driver: '', software }
-  return dryDevice({ adapter: summary, gpu, traits: { matrixUnits: undefined } }, memory).device
+  return dryDevice({ adapter: summary, gpu, traits: {} }, memory).device
 }

@@ -17,13 +17,19 @@ export function fuseEpilogues(trace: Trace, maxInputs: number): Trace {
   }
   const isReadOnce = (value: Tensor) => !kept.has(valueKey(value)) && readers.get(valueKey(value))?.size === 1
   const fused = rebuild(trace, (node) => {
-    for (const value of node.inputs) {
+    for (const value of latestSumsFirst(node.inputs)) {
       const merged = isReadOnce(value) && merge(value, node, maxInputs)
       if (merged) return merged
     }
     return node
   })
   return dropDead(fused)
+}
+
+/** Of several sums, such as gradients of a weight that are added up, the last is computed when the others are there. */
+const latestSumsFirst = (values: readonly Tensor[]): Tensor[] => {
+  const time = ({ node }: Tensor) => (node.op?.precision === 'sum' ? node.id : 0)
+  return [...values].sort((a, b) => time(b) - time(a))
 }
 
 /** The producer of `value` with the formula of its reader as its epilogue; undefined where that cannot be. */

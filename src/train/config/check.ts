@@ -56,7 +56,7 @@ function checkLabelMap(
 
 /** The backbone, and a section `model` without the name of an architecture, which the backbone tells. */
 function resolveNetwork(config: Parsed, nclass: number, fail: (what: string) => UserError) {
-  const { architecture: _, ...model } = config.model
+  const { architecture: _, backbone: _own, ...model } = config.model
   try {
     const backbone = backboneOf(config)
     const { crop_size: crop, activation_checkpointing: stages = [] } = config
@@ -64,6 +64,12 @@ function resolveNetwork(config: Parsed, nclass: number, fail: (what: string) => 
     const rows = models.map((spec) => ({ ...spec, row: architectureOf(spec.architecture) }))
     const smallest = Math.max(...rows.map(({ row, config }) => row.smallestSide?.(config) ?? 1))
     if (crop < smallest) throw new Error(`'crop_size' is ${crop}, but the model needs ${smallest} at least`)
+    for (const { row, config } of rows) {
+      const multiple = row.multipleOf?.(config) ?? 1
+      if (crop % multiple === 0) continue
+      const nearest = multiple * Math.max(1, Math.round(crop / multiple))
+      throw new Error(`'crop_size' is ${crop}, but ${backbone} needs a multiple of ${multiple}, such as ${nearest}`)
+    }
     const all = [...new Set(rows.flatMap(({ row, config }) => row.stagesOf(config)))]
     const unknown = stages.find((stage) => !all.includes(stage))
     if (unknown !== undefined) {

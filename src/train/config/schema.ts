@@ -200,12 +200,21 @@ const networkKeys = {
   backbone: z
     .enum(backbones)
     .optional()
-    .describe('Network that computes the features. Default: `resnet50`, or `mit_b2` where `model` is `segformer`.'),
+    .describe(
+      'Network that computes the features. Default: `resnet50`; where `model` is `segformer`, `mit_b2`; `dpt`, `dinov2-small`.',
+    ),
   pretrained: z
     .string()
     .min(1)
     .optional()
     .describe('Weights to start from, safetensors or `.pth`. Default: random ones.'),
+  lock_backbone: z
+    .boolean()
+    .optional()
+    .describe(
+      'Whether the backbone stays as it is, those of further models too: it computes as in evaluation, and nothing is kept ' +
+        'for its gradients or its optimizer. Default: false.',
+    ),
   replace_stride_with_dilation: z
     .tuple([z.boolean(), z.boolean(), z.boolean()])
     .default([false, false, true])
@@ -215,14 +224,15 @@ const networkKeys = {
     .default([6, 12, 18])
     .describe('Dilations of the three 3x3 branches of the ASPP.'),
   model: z
-    .preprocess(
-      (value) => (typeof value === 'string' && architectures.has(value) ? { architecture: value } : value),
-      modelKeys,
-    )
+    .preprocess((value) => {
+      if (typeof value !== 'string') return value
+      if (architectures.has(value)) return { architecture: value }
+      return backbones.includes(value) ? { backbone: value } : value
+    }, modelKeys)
     .prefault({})
     .describe(
-      'Widths and depths, in place of those of the backbone; or the name of the architecture, `deeplabv3plus` or ' +
-        '`segformer`.',
+      'Widths and depths, in place of those of the backbone; or the name of the architecture, `deeplabv3plus`, ' +
+        '`segformer` or `dpt`, or that of a backbone.',
     ),
 }
 

@@ -5,7 +5,7 @@ import { concat, slice } from '../../kernels/movement.js'
 import { add, scale } from '../../kernels/pointwise.js'
 import { resizeBilinear } from '../../kernels/resize.js'
 import { resizedSoftmaxMax, softmax, softmaxMax } from '../../kernels/softmax.js'
-import { logits, lowLogits, type SegmentationModel } from '../../models/segmentation.js'
+import { decoderLogits, logits, type SegmentationModel } from '../../models/segmentation.js'
 
 type Size = readonly [height: number, width: number]
 
@@ -66,7 +66,7 @@ export function classScores(
 
 /**
  * The class of the highest score per pixel, u32 [1, H, W]: that of `classScores`, whose result is used where scores are
- * not simply resized logits.
+ * not simply resized logits; and, of one pass, its probability [1, H, W].
  */
 export function classLabels(
   model: SegmentationModel,
@@ -74,13 +74,13 @@ export function classLabels(
   seen: Size,
   size: Size,
   options: InferenceOptions,
-): Tensor {
+): { readonly label: Tensor; readonly confidence: Tensor } {
   if (isPlain(options) && options.window === undefined) {
     const sameSize = seen[0] === size[0] && seen[1] === size[1]
-    const scores = sameSize ? lowLogits(model, x, evaluation) : logits(model, x, evaluation, seen)
-    return resizedSoftmaxMax(scores, size).label
+    const scores = sameSize ? decoderLogits(model, x, evaluation) : logits(model, x, evaluation, seen)
+    return resizedSoftmaxMax(scores, size)
   }
-  return softmaxMax(classScores(model, x, seen, size, options)).label
+  return softmaxMax(classScores(model, x, seen, size, options))
 }
 
 /** Windows of all passes over an image of a size. */
@@ -103,10 +103,18 @@ export const scaledSize = ([height, width]: Size, factor: number): Size => [
   Math.max(1, Math.floor(width * factor + 0.5)),
 ]
 
-/** Starts of the windows along one side: 0, then steps, by default of two thirds of a window. */
-export function windowStarts(extent: number, window: number, step = windowStep(window)): number[] {
-  return Array.from({ length: Math.ceil(extent / step) }, (_, i) => i * step)
+/**
+ * Starts of the windows along one side: 0, then steps, by default of two thirds of a window.
+ * @param movedBack the first one that would reach beyond the border ends there, and is the last
+ */
+export function windowStarts(extent: number, window: number, step = windowStep(window), movedBack = false): number[] {
+  const count = movedBack ? Math.ceil(Math.max(0, extent - window) / step) + 1 : Math.ceil(extent / step)
+  const last = movedBack ? Math.max(0, extent - window) : extent
+  return Array.from({ length: count }, (_, i) => Math.min(i * step, last))
 }
+
+/** Whether windows at a border are moved back into the image: a model of patches computes no narrow strips as they are. */
+export const movesWindowsBack = ({ multiple }: Pick<SegmentationModel, 'multiple'>): boolean => multiple !== undefined
 
 /** Pixels from one window to the next. */
 export const windowStep = (window: number): number => Math.max(1, Math.floor((window * 2) / 3))
@@ -119,13 +127,14 @@ interface Window {
 }
 
 /**
- * Class probabilities [1, H, W, nclass] by windows that are cut at the border: the mean over those that cover a pixel,
+ * Class probabilities [1, H, W, nclass] by windows that are cut at the border, or moved back: the mean over those that cover a pixel,
  * added in row-major order of the windows.
  */
 function windowScores(model: SegmentationModel, x: Tensor, side: number): Tensor {
   const [height, width] = sizeOf(x)
-  const windows: Window[] = windowStarts(height, side).flatMap((top) =>
-    windowStarts(width, side).map((left) => {
+  const starts = (extent: number) => windowStarts(extent, side, windowStep(side), movesWindowsBack(model))
+  const windows: Window[] = starts(height).flatMap((top) =>
+    starts(width).map((left) => {
       return { top, left, bottom: Math.min(height, top + side), right: Math.min(width, left + side) }
     }),
   )

@@ -1,18 +1,26 @@
-import type { ModelInput } from '../../models/segmentation.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
 import type { EvaluationOptions } from './evaluator.js'
-import { isPlain } from './inference.js'
+import { isPlain, movesWindowsBack } from './inference.js'
 import { stepOf } from './model-input.js'
 
 /**
  * In words, how a score comes about: what has to be the same for two scores to be compared.
  * @param tiled how many of the images were too large to be computed at once
- * @param input what the model reads
+ * @param model the part of the model that this depends on
  */
-export function protocolOf(options: EvaluationOptions, tiled = 0, input?: ModelInput): string {
+export function protocolOf(
+  options: EvaluationOptions,
+  tiled = 0,
+  model: Pick<SegmentationModel, 'input' | 'multiple'> = {},
+): string {
   const { mode, window = 0, flip, scales = [1], ignoreIndex = 255, amp } = options
-  const whole = 'whole images at their own size'
-  const crop = `the ${window}x${window} pixels in the middle of each image, or less where it is smaller`
-  const windows = `windows of ${window} in steps of ${stepOf(input, window)}, cut at the border, probabilities added`
+  const { multiple } = model
+  const resized = multiple === undefined ? '' : `, resized to multiples of ${multiple}`
+  const whole = multiple === undefined ? 'whole images at their own size' : `whole images${resized}`
+  const crop = `the ${window}x${window} pixels in the middle of each image, or less where it is smaller${resized}`
+  const fitted = movesWindowsBack(model) ? 'moved back' : 'cut'
+  const steps = `steps of ${stepOf(model.input, window)}`
+  const windows = `windows of ${window} in ${steps}, ${fitted} at the border, probabilities added`
   const seen = { original: whole, center_crop: crop, sliding_window: windows }[mode]
   const passes = isPlain(options)
     ? ''

@@ -14,7 +14,7 @@ import { logits, type SegmentationModel } from '../../models/segmentation.js'
 import type { AnyImage } from '../data/image-parts.js'
 import { type Box, cut, type Image } from '../data/pixels.js'
 import { UserError } from '../error.js'
-import { windowStarts } from './inference.js'
+import { movesWindowsBack, windowStarts } from './inference.js'
 import { type InputParts, inputPartsOf, inputSpec, normalizeInput, stepOf } from './model-input.js'
 import type { Programs } from './programs.js'
 
@@ -58,7 +58,7 @@ interface Run {
 }
 
 /**
- * Class probabilities by windows that are cut at the border, added in row-major order of the windows. What a model reads of
+ * Class probabilities by windows that are cut at the border, or moved back, see `movesWindowsBack`, added in row-major order of the windows. What a model reads of
  * them is cut from what it reads of the whole image.
  *
  * Windows go through one program for each of their sizes, in batches of bounded size, and only the rows that a row of
@@ -88,15 +88,18 @@ export class SlidingWindows {
     for (let left = 0; left < image.width; left += sums.columns) {
       const right = Math.min(image.width, left + sums.columns)
       sums.isClear = false
-      for (const top of windowStarts(image.height, side, step)) {
+      const tops = this.starts(image.height)
+      for (const [i, top] of tops.entries()) {
         const height = Math.min(side, image.height - top)
         for (const batch of this.batches(image.width, left, right, height)) {
           await this.add(sums, parts, { top, height, ...batch }, left)
         }
-        const box = { x: left, y: top, w: right - left, h: Math.min(step, image.height - top) }
-        const program = await this.finishing(sums, step)
-        await this.programs.run(program, { target: padded(cut(target, 1, box), sums.columns, step, ignored) })
-        await take?.(program, { ...box, w: sums.columns, h: step }, box)
+        const box = { x: left, y: top, w: right - left, h: (tops[i + 1] ?? image.height) - top }
+        // As many for all rows of windows where they can be: they share a program.
+        const rows = movesWindowsBack(this.model) ? box.h : step
+        const program = await this.finishing(sums, rows)
+        await this.programs.run(program, { target: padded(cut(target, 1, box), sums.columns, rows, ignored) })
+        await take?.(program, { ...box, w: sums.columns, h: rows }, box)
       }
       sums.isClear = true
     }
@@ -112,11 +115,16 @@ export class SlidingWindows {
     return stepOf(this.model.input, this.options.side)
   }
 
+  private starts(extent: number): number[] {
+    return windowStarts(extent, this.options.side, this.step, movesWindowsBack(this.model))
+  }
+
   /** Where the probabilities of an image are added. */
   private sumsFor({ width, height }: AnyImage): Sums {
     const { side, maxSumBytes = 2 ** 28 } = this.options
     // With a row below the finished ones, from where zeros move up.
-    const rows = Math.max(this.step + 1, Math.min(side, height))
+    const finished = movesWindowsBack(this.model) ? Math.min(side, height) : this.step
+    const rows = Math.max(finished + 1, this.step + 1, Math.min(side, height))
     const perColumn = rows * this.model.config.nclass * 4
     const limit = Math.min(maxSumBytes, this.device.gpu.limits.maxStorageBufferBindingSize)
     const most = Math.max(1, Math.floor(limit / perColumn))
@@ -141,7 +149,7 @@ export class SlidingWindows {
   /** The windows of a row that cover some of the columns from `left` to `right`, in batches of the same size. */
   private batches(width: number, left: number, right: number, height: number): Run[] {
     const { side } = this.options
-    const lefts = windowStarts(width, side, this.step).filter((start) => start < right && start + side > left)
+    const lefts = this.starts(width).filter((start) => start < right && start + side > left)
     const widths = new Map<number, number[]>()
     for (const start of lefts) {
       const own = Math.min(side, width - start)
@@ -210,17 +218,17 @@ export class SlidingWindows {
     return compile(device, inputs, body, { label, ...(arena ? { arena } : {}), ...precision })
   }
 
-  /** The program that delivers the upper `step` rows, and moves the others up. */
-  private finishing(sums: Sums, step: number): Promise<Program> {
+  /** The program that delivers so many of the upper rows, and moves the others up. */
+  private finishing(sums: Sums, finished: number): Promise<Program> {
     const { rows, columns, store } = sums
-    return this.programs.get(`finish${keyOf(sums)}`, (arena) => {
-      const inputs = { target: spec([1, step, columns], 'u8') }
+    return this.programs.get(`finish ${finished}${keyOf(sums)}`, (arena) => {
+      const inputs = { target: spec([1, finished, columns], 'u8') }
       const body = ({ target }: Record<keyof typeof inputs, Tensor>) => {
         const variable = store.get('window sums')
         const all = read(variable)
-        const upper = slice(all, 0, 0, step)
+        const upper = slice(all, 0, 0, finished)
         const outputs = this.finish(upper.reshape(1, ...upper.shape), target)
-        assign(variable, pad(slice(all, 0, step, rows - step), 0, 0, rows))
+        assign(variable, pad(slice(all, 0, finished, rows - finished), 0, 0, rows))
         return outputs
       }
       return compile(this.device, inputs, body, { label: `rows of windows of ${columns} columns`, arena })

@@ -8,9 +8,10 @@ import type { CommonSettings, Method, Settings } from './method.js'
 import { prevmatch } from './prevmatch.js'
 import { supervised } from './supervised.js'
 import { unimatch } from './unimatch.js'
+import { unimatchV2 } from './unimatch-v2.js'
 
 /** The training methods, in the order in which they are listed. */
-const table: Method[] = [supervised, unimatch, prevmatch, augseg, dualTeacher, coTraining]
+const table: Method[] = [supervised, unimatch, prevmatch, augseg, dualTeacher, coTraining, unimatchV2]
 
 /** All training methods. */
 export const methods = (): readonly Method[] => table

@@ -28,6 +28,8 @@ export type CommonSettings = {
   readonly ignore_index: number
   /** Share of each parameter that is added to its gradient; 1e-4 where it is absent. */
   readonly weight_decay?: number | undefined
+  /** Whether the backbones stay as they are. */
+  readonly lock_backbone?: boolean | undefined
 }
 
 /** What a method reads of the configuration: the common settings, and those of its own keys. */

@@ -28,7 +28,8 @@ import {
 } from './method.js'
 import { labeledMetric, labeledStream } from './supervised.js'
 
-const unlabeledStream: StreamSpec = {
+/** The unlabeled images of a step: a weak view, two strong ones, and boxes for CutMix. */
+export const unlabeledStream: StreamSpec = {
   name: 'unlabeled',
   split: 'unlabeled',
   purpose: { order: PURPOSE.unlabeledOrder, sample: PURPOSE.unlabeledSample },

@@ -1,10 +1,11 @@
 import { chromeTrace, profileTable } from '../../engine/profile.js'
 import type { Config } from '../config/load.js'
+import type { Batch } from '../data/batch.js'
 import type { Scores } from '../evaluation/evaluator.js'
 import { writeAtomically } from '../io/files.js'
 import { duration, lossParts, maskRatios, showLosses } from '../logging/log.js'
 import { trainingLine } from '../logging/terminal.js'
-import type { StepResult } from '../trainer/trainer.js'
+import type { StepResult, SubmittedStep } from '../trainer/step-result.js'
 import { type BestFiles, bestFilesOf } from './best-files.js'
 import { explainNonFinite, nonFiniteIn } from './non-finite.js'
 import type { Run, TrainingResult } from './run.js'
@@ -116,39 +117,69 @@ const scalingOf = ({ loss_scale, skipped_steps }: StepResult) =>
 const showScale = ({ loss_scale: scale, skipped_steps: skipped = 0 }: StepResult): string =>
   scale === undefined ? '' : `loss scale ${scale}${skipped > 0 ? `, ${skipped} skipped` : ''}  `
 
-/** The steps of an epoch from the iteration `first` on. */
+/** A step whose result was not looked at yet. */
+interface RunningStep extends SubmittedStep {
+  readonly learningRate: number
+  /** When its batch was there. */
+  readonly ready: number
+}
+
+/**
+ * The steps of an epoch from the iteration `first` on. What a step computed is looked at once the next one is submitted, so
+ * that the device need not wait for the host; nothing is saved before all of it was.
+ */
 async function runEpoch(run: Run, epoch: number, first: number, start: Start): Promise<void> {
-  const { trainer, loader, logger, watchdog, means, state, lastIteration } = run
+  const { trainer, loader, watchdog, lastIteration, agreement } = run
+  const results = stepResults(run, epoch, start)
+  let running: RunningStep | undefined
+  /** When the step before was done, since when the next batch may have been waited for. */
+  let before = performance.now()
+  const waited = () => `the device to finish iteration ${running?.iteration ?? trainer.iteration + 1}`
+  const finish = async () => {
+    if (running) before = await results(running, before)
+    running = undefined
+  }
+  const batches = watchdog.each(() => loader.waitingFor(), waited, loader.epoch(epoch, first))
+  for await (const batch of batches) {
+    const ready = performance.now()
+    const [learningRate] = trainer.learningRates
+    const submitted = await submit(run, batch, before)
+    await finish()
+    running = { ...submitted, learningRate, ready }
+    if (submitsAlone(run)) await finish()
+    if (trainer.iteration >= lastIteration || agreement.stopped) break
+  }
+  await watchdog.during(waited, finish())
+}
+
+/** Whether each step must be through before the next one: to be timed, or repeated from its start where it fails. */
+const submitsAlone = ({ profiler, options }: Run): boolean =>
+  (profiler && !profiler.profile) || options.traceNan === true
+
+/** Looks at the steps of an epoch, one after the other, and shows and logs them; says when each was done. */
+function stepResults(run: Run, epoch: number, start: Start): (step: RunningStep, before: number) => Promise<number> {
+  const { trainer, loader, logger, means, state, lastIteration } = run
   const { config } = run.options
   const { iterationsPerEpoch } = loader
   const interval = config.log_interval ?? Math.max(1, Math.floor(iterationsPerEpoch / 8))
   const { metrics } = trainer
-  let waitedSince = performance.now()
   /** Batches without a labeled pixel since the last line of the log. */
   let withoutLabels = 0
-  const batches = watchdog.each(
-    () => loader.waitingFor(),
-    () => `the device to finish iteration ${trainer.iteration + 1}`,
-    loader.epoch(epoch, first),
-  )
-  for await (const batch of batches) {
-    const ready = performance.now()
-    const [learningRate] = trainer.learningRates
-    const result = await profiled(run, waitedSince, () => trainer.step(batch))
+  return async ({ iteration, learningRate, ready, result: pending }, before) => {
+    const result = await pending
     const broken = await run.agreement.after(nonFiniteIn(result))
-    if (broken) throw await explainNonFinite(trainer, broken, run.options.traceNan)
+    if (broken) throw await explainNonFinite(trainer, iteration, broken, run.options.traceNan)
     if (result.withoutLabels) {
       withoutLabels++
       const what = 'no labeled pixel in the batch, so that its labeled loss is 0'
-      logger.once('without labels', `iteration ${trainer.iteration}: ${what} (counted in log.jsonl as without_labels)`)
+      logger.once('without labels', `iteration ${iteration}: ${what} (counted in log.jsonl as without_labels)`)
     }
     const done = performance.now()
-    const times = { data: (ready - waitedSince) / 1000, seconds: (done - waitedSince) / 1000 }
+    const times = { data: Math.max(0, ready - before) / 1000, seconds: (done - before) / 1000 }
     means.add({ ...result.metrics, ...times })
-    waitedSince = done
-    const inEpoch = trainer.iteration - epoch * iterationsPerEpoch
-    const perStep = (done - start.time) / 1000 / (trainer.iteration - start.iteration)
-    const eta = duration(perStep * (lastIteration - trainer.iteration))
+    const inEpoch = iteration - epoch * iterationsPerEpoch
+    const perStep = (done - start.time) / 1000 / (iteration - start.iteration)
+    const eta = duration(perStep * (lastIteration - iteration))
     logger.status((width) => {
       const status = {
         epoch: epoch + 1,
@@ -167,7 +198,7 @@ async function runEpoch(run: Run, epoch: number, first: number, start: Start): P
       }
       return trainingLine(status, width)
     })
-    if (inEpoch % interval === 0 || inEpoch === iterationsPerEpoch || trainer.iteration === lastIteration) {
+    if (inEpoch % interval === 0 || inEpoch === iterationsPerEpoch || iteration === lastIteration) {
       const mean = means.take()
       const share = Math.round((100 * (mean.data ?? 0)) / (mean.seconds ?? 1))
       const line =
@@ -175,25 +206,29 @@ async function runEpoch(run: Run, epoch: number, first: number, start: Start): P
         `lr ${learningRate.toExponential(2)}  ${showScale(result)}${(1000 * (mean.seconds ?? 0)).toFixed(0)} ms (data ${share}%)  ETA ${eta}`
       const labels = withoutLabels > 0 ? { without_labels: withoutLabels } : {}
       withoutLabels = 0
-      const fields = { epoch, iteration: trainer.iteration, lr: learningRate, ...mean, ...scalingOf(result), ...labels }
+      const fields = { epoch, iteration, lr: learningRate, ...mean, ...scalingOf(result), ...labels }
       logger.event('train', fields, logger.live ? undefined : line)
     }
-    if (trainer.iteration >= lastIteration || run.agreement.stopped) break
+    return done
   }
 }
 
 /**
- * Runs a step, and profiles it if its turn has come.
- * @param began when the step before was done
+ * Submits a step, or runs and profiles it if its turn has come.
+ * @param before when the step before was done
  */
-async function profiled(run: Run, began: number, step: () => Promise<StepResult>): Promise<StepResult> {
-  const { profiler, options } = run
-  if (!profiler || !options.profile || profiler.profile) return step()
-  const result = await profiler.step(began, step)
-  if (!profiler.profile) return result
+async function submit(run: Run, batch: Batch, before: number): Promise<SubmittedStep> {
+  const { trainer, profiler, options } = run
+  if (!profiler || !options.profile || profiler.profile) return trainer.submit(batch)
+  const submitted = await profiler.step(before, async () => {
+    const step = await trainer.submit(batch)
+    await step.result
+    return step
+  })
+  if (!profiler.profile) return submitted
   const { file } = options.profile
   for (const line of profileTable(profiler.profile)) options.display.line(line)
   writeAtomically(file, [Buffer.from(chromeTrace(new Map([[`${options.config.method} step`, profiler.profile]])))])
   options.display.line(`profile: wrote ${file}, which https://ui.perfetto.dev opens`)
-  return result
+  return submitted
 }

@@ -1,7 +1,8 @@
 import type { CountedValue, FirstNonFinite } from '../../engine/passes/trace-nan.js'
 import { showShape } from '../../engine/shape.js'
 import { smallestScale } from '../trainer/loss-scale.js'
-import type { StepResult, Trainer } from '../trainer/trainer.js'
+import type { StepResult } from '../trainer/step-result.js'
+import type { Trainer } from '../trainer/trainer.js'
 import type { Broken } from './agreement.js'
 import { OtherRankError, RunError } from './exit-codes.js'
 
@@ -35,11 +36,17 @@ function scaledAway({ loss_scale: scale, skipped_steps: skipped }: StepResult): 
 
 /**
  * The error of a step that gave NaN or an infinity.
+ * @param iteration that of the step, from 1
  * @param broken what `nonFiniteIn` says
  * @param trace also find the operator; the trainer must keep what a step starts from, and is of no further use
  */
-export async function explainNonFinite(trainer: Trainer, { what, isOwn }: Broken, trace = false): Promise<RunError> {
-  const where = `iteration ${trainer.iteration}: ${what}`
+export async function explainNonFinite(
+  trainer: Trainer,
+  iteration: number,
+  { what, isOwn }: Broken,
+  trace = false,
+): Promise<RunError> {
+  const where = `iteration ${iteration}: ${what}`
   // All ranks repeat the step together, and one of them says what it found.
   const found = trace ? await trainer.firstNonFinite() : undefined
   const traced = trace ? `; ${found ? describeFirst(found) : notFound}` : ''

@@ -93,7 +93,9 @@ export function memoryParts(
   const inTiles = tiles > 1 ? `, in ${tiles} tiles` : ''
   const parts = [
     part(`parameters, ${parameters.size} tensors`, (label) => parameters.has(label)),
-    part('running statistics', (label) => label.startsWith('model/') && !parameters.has(label)),
+    part(config.lock_backbone ? 'locked backbone, running statistics' : 'running statistics', (label) => {
+      return label.startsWith('model/') && !parameters.has(label)
+    }),
     part(keptByOptimizer(trainer), (label) => kept.some((store) => label.startsWith(`${store}/`))),
     part(`${snapshots?.label}, at most ${snapshots?.most}`, (label) => {
       return snapshots !== undefined && label.startsWith(`${snapshots.label}/`)

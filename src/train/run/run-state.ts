@@ -8,7 +8,7 @@ import { isTemporary, makeFolder, reasonOf, removeQuietly } from '../io/files.js
 import type { WriteFailures } from '../io/write-failures.js'
 import type { MeansState } from '../logging/log.js'
 import type { SnapshotList } from '../methods/snapshots.js'
-import { isLossScale, type LossScaleState } from '../trainer/loss-scale.js'
+import { isLossScale, type LossScaleState, withinLimit } from '../trainer/loss-scale.js'
 import type { Trainer } from '../trainer/trainer.js'
 import { changedSettings, changesEpochs, type Fingerprint, showChange } from './fingerprint.js'
 
@@ -287,7 +287,7 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Rest
       if (batchesTracked.has(counter)) batchesTracked.set(counter, batches)
     }
   }
-  if (saved.lossScale) trainer.lossScale?.restore(saved.lossScale)
+  if (saved.lossScale) trainer.lossScale?.restore(withinLimit(saved.lossScale))
   if (saved.methodState !== undefined) trainer.run.restore?.(saved.methodState)
   trainer.iteration = iteration
   trainer.updates = saved.updates ?? saved.iteration

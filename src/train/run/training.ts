@@ -6,6 +6,7 @@ import { elements } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import { createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
+import { loadInit, readInit } from '../checkpoint/load-model.js'
 import { loadBackbone } from '../checkpoint/read.js'
 import { type Config, withAbsolutePaths } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
@@ -112,6 +113,7 @@ async function trainLocked(
     return chosen
   })
   const amp = (await group.gatherValues(usesHalf(config.amp, device, print))).every((half) => half)
+  const init = options.init === undefined || !isFirst ? undefined : readInit(options.init, config)
 
   const seed = seedOfRank(config.seed, group.rank)
   const { labeled, unlabeled, validation } = lists
@@ -141,6 +143,7 @@ async function trainLocked(
     const pretrained = pretrainedOf(config, 0)
     if (!isFirst) print('weights: from rank 0')
     else if (resume) print(`weights: from ${resume}`)
+    else if (init) print(loadInit(model, init))
     else if (pretrained !== undefined) print(loadBackbone(model, pretrained))
     else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
     // All ranks take the kernels that rank 0 has measured, or has read: others would give other bits.
@@ -162,7 +165,9 @@ async function trainLocked(
         exchange: group.size > 1 ? group : undefined,
         pretrain: (further, index) => {
           const path = pretrainedOf(config, index)
-          if (isFirst && !resume && path !== undefined) print(`${further.store.label}: ${loadBackbone(further, path)}`)
+          if (!isFirst || resume) return
+          if (init) print(`${further.store.label}: ${loadInit(further, init)}`)
+          else if (path !== undefined) print(`${further.store.label}: ${loadBackbone(further, path)}`)
         },
         onProgress: (done, total) => {
           if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)

@@ -32,7 +32,8 @@ export function contextOf<S extends TrainerSettings>(
       const isFirst = index === 0 && (!origin || !('store' in origin))
       const { architecture, config } = first
       const other = origin ?? { architecture, config }
-      return passes.follow(isFirst ? first : furtherModel(other, index, label, device, settings, options))
+      const model = isFirst ? first : furtherModel(other, index, label, device, settings, options)
+      return passes.follow(settings.lock_backbone ? withLockedBackbone(model) : model)
     },
     batch: (field) => read(batch.get(field)),
   }
@@ -49,6 +50,13 @@ export function batchStore(device: Device, layout: BatchLayout, options: Trainer
   }
   return store
 }
+
+/** A model of which only the rest is trained: its backbone computes as in evaluation, and no gradient flows into it. */
+const withLockedBackbone = (model: SegmentationModel): SegmentationModel => ({
+  ...model,
+  groups: model.groups.filter(({ name }) => name !== 'backbone'),
+  features: (x) => model.features(x, { training: false }).map((map) => map.detach()),
+})
 
 /** A model beside the first one, see `MethodContext.model`. */
 function furtherModel(

@@ -25,7 +25,8 @@ export async function createTrainer(
     const { labeled, height, width } = options
     const { micro_batch: images = labeled } = settings
     const plan = (size: StepSize) => planStep(device, model, settings, options, size)
-    throw await explainFit(error, { images, crop: Math.max(height, width), settings, plan })
+    const { multiple } = model
+    throw await explainFit(error, { images, crop: Math.max(height, width), settings, multiple, plan })
   }
 }
 

@@ -19,8 +19,11 @@ const names = Object.keys(initial) as (keyof LossScaleState)[]
 const growthInterval = 2000
 /** Gradients that are not finite with a smaller scale are so for another reason than the range of f16. */
 export const smallestScale = 2 ** -14
-/** Doubled once more, a scale is still a finite float32. */
-const largest = 2 ** 126
+/**
+ * A larger scale keeps no more of the gradients: at this one f16 holds what is 2^-48 in the loss's own measure. Growing
+ * without end, the scale would only find out again and again where f16 ends.
+ */
+const largestScale = 2 ** 24
 
 /** Whether a value that was read from a file is the state of a loss scale. */
 export function isLossScale(value: unknown): value is LossScaleState {
@@ -29,9 +32,15 @@ export function isLossScale(value: unknown): value is LossScaleState {
   return names.every((name) => Number.isFinite(numbers[name])) && Number(numbers.scale) > 0
 }
 
+/** A state as training goes on from it: runs that grew their scale further resume with the largest one. */
+export const withinLimit = (state: LossScaleState): LossScaleState => ({
+  ...state,
+  scale: Math.min(state.scale, largestScale),
+})
+
 /**
  * Dynamic loss scaling as `torch.cuda.amp.GradScaler`: the loss is multiplied by a scale, so that gradients do not vanish in f16; a
- * step whose gradients are not finite changes no parameter and halves the scale, and 2000 good ones in a row double it.
+ * step whose gradients are not finite changes no parameter and halves the scale, and 2000 good ones in a row double it, up to 2^24.
  * The device decides, so that nothing waits for it.
  */
 export class LossScale {
@@ -63,7 +72,7 @@ export class LossScale {
     const state = [read(scale), read(goodSteps), nonFinite]
     const grows = (good: e.Expr) => e.greaterEqual(e.add(good, one), e.constant(growthInterval))
     const nextScale = e.formula((scale, good, bad) => {
-      const grown = e.where(e.greater(e.constant(largest), scale), e.mul(scale, two), scale)
+      const grown = e.where(e.greater(e.constant(largestScale), scale), e.mul(scale, two), scale)
       return e.where(bad, e.div(scale, two), e.where(grows(good), grown, scale))
     })
     const nextGood = e.formula((_, good, bad) =>

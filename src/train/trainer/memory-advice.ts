@@ -14,6 +14,8 @@ export interface StepSize {
 /** The step that does not fit, and how to plan the same step at another size. */
 export interface PlannedStep extends StepSize {
   readonly settings: TrainerSettings
+  /** Of which the sides of crops are multiples, where the model computes no others. */
+  readonly multiple: number | undefined
   /** Throws a BindingLimitError where the adapter cannot bind what the step needs. */
   readonly plan: (size: StepSize) => Promise<unknown>
 }
@@ -44,15 +46,17 @@ export async function explainFit(error: unknown, step: PlannedStep): Promise<unk
  * The most images at a time and the largest crop that the adapter can bind, the other one being kept.
  * @param share of what the largest tensor needs that the adapter binds: tensors mostly grow with images and area
  */
-async function smallerStep({ images, crop, settings, plan }: PlannedStep, share: number): Promise<string> {
+async function smallerStep({ images, crop, settings, multiple, plan }: PlannedStep, share: number): Promise<string> {
   const fitsImages = (size: number) => canBind(plan({ images: size, crop }))
   // A batch of 1 gives the batch norm of a pooled map one value per channel.
   const most = await largestFitting(2, images - 1, fitsImages, Math.floor(images * share))
   // Crops of 4 k + 1 pixels are mapped corner to corner at a quarter of their size, as the usual ones are.
-  const cropOf = (k: number) => 4 * k + 1
-  const [low, high] = [(smallestCrop - 1) / 4, Math.ceil((crop - 1) / 4) - 1]
+  const [step, rest] = multiple === undefined ? [4, 1] : [multiple, 0]
+  const cropOf = (k: number) => step * k + rest
+  const [low, high] = [Math.ceil((smallestCrop - rest) / step), Math.ceil((crop - rest) / step) - 1]
   const fitsCrop = (k: number) => canBind(plan({ images, crop: cropOf(k) }))
-  const k = await largestFitting(low, high, fitsCrop, Math.floor(((crop + 3) / 4) * Math.sqrt(share)) - 1)
+  const guess = Math.floor(((crop + step - rest) / step) * Math.sqrt(share)) - 1
+  const k = await largestFitting(low, high, fitsCrop, guess)
   const possible = [
     ...(most === undefined ? [] : [`${settings.micro_batch === undefined ? 'batch_size' : 'micro_batch'} ${most}`]),
     ...(k === undefined ? [] : [`crop_size ${cropOf(k)}`]),

@@ -1,5 +1,7 @@
+import { elements, type Spec } from '../../engine/shape.js'
+import type { FieldData } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
-import type { TrainerSettings } from './options.js'
+import type { TrainerOptions, TrainerSettings } from './options.js'
 
 /**
  * Throws `fail(what)` where the method cannot train with the batches, or with the parts in which they are taken.
@@ -34,4 +36,20 @@ function canTrain(settings: TrainerSettings): boolean {
   } catch {
     return false
   }
+}
+
+/** Parts in which a step takes its batch. Throws where they would not be equal. */
+export function partsOf({ micro_batch: images }: TrainerSettings, { labeled, unlabeled }: TrainerOptions): number {
+  if (images === undefined) return 1
+  const parts = labeled / images
+  if (Number.isInteger(parts) && Number.isInteger(unlabeled / parts)) return parts
+  throw new Error(
+    `micro_batch ${images} does not divide a batch of ${labeled} labeled and ${unlabeled} unlabeled images`,
+  )
+}
+
+/** The elements of a part of a field; `shape` is that of the part. */
+export function partOf(field: FieldData | undefined, { shape }: Spec, part: number): FieldData {
+  const length = elements(shape)
+  return field?.subarray(part * length, (part + 1) * length) ?? new Uint8Array()
 }

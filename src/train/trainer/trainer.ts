@@ -2,39 +2,26 @@ import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
 import type { FirstNonFinite } from '../../engine/passes/trace-nan.js'
 import { compile, type Program } from '../../engine/program.js'
-import { type Data, elements, type Spec } from '../../engine/shape.js'
+import type { Data } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import type { Work } from '../../engine/work.js'
 import { castCall } from '../../kernels/pointwise.js'
 import { type SegmentationModel, stageOf } from '../../models/segmentation.js'
-import { type Batch, type BatchLayout, type FieldData, imagesOf } from '../data/batch.js'
+import { type Batch, type BatchLayout, imagesOf } from '../data/batch.js'
 import { methodOf } from '../methods/index.js'
 import type { Draws, MethodEvent, MethodRun, MetricSpec, Prepared, Settings, StepInfo } from '../methods/method.js'
 import { batchStore, contextOf } from './context.js'
 import { compileFurther } from './further-programs.js'
 import { LossScale } from './loss-scale.js'
 import { learningRateAt } from './lr-schedule.js'
+import { partOf, partsOf } from './micro-batches.js'
 import { createState, type Optimizer, optimizerOf } from './optimizer.js'
 import type { TrainerOptions, TrainerSettings } from './options.js'
 import { type SavedStore, storesOf, type Trained } from './saved-store.js'
 import { continues, declareSums, detailPrefix, type StepProgram, stepInParts, wholeStep } from './step-programs.js'
 import { type StepInputs, StepRecord } from './step-record.js'
+import type { StepResult, SubmittedStep } from './step-result.js'
 import { TrainingPasses } from './training-passes.js'
-
-/** What one step computed. */
-export interface StepResult {
-  /** `total_loss`, then the metrics of the method that mean something in this step, and its further numbers. */
-  readonly metrics: Readonly<Record<string, number>>
-  /** In half precision: what the loss was multiplied by, and the steps that were skipped since the training began. */
-  readonly loss_scale?: number
-  readonly skipped_steps?: number
-  /** Learning rates of the backbone and of everything else. */
-  readonly lr_used: readonly [number, number]
-  /** Whether the batch had no labeled pixel that counts: its labeled loss is 0. */
-  readonly withoutLabels: boolean
-  /** Weights and statistics that hold NaN or an infinity after the step: so did their gradients, or what was summed up. */
-  readonly nonFinite: readonly string[]
-}
 
 /** A kind of steps. */
 interface Phase {
@@ -51,6 +38,8 @@ export class Trainer {
   updates = 0
   /** In half precision: steps that were skipped, once that is known. */
   private skipped: number | undefined
+  /** What the step computes that was submitted last. */
+  private previous: Promise<StepResult> | undefined
   /** How parameters follow their gradients. */
   readonly optimizer: Optimizer
   private readonly record: StepRecord | undefined
@@ -111,7 +100,7 @@ export class Trainer {
     settings: TrainerSettings,
     options: TrainerOptions,
   ): Promise<Trainer> {
-    const { gradNorm = false, amp, exchange, onProgress } = options
+    const { gradNorm = false, amp, exchange, onProgress, signal } = options
     const method = methodOf(settings.method)
     // The configuration was checked by a schema with the keys of all methods.
     const own = settings as TrainerSettings & Settings<typeof method.keys>
@@ -132,7 +121,7 @@ export class Trainer {
     const context = { name: method.name, run, passes, optimizer, optimized: trained, lossScale, gradNorm, exchange }
     const sums = parts > 1 ? declareSums(context, new Store(device, 'sums over parts')) : undefined
     const arena = new Arena(device, 'training buffer')
-    const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
+    const shared = { arena, autocast: amp ? castCall : undefined, onProgress, signal }
     try {
       const stages = Object.assign({}, ...run.trained.map((model) => model.stages))
       const recompute = stageOf({ stages }, settings.activation_checkpointing ?? [])
@@ -275,10 +264,20 @@ export class Trainer {
    * those that seed and iteration give
    */
   async step(batch: Batch, ...draws: readonly Draws[]): Promise<StepResult> {
-    const { run, parts, passes, scalingNames: scaling } = this
+    return (await this.submit(batch, ...draws)).result
+  }
+
+  /**
+   * The same, without waiting for the device: the next step may be submitted before what this one computed is there, so
+   * that the device need not wait for the host between them.
+   */
+  async submit(batch: Batch, ...draws: readonly Draws[]): Promise<SubmittedStep> {
+    const { run, parts, passes } = this
     const phase = run.phase?.(this.at) ?? firstOf([...this.phases.keys()])
     const { programs } = this.programsOf(phase)
     const [backbone, head] = this.learningRates
+    // Which update this is depends on whether the step before was skipped.
+    if (this.lossScale && Object.keys(this.optimizer.inputs).length > 0) await this.previous
     const ofOptimizer = this.optimizer.values(this.updates + 1)
     const rates = { lr_backbone: Float32Array.of(backbone), lr_head: Float32Array.of(head), ...ofOptimizer }
     this.skipped ??= (await this.lossScale?.state())?.skippedSteps ?? 0
@@ -293,26 +292,44 @@ export class Trainer {
       await this.runProgram(programs, 0, { ...begun, ...prepared.inputs })
     }
     if (parts > 1) await this.runProgram(programs, 1, run.afterUpdate ? { ...rates, ...prepared.inputs } : rates)
+    this.iteration++
+    if (!this.lossScale) this.updates++
+    passes.count(phase, parts)
+    const known = { lr_used: [backbone, head], withoutLabels: this.hasNoLabels(batch) } as const
+    const result = this.read(programs, prepared, known, this.previous)
+    // Whoever waits for it hears of a failure; before that it is nobody's.
+    result.catch(() => {})
+    this.previous = result
+    return { iteration: this.iteration, result }
+  }
+
+  /** What the step computed whose programs ran last. */
+  private async read(
+    programs: Phase['programs'],
+    { values = {}, absent = [] }: Prepared,
+    known: Pick<StepResult, 'lr_used' | 'withoutLabels'>,
+    previous: Promise<StepResult> | undefined,
+  ): Promise<StepResult> {
+    const { scalingNames: scaling } = this
     const last = programs.at(-1)
     const metrics = this.metricNames.filter((name) => last?.delivers(name))
-    const read = (await last?.readAll([...metrics, ...scaling, 'non_finite'])) ?? []
+    const reading = last?.readAll([...metrics, ...scaling, 'non_finite'])
+    await previous
+    const read = (await reading) ?? []
     const counts = read.at(-1) ?? []
-    this.iteration++
-    passes.count(phase, parts)
     const scalars = [...metrics, ...scaling].map((name, i) => [name, read[i]?.[0] ?? Number.NaN] as const)
     const scales: Readonly<Record<string, number>> = Object.fromEntries(scalars.slice(metrics.length))
-    const { skipped_steps: skipped = this.skipped } = scales
-    if (skipped === this.skipped) this.updates++
-    this.skipped = skipped
-    const { values = {}, absent = [] } = prepared
+    if (this.lossScale) {
+      if (scales.skipped_steps === this.skipped) this.updates++
+      this.skipped = scales.skipped_steps
+    }
     return {
       metrics: {
         ...Object.fromEntries(scalars.slice(0, metrics.length).filter(([name]) => !absent.includes(name))),
         ...values,
       },
       ...scales,
-      lr_used: [backbone, head],
-      withoutLabels: this.hasNoLabels(batch),
+      ...known,
       nonFinite: this.variableNames.filter((_, i) => counts[i] !== 0),
     }
   }
@@ -373,22 +390,6 @@ export class Trainer {
     this.record?.destroy()
     this.lossScale?.destroy()
   }
-}
-
-/** Parts in which a step takes its batch. Throws where they would not be equal. */
-function partsOf({ micro_batch: images }: TrainerSettings, { labeled, unlabeled }: TrainerOptions): number {
-  if (images === undefined) return 1
-  const parts = labeled / images
-  if (Number.isInteger(parts) && Number.isInteger(unlabeled / parts)) return parts
-  throw new Error(
-    `micro_batch ${images} does not divide a batch of ${labeled} labeled and ${unlabeled} unlabeled images`,
-  )
-}
-
-/** The elements of a part of a field; `shape` is that of the part. */
-function partOf(field: FieldData | undefined, { shape }: Spec, part: number): FieldData {
-  const length = elements(shape)
-  return field?.subarray(part * length, (part + 1) * length) ?? new Uint8Array()
 }
 
 function firstOf<T>(list: readonly T[]): T {

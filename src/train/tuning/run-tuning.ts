@@ -1,13 +1,22 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Measurement, measureKernels, Tuning } from '../../engine/autotune.js'
+import { type Measurement, Tuning } from '../../engine/autotune.js'
 import type { Device } from '../../engine/device.js'
 import { setKernelSelection } from '../../engine/kernel-selection.js'
+import { type MeasureOptions, measureKernels } from '../../engine/measure-kernels.js'
 import { readTuning, TuningCache, writeTuning } from './tuning-cache.js'
 
 /** Makes the programs of a device take the kernels that were measured to be the fastest, and measures nothing. */
 export function useTuning(device: Device, tuning: Tuning): void {
   setKernelSelection(device, () => tuning.selectKernel)
+}
+
+/** Multiply-adds of a run that is timed on a GPU, at most: 0.2 TFLOP, which no desktop waits for. */
+const largestRun = 1e11
+
+export interface MeasureUnknownOptions extends MeasureOptions {
+  /** How many calls of a program are measured at most: those with the most work. */
+  readonly most?: number | undefined
 }
 
 /** Makes the programs of a device take the fastest kernels, and measures those that are not known before. */
@@ -16,7 +25,7 @@ export function measureUnknown(
   tuning: Tuning,
   cache: TuningCache,
   onMeasured: (measurement: Measurement, done: number, total: number) => void,
-  onCompiled?: (done: number, total: number) => void,
+  { most, ...options }: MeasureUnknownOptions = {},
 ): void {
   setKernelSelection(device, async (trace) => {
     const keep = async (measurement: Measurement, done: number, total: number) => {
@@ -24,14 +33,19 @@ export function measureUnknown(
       tuning.add(await cache.add([measurement]))
       onMeasured(measurement, done, total)
     }
-    await measureKernels(device, tuning.missing(trace, device.traits), keep, onCompiled)
+    const missing = tuning.missing(trace, device.traits).slice(0, most)
+    // On the CPU no kernel is known to lose a device, and there is no desktop to wait.
+    const onGpu = device.adapter.software ? {} : { reopen: device.reopen, largest: largestRun }
+    await measureKernels(device, missing, keep, { ...onGpu, ...options })
     return tuning.selectKernel
   })
 }
 
-/** A line for each kernel that was found to be wrong. */
-export const wrongKernels = ({ call, wrong = [] }: Measurement): string[] =>
-  wrong.map((name) => `kernels: ${name} gives wrong results on this adapter, so that it is not used: ${call}`)
+/** A line for each kernel that was found to be wrong, or lost the device. */
+export const faultyKernels = ({ call, wrong = [], unfit = [] }: Measurement): string[] => [
+  ...wrong.map((name) => `kernels: ${name} gives wrong results on this adapter, so that it is not used: ${call}`),
+  ...unfit.map((name) => `kernels: ${name} loses or blocks this adapter, so that it is not used: ${call}`),
+]
 
 /** Milliseconds between two lines of progress. */
 const lineInterval = 5000
@@ -85,14 +99,16 @@ export class RunTuning {
         tuning,
         cache,
         (measurement, done, total) => {
-          for (const line of wrongKernels(measurement)) print(line)
+          for (const line of faultyKernels(measurement)) print(line)
           show(`tuning: measured ${done} of ${total} operators`, done === total)
         },
-        (done, total) => {
-          if (total === 0) return
-          if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)
-          said = true
-          show(`tuning: compiled ${done} of ${total} kernels to measure`, done === total)
+        {
+          onCompiled: (done, total) => {
+            if (total === 0) return
+            if (!said) print(`kernels: measuring which are fastest on this adapter, once: kept in ${cache.path}`)
+            said = true
+            show(`tuning: compiled ${done} of ${total} kernels to measure`, done === total)
+          },
         },
       )
     }

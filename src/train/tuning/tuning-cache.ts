@@ -48,6 +48,7 @@ const schema = z.strictObject({
       milliseconds: z.array(z.number().nullable()),
       choice: z.string(),
       wrong: z.array(z.string()).optional(),
+      unfit: z.array(z.string()).optional(),
     }),
   ),
 })
@@ -74,8 +75,8 @@ export function readTuning(path: string): { adapter: string; measurements: Measu
   }
   const whole = measurements.map((each): Measurement => {
     const kernels = each.kernels.map(({ name, sources: list }) => ({ name, sources: list.map(sourceAt) }))
-    const { wrong, ...rest } = each
-    return { ...rest, kernels, ...(wrong ? { wrong } : {}) }
+    const { wrong, unfit, ...rest } = each
+    return { ...rest, kernels, ...(wrong ? { wrong } : {}), ...(unfit ? { unfit } : {}) }
   })
   return { adapter, measurements: whole }
 }
@@ -96,10 +97,11 @@ export function writeTuning(path: string, adapter: string, list: readonly Measur
     numbers.set(source, number)
     return number
   }
-  const measurements = list.map(({ call, kernels, milliseconds, choice, wrong }) => {
+  const measurements = list.map(({ call, kernels, milliseconds, choice, wrong, unfit }) => {
     const named = kernels.map(({ name, sources }) => ({ name, sources: sources.map(numberOf) }))
     const rounded = milliseconds.map((time) => (time === null ? null : Number(time.toPrecision(4))))
-    return { call, kernels: named, milliseconds: rounded, choice, ...(wrong ? { wrong: [...wrong] } : {}) }
+    const faults = { ...(wrong ? { wrong: [...wrong] } : {}), ...(unfit ? { unfit: [...unfit] } : {}) }
+    return { call, kernels: named, milliseconds: rounded, choice, ...faults }
   })
   const file: z.infer<typeof schema> = {
     format: 1,

@@ -9,6 +9,7 @@ import { compile } from '#dist/engine/program.js'
 import { byteLength, type Data, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { grad } from '#dist/kernels/autograd.js'
+import { conv2dWeightGrad } from '#dist/kernels/conv2d.js'
 import { concat, slice } from '#dist/kernels/movement.js'
 import { add, mul, relu, scale, sum, sumTo } from '#dist/kernels/pointwise.js'
 import { kthSmallest } from '#dist/kernels/select.js'
@@ -23,7 +24,7 @@ const { deviceTest } = await onDevice()
 
 /** The same device, of which kernels bind so many bytes at most. */
 const binding = ({ gpu, adapter, traits }: Device, limit: number): Device =>
-  new Device(gpu, adapter, undefined, traits.matrixUnits?.shapes, limit)
+  new Device(gpu, adapter, undefined, { matrixConfigs: traits.matrixConfigs, bindingLimit: limit })
 
 /** How often each operator is called in a run, and bytes of the largest tensor. */
 async function callsOf(device: Device, prepared: Prepared, optimize: boolean) {
@@ -100,6 +101,29 @@ async function commandsOf(device: Device, body: (x: Tensor) => Tensor): Promise<
   assert.equal(results[0], results[1])
   return commands[0] ?? []
 }
+
+deviceTest('a weight gradient to which another one is added', async (device) => {
+  const inputs = { x: spec([4, 8, 8, 12]), dy: spec([4, 8, 8, 16]), other: spec([1, 1, 12, 16]) }
+  const results: Data[] = []
+  const counts: number[] = []
+  for (const limit of [byteLength(inputs.dy) / 2, Number.POSITIVE_INFINITY]) {
+    const program = await compile(binding(device, limit), inputs, ({ x, dy, other }) => {
+      return { out: add(conv2dWeightGrad(x, dy, { size: [1, 1, 12, 16] }), other) }
+    })
+    program.run({ x: ramp(4 * 64 * 12, -1500), dy: ramp(4 * 64 * 16, -2000), other: ramp(12 * 16, 7) })
+    results.push(await program.read('out'))
+    counts.push(program.nodes.filter(({ op }) => op?.name === 'conv2dWeightGrad').length)
+    program.destroy()
+  }
+  assert.equal(counts, [2, 1])
+  const [divided = [], whole = []] = results
+  for (const [i, value] of whole.entries()) {
+    assert.ok(
+      Math.abs((divided[i] ?? Number.NaN) - value) <= 1e-5 * Math.abs(value),
+      `${i}: ${divided[i]}, not ${value}`,
+    )
+  }
+})
 
 /** 6 samples are halved into 3 and 3, and these into 2 and 1. */
 const pieces = (kernel: string): string[] => Array(4).fill(kernel)

@@ -7,7 +7,7 @@ import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { elements, type Spec, spec } from '#dist/engine/shape.js'
 import { batchNormEvaluation } from '#dist/kernels/batchnorm.js'
-import { conv2d, conv2dInputGrad } from '#dist/kernels/conv2d.js'
+import { conv2d, conv2dInputGrad, conv2dWeightGrad } from '#dist/kernels/conv2d.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { add, gelu, mul, relu, scale } from '#dist/kernels/pointwise.js'
 import { softmax } from '#dist/kernels/softmax.js'
@@ -104,6 +104,23 @@ deviceTest('an input gradient with a stride', (gpu) => {
     return add(gradient, at(t, 'other'))
   })
 })
+
+for (const [name, kernel, channels] of [
+  ['3x3', 3, 12],
+  // Whose kernel in panels exchanges the two maps.
+  ['1x1, few input channels', 1, 4],
+] as const) {
+  deviceTest(`gradients of a weight that are added up: ${name}`, async (gpu) => {
+    const [x, dy] = [spec([2, 5, 6, channels]), spec([2, 5, 6, 24])]
+    const size = [kernel, kernel, channels, 24]
+    const specs = { x, dy, x2: x, dy2: dy, factor: spec([24]) }
+    const gradient = (t: Record<string, Tensor>, number: string) =>
+      conv2dWeightGrad(at(t, `x${number}`), at(t, `dy${number}`), { padding: (kernel - 1) / 2, size })
+    const options = { operators: 2, kernels: [0, 1, 2] }
+    await agree(gpu, specs, (t) => add(gradient(t, ''), gradient(t, '2')), options)
+    await agree(gpu, specs, (t) => mul(gradient(t, ''), at(t, 'factor')), { ...options, operators: 1 })
+  })
+}
 
 deviceTest('a matrix product', (gpu) =>
   agree(gpu, { a: spec([9, 12]), b: spec([12, 7]), bias: spec([7]) }, (t) =>

@@ -43,7 +43,7 @@ async function run(
   limit: number,
   body: (x: Tensor, target: Tensor) => Record<string, Tensor>,
 ): Promise<Run> {
-  const device = new Device(gpu, adapter, undefined, undefined, limit)
+  const device = new Device(gpu, adapter, undefined, { bindingLimit: limit })
   let largest = 0
   const calls: string[] = []
   const inputs = { x: spec(low), target: spec(high.slice(0, 3), 'u8') }
@@ -133,7 +133,7 @@ deviceTest('maps that are resized and read by themselves keep their bits', async
 })
 
 deviceTest('a variable whose samples are too large is read and assigned by rows', async ({ gpu, adapter }) => {
-  const device = new Device(gpu, adapter, undefined, undefined, Math.floor(highBytes / 5))
+  const device = new Device(gpu, adapter, undefined, { bindingLimit: Math.floor(highBytes / 5) })
   const store = new Store(device, 'state')
   const start = Float32Array.from({ length: elements(high) }, (_, i) => i)
   const variable = store.declare('v', spec(high), start)
@@ -151,7 +151,7 @@ deviceTest('a variable whose samples are too large is read and assigned by rows'
 })
 
 deviceTest('what has no form by rows is refused', async ({ gpu, adapter }) => {
-  const device = new Device(gpu, adapter, undefined, undefined, Math.floor(highBytes / 5))
+  const device = new Device(gpu, adapter, undefined, { bindingLimit: Math.floor(highBytes / 5) })
   const perSample = (x: Tensor) => mul(resizeBilinear(x, size), sumTo(x, [samples, 1, 1, classes]))
   const message = await messageOf(
     () => compile(device, { x: spec(low) }, ({ x }) => ({ y: perSample(x) })),

@@ -4,9 +4,11 @@ import { coTrainingRecording } from './co-training.js'
 import { dualTeacherRecording } from './dual-teacher.js'
 import { prevmatchRecording } from './prevmatch.js'
 import type { RecordedConfig, Recording } from './recording.js'
+import { unimatchV2Recording } from './unimatch-v2.js'
 
 /** How recorded trainings are read, by method. */
 const recordings: readonly Recording[] = [
+  unimatchV2Recording,
   prevmatchRecording,
   augsegRecording,
   dualTeacherRecording,

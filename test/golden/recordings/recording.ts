@@ -1,7 +1,8 @@
 import type { SegmentationModel } from '#dist/models/segmentation.js'
 import type { Batch, BatchLayout } from '#dist/train/data/batch.js'
 import type { Draws } from '#dist/train/methods/method.js'
-import type { StepResult, Trainer } from '#dist/train/trainer/trainer.js'
+import type { StepResult } from '#dist/train/trainer/step-result.js'
+import type { Trainer } from '#dist/train/trainer/trainer.js'
 import type { TensorFile } from '../files.js'
 
 /** `config.json` as it stands in the file. */
@@ -13,6 +14,8 @@ export interface RecordedRun {
   readonly label: string
   /** Behind the names `expected` and `final`, such as `_adamw`. */
   readonly suffix: string
+  /** Of a run of the first steps alone: how many. */
+  readonly steps?: number
 }
 
 /** Where a recorded step stands. */
@@ -33,7 +36,9 @@ export interface Recording {
   /** Whether a `config.json` that names no method is of this one. */
   matches(config: RecordedConfig): boolean
   /** Trainings of a folder that share its inputs. Default: one. */
-  runs?(config: RecordedConfig): readonly RecordedRun[]
+  runs?(config: RecordedConfig, folder: string): readonly RecordedRun[]
+  /** Steps and updates before the first recorded one. Default: none. */
+  firstIteration?(config: RecordedConfig): number
   /**
    * The keys of a configuration file that the trainer and the model are made with, where `config.json` does not have them
    * under these names; they are merged into it.

@@ -7,12 +7,12 @@ import { Trainer } from '#dist/train/trainer/trainer.js'
  * @param at the step, from 1, in which it happens
  */
 export function during(at: number, fault: (trainer: Trainer) => void): void {
-  const { step } = Trainer.prototype
+  const { submit } = Trainer.prototype
   let steps = 0
-  Trainer.prototype.step = function (...args) {
-    const result = step.apply(this, args)
-    // The step is submitted, and its results are waited for.
+  Trainer.prototype.submit = async function (...args) {
+    const submitted = await submit.apply(this, args)
+    // Its results are waited for later.
     if (++steps === at) fault(this)
-    return result
+    return submitted
   }
 }

@@ -1,5 +1,5 @@
 // Trainings by several ranks, all of them in this process.
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -18,7 +18,7 @@ import { messageOf } from '../../support/messages.js'
 import { assertSameRun } from '../../support/same-run.js'
 import { tinyData } from '../../support/tiny-run.js'
 
-const { folder, config: file, remove } = await tinyData('ranks')
+const { folder, data, config: file, remove } = await tinyData('ranks')
 const device = await open()
 test.after(() => {
   remove()
@@ -56,19 +56,23 @@ const evaluationOf = (name: string) => eventsOf(name).findLast(({ event }) => ev
 const latestOf = (name: string) => join(folder, name, 'latest.safetensors')
 
 test('two ranks train, and a run that was stopped goes on with the same bits', async () => {
-  await onRanks('whole', {}, [])
+  const images = readFileSync(join(data, 'unlabeled.txt'), 'utf8').trim().split('\n')
+  const list = join(folder, 'eight.txt')
+  writeFileSync(list, [...images, ...images.slice(0, 2)].join('\n'))
+  const settings = [`unlabeled_id_path=${list}`]
+  await onRanks('whole', {}, settings)
   const steps = eventsOf('whole').filter(({ event }) => event === 'train')
-  // Six unlabeled images are three for each rank, and a batch is one.
-  assert.is(steps.length, 6)
+  // Eight unlabeled images are four for each rank, and a batch is one.
+  assert.is(steps.length, 8)
   const controller = new AbortController()
-  const stopping = { ...display, line: (line: string) => (/^epoch 2\/2 1\/3/.test(line) ? controller.abort() : {}) }
-  const stopped = await onRanks('parts', { signal: controller.signal, display: stopping }, [])
-  // The line is that of the fourth step, and the ranks agree behind the next one.
+  const stopping = { ...display, line: (line: string) => (/^epoch 2\/2 1\/4/.test(line) ? controller.abort() : {}) }
+  const stopped = await onRanks('parts', { signal: controller.signal, display: stopping }, settings)
+  // The line is that of the fifth step; the ranks agree on the sixth, when the seventh is submitted.
   assert.equal(
     stopped.map(({ iterations, interrupted }) => ({ iterations, interrupted })),
-    [5, 5].map((iterations) => ({ iterations, interrupted: true })),
+    [7, 7].map((iterations) => ({ iterations, interrupted: true })),
   )
-  await onRanks('parts', { resume: latestOf('parts') }, [])
+  await onRanks('parts', { resume: latestOf('parts') }, settings)
   assert.equal(logOf('parts'), logOf('whole'))
   assertSameRun(join(folder, 'parts'), join(folder, 'whole'))
 })

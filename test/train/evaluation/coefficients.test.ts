@@ -112,10 +112,10 @@ test('windows are cut from the coefficients of the whole image', async () => {
   }
   assert.ok(largestDifference(scores, expected) < 1e-5)
   const options = { mode: 'sliding_window', window: side } as const
-  assert.match(protocolOf(options, 0, 'coefficients'), 'windows of 25 in steps of 16')
-  assert.match(protocolOf({ ...options, window: 769 }, 0, 'coefficients'), 'windows of 769 in steps of 512')
+  assert.match(protocolOf(options, 0, { input: 'coefficients' }), 'windows of 25 in steps of 16')
+  assert.match(protocolOf({ ...options, window: 769 }, 0, { input: 'coefficients' }), 'windows of 769 in steps of 512')
   // Two thirds of a window are not a whole number of cells.
-  assert.match(protocolOf({ ...options, window: 321 }, 0, 'coefficients'), 'windows of 321 in steps of 216')
+  assert.match(protocolOf({ ...options, window: 321 }, 0, { input: 'coefficients' }), 'windows of 321 in steps of 216')
   evaluator.destroy()
 })
 

@@ -167,7 +167,7 @@ test('--dry-run tells what a run takes of the device, and writes nothing', () =>
 })
 
 test('--dry-run of what does not fit ends with 1 and says what does', () => {
-  const bound = trainInto('dry', '--dry-run', '--set', 'crop_size=2801')
+  const bound = trainInto('dry', '--dry-run', '--set', 'crop_size=3601')
   assert.is(bound.code, 1)
   assert.match(onlyLine(bound.errors), /^error: prevmatch step: .* is too large: .*: use at most crop_size 2361$/)
   const little = trainWith('little-memory', 'dry', '--dry-run')

@@ -16,7 +16,7 @@ import { Evaluator } from '#dist/train/evaluation/evaluator.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { nonFiniteIn } from '#dist/train/run/non-finite.js'
 import { usesHalf } from '#dist/train/trainer/amp.js'
-import { LossScale, type LossScaleState } from '#dist/train/trainer/loss-scale.js'
+import { LossScale, type LossScaleState, withinLimit } from '#dist/train/trainer/loss-scale.js'
 import { createState, optimizerOf, updateParameters } from '#dist/train/trainer/optimizer.js'
 import { Random } from '../../../cases/case.js'
 import { passes } from '../../golden/report.js'
@@ -124,8 +124,12 @@ test('2000 good steps double the scale', async () => {
   const [before, grown] = await scaledSteps({ scale: 2 ** 16, goodSteps: 1998, skippedSteps: 0 }, [1, 1])
   assert.equal(before?.state, { scale: 2 ** 16, goodSteps: 1999, skippedSteps: 0 })
   assert.equal(grown?.state, { scale: 2 ** 17, goodSteps: 0, skippedSteps: 0 })
-  const [most] = await scaledSteps({ scale: 2 ** 126, goodSteps: 1999, skippedSteps: 0 }, [2 ** -20])
-  assert.is(most?.state.scale, 2 ** 126)
+  const largest = { scale: 2 ** 24, goodSteps: 1999, skippedSteps: 0 }
+  const [most] = await scaledSteps(largest, [2 ** -20])
+  assert.is(most?.state.scale, 2 ** 24)
+  // Checkpoints of runs that grew it further resume with the largest one.
+  assert.equal(withinLimit({ ...largest, scale: 2 ** 40 }), largest)
+  assert.equal(withinLimit({ ...largest, scale: 2 ** 20 }), { ...largest, scale: 2 ** 20 })
 })
 
 test('amp: auto is for GPUs, and without shader-f16 there is float32', () => {
@@ -174,8 +178,9 @@ test('a loss scale that shrinks without end ends the run', () => {
 halfTest('what f16 cannot hold becomes infinite, by which overflowing gradients are found', async () => {
   const body = ({ x }: { x: Tensor }) => ({ counts: nonFiniteCounts([cast(x, 'f16')]) })
   const program = await compile(device, { x: spec([6]) }, body, { optimize: false })
-  program.run({ x: Float32Array.of(65504, 65519, -65504, 65520, -1e5, Number.NaN) })
-  assert.equal([...(await program.read('counts', 'u32'))], [3])
+  // 65504 is what some drivers store for all that is larger.
+  program.run({ x: Float32Array.of(65472, -65472, 65504, 65520, -1e5, Number.NaN) })
+  assert.equal([...(await program.read('counts', 'u32'))], [4])
   program.destroy()
 })
 

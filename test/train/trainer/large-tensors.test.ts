@@ -33,7 +33,13 @@ function binding(limit: number): { readonly limited: Device; readonly bound: { m
       }
     },
   })
-  return { limited: new Device(gpu, device.adapter, undefined, device.traits.matrixUnits?.shapes, limit), bound }
+  return {
+    limited: new Device(gpu, device.adapter, undefined, {
+      matrixConfigs: device.traits.matrixConfigs,
+      bindingLimit: limit,
+    }),
+    bound,
+  }
 }
 
 /** How far `actual` is from `expected`, relative to the largest of them. */
