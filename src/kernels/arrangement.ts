@@ -137,7 +137,7 @@ export function callByRows<A>(
   const isJoined = (k: number) => !division.last && division.outputs[k] === 'joined'
   const all = [...dividedInputs, ...outputs.filter((_, k) => isJoined(k))].map(({ shape }) => shape)
   const [[samples, rows] = []] = all
-  if (!all.every((shape) => shape.length > 1 && shape[0] === samples && shape[1] === rows)) return undefined
+  if (!all.every((shape) => shape.length > 2 && shape[0] === samples && shape[1] === rows)) return undefined
   return [
     {
       attrs,
