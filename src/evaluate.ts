@@ -20,7 +20,7 @@ import {
 import { epochOf, openModel, readModel } from './train/checkpoint/load-model.js'
 import { loadConfig } from './train/config/load.js'
 import { readList, samplesReadBy } from './train/data/dataset.js'
-import { openPair } from './train/data/image-parts.js'
+import { openPair } from './train/data/open-image.js'
 import { colored, indexPng, outputNames, rgbPng } from './train/drawing/masks.js'
 import { UserError } from './train/error.js'
 import { confusionCsv, confusionSvg } from './train/evaluation/confusion.js'

@@ -13,7 +13,8 @@ import { loadConfig } from '#dist/train/config/load.js'
 import { readEntries, readImage, readList } from '#dist/train/data/dataset.js'
 import { readStoredLabel } from '#dist/train/data/labels.js'
 import { UserError } from '#dist/train/error.js'
-import { readPth } from '#dist/train/io/pth.js'
+import { withFile } from '#dist/train/io/files.js'
+import { parsePth } from '#dist/train/io/pth.js'
 import { readSafetensors, writeSafetensors } from '#dist/train/io/safetensors.js'
 import { pngOf } from '../support/fuzz/mutate.js'
 import { nullDevice } from '../support/null-device.js'
@@ -25,6 +26,8 @@ const test = suite('hostile')
 const folder = mkdtempSync(join(tmpdir(), 'atrous-hostile-'))
 const at = (name: string) => join(folder, name)
 test.after(() => rmSync(folder, { recursive: true }))
+
+const readPth = (path: string) => withFile(path, parsePth)
 
 function fileOf(content: string | Uint8Array, name = 'x'): string {
   writeFileSync(at(name), content)

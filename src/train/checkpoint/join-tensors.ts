@@ -1,6 +1,6 @@
 import { backboneNames } from '../../models/index.js'
 import { UserError } from '../error.js'
-import { type FileTensor, toFloat32 } from '../io/safetensors.js'
+import { type FileTensor, toFloat32 } from '../io/safetensors-format.js'
 
 type Tensors = ReadonlyMap<string, FileTensor>
 

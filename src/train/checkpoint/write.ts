@@ -1,32 +1,14 @@
 import { elements } from '../../engine/shape.js'
 import type { Store } from '../../engine/store.js'
-import { defaultArchitecture, type ModelSpec } from '../../models/index.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
-import { fromTorchLayout, stateDict, torchShape, toTorchLayout } from '../../models/weights.js'
+import { fromTorchLayout } from '../../models/weights.js'
 import { DamagedFileError, UserError } from '../error.js'
 import type { WriteOptions } from '../io/files.js'
-import { type FileTensor, readSafetensors, toFloat32, writeSafetensors } from '../io/safetensors.js'
+import { readSafetensors, toFloat32, writeSafetensors } from '../io/safetensors.js'
 import { momentumPrefix, type SavedStore } from '../trainer/saved-store.js'
-import { type Checkpoint, loadWeights, readCheckpoint } from './read.js'
-
-/** What a checkpoint says of itself besides its tensors; each key is JSON in the file's metadata. */
-export type CheckpointInfo = Readonly<Record<string, unknown>>
-
-/** As the metadata of a file. */
-export const encode = (info: CheckpointInfo): Record<string, string> =>
-  Object.fromEntries(Object.entries(info).map(([key, value]) => [key, JSON.stringify(value)]))
-
-/** Variables of a store as PyTorch lays them out, under `prefix` and their names. */
-async function tensorsOf(store: Store, prefix = ''): Promise<Map<string, FileTensor>> {
-  const values = await store.readAll()
-  return new Map(
-    store.all().map(({ name, spec }): [string, FileTensor] => {
-      const data = values.get(name)
-      if (!(data instanceof Float32Array)) throw new Error(`variable '${name}' is not of floats`)
-      return [prefix + name, { dtype: 'F32', shape: torchShape(spec.shape), data: toTorchLayout(spec.shape, data) }]
-    }),
-  )
-}
+import { type CheckpointInfo, contentsOf, tensorsOf } from './contents.js'
+import { type Checkpoint, loadWeights } from './parse.js'
+import { readCheckpoint } from './read.js'
 
 /** Gives the variables of a store the values of a file. Throws a UserError where one is missing or of another size. */
 function fill(store: Store, tensors: Checkpoint['tensors'], origin: string, prefix = ''): void {
@@ -48,10 +30,6 @@ export interface PreparedFile {
   write(path: string, options?: WriteOptions): void
 }
 
-/** What a file says of its model. One that names no architecture is of the default one. */
-export const metadataOf = ({ architecture, config }: ModelSpec): CheckpointInfo =>
-  architecture === defaultArchitecture.name ? { model: config } : { architecture, model: config }
-
 /**
  * Reads weights and running statistics from the device, for a file with their PyTorch names and the model's widths.
  * @param stores also written, for a training to be resumed
@@ -61,9 +39,7 @@ export async function prepareCheckpoint(
   info: CheckpointInfo,
   stores: readonly SavedStore[] = [],
 ): Promise<PreparedFile> {
-  const tensors: [string, FileTensor][] = [...(await stateDict(model))]
-  for (const { prefix, store } of stores) tensors.push(...(await tensorsOf(store, prefix)))
-  const metadata = encode({ ...info, ...metadataOf(model) })
+  const { tensors, metadata } = await contentsOf(model, info, stores)
   return { write: (path, options) => writeSafetensors(path, tensors, metadata, options) }
 }
 

@@ -2,46 +2,15 @@ import { readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { UserError } from '../error.js'
 import { decodeText } from '../io/text.js'
-import { checkTogether } from './check.js'
-import { explain, keysAt, type Origin, show, unknownKey } from './explain.js'
-import { aliases, type Config, configSchema } from './schema.js'
+import { keysAt, show, unknownKey } from './explain.js'
+import { isRecord, parseConfig } from './parse.js'
+import { aliases, type Config } from './schema.js'
 import { parseYaml } from './yaml.js'
 
+export { parseConfig } from './parse.js'
 export type { Config } from './schema.js'
 
 const maxBytes = 2 ** 20
-
-/**
- * Checks a configuration that is already an object, and fills in the defaults.
- * @param origin names the source in error messages
- * @throws UserError naming the key, what was found and what is expected
- */
-export function parseConfig(value: unknown, origin: string | Origin): Config {
-  const name = typeof origin === 'string' ? () => origin : origin
-  const result = configSchema().safeParse(withoutAliases(value, name), { reportInput: true })
-  if (!result.success) throw explain(result.error, name)
-  return checkTogether(result.data, name(''))
-}
-
-/** An object with today's names of keys. */
-function withoutAliases(value: unknown, origin: Origin): unknown {
-  if (!isRecord(value)) return value
-  const keys = new Set(Object.keys(value))
-  const renamed = Object.entries(value).map(([key, entry]) => {
-    const now = aliases[key] ?? key
-    if (now !== key && keys.has(now)) {
-      throw new UserError(
-        `${origin(key)}: '${key}' and '${now}' are two words for the same thing: leave one of them out`,
-      )
-    }
-    return [now, entry] as const
-  })
-  return Object.fromEntries(renamed)
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
 
 /** Applies one `key.of.a.level=value` in place. */
 function applyOverride(root: Record<string, unknown>, override: string): void {

@@ -49,6 +49,6 @@ const kinds: readonly Kind[] = [
 export function otherKind(start: Uint8Array): string | undefined {
   if (start.length === 0) return 'empty'
   if (isSafetensors(start)) return undefined
-  const text = Buffer.from(start.buffer, start.byteOffset, start.length).toString('latin1')
+  const text = String.fromCharCode(...start.subarray(0, START_BYTES))
   return kinds.find(([, test]) => test(text, start))?.[0]
 }

@@ -17,9 +17,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { DamagedFileError, WriteError } from '../error.js'
-
-/** Ends the reading of a file with an error that names the file. */
-export type Fail = (what: string) => never
+import type { ByteSource } from './byte-source.js'
 
 // Opening a pipe without the second flag would wait for its other end.
 const READ_ONLY = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)
@@ -48,54 +46,36 @@ export async function readWhole(path: string, maxBytes: number): Promise<Buffer 
   }
 }
 
-/** A file that is read piece by piece, so that what it claims is checked before memory is spent on it. */
-export class BinaryFile {
-  private constructor(
-    private readonly handle: number,
-    readonly size: number,
-    private readonly fail: Fail,
-  ) {}
-
-  /**
-   * Opens a file for as long as `body` runs.
-   * @param fail called where the file is not one, or ends early
-   * @throws DamagedFileError if it cannot be opened
-   */
-  static with<T>(path: string, fail: Fail, body: (file: BinaryFile) => T): T {
-    let handle: number
-    try {
-      handle = openSync(path, READ_ONLY)
-    } catch (error) {
-      throw new DamagedFileError(`cannot open ${path}: ${reasonOf(error)}`)
-    }
-    try {
-      const stat = fstatSync(handle)
-      if (!stat.isFile()) throw new DamagedFileError(`cannot read ${path}: it is not a file`)
-      return body(new BinaryFile(handle, stat.size, fail))
-    } finally {
-      closeSync(handle)
-    }
+/**
+ * Opens a file for as long as `body` runs.
+ * @throws DamagedFileError if it cannot be opened, or is no file
+ */
+export function withFile<T>(path: string, body: (source: ByteSource) => T): T {
+  let handle: number
+  try {
+    handle = openSync(path, READ_ONLY)
+  } catch (error) {
+    throw new DamagedFileError(`cannot open ${path}: ${reasonOf(error)}`)
   }
-
-  /** `length` bytes from `position`. Fails, before memory is spent, where the file does not have them. */
-  read(position: number, length: number): Uint8Array<ArrayBuffer> {
-    if (position + length > this.size) this.fail('it ends too early: truncated?')
-    const target = new Uint8Array(length)
-    this.readInto(target, position)
-    return target
+  try {
+    const stat = fstatSync(handle)
+    if (!stat.isFile()) throw new DamagedFileError(`cannot read ${path}: it is not a file`)
+    return body({ name: path, size: stat.size, read: (position, length) => readAt(handle, position, length) })
+  } finally {
+    closeSync(handle)
   }
+}
 
-  /** Fills `target` from `position`. Fails where the file ends before. */
-  readInto(target: Uint8Array, position: number): void {
-    let done = 0
-    while (done < target.length) {
-      // One read call moves at most 2 GiB.
-      const length = Math.min(target.length - done, 2 ** 30)
-      const count = readSync(this.handle, target, done, length, position + done)
-      if (count === 0) this.fail('it ended while being read')
-      done += count
-    }
+function readAt(handle: number, position: number, length: number): Uint8Array<ArrayBuffer> {
+  const target = new Uint8Array(length)
+  let done = 0
+  while (done < length) {
+    // One read call moves at most 2 GiB.
+    const count = readSync(handle, target, done, Math.min(length - done, 2 ** 30), position + done)
+    if (count === 0) return target.slice(0, done)
+    done += count
   }
+  return target
 }
 
 /** Writes all bytes at the place where the file stands. */

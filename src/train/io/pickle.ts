@@ -1,4 +1,4 @@
-import type { Fail } from './files.js'
+import type { Fail } from './byte-source.js'
 
 /** What an allowed global name of a pickle may be called with. */
 export class Callable {

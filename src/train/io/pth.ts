@@ -1,8 +1,8 @@
 import { elements } from '../../engine/shape.js'
 import { UserError } from '../error.js'
-import { BinaryFile, type Fail } from './files.js'
+import { type ByteSource, demanding, type Fail } from './byte-source.js'
 import { Callable, Foreign, NumpyType, quoted, unpickle } from './pickle.js'
-import { ARRAYS, type Dtype, type FileTensor, isCount, maxRank, type TensorData } from './safetensors.js'
+import { ARRAYS, type Dtype, type FileTensor, isCount, maxRank, type TensorData } from './safetensors-format.js'
 import { findState } from './state-dict.js'
 import { readZipDirectory, readZipEntry } from './zip.js'
 
@@ -92,7 +92,9 @@ function globalsFor(fail: Fail): Map<string, unknown> {
     'torch._utils._rebuild_tensor_v2': (args) => rebuildTensor(args, fail),
     'torch._utils._rebuild_parameter': ([tensor]) => tensor,
     '_codecs.encode': ([text, encoding]) =>
-      typeof text === 'string' && encoding === 'latin1' ? Buffer.from(text, 'latin1') : fail('it encodes a text oddly'),
+      typeof text === 'string' && encoding === 'latin1'
+        ? Uint8Array.from(text, (letter) => letter.charCodeAt(0))
+        : fail('it encodes a text oddly'),
     'numpy.dtype': ([name]) => new NumpyType(typeof name === 'string' ? name : fail('it holds an odd numpy dtype')),
     'numpy.core.multiarray.scalar': (args) => numpyScalar(args, fail),
     'numpy._core.multiarray.scalar': (args) => numpyScalar(args, fail),
@@ -170,7 +172,7 @@ interface Opened {
   readonly read: (storage: Storage) => Uint8Array<ArrayBuffer>
 }
 
-function openZip(file: BinaryFile, fail: Fail): Opened {
+function openZip(file: ByteSource, fail: Fail): Opened {
   const members = readZipDirectory(file, fail)
   const pickle = [...members.values()].find(({ name }) => /^[^/]*\/data\.pkl$/.test(name))
   if (!pickle) return fail(explainZip([...members.keys()]))
@@ -207,7 +209,7 @@ function explainZip(names: readonly string[]): string {
 }
 
 /** Four pickles (magic number, protocol, system, object), a fifth with the keys of the storages, and their data. */
-function openLegacy(file: BinaryFile, fail: Fail): Opened {
+function openLegacy(file: ByteSource, fail: Fail): Opened {
   const bytes = file.read(0, Math.min(file.size, maxPickle))
   const storages = new Storages(fail)
   const world = { globals: globalsFor(fail), persistent: storages.persistent }
@@ -291,45 +293,44 @@ function findMomentumBuffers(root: unknown): Map<number, StoredTensor> {
  * Reads a checkpoint that torch.save wrote: the zip form (from PyTorch 1.6 on) or the older one; a state_dict, or
  * `{model, optimizer, epoch, previous_best}`. Nothing in it is executed, and sizes are checked before memory is spent.
  *
- * @throws UserError naming the file and what is wrong with it, such as the global that its pickle must not name
+ * @throws UserError naming the source and what is wrong with it, such as the global that its pickle must not name
  */
-export function readPth(path: string): PthCheckpoint {
+export function parsePth(source: ByteSource): PthCheckpoint {
   const fail = (what: string): never => {
-    throw new UserError(`${path} is not a usable PyTorch checkpoint: ${what}`)
+    throw new UserError(`${source.name} is not a usable PyTorch checkpoint: ${what}`)
   }
-  return BinaryFile.with(path, fail, (file) => {
-    const start = file.read(0, Math.min(file.size, LEGACY_MAGIC.length))
-    const { root, read } = startsWith(start, ZIP_MAGIC)
-      ? openZip(file, fail)
-      : startsWith(start, LEGACY_MAGIC)
-        ? openLegacy(file, fail)
-        : fail('it begins as neither form of a file of torch.save does')
-    const { state, keys } = findState(root, isTensor, fail)
-    const momentumBuffers = findMomentumBuffers(root)
-    const tensors = [...state.values(), ...momentumBuffers.values()]
-    const parts = [...tensors, ...new Set(tensors.map(({ storage }) => storage))]
-    const bytes = parts.reduce((sum, part) => sum + part.bytes, 0)
-    if (bytes > maxGrowth * file.size) return fail(`its tensors need ${bytes} bytes, but it has only ${file.size}`)
-    const loaded = new Map<Storage, TensorData>()
-    const load = (tensor: StoredTensor): FileTensor => {
-      const { storage, shape } = tensor
-      const values = loaded.get(storage) ?? new ARRAYS[storage.dtype](read(storage).buffer)
-      loaded.set(storage, values)
-      return { dtype: storage.dtype, shape, data: gather(values, tensor) }
-    }
-    const loadAll = <K>(tensors: Map<K, StoredTensor>) =>
-      new Map([...tensors].map(([key, tensor]): [K, FileTensor] => [key, load(tensor)]))
-    const number = (key: string) => {
-      const value = root instanceof Map ? (root.get(key) as unknown) : undefined
-      return typeof value === 'number' ? value : undefined
-    }
-    const [epoch, previousBest] = [number('epoch'), number('previous_best')]
-    return {
-      state: loadAll(state),
-      keys,
-      momentumBuffers: loadAll(momentumBuffers),
-      ...(epoch === undefined ? {} : { epoch }),
-      ...(previousBest === undefined ? {} : { previousBest }),
-    }
-  })
+  const file = demanding(source, fail)
+  const start = file.read(0, Math.min(file.size, LEGACY_MAGIC.length))
+  const { root, read } = startsWith(start, ZIP_MAGIC)
+    ? openZip(file, fail)
+    : startsWith(start, LEGACY_MAGIC)
+      ? openLegacy(file, fail)
+      : fail('it begins as neither form of a file of torch.save does')
+  const { state, keys } = findState(root, isTensor, fail)
+  const momentumBuffers = findMomentumBuffers(root)
+  const tensors = [...state.values(), ...momentumBuffers.values()]
+  const parts = [...tensors, ...new Set(tensors.map(({ storage }) => storage))]
+  const bytes = parts.reduce((sum, part) => sum + part.bytes, 0)
+  if (bytes > maxGrowth * file.size) return fail(`its tensors need ${bytes} bytes, but it has only ${file.size}`)
+  const loaded = new Map<Storage, TensorData>()
+  const load = (tensor: StoredTensor): FileTensor => {
+    const { storage, shape } = tensor
+    const values = loaded.get(storage) ?? new ARRAYS[storage.dtype](read(storage).buffer)
+    loaded.set(storage, values)
+    return { dtype: storage.dtype, shape, data: gather(values, tensor) }
+  }
+  const loadAll = <K>(tensors: Map<K, StoredTensor>) =>
+    new Map([...tensors].map(([key, tensor]): [K, FileTensor] => [key, load(tensor)]))
+  const number = (key: string) => {
+    const value = root instanceof Map ? (root.get(key) as unknown) : undefined
+    return typeof value === 'number' ? value : undefined
+  }
+  const [epoch, previousBest] = [number('epoch'), number('previous_best')]
+  return {
+    state: loadAll(state),
+    keys,
+    momentumBuffers: loadAll(momentumBuffers),
+    ...(epoch === undefined ? {} : { epoch }),
+    ...(previousBest === undefined ? {} : { previousBest }),
+  }
 }

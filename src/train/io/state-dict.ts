@@ -1,4 +1,4 @@
-import type { Fail } from './files.js'
+import type { Fail } from './byte-source.js'
 import { Foreign, notRead, quoted } from './pickle.js'
 
 const isNamed = (value: unknown): value is Map<string, unknown> =>

@@ -229,7 +229,7 @@ export interface CompiledModule<N extends string> {
 export function compileModule<N extends string>(functions: Readonly<Record<N, FunctionCode>>): CompiledModule<N> {
   const all = Object.entries<FunctionCode>(functions)
   const sized = (bytes: Code): Code => [...unsigned(bytes.length), ...bytes]
-  const name = (text: string): Code => sized([...Buffer.from(text)])
+  const name = (text: string): Code => sized([...new TextEncoder().encode(text)])
   const section = (id: number, items: readonly Code[]): Code => [
     id,
     ...sized([...unsigned(items.length), ...items.flat()]),

@@ -1,5 +1,5 @@
-import { crc32 } from 'node:zlib'
-import type { BinaryFile, Fail } from './files.js'
+import type { ByteSource, Fail } from './byte-source.js'
+import { crc32 } from './crc32.js'
 
 /** A member of a zip archive. */
 export interface ZipEntry {
@@ -34,7 +34,7 @@ interface Directory {
 }
 
 /** The end record, behind which there is at most a comment of 64 KiB. */
-function findDirectory(file: BinaryFile, fail: Fail): Directory {
+function findDirectory(file: ByteSource, fail: Fail): Directory {
   const length = Math.min(file.size, END_BYTES + 0xffff)
   const start = file.size - length
   const view = viewOf(file.read(start, length))
@@ -51,7 +51,7 @@ function findDirectory(file: BinaryFile, fail: Fail): Directory {
 }
 
 /** The zip64 end record, to which a locator in front of the end record points. */
-function directory64(file: BinaryFile, end: number, fail: Fail): Directory {
+function directory64(file: ByteSource, end: number, fail: Fail): Directory {
   if (end < END64_LOCATOR_BYTES + END64_BYTES) return fail('its zip64 directory is missing')
   const locator = viewOf(file.read(end - END64_LOCATOR_BYTES, END64_LOCATOR_BYTES))
   if (locator.getUint32(0, true) !== 0x07064b50) return fail('its zip64 directory is missing')
@@ -78,8 +78,9 @@ function zip64Fields(extra: DataView, fail: Fail): number[] {
 
 /**
  * Members of a zip archive by their names, zip64 included.
+ * @param file one that gives all that is asked for, see `demanding`
  */
-export function readZipDirectory(file: BinaryFile, fail: Fail): Map<string, ZipEntry> {
+export function readZipDirectory(file: ByteSource, fail: Fail): Map<string, ZipEntry> {
   const directory = findDirectory(file, fail)
   if (directory.size > maxDirectory) {
     return fail(`its directory claims ${directory.size} bytes (the limit is ${maxDirectory})`)
@@ -122,7 +123,7 @@ export function readZipDirectory(file: BinaryFile, fail: Fail): Map<string, ZipE
  * The data of a member, its checksum verified. Only a stored one is read, as PyTorch writes them: a compressed one could
  * be a thousand times the size of the file.
  */
-export function readZipEntry(file: BinaryFile, entry: ZipEntry, fail: Fail): Uint8Array<ArrayBuffer> {
+export function readZipEntry(file: ByteSource, entry: ZipEntry, fail: Fail): Uint8Array<ArrayBuffer> {
   if (entry.compressed) {
     const shown = JSON.stringify(entry.name)
     return fail(`its member ${shown} is compressed, which PyTorch never does: save it again with torch.save`)

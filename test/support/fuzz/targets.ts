@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { encode } from 'fast-png'
 import sharp from 'sharp'
@@ -9,7 +9,7 @@ import { readEntries, readImage } from '#dist/train/data/dataset.js'
 import { readStoredLabel } from '#dist/train/data/labels.js'
 import { outputNames } from '#dist/train/drawing/masks.js'
 import { UserError } from '#dist/train/error.js'
-import { BinaryFile } from '#dist/train/io/files.js'
+import { demanding, sourceOf } from '#dist/train/io/byte-source.js'
 import { writeSafetensors } from '#dist/train/io/safetensors.js'
 import { readZipDirectory, readZipEntry } from '#dist/train/io/zip.js'
 import type { Random } from '../../../cases/case.js'
@@ -45,18 +45,15 @@ const pickleWords: readonly Buffer[] = [
   pickle.tensor(pickle.storage('0', 4), 0, [2 ** 40, 0], [0, 0]),
 ]
 
-const membersOf = (bytes: Buffer, folder: string): Member[] => {
-  const path = join(folder, 'seed')
-  writeFileSync(path, bytes)
+const membersOf = (bytes: Buffer): Member[] => {
   const fail = (what: string): never => {
     throw new Error(what)
   }
-  return BinaryFile.with(path, fail, (file) =>
-    [...readZipDirectory(file, fail).values()].map((entry) => ({
-      name: entry.name,
-      data: readZipEntry(file, entry, fail),
-    })),
-  )
+  const file = demanding(sourceOf(bytes, 'seed'), fail)
+  return [...readZipDirectory(file, fail).values()].map((entry) => ({
+    name: entry.name,
+    data: readZipEntry(file, entry, fail),
+  }))
 }
 
 /** Zip archives that are sound, around contents and directories that are not. */
@@ -83,14 +80,14 @@ function zipMembers(seeds: ReadonlyMap<Buffer, readonly Member[]>): Mutation {
   }
 }
 
-function pthTarget(folder: string): Target {
+function pthTarget(): Target {
   const files = filesIn(fixtures, '.pth').map((path) => readFileSync(path))
   const one = { dtype: 'F32', shape: [1], data: Float32Array.of(1) } as const
   const lightning = asTorch(new Map([['w', one]]), { prefix: 'model.', key: 'state_dict', beside: 'lightning' })
   const plain4 = pthOf(Float32Array.of(1, 2, 3, 4))
   const seeds = [...files, lightning, plain4, pthOf(Float32Array.of(1), undefined, { zip64: true })]
   const zips = new Map(
-    seeds.filter((bytes) => bytes.subarray(0, 2).toString() === 'PK').map((bytes) => [bytes, membersOf(bytes, folder)]),
+    seeds.filter((bytes) => bytes.subarray(0, 2).toString() === 'PK').map((bytes) => [bytes, membersOf(bytes)]),
   )
   const zip = zipMembers(zips)
   return { name: 'pth', seeds, mutations: [...plain, words(pickleWords), zip, zip, zip], read: readModel }
@@ -310,12 +307,5 @@ function listTarget(): Target {
 /** Every reader of files that come from elsewhere. `folder` is for the making of seeds. */
 export async function targets(folder: string): Promise<Target[]> {
   mkdirSync(folder, { recursive: true })
-  return [
-    pthTarget(folder),
-    safetensorsTarget(folder),
-    await labelTarget(),
-    await imageTarget(),
-    yamlTarget(),
-    listTarget(),
-  ]
+  return [pthTarget(), safetensorsTarget(folder), await labelTarget(), await imageTarget(), yamlTarget(), listTarget()]
 }

@@ -3,9 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { parseCheckpoint } from '#dist/train/checkpoint/parse.js'
 import { readCheckpoint } from '#dist/train/checkpoint/read.js'
 import { UserError } from '#dist/train/error.js'
-import { readPth } from '#dist/train/io/pth.js'
+import { sourceOf } from '#dist/train/io/byte-source.js'
+import { withFile } from '#dist/train/io/files.js'
+import { parsePth } from '#dist/train/io/pth.js'
 import { type FileTensor, readSafetensors, toFloat32 } from '#dist/train/io/safetensors.js'
 import { findState } from '#dist/train/io/state-dict.js'
 import { skipUnless } from '../../support/skip.js'
@@ -17,6 +20,8 @@ const golden = '../shared/golden'
 const goldenTest = skipUnless(existsSync(golden), `${golden} is absent`, test)
 const folder = mkdtempSync(join(tmpdir(), 'atrous-pth-'))
 test.after(() => rmSync(folder, { recursive: true }))
+
+const readPth = (path: string) => withFile(path, parsePth)
 
 /** Path of a file with these bytes. */
 function fileOf(bytes: Uint8Array, name = 'x.pth'): string {
@@ -36,6 +41,10 @@ function refuses(bytes: Uint8Array, pattern: RegExp): void {
     assert.match(message, pattern)
     assert.ok(message.startsWith(path), message)
     assert.not.match(message, /\n/)
+    assert.throws(
+      () => parseCheckpoint(sourceOf(bytes, path)),
+      (same: Error) => same.message === message,
+    )
     return
   }
   assert.unreachable(`not refused: ${pattern}`)

@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { UserError } from '#dist/train/error.js'
+import { sourceOf } from '#dist/train/io/byte-source.js'
 import { type FileTensor, readSafetensors, toFloat32, writeSafetensors } from '#dist/train/io/safetensors.js'
+import { parseSafetensors, safetensorsParts } from '#dist/train/io/safetensors-format.js'
 
 const test = suite('safetensors')
 const folder = mkdtempSync(join(tmpdir(), 'safetensors-'))
@@ -119,11 +121,31 @@ for (const [name, write, pattern] of malformed) {
         const { message } = error as UserError
         assert.ok(message.includes(path), message)
         assert.match(message, pattern)
+        const bytes = sourceOf(readFileSync(path), path)
+        assert.throws(
+          () => parseSafetensors(bytes),
+          (same: Error) => same.message === message,
+        )
         return true
       },
     )
   })
 }
+
+test('bytes in memory give what the file gives, and are written alike', () => {
+  const tensors: [string, FileTensor][] = [
+    ['a', { dtype: 'F32', shape: [2, 3], data: Float32Array.of(1, 2, 3, 4, 5, 6) }],
+    ['b', { dtype: 'U8', shape: [3], data: Uint8Array.of(7, 8, 9) }],
+    ['c', { dtype: 'I64', shape: [], data: BigInt64Array.of(-1n) }],
+  ]
+  writeSafetensors(path, tensors, { key: 'text' })
+  const parts = safetensorsParts(tensors, { key: 'text' })
+  const bytes = Buffer.concat(parts)
+  assert.equal(bytes, readFileSync(path))
+  assert.equal(parseSafetensors(sourceOf(bytes, path)), readSafetensors(path))
+  bytes[bytes.length - 1] = 3
+  assert.throws(() => parseSafetensors(sourceOf(bytes, 'given bytes')), /^given bytes .*checksum does not hold/)
+})
 
 test('refuses what is not there or not a file', () => {
   assert.throws(() => readSafetensors(join(folder, 'absent')), /absent/)
