@@ -1,6 +1,6 @@
 // node scripts/web.mjs build [FOLDER]    bundles web/ into a folder of static files with relative addresses (build/web)
 // node scripts/web.mjs serve [FOLDER] [--port NUMBER]    the same, then serves it on 127.0.0.1 until it is ended
-import { createReadStream, cpSync, existsSync, rmSync, statSync } from 'node:fs'
+import { cpSync, createReadStream, existsSync, rmSync, statSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { extname, join, normalize, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -18,6 +18,7 @@ const englishOnly = {
     )
     build.onLoad({ filter: /.*/, namespace: 'english-only' }, () => ({
       contents: `export { default as en } from ${JSON.stringify(fileURLToPath(import.meta.resolve('zod/v4/locales/en.js')))}`,
+      resolveDir: root,
     }))
   },
 }

@@ -52,9 +52,12 @@ export class App {
     toast.dataset.kind = kind
     toast.hidden = false
     clearTimeout(this.timer)
-    this.timer = setTimeout(() => {
-      toast.hidden = true
-    }, kind === 'error' ? 12_000 : 4000)
+    this.timer = setTimeout(
+      () => {
+        toast.hidden = true
+      },
+      kind === 'error' ? 12_000 : 4000,
+    )
     if (kind === 'error') this.log(line)
   }
 

@@ -27,7 +27,10 @@ export class Client {
   constructor() {
     this.worker.onmessage = ({ data }: MessageEvent<Reply>) => this.receive(data)
     this.worker.onerror = (event) => {
-      const error = new WorkerError('Error', `the worker cannot go on: ${event.message || 'it does not load'}; reload the page`)
+      const error = new WorkerError(
+        'Error',
+        `the worker cannot go on: ${event.message || 'it does not load'}; reload the page`,
+      )
       for (const { reject } of this.pending.values()) reject(error)
       this.pending.clear()
     }

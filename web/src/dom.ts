@@ -39,7 +39,8 @@ export function roving(group: HTMLElement, choose: (button: HTMLButtonElement) =
     const all = buttons()
     const at = all.indexOf(event.target as HTMLButtonElement)
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key]
-    const next = event.key === 'Home' ? 0 : event.key === 'End' ? all.length - 1 : step === undefined ? undefined : at + step
+    const next =
+      event.key === 'Home' ? 0 : event.key === 'End' ? all.length - 1 : step === undefined ? undefined : at + step
     const button = next === undefined ? undefined : all[(next + all.length) % all.length]
     if (at < 0 || !button) return
     event.preventDefault()

@@ -23,7 +23,9 @@ export async function openPicture(file: File): Promise<Source> {
   }
   const { width, height } = bitmap
   if (width * height > maxPixels) {
-    throw new Error(`${file.name} has ${width}x${height} pixels, more than the ${maxPixels} that the page takes: shrink it`)
+    throw new Error(
+      `${file.name} has ${width}x${height} pixels, more than the ${maxPixels} that the page takes: shrink it`,
+    )
   }
   return { name: file.name, drawable: bitmap, width, height }
 }

@@ -88,10 +88,27 @@ export type Side = 'supervised' | 'method'
 
 /** What happens while the page watches trainings, in the order of the messages. */
 export type WatchEvent =
-  | { readonly kind: 'scenes'; readonly labeled: readonly Scene[]; readonly heldOut: readonly Scene[]; readonly steps: number }
+  | {
+      readonly kind: 'scenes'
+      readonly labeled: readonly Scene[]
+      readonly heldOut: readonly Scene[]
+      readonly steps: number
+    }
   | { readonly kind: 'compiling'; readonly side: Side; readonly done: number; readonly all: number }
-  | { readonly kind: 'loss'; readonly side: Side; readonly step: number; readonly loss: number; readonly milliseconds: number }
-  | { readonly kind: 'masks'; readonly side: Side; readonly step: number; readonly miou: number; readonly masks: readonly Uint8Array<ArrayBuffer>[] }
+  | {
+      readonly kind: 'loss'
+      readonly side: Side
+      readonly step: number
+      readonly loss: number
+      readonly milliseconds: number
+    }
+  | {
+      readonly kind: 'masks'
+      readonly side: Side
+      readonly step: number
+      readonly miou: number
+      readonly masks: readonly Uint8Array<ArrayBuffer>[]
+    }
   | { readonly kind: 'restarted'; readonly step: number; readonly reason: string }
   | { readonly kind: 'done' }
 
@@ -114,13 +131,11 @@ export interface Calls {
   load: { ask: { readonly name: string; readonly bytes: ArrayBuffer }; answer: Model }
   /** Scores of the picture, enlarged to another size before classes are compared. */
   segment: { ask: { readonly picture: Picture; readonly out: Size; readonly runtime: Runtime }; answer: Segmentation }
-  learn: { ask: LearnOptions; answer: Model }
-  undo: { ask: undefined; answer: Model }
   weights: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
   onnx: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
-  watch: { ask: WatchOptions; answer: undefined }
-  pause: { ask: { readonly paused: boolean }; answer: undefined }
-  stopWatch: { ask: undefined; answer: undefined }
+  watch: { ask: WatchOptions; answer: void }
+  pause: { ask: { readonly paused: boolean }; answer: void }
+  stopWatch: { ask: undefined; answer: void }
   scene: { ask: { readonly seed: number; readonly index: number; readonly size: number }; answer: Scene }
 }
 
