@@ -9,6 +9,7 @@ const rooms: readonly (readonly string[])[] = [
   ['index.ts'],
   ['.'],
   ['demo', 'comparison'],
+  ['segmenter'],
   ['train/run'],
   ['train/tuning'],
   ['train/logging'],
@@ -42,6 +43,12 @@ const knownToPasses = [
 const portable = /^(engine|kernels|models)\//
 const nodeOnly = 'engine/node.ts'
 
+/** What pages import, and the file that stands for `#files` there. */
+const ofPages = ['index.ts', 'segmenter/index.ts']
+const filesOfPages = 'segmenter/files-page.ts'
+/** Packages that run in a page. */
+const portablePackages = ['zod', '@petamoriken/float16']
+
 /** Code without comments and without templates, which hold the text of shaders. */
 const plain = (code: string): string =>
   code
@@ -55,19 +62,25 @@ function importsOf(code: string): string[] {
   return [...plain(code).matchAll(declaration)].map(([, declared, called]) => declared ?? called ?? '')
 }
 
+/** The same without what is gone when the code runs. */
+const whenRunning = (code: string): string[] =>
+  importsOf(plain(code).replace(/^(?:import|export) type\b[^'"]*?\bfrom '[^']*'/gm, ''))
+
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' })
   .filter((name) => name.endsWith('.ts'))
   .map((name) => name.split(sep).join('/'))
   .sort()
 
-/** What each file imports: other files by their paths below src, packages by their names. */
-const imports = new Map(
-  files.map((file) => {
-    const names = importsOf(readFileSync(join('src', file), 'utf8'))
-    const pathOf = (name: string) => posix.join(posix.dirname(file), name).replace(/\.js$/, '.ts')
-    return [file, names.map((name) => (name.startsWith('.') ? pathOf(name) : name))] as const
-  }),
-)
+/** What files import by `find`: other files by their paths below src, packages by their names. */
+const importsBy = (find: (code: string) => string[]) =>
+  new Map(
+    files.map((file) => {
+      const names = find(readFileSync(join('src', file), 'utf8'))
+      const pathOf = (name: string) => posix.join(posix.dirname(file), name).replace(/\.js$/, '.ts')
+      return [file, names.map((name) => (name.startsWith('.') ? pathOf(name) : name))] as const
+    }),
+  )
+const imports = importsBy(importsOf)
 
 interface Arrow {
   readonly from: string
@@ -155,6 +168,21 @@ test('engine, kernels and models import nothing from Node', () => {
   const fromNode = arrows.filter(({ from, to }) => portable.test(from) && from !== nodeOnly && to.startsWith('node:'))
   assert.is(show(fromNode), '')
   assert.ok(imports.get(nodeOnly)?.some((name) => name.startsWith('node:')))
+})
+
+test('what pages import leads to no module of Node, and to no package that needs one', () => {
+  const running = importsBy(whenRunning)
+  const reached = new Map<string, string>(ofPages.map((file) => [file, '']))
+  // A map that grows while it is walked is walked to its new end.
+  for (const [file] of reached) {
+    for (const name of running.get(file) ?? []) {
+      const target = name === '#files' ? filesOfPages : name
+      if (!reached.has(target)) reached.set(target, file)
+    }
+  }
+  const outside = [...reached].filter(([name]) => !name.endsWith('.ts') && !portablePackages.includes(name))
+  assert.is(show(outside.map(([to, from]) => ({ from, to }))), '')
+  assert.ok(reached.size > 150, `${reached.size} files`)
 })
 
 test.run()

@@ -26,6 +26,13 @@ import { type Store, typedArray, upload } from './store.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
 
+/** What is used of an `AbortSignal`. */
+export interface Signal {
+  readonly aborted: boolean
+  readonly reason: unknown
+  throwIfAborted(): void
+}
+
 export interface CompileOptions {
   /** Name of the program in errors and profiles. */
   readonly label?: string
@@ -34,7 +41,9 @@ export interface CompileOptions {
   /** Selects among an operator's kernels; by default as the device's programs do: see `setKernelSelection`. */
   readonly selectKernel?: SelectKernel
   /** Called as pipelines are compiled. */
-  readonly onProgress?: (done: number, total: number) => void
+  readonly onProgress?: ((done: number, total: number) => void) | undefined
+  /** Ends the compilation early, with its reason; pipelines that were begun are done beside what follows, and kept. */
+  readonly signal?: Signal | undefined
   /** The stage that a scope belongs to, if any, whose activations the backward pass computes again; see `recompute`. */
   readonly recompute?: (scope: string) => string | undefined
   /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
@@ -72,7 +81,8 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   body: (tensors: { [K in keyof I]: Tensor }) => O,
   options: CompileOptions = {},
 ): Promise<Program<I, O>> {
-  const { label = 'program', optimize = true } = options
+  const { label = 'program', optimize = true, signal } = options
+  signal?.throwIfAborted()
   const graph = new Graph()
   const symbols: Record<string, Tensor> = {}
   for (const [name, spec] of Object.entries(inputs)) symbols[name] = graph.input(name, spec)
@@ -84,9 +94,10 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const trace = optimize ? arrange(divided, device) : divided
   checkBindings(trace, label, device.traits.maxBinding)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
+  signal?.throwIfAborted()
   const share = options.share ?? optimize
   const planned = plan(lower(trace, device.traits, select, share), share)
-  const pipelines = await compilePipelines(device, planned.commands, options.onProgress)
+  const pipelines = await compilePipelines(device, planned.commands, options)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
   const memory = describeMemory(trace, plannedBytes(planned))
   const made: Program<I, O>[] = []
@@ -123,19 +134,24 @@ const arrange = (trace: Trace, { traits }: Device): Trace =>
 async function compilePipelines(
   device: Device,
   commands: readonly Command[],
-  onProgress: CompileOptions['onProgress'],
+  { onProgress, signal }: CompileOptions,
 ): Promise<Map<Command, GPUComputePipeline>> {
   const dispatches = commands.filter((command) => command.kind === 'dispatch')
   const total = new Set(dispatches.map(({ dispatch }) => dispatch.source)).size
   const done = new Set<string>()
+  let abort: (reason: unknown) => void = () => {}
+  const aborted = new Promise<never>((_, reject) => {
+    abort = reject
+  })
   const made = dispatches.map(async (command) => {
     const { label, source } = command.dispatch
     const pipeline = await device.pipeline(label, source, layoutOf(command.dispatch))
-    if (!done.has(source)) onProgress?.(done.add(source).size, total)
+    if (signal?.aborted) abort(signal.reason)
+    else if (!done.has(source)) onProgress?.(done.add(source).size, total)
     return [command, pipeline] as const
   })
   // Every failure is awaited, so that none is reported later as unhandled.
-  const settled = await device.wait(Promise.allSettled(made))
+  const settled = await device.wait(Promise.race([Promise.allSettled(made), aborted]))
   return new Map(
     settled.map((result) => {
       if (result.status === 'rejected') throw result.reason

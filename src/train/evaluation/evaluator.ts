@@ -3,7 +3,7 @@ import { BindingLimitError, type Device } from '../../engine/device.js'
 import { canBind, dryDevice, largestFitting } from '../../engine/dry-device.js'
 import { assign, read } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
-import { compile, type Program } from '../../engine/program.js'
+import { type CompileOptions, compile, type Program } from '../../engine/program.js'
 import { spec } from '../../engine/shape.js'
 import { Store, type Variable } from '../../engine/store.js'
 import { confusionMatrix } from '../../kernels/metrics.js'
@@ -42,6 +42,10 @@ export interface EvaluationOptions {
   readonly maxPixels?: number | undefined
   /** Also make the scores of the classes available, [H, W, nclass]: logits, added or mean probabilities. */
   readonly scores?: boolean
+  /** Also make the probability of the class available, of images that are computed in one pass. */
+  readonly confidence?: boolean
+  /** How what runs at the moment is followed and ended early: asked for each program that is made, and each tile. */
+  readonly watch?: () => Pick<CompileOptions, 'signal' | 'onProgress'>
 }
 
 /** A labeled image; pixels row by row, the image in RGB. */
@@ -58,6 +62,8 @@ export interface Prediction {
   readonly label: Uint32Array
   /** [H, W, nclass], where they were asked for. */
   readonly scores?: Float32Array
+  /** [H, W], where it was asked for. */
+  readonly confidence?: Float32Array
 }
 
 /** Rows of an image [h, W, 3] and their mask [h, W]. */
@@ -256,6 +262,8 @@ export class Evaluator {
     const key = `${width}x${height}`
     const plan = this.plans.get(key) ?? this.makePlan({ width, height })
     this.plans.set(key, plan)
+    // What was ended early is planned again.
+    plan.catch(() => this.plans.delete(key))
     return plan
   }
 
@@ -335,6 +343,7 @@ export class Evaluator {
     const tiles = await this.plan(image)
     const isWhole = tiles.length === 1
     for (const { seen, kept } of tiles) {
+      this.options.watch?.().signal?.throwIfAborted()
       const program = await this.program(sizesOf({ width: seen.w, height: seen.h }))
       await this.programs.run(program, {
         image: await inputOf(this.model, isWhole ? image : await partOf(image, seen)),
@@ -348,7 +357,12 @@ export class Evaluator {
   private unfinished({ width, height }: ImageSize): Unfinished {
     const pixels = width * height
     const result = { width, height, label: new Uint32Array(pixels) }
-    return this.options.scores ? { ...result, scores: new Float32Array(pixels * this.model.config.nclass) } : result
+    const { scores, confidence } = this.options
+    return {
+      ...result,
+      ...(scores ? { scores: new Float32Array(pixels * this.model.config.nclass) } : {}),
+      ...(confidence ? { confidence: new Float32Array(pixels) } : {}),
+    }
   }
 
   /**
@@ -358,9 +372,10 @@ export class Evaluator {
    */
   private async take(program: Program, outputs: Box, kept: Box, result: Unfinished): Promise<void> {
     paste(await program.read('label', 'u32'), 1, outputs, kept, result.label, result.width)
-    if (!result.scores) return
+    const { scores, confidence, width } = result
     const { nclass } = this.model.config
-    paste(await program.read('scores'), nclass, outputs, kept, result.scores, result.width)
+    if (confidence) paste(await program.read('confidence'), 1, outputs, kept, confidence, width)
+    if (scores) paste(await program.read('scores'), nclass, outputs, kept, scores, width)
   }
 
   private async program(sizes: Sizes): Promise<Program> {
@@ -393,14 +408,16 @@ export class Evaluator {
     const body = ({ image, target }: Record<keyof typeof inputs, Tensor>): Record<string, Tensor> => {
       const x = normalizeInput(this.model, image)
       const size = [outHeight, outWidth] as const
-      const scores = this.options.scores ? classScores(this.model, x, seen, size, this.passes) : undefined
-      const label = scores ? softmaxMax(scores).label : classLabels(this.model, x, seen, size, this.passes)
+      const { options, passes } = this
+      const scores = options.scores ? classScores(this.model, x, seen, size, passes) : undefined
+      const { label, confidence } =
+        scores && !options.confidence ? softmaxMax(scores) : classLabels(this.model, x, seen, size, passes)
       this.count(label, target)
-      return scores ? { label, scores } : { label }
+      return { label, ...(scores ? { scores } : {}), ...(options.confidence ? { confidence } : {}) }
     }
     const autocast = this.options.amp ? castCall : undefined
     const label = `evaluation at ${width}x${height}`
-    return compile(this.device, inputs, body, { label, autocast, arena })
+    return compile(this.device, inputs, body, { label, autocast, arena, ...this.options.watch?.() })
   }
 }
 

@@ -66,7 +66,7 @@ export function classScores(
 
 /**
  * The class of the highest score per pixel, u32 [1, H, W]: that of `classScores`, whose result is used where scores are
- * not simply resized logits.
+ * not simply resized logits; and, of one pass, its probability [1, H, W].
  */
 export function classLabels(
   model: SegmentationModel,
@@ -74,13 +74,13 @@ export function classLabels(
   seen: Size,
   size: Size,
   options: InferenceOptions,
-): Tensor {
+): { readonly label: Tensor; readonly confidence: Tensor } {
   if (isPlain(options) && options.window === undefined) {
     const sameSize = seen[0] === size[0] && seen[1] === size[1]
     const scores = sameSize ? lowLogits(model, x, evaluation) : logits(model, x, evaluation, seen)
-    return resizedSoftmaxMax(scores, size).label
+    return resizedSoftmaxMax(scores, size)
   }
-  return softmaxMax(classScores(model, x, seen, size, options)).label
+  return softmaxMax(classScores(model, x, seen, size, options))
 }
 
 /** Windows of all passes over an image of a size. */

@@ -58,12 +58,20 @@ class Sha256 {
     const { state, words: w } = this
     for (let i = 0; i < 16; i++) w[i] = view.getInt32(at + 4 * i)
     for (let i = 16; i < 64; i++) {
-      const [a, b] = [w[i - 15] as number, w[i - 2] as number]
+      const a = w[i - 15] as number
+      const b = w[i - 2] as number
       const small0 = ((a >>> 7) | (a << 25)) ^ ((a >>> 18) | (a << 14)) ^ (a >>> 3)
       const small1 = ((b >>> 17) | (b << 15)) ^ ((b >>> 19) | (b << 13)) ^ (b >>> 10)
       w[i] = (small0 + small1 + (w[i - 16] as number) + (w[i - 7] as number)) | 0
     }
-    let [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0] = state
+    let a = state[0] as number
+    let b = state[1] as number
+    let c = state[2] as number
+    let d = state[3] as number
+    let e = state[4] as number
+    let f = state[5] as number
+    let g = state[6] as number
+    let h = state[7] as number
     for (let i = 0; i < 64; i++) {
       const big1 = ((e >>> 6) | (e << 26)) ^ ((e >>> 11) | (e << 21)) ^ ((e >>> 25) | (e << 7))
       const first = (h + big1 + ((e & f) ^ (~e & g)) + (constants[i] as number) + (w[i] as number)) | 0

@@ -1,0 +1,11 @@
+export type { Picture } from './picture.js'
+export {
+  type CallOptions,
+  type CompileProgress,
+  type ExportOptions,
+  type LoadOptions,
+  type Segmentation,
+  Segmenter,
+  type SegmentOptions,
+} from './segmenter.js'
+export type { BlobLike, CheckpointSource } from './source.js'

@@ -1,0 +1,216 @@
+import { writeAtomically } from '#files'
+import type { Device } from '../engine/device.js'
+import { tracingDevice } from '../engine/dry-device.js'
+import type { Signal } from '../engine/program.js'
+import { Store } from '../engine/store.js'
+import { createModel } from '../models/index.js'
+import type { SegmentationModel } from '../models/segmentation.js'
+import { stateDict } from '../models/weights.js'
+import { exportOnnx } from '../onnx/export.js'
+import { contentsOf, encode, metadataOf } from '../train/checkpoint/contents.js'
+import { type LoadedModel, openModel } from '../train/checkpoint/loaded-model.js'
+import { parsed } from '../train/checkpoint/parse.js'
+import type { Rgb } from '../train/data/classes.js'
+import { UserError } from '../train/error.js'
+import { Evaluator } from '../train/evaluation/evaluator.js'
+import { safetensorsParts } from '../train/io/safetensors-format.js'
+import { type Picture, rgbOf } from './picture.js'
+import { type CheckpointSource, readSource } from './source.js'
+
+/** How far kernels are compiled. */
+export interface CompileProgress {
+  readonly compiled: number
+  /** All that there are to be. */
+  readonly kernels: number
+}
+
+/** How a call is followed, and ended early. */
+export interface CallOptions {
+  /** An `AbortSignal`: the call then rejects with its reason. */
+  readonly signal?: Signal | undefined
+  /** Called as kernels are compiled. */
+  readonly onProgress?: ((progress: CompileProgress) => void) | undefined
+}
+
+export interface LoadOptions extends CallOptions {
+  /** Also compile what pictures of this size need, so that the first one is as fast as the others. */
+  readonly size?: { readonly width: number; readonly height: number } | undefined
+}
+
+export interface SegmentOptions extends CallOptions {
+  /** Also give the scores of all classes. */
+  readonly scores?: boolean | undefined
+}
+
+/** What a model says of a picture, row by row from the top. */
+export interface Segmentation {
+  readonly width: number
+  readonly height: number
+  /** The index of the most probable class of each pixel, [H, W]. */
+  readonly labels: Uint8Array
+  /** Its probability, [H, W]. */
+  readonly confidence: Float32Array
+  /** Logits, [H, W, classes], where they were asked for: their softmax are the probabilities. */
+  readonly scores?: Float32Array
+}
+
+export interface ExportOptions {
+  /** Height and width of the one image per run; by default any number of images of any size. */
+  readonly size?: readonly [height: number, width: number] | undefined
+}
+
+/** What a checkpoint says of the training that it comes from, which is kept while nothing is learned on top. */
+const kept = ['epoch', 'miou', 'bestMiou'] as const
+
+/**
+ * A segmentation model that is used, corrected and saved: what `predict.js`, `convert.js` and a short training do, on pixels
+ * in memory, in Node and in a page alike. Calls of one segmenter take turns.
+ */
+export class Segmenter {
+  /** Names of the classes, by index. */
+  readonly classes: readonly string[]
+  /** A colour for each class: red, green, blue, 0 to 255. */
+  readonly palette: readonly Rgb[]
+  private readonly model: SegmentationModel
+  private readonly evaluators = new Map<boolean, Evaluator>()
+  /** What a checkpoint says besides. */
+  private info: Readonly<Record<string, unknown>>
+  private watched: CallOptions = {}
+  /** Settles when the calls before are done; it never rejects. */
+  private last: Promise<unknown> = Promise.resolve()
+  private isDestroyed = false
+
+  private constructor(
+    private readonly device: Device,
+    loaded: LoadedModel,
+  ) {
+    this.classes = loaded.classNames
+    this.palette = loaded.palette
+    this.model = openModel(device, loaded)
+    const said = kept.map((key) => [key, parsed(loaded.checkpoint.metadata[key])] as const)
+    this.info = Object.fromEntries(said.filter(([, value]) => value !== undefined))
+  }
+
+  /**
+   * Reads a checkpoint of a whole model: safetensors, or what torch.save wrote, of which nothing is executed.
+   * @throws UserError that names the source and what is wrong with it
+   */
+  static async load(device: Device, source: CheckpointSource, options: LoadOptions = {}): Promise<Segmenter> {
+    const { signal, size } = options
+    signal?.throwIfAborted()
+    const loaded = await readSource(source)
+    signal?.throwIfAborted()
+    const segmenter = new Segmenter(device, loaded)
+    try {
+      if (size) await segmenter.turn(options, () => segmenter.evaluator(false).plan(size))
+    } catch (error) {
+      segmenter.destroy()
+      throw error
+    }
+    return segmenter
+  }
+
+  /**
+   * The class of each pixel, as `predict.js` gives it. What an adapter cannot compute at once, and pictures of more than
+   * 2^22 pixels, are computed in tiles that overlap by a quarter.
+   * @throws UserError for a picture whose data do not have its size, or that is too small for the model
+   */
+  async segment(picture: Picture, options: SegmentOptions = {}): Promise<Segmentation> {
+    const image = rgbOf(picture)
+    return this.turn(options, async () => {
+      const found = await this.evaluator(options.scores === true).predict(image)
+      const { width, height, label, confidence = new Float32Array(), scores } = found
+      return { width, height, labels: Uint8Array.from(label), confidence, ...(scores ? { scores } : {}) }
+    })
+  }
+
+  /** The bytes of a safetensors file of the weights as they are now, which `load`, `predict.js` and PyTorch read. */
+  toBytes(): Promise<Uint8Array> {
+    return this.turn({}, async () => joined(await this.parts()))
+  }
+
+  /**
+   * Writes such a file, which appears under its name only when it is complete. In Node alone.
+   * @throws WriteError where it cannot be written
+   */
+  save(path: string): Promise<void> {
+    return this.turn({}, async () => writeAtomically(path, await this.parts()))
+  }
+
+  /**
+   * The model as an ONNX file: input `image`, float32 [batch, 3, height, width], (value / 255 - mean) / std by ImageNet's
+   * mean and deviation; output `logits`, float32 [batch, classes, height, width].
+   * @throws UserError where the model has what ONNX lacks
+   */
+  exportOnnx({ size }: ExportOptions = {}): Promise<Uint8Array> {
+    return this.turn({}, async () => {
+      const { architecture, config } = this.model
+      const traced = createModel(new Store(tracingDevice(), 'model'), { architecture, config })
+      const metadata = encode({ ...this.description, ...metadataOf(this.model) })
+      try {
+        return joined(exportOnnx(traced, await stateDict(this.model), { size, metadata }))
+      } catch (error) {
+        throw new UserError(`the model cannot become ONNX: ${error instanceof Error ? error.message : error}`)
+      }
+    })
+  }
+
+  /** Frees what it holds on the device. Calls that have not ended then fail. */
+  destroy(): void {
+    if (this.isDestroyed) return
+    this.isDestroyed = true
+    for (const evaluator of this.evaluators.values()) evaluator.destroy()
+    this.model.store.destroy()
+  }
+
+  private get description(): Readonly<Record<string, unknown>> {
+    return { ...this.info, class_names: this.classes, palette: this.palette }
+  }
+
+  private async parts(): Promise<readonly Uint8Array[]> {
+    const { tensors, metadata } = await contentsOf(this.model, this.description)
+    return safetensorsParts(tensors, metadata)
+  }
+
+  private evaluator(scores: boolean): Evaluator {
+    const known = this.evaluators.get(scores)
+    if (known) return known
+    const made = new Evaluator(this.device, this.model, {
+      mode: 'original',
+      confidence: true,
+      scores,
+      watch: () => {
+        const { signal, onProgress } = this.watched
+        return { signal, onProgress: (compiled, kernels) => onProgress?.({ compiled, kernels }) }
+      },
+    })
+    this.evaluators.set(scores, made)
+    return made
+  }
+
+  /** Runs a call when those before are done. */
+  private turn<T>(options: CallOptions, body: () => Promise<T>): Promise<T> {
+    const run = this.last.then(async () => {
+      if (this.isDestroyed) throw new Error('this segmenter was destroyed: load it again')
+      options.signal?.throwIfAborted()
+      this.watched = options
+      try {
+        return await body()
+      } finally {
+        this.watched = {}
+      }
+    })
+    this.last = run.catch(() => {})
+    return run
+  }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}
