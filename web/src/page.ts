@@ -1,6 +1,7 @@
 import { classNames, palette } from '#dist/demo/classes.js'
 import { App } from './app.js'
 import { find, mark, roving } from './dom.js'
+import { CorrectPart } from './parts/correct.js'
 import { StatusPart } from './parts/status.js'
 import { TryPart } from './parts/try.js'
 import { WatchPart } from './parts/watch.js'
@@ -14,12 +15,15 @@ const watched = [
   { name: 'dual-teacher', text: 'Dual Teacher' },
 ]
 
+const learnable = [{ name: 'supervised', text: 'supervised' }, ...watched]
+
 const parts = ['try', 'watch', 'correct', 'status'] as const
 type Part = (typeof parts)[number]
 
 const app = new App()
 const trying = new TryPart(app)
 const watching = new WatchPart(app, watched, classNames, palette)
+const correcting = new CorrectPart(app, learnable, () => trying.seenSide)
 new StatusPart(app, () => trying.picture)
 
 /** The part that the address names: `#watch?seed=3`. */
@@ -29,8 +33,11 @@ function partOfAddress(): Part {
 }
 
 function show(part: Part): void {
-  for (const name of parts) find(name, HTMLElement).hidden = name !== part
+  for (const name of parts) find(`part-${name}`, HTMLElement).hidden = name !== part
   mark(find('tabs', HTMLDivElement), ({ id }) => id === `tab-${part}`, 'aria-selected')
+  // What was tried is what is corrected first.
+  const { picture } = trying
+  if (part === 'correct' && correcting.isEmpty && picture) void app.attempt(() => correcting.add(picture))
 }
 
 function go(part: Part): void {
@@ -100,6 +107,16 @@ find('theme', HTMLButtonElement).onclick = ({ currentTarget }) => {
   setTheme(order[(order.indexOf(theme as Theme) + 1) % order.length] ?? 'auto')
 }
 
+/** Pictures go to the part that is open, weights are tried. */
+async function takeFiles(files: readonly File[]): Promise<void> {
+  if (partOfAddress() === 'correct' && files.every(({ type }) => type.startsWith('image/'))) {
+    await correcting.addFiles(files)
+    return
+  }
+  go('try')
+  await trying.openFiles(files)
+}
+
 const drop = find('drop', HTMLDivElement)
 const holdsFiles = ({ dataTransfer }: DragEvent) => dataTransfer?.types.includes('Files') ?? false
 window.addEventListener('dragover', (event) => {
@@ -115,13 +132,12 @@ window.addEventListener('drop', (event) => {
   if (!holdsFiles(event)) return
   event.preventDefault()
   const files = [...(event.dataTransfer?.files ?? [])]
-  go('try')
-  void app.attempt(() => trying.openFiles(files))
+  void app.attempt(() => takeFiles(files))
 })
 
 window.addEventListener('paste', ({ clipboardData }) => {
   const files = [...(clipboardData?.files ?? [])]
-  if (files.length > 0) void app.attempt(() => trying.openFiles(files))
+  if (files.length > 0) void app.attempt(() => takeFiles(files))
 })
 
 await app.attempt(async () => {
@@ -129,6 +145,7 @@ await app.attempt(async () => {
 })
 await app.attempt(() => trying.shipped())
 await app.attempt(() => trying.start())
+show(partOfAddress())
 document.documentElement.dataset.ready = 'true'
 // A shared link begins what it is of.
 if (partOfAddress() === 'watch' && location.hash.includes('?')) void watching.start()

@@ -131,11 +131,12 @@ export interface Calls {
   load: { ask: { readonly name: string; readonly bytes: ArrayBuffer }; answer: Model }
   /** Scores of the picture, enlarged to another size before classes are compared. */
   segment: { ask: { readonly picture: Picture; readonly out: Size; readonly runtime: Runtime }; answer: Segmentation }
+  learn: { ask: LearnOptions; answer: Model }
+  undo: { ask: undefined; answer: Model }
   weights: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
   onnx: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
-  watch: { ask: WatchOptions; answer: void }
-  pause: { ask: { readonly paused: boolean }; answer: void }
-  stopWatch: { ask: undefined; answer: void }
+  watch: { ask: WatchOptions; answer: undefined }
+  pause: { ask: { readonly paused: boolean }; answer: undefined }
   scene: { ask: { readonly seed: number; readonly index: number; readonly size: number }; answer: Scene }
 }
 

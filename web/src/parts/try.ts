@@ -102,6 +102,11 @@ export class TryPart {
     }
   }
 
+  /** Pixels of the longer side at which the network sees pictures. */
+  get seenSide(): number {
+    return Number(this.side.value)
+  }
+
   get picture(): Source | undefined {
     return this.source
   }

@@ -46,6 +46,7 @@ export class WatchPart {
     find('watch-legend', HTMLUListElement).append(...classes.map((name, k) => make('li', {}, swatch(palette[k]), name)))
     this.name()
     for (const side of sides) this.empty(find(`watch-masks-${side}`, HTMLDivElement), 6)
+    this.empty(find('watch-labels', HTMLDivElement), 6)
     this.empty(find('watch-truth', HTMLDivElement), 12)
   }
 
@@ -127,11 +128,11 @@ export class WatchPart {
 
   private scenes(labeled: readonly Scene[], heldOut: readonly Scene[], steps: number): void {
     this.steps = steps
+    this.line.textContent = 'what both begin with'
     this.size = heldOut[0]?.size ?? 64
-    const labels = labeled.map((scene) =>
-      make('div', {}, this.picture(scene, 'labeled scene'), this.label(scene, 'its label')),
-    )
-    find('watch-labels', HTMLDivElement).replaceChildren(...labels)
+    const told = labeled.map((scene, i) => this.picture(scene, `labeled scene ${i + 1}`))
+    const labels = labeled.map((scene, i) => this.label(scene, `label of scene ${i + 1}`))
+    find('watch-labels', HTMLDivElement).replaceChildren(...told, ...labels)
     const pictures = heldOut.map((scene, i) => this.picture(scene, `held-out scene ${i + 1}`))
     const truths = heldOut.map((scene, i) => this.label(scene, `truth of scene ${i + 1}`))
     find('watch-truth', HTMLDivElement).replaceChildren(...pictures, ...truths)

@@ -1,27 +1,26 @@
 import { type Device, DeviceLostError } from '#dist/engine/device.js'
 import { elements } from '#dist/engine/shape.js'
-import type { SegmentationModel } from '#dist/models/segmentation.js'
-import { describeCheckpoint, type LoadedModel, openModel } from '#dist/train/checkpoint/loaded-model.js'
+import { Segmenter } from '#dist/segmenter/index.js'
+import { describeCheckpoint, type LoadedModel } from '#dist/train/checkpoint/loaded-model.js'
 import { parseCheckpoint } from '#dist/train/checkpoint/parse.js'
-import { Evaluator } from '#dist/train/evaluation/evaluator.js'
 import { sourceOf } from '#dist/train/io/byte-source.js'
-import type { Model, Picture, Runtime, Segmentation, Size } from '../protocol.js'
+import type { LearnOptions, Model, Picture, Runtime, Segmentation, Size } from '../protocol.js'
+import { log, tell } from './host.js'
 import type { DeviceKeeper } from './machine.js'
 import { onnxOf } from './onnx.js'
 import { decide } from './scores.js'
 import type { WasmPredictor } from './wasm.js'
 
-/** On the GPU. */
-interface GpuPredictor {
-  readonly device: Device
-  readonly model: SegmentationModel
-  readonly evaluator: Evaluator
+interface FineTunes {
+  fineTune(
+    samples: unknown,
+    options: { onProgress(p: { step: number; steps: number; loss: number }): void; [key: string]: unknown },
+  ): Promise<void>
 }
-
 /** The network of a file of weights, and what predicts with it. */
 export class Network {
   private readonly loaded: LoadedModel
-  private gpu: Promise<GpuPredictor> | undefined
+  private gpu: { readonly device: Device; readonly segmenter: Segmenter } | undefined
   private wasm: Promise<WasmPredictor> | undefined
 
   /** @throws UserError that names the file and what is wrong with it */
@@ -61,21 +60,58 @@ export class Network {
       return await this.onGpu(keeper, picture, out)
     } catch (error) {
       if (!(error instanceof DeviceLostError)) throw error
-      // The weights are those of the file: they go to the next device.
-      this.gpu = undefined
       return this.onGpu(keeper, picture, out)
     }
   }
 
+  /** The network on the device of now: after a loss the weights of the file go to another one. */
+  async segmenter(keeper: DeviceKeeper): Promise<Segmenter> {
+    const device = await keeper.device()
+    if (this.gpu?.device !== device) {
+      this.gpu?.segmenter.destroy()
+      this.gpu = { device, segmenter: await Segmenter.load(device, new File([this.bytes], this.name)) }
+    }
+    return this.gpu.segmenter
+  }
+
+  /**
+   * Trains on from the weights of now, on what was painted. The network itself stays as it is.
+   * @returns the new weights as a file
+   */
+  async learn(keeper: DeviceKeeper, options: LearnOptions, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
+    const { corrections, unlabeled, method, steps, learningRate } = options
+    for (let attempt = 1; ; attempt++) {
+      const segmenter = await Segmenter.load(await keeper.device(), new File([this.bytes], this.name), { signal })
+      try {
+        const samples = corrections.map(({ picture, labels }) => ({ image: picture, labels }))
+        await (segmenter as unknown as FineTunes).fineTune(samples, {
+          steps,
+          learningRate,
+          method,
+          unlabeled,
+          signal,
+          onProgress: ({ step, steps, loss }) => tell('learning', { step, steps, loss }),
+        })
+        return new Uint8Array(await segmenter.toBytes())
+      } catch (error) {
+        // Of what was lost there is no copy: the training begins again, from the weights before it.
+        if (!(error instanceof DeviceLostError) || attempt > 1) throw error
+        log(`${error.message}; learning begins again on another device`)
+      } finally {
+        segmenter.destroy()
+      }
+    }
+  }
+
   private async onGpu(keeper: DeviceKeeper, picture: Picture, out: Size): Promise<Segmentation> {
-    this.gpu ??= keeper.device().then((device) => {
-      const model = openModel(device, this.loaded)
-      return { device, model, evaluator: new Evaluator(device, model, { mode: 'original', scores: true }) }
-    })
-    const { evaluator } = await this.gpu
-    const { width, height } = picture
+    const segmenter = await this.segmenter(keeper)
+    const { width } = picture
     const begin = performance.now()
-    const { scores } = await evaluator.predict({ width, height, data: rgbOf(picture) })
+    const { scores } = await segmenter.segment(picture, {
+      scores: true,
+      onProgress: ({ compiled, kernels }) =>
+        tell('compiling', { what: 'the prediction', done: compiled, all: kernels }),
+    })
     const milliseconds = performance.now() - begin
     if (!scores) throw new Error('unreachable: scores were asked for')
     const classes = this.loaded.classNames.length
@@ -88,23 +124,7 @@ export class Network {
     const { gpu, wasm } = this
     this.gpu = undefined
     this.wasm = undefined
-    await gpu
-      ?.then(({ model, evaluator }) => {
-        evaluator.destroy()
-        model.store.destroy()
-      })
-      .catch(() => undefined)
+    gpu?.segmenter.destroy()
     await wasm?.then((predictor) => predictor.destroy()).catch(() => undefined)
   }
-}
-
-/** Pixels [H, W, 3] of RGBA ones. */
-export function rgbOf({ data, width, height }: Picture): Uint8Array<ArrayBuffer> {
-  const rgb = new Uint8Array(width * height * 3)
-  for (let from = 0, to = 0; to < rgb.length; from += 4, to += 3) {
-    rgb[to] = data[from] ?? 0
-    rgb[to + 1] = data[from + 1] ?? 0
-    rgb[to + 2] = data[from + 2] ?? 0
-  }
-  return rgb
 }

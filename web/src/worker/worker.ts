@@ -1,4 +1,4 @@
-import type { Abort, CallName, Calls, Reply, Request } from '../protocol.js'
+import type { Abort, CallName, Calls, Model, Reply, Request } from '../protocol.js'
 import { log, tell } from './host.js'
 import { DeviceKeeper } from './machine.js'
 import { Network } from './network.js'
@@ -20,6 +20,16 @@ function inOrder<T>(work: () => Promise<T>): Promise<T> {
   return done
 }
 
+/** Weights before each training in the page. */
+let earlier: Uint8Array<ArrayBuffer>[] = []
+
+async function replace(next: Network): Promise<Model> {
+  const model = next.describe(earlier.length)
+  await network?.destroy()
+  network = next
+  return model
+}
+
 function loaded(): Network {
   if (!network) throw new Error('there is no network yet: open a file of weights')
   return network
@@ -34,12 +44,23 @@ const answers: Answers = {
   load: ({ name, bytes }) =>
     inOrder(async () => {
       const next = new Network(name, new Uint8Array(bytes))
-      const model = next.describe(0)
-      await network?.destroy()
-      network = next
-      return model
+      earlier = []
+      return replace(next)
     }),
   segment: ({ picture, out, runtime }) => inOrder(() => loaded().segment(keeper, picture, out, runtime)),
+  learn: (options, signal) =>
+    inOrder(async () => {
+      const before = loaded()
+      const bytes = await before.learn(keeper, options, signal)
+      earlier.push(before.bytes)
+      return replace(new Network(before.name, bytes))
+    }),
+  undo: () =>
+    inOrder(async () => {
+      const bytes = earlier.pop()
+      if (!bytes) throw new Error('there is nothing to go back to: the weights are those of the file')
+      return replace(new Network(loaded().name, bytes))
+    }),
   weights: async () => loaded().bytes,
   onnx: async () => loaded().onnx(),
   watch: async (options) => {
@@ -49,11 +70,11 @@ const answers: Answers = {
     watch = new Watch(keeper, options, stopping.signal)
     watching = watch.run()
     await watching
+    return undefined
   },
-  pause: async ({ paused }) => watch?.pause(paused),
-  stopWatch: async () => {
-    stopping.abort()
-    await watching.catch(() => undefined)
+  pause: async ({ paused }) => {
+    watch?.pause(paused)
+    return undefined
   },
   scene: async ({ seed, index, size }) => paint(seed, index, size),
 }

@@ -1,0 +1,35 @@
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+/** The web page, bundled into a folder of its own and served. */
+export interface Served {
+  readonly url: string
+  readonly folder: string
+  readonly end: () => Promise<void>
+}
+
+export async function servePage(): Promise<Served> {
+  const folder = mkdtempSync(join(tmpdir(), 'atrous-web-'))
+  const args = ['scripts/web.mjs', 'serve', folder, '--port', '0']
+  const server = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const ended = new Promise<void>((resolve) => server.once('close', () => resolve()))
+  let output = ''
+  const url = await new Promise<string>((resolve, reject) => {
+    const collect = (text: string) => {
+      output += text
+      const found = /http:\S+/.exec(output)
+      if (found) resolve(found[0])
+    }
+    server.stdout.setEncoding('utf8').on('data', collect)
+    server.stderr.setEncoding('utf8').on('data', collect)
+    server.once('close', () => reject(new Error(`the page is not served: ${output}`)))
+  })
+  const end = async () => {
+    server.kill()
+    await ended
+    rmSync(folder, { recursive: true })
+  }
+  return { url, folder, end }
+}
