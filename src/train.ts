@@ -30,6 +30,7 @@ interface Options extends ConfigOptions {
   config: string
   savePath?: string
   resume?: string
+  init?: string
   maxIters?: number
   skipIterations?: number
   gpu?: string
@@ -52,6 +53,7 @@ const command = createCommand(
         '      --val-id-path val.txt --save-path runs/first',
       '--config configs/custom.yaml --resume runs/first/latest.safetensors',
       '--config configs/custom.yaml --resume runs/first/latest.safetensors --profile trace.json',
+      '--config my.yaml --init runs/first/best.safetensors --set lr=0.0001 --save-path runs/second',
       '--config configs/camvid.yaml --memory 8GiB --dry-run',
       '--config configs/camvid.yaml --method supervised --set epochs=20 --set lr=0.01 --save-path runs/base',
     ],
@@ -65,6 +67,10 @@ const command = createCommand(
   .addOption(listOptions.validation())
   .option('--save-path <folder>', 'where checkpoints and the log go')
   .option('--resume <checkpoint>', 'resume from the latest.safetensors of a run, in its folder')
+  .option(
+    '--init <checkpoint>',
+    'start from all weights of a checkpoint of the same network, such as a best.safetensors',
+  )
   .addOption(overwriteOption('the run that the folder holds'))
   .addOption(methodOption())
   .addOption(seedOption())
@@ -116,6 +122,9 @@ await runCommand(async () => {
   const { resume, maxIters: maxIterations, overwrite = false, tune, profileSteps, traceNan = false } = options
   const { skipIterations } = options
   if (skipIterations && !resume) throw new UserError('--skip-iterations needs --resume')
+  if (options.init !== undefined && resume) {
+    throw new UserError('--init starts a run, which --resume continues: leave one of them out')
+  }
   if (profileSteps && !options.profile) throw new UserError('--profile-steps needs --profile')
   if (options.printProgram !== undefined && !options.dryRun) throw new UserError('--print-program needs --dry-run')
   const profile = options.profile ? { file: options.profile, steps: profileSteps ?? 10 } : undefined
@@ -125,7 +134,7 @@ await runCommand(async () => {
     const device = await open({ gpu: options.gpu })
     print(`adapter: ${device.adapter.device} (${device.adapter.driver})`)
     const { printProgram } = options
-    if (!(await dryRun(device, { config, tune, traceNan, printProgram, print })))
+    if (!(await dryRun(device, { config, init: options.init, tune, traceNan, printProgram, print })))
       process.exitCode = exitCodes.userError[0]
     return
   }
@@ -140,6 +149,7 @@ await runCommand(async () => {
     config,
     savePath,
     resume,
+    init: options.init,
     maxIterations,
     skipIterations,
     overwrite,

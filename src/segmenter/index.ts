@@ -1,3 +1,4 @@
+export type { FineTuneOptions, FineTuneProgress, LabeledPicture } from './fine-tune.js'
 export type { Picture } from './picture.js'
 export {
   type CallOptions,

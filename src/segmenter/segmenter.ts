@@ -14,6 +14,7 @@ import type { Rgb } from '../train/data/classes.js'
 import { UserError } from '../train/error.js'
 import { Evaluator } from '../train/evaluation/evaluator.js'
 import { safetensorsParts } from '../train/io/safetensors-format.js'
+import { type FineTuneOptions, fineTune, type LabeledPicture } from './fine-tune.js'
 import { type Picture, rgbOf } from './picture.js'
 import { type CheckpointSource, readSource } from './source.js'
 
@@ -78,7 +79,10 @@ export class Segmenter {
   private watched: CallOptions = {}
   /** Settles when the calls before are done; it never rejects. */
   private last: Promise<unknown> = Promise.resolve()
+  /** Calls that have not ended. */
+  private running = 0
   private isDestroyed = false
+  private isTuning = false
 
   private constructor(
     private readonly device: Device,
@@ -124,6 +128,26 @@ export class Segmenter {
     })
   }
 
+  /**
+   * Trains on top of the weights: by the labeled pictures, and in semi-supervised methods by unlabeled ones as well. Other
+   * calls take turns with its steps, and see the weights of the last one.
+   * @throws UserError for pictures and options that cannot be used, and where a loss is no longer finite; whatever ends it
+   * early, the weights are then those of before
+   */
+  fineTune(samples: readonly LabeledPicture[], options: FineTuneOptions): Promise<void> {
+    return this.during(async () => {
+      if (this.isTuning)
+        throw new Error('a segmenter is fine-tuned once at a time: await that, or end it by its signal')
+      this.isTuning = true
+      try {
+        await fineTune(this.device, this.model, samples, options, (step) => this.turn({}, step))
+        this.info = {}
+      } finally {
+        this.isTuning = false
+      }
+    })
+  }
+
   /** The bytes of a safetensors file of the weights as they are now, which `load`, `predict.js` and PyTorch read. */
   toBytes(): Promise<Uint8Array> {
     return this.turn({}, async () => joined(await this.parts()))
@@ -155,10 +179,14 @@ export class Segmenter {
     })
   }
 
-  /** Frees what it holds on the device. Calls that have not ended then fail. */
+  /** Frees what it holds on the device, when the call that runs has ended; those that wait for their turn fail. */
   destroy(): void {
     if (this.isDestroyed) return
     this.isDestroyed = true
+    if (this.running === 0) this.free()
+  }
+
+  private free(): void {
     for (const evaluator of this.evaluators.values()) evaluator.destroy()
     this.model.store.destroy()
   }
@@ -190,20 +218,34 @@ export class Segmenter {
 
   /** Runs a call when those before are done. */
   private turn<T>(options: CallOptions, body: () => Promise<T>): Promise<T> {
-    const run = this.last.then(async () => {
-      if (this.isDestroyed) throw new Error('this segmenter was destroyed: load it again')
-      options.signal?.throwIfAborted()
-      this.watched = options
-      try {
-        return await body()
-      } finally {
-        this.watched = {}
-      }
-    })
+    const run = this.last.then(() =>
+      this.during(async () => {
+        options.signal?.throwIfAborted()
+        this.watched = options
+        try {
+          return await body()
+        } finally {
+          this.watched = {}
+        }
+      }),
+    )
     this.last = run.catch(() => {})
     return run
   }
+
+  /** What a call works with stays until it has ended. */
+  private async during<T>(body: () => Promise<T>): Promise<T> {
+    if (this.isDestroyed) throw destroyed()
+    this.running++
+    try {
+      return await body()
+    } finally {
+      if (--this.running === 0 && this.isDestroyed) this.free()
+    }
+  }
 }
+
+const destroyed = () => new Error('this segmenter was destroyed: load it again')
 
 function joined(parts: readonly Uint8Array[]): Uint8Array {
   const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))

@@ -3,6 +3,8 @@ import { checkTogether } from './check.js'
 import { explain, type Origin } from './explain.js'
 import { aliases, type Config, configSchema } from './schema.js'
 
+export type { Config } from './schema.js'
+
 /**
  * Checks a configuration that is already an object, and fills in the defaults.
  * @param origin names the source in error messages

@@ -139,7 +139,7 @@ export const batchBytes = (layout: BatchLayout, batchSize: number, size: number)
   rangesOf(layout, batchSize, size).bytes
 
 /** The fields of a batch that lie one after another in `buffer`. */
-export const batchViews = (buffer: SharedArrayBuffer, layout: BatchLayout, batchSize: number, size: number): Batch =>
+export const batchViews = (buffer: ArrayBufferLike, layout: BatchLayout, batchSize: number, size: number): Batch =>
   Object.fromEntries(
     rangesOf(layout, batchSize, size).ranges.map(({ field, offset, spec: { shape, dtype } }) => {
       const count = elements(shape)

@@ -1,19 +1,8 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { UserError } from '../error.js'
-import { Random } from '../random.js'
-import { augment, drawSample } from './augment.js'
-import {
-  type Batch,
-  type BatchLayout,
-  batchViews,
-  elementsOf,
-  imagesOf,
-  isMadeIn,
-  isOfBatch,
-  type StreamSpec,
-} from './batch.js'
-import { cutMixView, drawCutMix } from './cutmix-view.js'
+import { type Batch, type BatchLayout, batchViews, type StreamSpec } from './batch.js'
 import { readImage, readPair } from './dataset.js'
+import { fillFields, mixFields } from './fill-batch.js'
 import type { LabelRules } from './label-rules.js'
 import type { Image } from './pixels.js'
 
@@ -77,6 +66,7 @@ export interface Reply {
 const LANES = 2
 
 const settings = workerData as WorkerSettings
+const filling = { ...settings, ignoreIndex: settings.rules.ignoreIndex }
 const port = parentPort
 if (!port) throw new Error('loader-worker runs in a worker thread only')
 
@@ -84,14 +74,6 @@ function toShared(image: Image): Image {
   const data = new Uint8Array(new SharedArrayBuffer(image.data.length))
   data.set(image.data)
   return { ...image, data }
-}
-
-const nothing = new Uint8Array()
-
-function bytesIn(batch: Batch, name: string): Uint8Array {
-  const field = batch[name]
-  if (!(field instanceof Uint8Array)) throw new Error(`unreachable: the batch has no bytes '${name}'`)
-  return field
 }
 
 function streamOf({ stream }: Task): StreamSpec {
@@ -106,42 +88,16 @@ async function decodeTask(task: Task): Promise<Decoded> {
   return readPair({ name: task.image, image: task.image, label: task.label }, settings.rules)
 }
 
-function augmentTask(task: Task, epoch: number, { image, label }: Decoded, batch: Batch): void {
-  const { size, seed, rules } = settings
-  const { fields, purpose, geometry } = streamOf(task)
-  const random = new Random(seed, epoch, purpose.sample, task.sample)
-  const draws = drawSample(image, size, fields, random, geometry)
-  const parts = Object.entries(fields).map(([name, field]) => {
-    const count = elementsOf(field, size)
-    return [name, (batch[name] ?? nothing).subarray(task.position * count, (task.position + 1) * count)] as const
-  })
-  augment(image, label, size, fields, draws, Object.fromEntries(parts), rules.ignoreIndex, geometry)
-}
-
-function mixTask(task: Task, { epoch, batchIndex }: Job, batch: Batch): void {
-  const { size, batchSize, seed } = settings
-  const stream = streamOf(task)
-  const { fields, purpose } = stream
-  if (purpose.batch === undefined) throw new Error(`the stream ${stream.name} has no purpose of draws of a batch`)
-  // Each place draws for all of them, so that all go by the same draws whichever thread has them.
-  const draws = drawCutMix(imagesOf(stream, batchSize), size, new Random(seed, batchIndex, purpose.batch))
-  for (const [name, field] of Object.entries(fields)) {
-    if (!isOfBatch(field) || !isMadeIn(field, epoch)) continue
-    const bytes = elementsOf(field, size)
-    const out = bytesIn(batch, name).subarray(task.position * bytes, (task.position + 1) * bytes)
-    cutMixView(bytesIn(batch, field.of), size, draws, task.position, out)
-  }
-}
-
 async function runTask(job: Job, index: number, batch: Batch): Promise<Reply> {
   const task = job.tasks[index] as Task
   try {
+    const place = { stream: streamOf(task), position: task.position, sample: task.sample }
     if (job.stage === 'mix') {
-      mixTask(task, job, batch)
+      mixFields(place, job, filling, batch)
       return { id: job.id, task: index, decoded: null, error: null }
     }
     const decoded = task.cached ?? (await decodeTask(task))
-    augmentTask(task, job.epoch, decoded, batch)
+    fillFields(place, job.epoch, decoded, filling, batch)
     const keep = job.keep && !task.cached
     const label = decoded.label && keep ? toShared(decoded.label) : null
     return { id: job.id, task: index, decoded: keep ? { image: toShared(decoded.image), label } : null, error: null }

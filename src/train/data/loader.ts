@@ -2,7 +2,6 @@ import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import { UserError } from '../error.js'
 import '../io/decoders.js'
-import { Random } from '../random.js'
 import {
   type Batch,
   type BatchLayout,
@@ -15,6 +14,7 @@ import {
 } from './batch.js'
 import type { Sample } from './dataset.js'
 import { DecodedCache, imageKey } from './decoded-cache.js'
+import { orderOf, sampleAt } from './fill-batch.js'
 import { labelRules } from './label-rules.js'
 import { JobTable, PendingBatch, type PostedTask, taskOf, type UnreadableFile } from './loader-jobs.js'
 import type { Reply, Task, WorkerSettings } from './loader-worker.js'
@@ -218,9 +218,7 @@ class ThreadedLoader implements Loader {
   /** For each stream the order of its list in an epoch. */
   private drawOrders(epoch: number): Uint32Array[] {
     const { layout, seed } = this.options
-    return layout.map(({ split, purpose }) => {
-      return new Random(seed, epoch, purpose.order).permutation(this.listOf(split).length)
-    })
+    return layout.map((stream) => orderOf(stream, seed, epoch, this.listOf(stream.split).length))
   }
 
   /** Hands the batch of an iteration to the workers. */
@@ -231,8 +229,7 @@ class ThreadedLoader implements Loader {
       const count = imagesOf(spec, config.batch_size)
       return Array.from({ length: count }, (_, position) => {
         const order = orders[stream] ?? new Uint32Array()
-        // A stream that takes more images than the epoch was measured for begins its list again.
-        const sample = order[(iteration * count + position) % order.length] as number
+        const sample = sampleAt(order, iteration, count, position)
         return this.taskOf(stream, position, sample, sample)
       })
     })

@@ -4,6 +4,8 @@ import { tracingDevice } from '../../engine/dry-device.js'
 import { showSized, valuesBySize } from '../../engine/memory-report.js'
 import { Store } from '../../engine/store.js'
 import { createModel, type ModelSpec } from '../../models/index.js'
+import type { SegmentationModel } from '../../models/segmentation.js'
+import { loadInit, readInit } from '../checkpoint/load-model.js'
 import { readBackbone } from '../checkpoint/read.js'
 import type { Config } from '../config/load.js'
 import { shortenedEpoch } from '../data/loader.js'
@@ -19,6 +21,8 @@ import { limitOf, showChoice, tooLittle, useKnownKernels } from './settle-memory
 
 export interface DryRunOptions {
   readonly config: Config
+  /** As in `TrainingOptions`. */
+  readonly init?: string | undefined
   /** false: earlier measurements of kernels are not looked at. */
   readonly tune?: boolean | undefined
   readonly traceNan?: boolean
@@ -38,11 +42,12 @@ const largestShown = 12
  */
 export async function dryRun(
   real: Device,
-  { config: given, tune, traceNan = false, printProgram, print }: DryRunOptions,
+  { config: given, init, tune, traceNan = false, printProgram, print }: DryRunOptions,
 ) {
   for (const [index, model] of modelsOf(given).entries()) {
     const path = pretrainedOf(given, index)
-    if (path !== undefined) print(checkPretrained(model, path))
+    if (init !== undefined) print(loadInit(planned(model), readInit(init, given)))
+    else if (path !== undefined) print(checkPretrained(model, path))
   }
   const lists = readLists(given, true)
   const labels = await checkSamples([...lists.labeled, ...lists.validation, ...lists.unlabeled], given)
@@ -99,8 +104,9 @@ async function settleShown(real: Device, options: PlanOptions, print: (line: str
 }
 
 /** Whether the backbone takes the weights of a file. Throws a UserError where it does not. */
-const checkPretrained = (model: ModelSpec, path: string): string =>
-  readBackbone(createModel(new Store(tracingDevice(), 'model'), model), path).line
+const checkPretrained = (model: ModelSpec, path: string): string => readBackbone(planned(model), path).line
+
+const planned = (model: ModelSpec): SegmentationModel => createModel(new Store(tracingDevice(), 'model'), model)
 
 function describe(run: PlannedRun, options: PlanOptions): string[] {
   const { use, trainer } = run

@@ -21,6 +21,8 @@ export interface TrainingOptions {
   readonly savePath: string
   /** A `latest.safetensors` to resume from; `savePath` is then its folder. */
   readonly resume?: string | undefined
+  /** A checkpoint of a whole network of the same kind to start from, in place of the configured `pretrained` backbone. */
+  readonly init?: string | undefined
   /** Leaves out so many steps after resuming, such as one whose batch gave NaN. */
   readonly skipIterations?: number | undefined
   /** Stops after so many steps. */

@@ -6,6 +6,7 @@ import { elements } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
 import { createModel } from '../../models/index.js'
 import { parametersOf } from '../../models/segmentation.js'
+import { loadInit, readInit } from '../checkpoint/load-model.js'
 import { loadBackbone } from '../checkpoint/read.js'
 import { type Config, withAbsolutePaths } from '../config/load.js'
 import type { Sample } from '../data/dataset.js'
@@ -99,6 +100,7 @@ async function trainLocked(
   const config = kept ?? (await chosenFor(device, lists, options))
   const isChosenAnew = config !== given && !kept
   const amp = usesHalf(config.amp, device, print)
+  const init = options.init === undefined ? undefined : readInit(options.init, config)
 
   const { seed } = config
   const { labeled, unlabeled, validation } = lists
@@ -125,6 +127,7 @@ async function trainLocked(
     const model = createModel(store, firstModelOf(config), new Random(seed, 0, PURPOSE.initialization))
     const pretrained = pretrainedOf(config, 0)
     if (resume) print(`weights: from ${resume}`)
+    else if (init) print(loadInit(model, init))
     else if (pretrained !== undefined) print(loadBackbone(model, pretrained))
     else print('backbone: from scratch, with random weights (set `pretrained` to start from a checkpoint)')
     const kernels = RunTuning.begin(device, { tune: options.tune, resumed: resume && folder, print })
@@ -138,7 +141,8 @@ async function trainLocked(
       amp,
       pretrain: (further, index) => {
         const path = pretrainedOf(config, index)
-        if (!resume && path !== undefined) print(`${further.store.label}: ${loadBackbone(further, path)}`)
+        if (!resume && init) print(`${further.store.label}: ${loadInit(further, init)}`)
+        else if (!resume && path !== undefined) print(`${further.store.label}: ${loadBackbone(further, path)}`)
       },
       onProgress: (done, total) => {
         if (done === total || done % 20 === 0) print(`compiling kernels ${done}/${total}`)

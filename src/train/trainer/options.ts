@@ -1,3 +1,4 @@
+import type { Signal } from '../../engine/program.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import type { CommonSettings } from '../methods/method.js'
 import type { OptimizerSection, ScheduleSection } from './optimizer-settings.js'
@@ -37,4 +38,6 @@ export interface TrainerOptions {
   readonly pretrain?: (model: SegmentationModel, index: number) => void
   /** Called as pipelines are compiled. */
   readonly onProgress?: (done: number, total: number) => void
+  /** Ends the compilation early, with its reason. */
+  readonly signal?: Signal | undefined
 }

@@ -111,7 +111,7 @@ export class Trainer {
     settings: TrainerSettings,
     options: TrainerOptions,
   ): Promise<Trainer> {
-    const { gradNorm = false, amp, onProgress } = options
+    const { gradNorm = false, amp, onProgress, signal } = options
     const method = methodOf(settings.method)
     // The configuration was checked by a schema with the keys of all methods.
     const own = settings as TrainerSettings & Settings<typeof method.keys>
@@ -132,7 +132,7 @@ export class Trainer {
     const context = { name: method.name, run, passes, optimizer, optimized: trained, lossScale, gradNorm }
     const sums = parts > 1 ? declareSums(context, new Store(device, 'sums over parts')) : undefined
     const arena = new Arena(device, 'training buffer')
-    const shared = { arena, autocast: amp ? castCall : undefined, ...(onProgress ? { onProgress } : {}) }
+    const shared = { arena, autocast: amp ? castCall : undefined, onProgress, signal }
     try {
       const stages = Object.assign({}, ...run.trained.map((model) => model.stages))
       const recompute = stageOf({ stages }, settings.activation_checkpointing ?? [])

@@ -8,9 +8,12 @@ import { writeScenes } from '#dist/demo/dataset.js'
 import { parseConfig } from '#dist/train/config/load.js'
 import type { Batch, BatchLayout } from '#dist/train/data/batch.js'
 import { cutBox, cutMixView, denormalizedLevels, drawCutMix } from '#dist/train/data/cutmix-view.js'
-import { readList } from '#dist/train/data/dataset.js'
+import { readImage, readList, readPair } from '#dist/train/data/dataset.js'
+import { labelRules } from '#dist/train/data/label-rules.js'
 import { createLoader, type LoaderOptions } from '#dist/train/data/loader.js'
+import { memoryBatch } from '#dist/train/data/memory-batch.js'
 import { dualTeacher } from '#dist/train/methods/dual-teacher.js'
+import { unimatch } from '#dist/train/methods/unimatch.js'
 import { PURPOSE, Random } from '#dist/train/random.js'
 
 const root = mkdtempSync(join(tmpdir(), 'atrous-mixed-'))
@@ -67,6 +70,27 @@ test('the same bits for any number of threads, from any start', async () => {
   assert.equal(await batchesOf(2, { workers: 3 }), reference)
   assert.equal(await batchesOf(2, { workers: 2 }, 1), reference.slice(1))
   assert.not.equal(await batchesOf(2, { seed: 6 }), reference)
+})
+
+test('images in memory give the same batches as files, mixed views and all', async () => {
+  const labeled = readList(join(folder, 'labeled.txt'), folder, 'required')
+  const unlabeled = readList(join(folder, 'unlabeled.txt'), folder, 'unused')
+  const pairs = await Promise.all(labeled.map((sample) => readPair(sample, labelRules(config))))
+  const images = {
+    labeled: pairs.map(({ image, label }) => ({ image, label: label ?? image })),
+    unlabeled: await Promise.all(unlabeled.map(({ image }) => readImage(image))),
+  }
+  for (const method of [dualTeacher, unimatch] as const) {
+    const layout: BatchLayout = method.layout(config as never)
+    for (const epoch of [0, 1]) {
+      const expected = await batchesOf(epoch, { layout })
+      const actual = expected.map((_, iteration) => {
+        const filling = { size, batchSize, seed, ignoreIndex: 255 }
+        return memoryBatch(layout, images, filling, { epoch, iteration, iterationsPerEpoch: expected.length })
+      })
+      assert.equal(actual, expected, `${method.name}, epoch ${epoch}`)
+    }
+  }
 })
 
 test('a view of even epochs is not made in odd ones', async () => {

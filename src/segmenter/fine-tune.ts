@@ -1,0 +1,192 @@
+import type { Device } from '../engine/device.js'
+import type { Signal } from '../engine/program.js'
+import type { SegmentationModel } from '../models/segmentation.js'
+import { type Config, parseConfig } from '../train/config/parse.js'
+import { takes } from '../train/data/batch.js'
+import { usedBytes } from '../train/data/label-rules.js'
+import { type MemoryImages, memoryBatch } from '../train/data/memory-batch.js'
+import type { Image } from '../train/data/pixels.js'
+import { UserError } from '../train/error.js'
+import { methodOf, methods } from '../train/methods/index.js'
+import { nonFiniteIn } from '../train/run/non-finite.js'
+import { createTrainer } from '../train/trainer/create.js'
+import type { StepResult, Trainer } from '../train/trainer/trainer.js'
+import { type Picture, rgbOf } from './picture.js'
+
+/** A picture, and what it shows. */
+export interface LabeledPicture {
+  readonly image: Picture
+  /** A class for each pixel, [H, W]; 255 where none is known, which is not learned from. */
+  readonly labels: Uint8Array
+}
+
+/** How far a fine-tuning is. Kernels are compiled first, at step 0. */
+export interface FineTuneProgress {
+  readonly compiled: number
+  readonly kernels: number
+  /** Steps done. */
+  readonly step: number
+  readonly steps: number
+  /** Total loss of the last step; NaN before the first one. */
+  readonly loss: number
+  /** What the method shows besides, under the names of the log of `train.js`, such as `loss_x` and `mask_ratio`. */
+  readonly metrics: Readonly<Record<string, number>>
+}
+
+export interface FineTuneOptions {
+  readonly steps: number
+  /** At the start; it falls to 0 as in `train.js`. The same for the whole network. */
+  readonly learningRate: number
+  /** A method of `train.js`. Default: `prevmatch` with unlabeled pictures, else `supervised`. */
+  readonly method?: string | undefined
+  /** Pictures without labels, which semi-supervised methods learn from. */
+  readonly unlabeled?: readonly Picture[] | undefined
+  /** Labeled pictures in a step. Default: as many as there are, but 2 to 4. */
+  readonly batchSize?: number | undefined
+  /** Side of the square crops that are learned from. Default: the shortest side of all pictures, but 33 to 321. */
+  readonly cropSize?: number | undefined
+  /** Of everything random. Default: 0. */
+  readonly seed?: number | undefined
+  /** Further keys of a configuration of `train.js`, such as `conf_thresh`. */
+  readonly settings?: Readonly<Record<string, unknown>> | undefined
+  /** An `AbortSignal`: the call then rejects with its reason, and the weights are those of before. */
+  readonly signal?: Signal | undefined
+  /** Called as kernels are compiled and behind each step. A promise of it is awaited before the next step. */
+  readonly onProgress?: ((progress: FineTuneProgress) => void | Promise<void>) | undefined
+}
+
+/** What some methods do by epochs, such as keeping previous models, is done so many times. */
+const mostEpochs = 10
+
+/**
+ * Trains a model from the weights that it has by a method of `train.js`; its `MethodContext` has no validation, so that each
+ * epoch counts as a new best. Where that fails, or is ended early, the weights are those of before.
+ *
+ * @param turn runs a step when nothing else uses the model
+ */
+export async function fineTune(
+  device: Device,
+  model: SegmentationModel,
+  samples: readonly LabeledPicture[],
+  options: FineTuneOptions,
+  turn: <T>(step: () => Promise<T>) => Promise<T>,
+): Promise<void> {
+  const { steps, signal, onProgress } = options
+  signal?.throwIfAborted()
+  const images = imagesOf(samples, options.unlabeled ?? [], model)
+  const config = configOf(model, images, options)
+  const method = methodOf(config.method)
+  const layout = method.layout(config)
+  if (takes(layout, 'unlabeled') && images.unlabeled.length === 0) {
+    throw new UserError(`fine-tuning: the method ${config.method} needs unlabeled pictures: give them as 'unlabeled'`)
+  }
+  const iterationsPerEpoch = Math.ceil(steps / config.epochs)
+  const { batch_size: batchSize, crop_size: size, seed, ignore_index: ignoreIndex } = config
+  const longest = Math.max(...layout.map(({ perStep = 1 }) => perStep)) * batchSize * iterationsPerEpoch
+  // Each place of a list has random choices of its own: no epoch begins one again.
+  const lists = { labeled: repeated(images.labeled, longest), unlabeled: repeated(images.unlabeled, longest) }
+  let compiled = 0
+  let kernels = 0
+  const report = (step: number, { total_loss: loss = Number.NaN, ...metrics }: Readonly<Record<string, number>> = {}) =>
+    onProgress?.({ compiled, kernels, step, steps, loss, metrics })
+  const before = model.store.snapshot('weights before fine-tuning')
+  const batches = new Map(model.batchesTracked)
+  let trainer: Trainer | undefined
+  try {
+    trainer = await createTrainer(device, model, config, {
+      ...{ iterationsPerEpoch, labeled: batchSize, unlabeled: batchSize, height: size, width: size, signal },
+      onProgress: (done, total) => {
+        compiled = done
+        kernels = total
+        void report(0)
+      },
+    })
+    while (trainer.iteration < steps) {
+      signal?.throwIfAborted()
+      const { iteration, epoch } = trainer
+      const within = iteration - epoch * iterationsPerEpoch
+      if (within === 0) trainer.beginEpoch(true)
+      const place = { epoch, iteration: within, iterationsPerEpoch }
+      const batch = memoryBatch(layout, lists, { size, batchSize, seed, ignoreIndex }, place)
+      const result = await turn(() => (trainer as Trainer).step(batch))
+      check(result, iteration + 1)
+      await report(iteration + 1, result.metrics)
+    }
+    signal?.throwIfAborted()
+    const best = trainer.run.deployed[0]?.model
+    if (best && best.store !== model.store) model.store.copyFrom(best.store)
+  } catch (error) {
+    model.store.copyFrom(before)
+    for (const [name, count] of batches) model.batchesTracked.set(name, count)
+    throw error
+  } finally {
+    trainer?.destroy()
+    before.destroy()
+  }
+}
+
+function check(result: StepResult, step: number): void {
+  const broken = nonFiniteIn(result)
+  if (broken === undefined) return
+  throw new UserError(`fine-tuning: step ${step}: ${broken}: lower the learning rate; the weights are those of before`)
+}
+
+function imagesOf(
+  samples: readonly LabeledPicture[],
+  unlabeled: readonly Picture[],
+  { config: { nclass } }: SegmentationModel,
+): MemoryImages {
+  if (samples.length === 0) throw new UserError('fine-tuning: there are no labeled pictures: give one at least')
+  const labeled = samples.map(({ image, labels }, i) => {
+    const { width, height } = image
+    if (labels.length !== width * height) {
+      throw new UserError(
+        `fine-tuning: picture ${i} has ${width}x${height} pixels and ${labels.length} labels: give one for each pixel`,
+      )
+    }
+    const wrong = usedBytes(labels).find((value) => value >= nclass && value !== 255)
+    if (wrong !== undefined) {
+      throw new UserError(
+        `fine-tuning: picture ${i} has the label ${wrong}, but the classes are 0 to ${nclass - 1} and 255 is ignored`,
+      )
+    }
+    return { image: rgbOf(image), label: { data: labels, width, height } }
+  })
+  if (labeled.every(({ label }) => label.data.every((value) => value === 255))) {
+    throw new UserError('fine-tuning: no pixel has a label: label some')
+  }
+  return { labeled, unlabeled: unlabeled.map(rgbOf) }
+}
+
+/** @throws UserError for settings that no training has, or none of this model */
+function configOf(model: SegmentationModel, images: MemoryImages, options: FineTuneOptions): Config {
+  const { steps, learningRate, seed = 0 } = options
+  const { labeled, unlabeled } = images
+  const { method = unlabeled.length > 0 ? 'prevmatch' : 'supervised' } = options
+  const { batchSize = Math.max(2, Math.min(4, labeled.length)), cropSize = cropFor(images) } = options
+  if (!Number.isSafeInteger(steps) || steps < 1) {
+    throw new UserError(`fine-tuning: steps is ${steps}: give a whole number of at least 1`)
+  }
+  const known = methods().find(({ name }) => name === method)
+  if (known?.models || (known && model.input === 'coefficients')) {
+    const own = known.models ? `${method} trains several networks` : 'the model reads DCT coefficients'
+    throw new UserError(`fine-tuning: ${own}, which train.js does alone`)
+  }
+  const given = { crop_size: cropSize, batch_size: batchSize, epochs: Math.min(steps, mostEpochs), lr: learningRate }
+  const config = parseConfig(
+    { nclass: model.config.nclass, method, seed, lr_multi: 1, ...given, ...options.settings },
+    'fine-tuning',
+  )
+  methodOf(config.method).check?.(config, (what) => new UserError(`fine-tuning: ${what}`))
+  return config
+}
+
+/** Crops have sides of a multiple of 16, and one: the strides of a network divide them evenly. */
+function cropFor({ labeled, unlabeled }: MemoryImages): number {
+  const all = [...labeled.map(({ image }) => image), ...unlabeled]
+  const shortest = Math.min(...all.map(({ width, height }: Image) => Math.min(width, height)))
+  return Math.max(33, Math.min(321, Math.floor((shortest - 1) / 16) * 16 + 1))
+}
+
+const repeated = <T>(list: readonly T[], length: number): readonly T[] =>
+  list.length === 0 ? list : Array.from({ length: Math.max(length, list.length) }, (_, i) => list[i % list.length] as T)
