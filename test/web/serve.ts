@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Page } from 'playwright-core'
 
 /** The web page, bundled into a folder of its own and served. */
 export interface Served {
@@ -32,4 +33,21 @@ export async function servePage(): Promise<Served> {
     rmSync(folder, { recursive: true })
   }
   return { url, folder, end }
+}
+
+/** Resolves when a page shows what the network says of its first picture. */
+export async function waitForResult(page: Page): Promise<void> {
+  await page.waitForSelector('html[data-ready]')
+  await page.waitForSelector('#try-canvas[data-labels]', { state: 'attached' })
+}
+
+/** Drops a file on the page, as a visitor does. */
+export async function drop(page: Page, name: string, type: string, bytes: Uint8Array): Promise<void> {
+  const data = JSON.stringify([Buffer.from(bytes).toString('base64'), name, type])
+  await page.evaluate(`(() => {
+    const [text, name, type] = ${data}
+    const transfer = new DataTransfer()
+    transfer.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name, { type }))
+    for (const event of ['dragover', 'drop']) window.dispatchEvent(new DragEvent(event, { dataTransfer: transfer, cancelable: true }))
+  })()`)
 }

@@ -11,12 +11,6 @@ import { onnxOf } from './onnx.js'
 import { decide } from './scores.js'
 import type { WasmPredictor } from './wasm.js'
 
-interface FineTunes {
-  fineTune(
-    samples: unknown,
-    options: { onProgress(p: { step: number; steps: number; loss: number }): void; [key: string]: unknown },
-  ): Promise<void>
-}
 /** The network of a file of weights, and what predicts with it. */
 export class Network {
   private readonly loaded: LoadedModel
@@ -84,13 +78,16 @@ export class Network {
       const segmenter = await Segmenter.load(await keeper.device(), new File([this.bytes], this.name), { signal })
       try {
         const samples = corrections.map(({ picture, labels }) => ({ image: picture, labels }))
-        await (segmenter as unknown as FineTunes).fineTune(samples, {
+        await segmenter.fineTune(samples, {
           steps,
           learningRate,
           method,
           unlabeled,
           signal,
-          onProgress: ({ step, steps, loss }) => tell('learning', { step, steps, loss }),
+          onProgress: ({ compiled, kernels, step, loss }) => {
+            if (step === 0) tell('compiling', { what: method, done: compiled, all: kernels })
+            else tell('learning', { step, steps, loss })
+          },
         })
         return new Uint8Array(await segmenter.toBytes())
       } catch (error) {

@@ -6,13 +6,14 @@ import { createModel } from '#dist/models/index.js'
 import type { SegmentationModel } from '#dist/models/segmentation.js'
 import { parseConfig } from '#dist/train/config/parse.js'
 import type { Config } from '#dist/train/config/schema.js'
+import type { Batch } from '#dist/train/data/batch.js'
+import { memoryBatch } from '#dist/train/data/memory-batch.js'
 import { Evaluator } from '#dist/train/evaluation/evaluator.js'
-import { firstModelOf, methodOf } from '#dist/train/methods/index.js'
+import { firstModelOf } from '#dist/train/methods/index.js'
 import { PURPOSE, Random } from '#dist/train/random.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
 import type { Trainer } from '#dist/train/trainer/trainer.js'
 import type { Scene } from '../../protocol.js'
-import { Batches } from './batches.js'
 import type { Extent, World } from './scenes.js'
 
 /** What a training needs to go on elsewhere, in memory of the host. */
@@ -81,7 +82,7 @@ export class Learner {
     private readonly extent: Extent,
     private readonly model: SegmentationModel,
     private readonly evaluator: Evaluator,
-    private readonly batches: Batches,
+    private readonly world: World,
   ) {}
 
   static create(device: Device, method: string, seed: number, extent: Extent, world: World): Learner {
@@ -89,11 +90,7 @@ export class Learner {
     const store = new Store(device, `model of ${method}`)
     const model = createModel(store, firstModelOf(settings), new Random(seed, 0, PURPOSE.initialization))
     const evaluator = new Evaluator(device, model, { mode: 'original' })
-    const { crop: size, batchSize } = extent
-    const layout = methodOf(method).layout(settings)
-    const iterationsPerEpoch = stepsOf(extent) / extent.epochs
-    const batches = new Batches({ layout, batchSize, size, seed, iterationsPerEpoch }, world.lists)
-    return new Learner(settings, extent, model, evaluator, batches)
+    return new Learner(settings, extent, model, evaluator, world)
   }
 
   get step(): number {
@@ -125,7 +122,7 @@ export class Learner {
       trainer.beginEpoch(this.newBest)
       this.newBest = false
     }
-    const { metrics } = await trainer.step(this.batches.at(trainer.iteration))
+    const { metrics } = await trainer.step(this.batch(trainer))
     return metrics.loss_x ?? metrics.total_loss ?? Number.NaN
   }
 
@@ -183,6 +180,13 @@ export class Learner {
     this.trainer?.destroy()
     this.evaluator.destroy()
     this.model.store.destroy()
+  }
+
+  private batch({ layout, epoch, iteration, options: { iterationsPerEpoch } }: Trainer): Batch {
+    const { crop: size, batchSize } = this.extent
+    const { seed, ignore_index: ignoreIndex } = this.settings
+    const place = { epoch, iteration: iteration % iterationsPerEpoch, iterationsPerEpoch }
+    return memoryBatch(layout, this.world.images, { size, batchSize, seed, ignoreIndex }, place)
   }
 
   private storesOf(trainer: Trainer): readonly Store[] {

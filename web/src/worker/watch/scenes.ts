@@ -1,7 +1,8 @@
 import { balancedScenes } from '#dist/demo/balanced.js'
 import { scene } from '#dist/demo/scenes.js'
+import type { MemoryImages } from '#dist/train/data/memory-batch.js'
+import type { Image } from '#dist/train/data/pixels.js'
 import type { Scene } from '../../protocol.js'
-import type { Sample, SampleList } from './batches.js'
 
 /** How large a training is that is watched. */
 export interface Extent {
@@ -25,25 +26,27 @@ export const small: Extent = { size: 48, crop: 33, batchSize: 2, unlabeled: 20, 
 const labeledScenes = 3
 const heldOutScenes = 6
 
-const sampleOf = ({ size, image, label }: Scene): Sample => ({
-  image: { data: image, width: size, height: size },
-  label: { data: label, width: size, height: size },
-})
-
-/** Scenes that are painted when they are first needed. */
-class PaintedList implements SampleList {
-  private readonly painted: (Sample | undefined)[] = []
+/** A scene that is painted when its pixels are first needed. */
+class PaintedImage implements Image {
+  private painted: Uint8Array | undefined
 
   constructor(
     private readonly seed: number,
+    private readonly index: number,
     private readonly size: number,
-    readonly length: number,
   ) {}
 
-  at(index: number): Sample {
-    const known = this.painted[index] ?? sampleOf(paint(this.seed, index, this.size))
-    this.painted[index] = known
-    return known
+  get data(): Uint8Array {
+    this.painted ??= paint(this.seed, this.index, this.size).image
+    return this.painted
+  }
+
+  get width(): number {
+    return this.size
+  }
+
+  get height(): number {
+    return this.size
   }
 }
 
@@ -57,7 +60,7 @@ export function paint(seed: number, index: number, size: number): Scene {
 export interface World {
   readonly labeled: readonly Scene[]
   readonly heldOut: readonly Scene[]
-  readonly lists: { readonly labeled: SampleList; readonly unlabeled: SampleList }
+  readonly images: MemoryImages
 }
 
 /** Lists as those of the command `demo`: unlabeled scenes first, then held-out ones, then labeled ones. */
@@ -65,9 +68,12 @@ export function paintWorld(seed: number, { size, unlabeled }: Extent): World {
   const first = unlabeled + heldOutScenes
   const labeled = balancedScenes(seed, size, labeledScenes, first).map((index) => paint(seed, index, size))
   const heldOut = Array.from({ length: heldOutScenes }, (_, i) => paint(seed, unlabeled + i, size))
-  return {
-    labeled,
-    heldOut,
-    lists: { labeled: labeled.map(sampleOf), unlabeled: new PaintedList(seed, size, unlabeled) },
-  }
+  const pairs = labeled.map(({ image, label }) => {
+    const sides = { width: size, height: size }
+    return { image: { data: image, ...sides }, label: { data: label, ...sides } }
+  })
+  // As in a run, labeled pictures are repeated to the length of an epoch.
+  const repeated = Array.from({ length: unlabeled }, (_, i) => pairs[i % pairs.length] ?? []).flat()
+  const others = Array.from({ length: unlabeled }, (_, i) => new PaintedImage(seed, i, size))
+  return { labeled, heldOut, images: { labeled: repeated, unlabeled: others } }
 }
