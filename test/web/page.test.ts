@@ -174,8 +174,6 @@ pageTest('goes on with another device where the GPU process is killed', async ()
   await session.send('Browser.crashGpuProcess').catch(() => {})
   await page.waitForFunction("/the GPU was lost/.test(document.getElementById('status-log').textContent)")
   await page.evaluate("document.getElementById('try-line').textContent = ''")
-  await page.selectOption('#try-side', '96')
-  await page.selectOption('#try-side', '64')
   await page.waitForFunction("/on WebGPU/.test(document.getElementById('try-line').textContent)", null, {
     timeout: 60_000,
   })

@@ -16,9 +16,18 @@ export function make<Tag extends keyof HTMLElementTagNameMap>(
   return element
 }
 
+const drawers = new WeakMap<HTMLCanvasElement, () => void>()
+
+/** Draws a canvas now, and again where the browser loses what was drawn, as it does with its GPU process. */
+export function keepDrawn(canvas: HTMLCanvasElement, draw: () => void): void {
+  if (!drawers.has(canvas)) canvas.addEventListener('contextrestored', () => drawers.get(canvas)?.())
+  drawers.set(canvas, draw)
+  draw()
+}
+
 /** What a canvas is drawn with. Throws where the browser gives none. */
 export function drawing(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
-  const context = canvas.getContext('2d')
+  const context = canvas.getContext('2d', { willReadFrequently: true })
   if (!context) throw new Error('the browser draws on no canvas')
   return context
 }

@@ -1,4 +1,4 @@
-import { drawing, make } from './dom.js'
+import { drawing, keepDrawn, make } from './dom.js'
 import type { Picture, Scene, Size } from './protocol.js'
 
 /** A picture that the page can draw at any size. */
@@ -7,6 +7,8 @@ export interface Source extends Size {
   readonly drawable: CanvasImageSource
 }
 
+/** Long side of what is kept of a picture: more than any network here sees of it. */
+const keptSide = 2048
 /** Larger pictures are refused: browsers draw no canvas beyond about this size. */
 const maxPixels = 2 ** 26
 
@@ -27,7 +29,19 @@ export async function openPicture(file: File): Promise<Source> {
       `${file.name} has ${width}x${height} pixels, more than the ${maxPixels} that the page takes: shrink it`,
     )
   }
-  return { name: file.name, drawable: bitmap, width, height }
+  const kept = Math.max(width, height) > keptSide ? sized(bitmap, keptSide) : { width, height }
+  const context = drawing(make('canvas', kept))
+  context.imageSmoothingQuality = 'high'
+  context.drawImage(bitmap, 0, 0, kept.width, kept.height)
+  bitmap.close()
+  return sourceOf(file.name, context.getImageData(0, 0, kept.width, kept.height), { width, height })
+}
+
+/** Pixels as a source: the browser may lose a canvas, but not them. */
+function sourceOf(name: string, pixels: ImageData, { width, height }: Size = pixels): Source {
+  const drawable = make('canvas', { width: pixels.width, height: pixels.height })
+  keepDrawn(drawable, () => drawing(drawable).putImageData(pixels, 0, 0))
+  return { name, drawable, width, height }
 }
 
 /** The size with the same sides whose longer one has so many pixels. */
@@ -40,28 +54,25 @@ export function sized({ width, height }: Size, longSide: number): Size {
 /** A canvas with a source drawn at a size. */
 export function drawn(source: Source, { width, height }: Size): HTMLCanvasElement {
   const canvas = make('canvas', { width, height })
-  const context = drawing(canvas)
-  context.imageSmoothingQuality = 'high'
-  context.drawImage(source.drawable, 0, 0, width, height)
+  keepDrawn(canvas, () => {
+    const context = drawing(canvas)
+    context.imageSmoothingQuality = 'high'
+    context.drawImage(source.drawable, 0, 0, width, height)
+  })
   return canvas
 }
 
-/** Its pixels at a size. */
+/** Its pixels at a size. Throws while the browser has lost what it drew. */
 export function pixelsOf(source: Source, size: Size): Picture {
   const { width, height } = size
-  const { data } = drawing(drawn(source, size)).getImageData(0, 0, width, height)
+  const context = drawing(drawn(source, size))
+  const { data } = context.getImageData(0, 0, width, height)
+  if (context.isContextLost()) throw new Error('the browser has lost what it drew: it draws again in a moment')
   return { width, height, data: data as Picture['data'] }
 }
 
-/** RGB pixels [H, W, 3] as a canvas. */
-export function canvasOf(rgb: Uint8Array, { width, height }: Size): HTMLCanvasElement {
-  const canvas = make('canvas', { width, height })
-  paintRgb(canvas, rgb, { width, height })
-  return canvas
-}
-
-export function paintRgb(canvas: HTMLCanvasElement, rgb: Uint8Array, { width, height }: Size): void {
-  Object.assign(canvas, { width, height })
+/** RGB pixels [H, W, 3] as what a canvas takes. */
+function imageOf(rgb: Uint8Array, { width, height }: Size): ImageData {
   const image = new ImageData(width, height)
   for (let i = 0, from = 0; i < image.data.length; i += 4, from += 3) {
     image.data[i] = rgb[from] ?? 0
@@ -69,7 +80,13 @@ export function paintRgb(canvas: HTMLCanvasElement, rgb: Uint8Array, { width, he
     image.data[i + 2] = rgb[from + 2] ?? 0
     image.data[i + 3] = 255
   }
-  drawing(canvas).putImageData(image, 0, 0)
+  return image
+}
+
+/** Draws pixels on a canvas of the same size. */
+export function paintImage(canvas: HTMLCanvasElement, image: ImageData): void {
+  Object.assign(canvas, { width: image.width, height: image.height })
+  keepDrawn(canvas, () => drawing(canvas).putImageData(image, 0, 0))
 }
 
 export type Palette = readonly (readonly [number, number, number])[]
@@ -84,14 +101,8 @@ export function colored(labels: Uint8Array, { width, height }: Size, palette: Pa
   return image
 }
 
-/** Draws classes in their colours on a canvas of the same size. */
-export function paintMask(canvas: HTMLCanvasElement, labels: Uint8Array, size: Size, palette: Palette): void {
-  Object.assign(canvas, { width: size.width, height: size.height })
-  drawing(canvas).putImageData(colored(labels, size, palette), 0, 0)
-}
+/** The pixels of a painted scene. */
+export const sceneImage = ({ image, size }: Scene): ImageData => imageOf(image, { width: size, height: size })
 
 /** A painted scene as a source. */
-export const sceneSource = (name: string, { image, size }: Scene): Source => {
-  const sides = { width: size, height: size }
-  return { name, drawable: canvasOf(image, sides), ...sides }
-}
+export const sceneSource = (name: string, scene: Scene): Source => sourceOf(name, sceneImage(scene))

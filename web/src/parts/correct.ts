@@ -53,6 +53,7 @@ export class CorrectPart {
     this.method.append(...methods.map(({ name, text }) => make('option', { value: name }, text)))
     roving(this.tools, ({ dataset }) => this.useTool(dataset.tool as Tool))
     roving(this.classes, ({ dataset }) => this.useClass(Number(dataset.class)))
+    this.canvas.addEventListener('contextrestored', () => this.draw())
     this.canvas.onpointerdown = (event) => this.press(event)
     this.canvas.onpointermove = (event) => this.move(event)
     this.canvas.onpointerup = () => this.release()

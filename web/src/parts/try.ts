@@ -1,7 +1,7 @@
 import type { App } from '../app.js'
 import { drawing, find, make, swatch } from '../dom.js'
 import { download, maskPng } from '../download.js'
-import { colored, drawn, openPicture, pixelsOf, type Source, sceneSource, sized } from '../pictures.js'
+import { colored, drawn, openPicture, paintImage, pixelsOf, type Source, sceneSource, sized } from '../pictures.js'
 import type { Segmentation } from '../protocol.js'
 
 /** Long side of what the page draws, in pixels. */
@@ -33,6 +33,10 @@ export class TryPart {
   constructor(private readonly app: App) {
     this.opacity.oninput = () => this.draw()
     this.side.onchange = () => void this.predict()
+    this.canvas.addEventListener('contextrestored', () => {
+      this.draw()
+      void this.predict()
+    })
     this.canvas.onpointermove = (event) => this.point(event)
     this.canvas.onpointerdown = (event) => this.point(event)
     this.canvas.onpointerleave = () => this.hideReadout()
@@ -158,7 +162,7 @@ export class TryPart {
     const { model } = this.app
     if (!this.layers || !model.value) return
     this.result = result
-    drawing(this.layers.mask).putImageData(colored(result.labels, result, model.value.palette), 0, 0)
+    paintImage(this.layers.mask, colored(result.labels, result, model.value.palette))
     this.draw()
     this.describe()
     const where = result.runtime === 'webgpu' ? 'WebGPU' : 'WebAssembly (onnxruntime-web)'

@@ -1,7 +1,7 @@
 import type { App } from '../app.js'
 import { PairChart } from '../charts.js'
 import { find, make, swatch } from '../dom.js'
-import { type Palette, paintMask, paintRgb } from '../pictures.js'
+import { colored, type Palette, paintImage, sceneImage } from '../pictures.js'
 import type { Scene, Side, WatchEvent } from '../protocol.js'
 
 const sides: readonly Side[] = ['supervised', 'method']
@@ -165,20 +165,20 @@ export class WatchPart {
     const size = { width: this.size, height: this.size }
     for (const [i, canvas] of [...place.querySelectorAll('canvas')].entries()) {
       const mask = masks[i]
-      if (mask) paintMask(canvas, mask, size, this.palette)
+      if (mask) paintImage(canvas, colored(mask, size, this.palette))
     }
     place.dataset.step = String(step)
   }
 
   private picture(scene: Scene, label: string): HTMLCanvasElement {
     const canvas = described(label)
-    paintRgb(canvas, scene.image, { width: scene.size, height: scene.size })
+    paintImage(canvas, sceneImage(scene))
     return canvas
   }
 
   private label(scene: Scene, label: string): HTMLCanvasElement {
     const canvas = described(label)
-    paintMask(canvas, scene.label, { width: scene.size, height: scene.size }, this.palette)
+    paintImage(canvas, colored(scene.label, { width: scene.size, height: scene.size }, this.palette))
     return canvas
   }
 
