@@ -1,6 +1,6 @@
 import { basename, delimiter, dirname, join, relative, resolve, sep } from 'node:path'
 import { Command } from 'commander'
-import { NoAdapterError } from './engine/node.js'
+import { NoAdapterError } from './engine/error.js'
 import { errorOutput } from './error-output.js'
 import { endingOf, exitCodes } from './train/run/exit-codes.js'
 import { quotedArgument } from './train/run/resume-command.js'

@@ -7,13 +7,30 @@
  * a `Store` owns parameters, a `Program` owns its intermediates. Maps are [N, H, W, C], convolution weights
  * [KH, KW, C / groups, O], matrices row-major; all arithmetic is float32.
  *
- * In Node open a device with `open` of `atrous/node`; in a browser pass an adapter to `openDevice`.
+ * Open a device with `open` of `atrous/node` or of `atrous/browser`, or pass an adapter to `openDevice`.
  */
 export { type AdapterSummary, summarizeAdapter } from './engine/adapter.js'
-export { Device, openDevice, type Wait } from './engine/device.js'
+export {
+  BindingLimitError,
+  Device,
+  DeviceLostError,
+  KernelError,
+  OutOfMemoryError,
+  openDevice,
+  ValidationError,
+  type Wait,
+} from './engine/device.js'
+export { AtrousError, NoAdapterError } from './engine/error.js'
 export { assign, read, scoped } from './engine/graph.js'
 export type { Tensor } from './engine/ir.js'
-export { type CompileOptions, compile, type MemorySummary, type Program, type RunOptions } from './engine/program.js'
+export {
+  type CompileOptions,
+  compile,
+  type MemorySummary,
+  type Program,
+  type RunOptions,
+  type Signal,
+} from './engine/program.js'
 export { type Data, type DType, type Shape, type Spec, spec } from './engine/shape.js'
 export { Store, type Variable } from './engine/store.js'
 export { attention } from './kernels/attention.js'

@@ -6,6 +6,7 @@ import {
   traitsOf,
   usefulFeatures,
 } from './adapter.js'
+import { AtrousError } from './error.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
 import { Pace } from './pace.js'
 import type {
@@ -26,7 +27,9 @@ export type Wait = <T>(promise: Promise<T>, rest: () => number) => Promise<T>
 const awaitPlainly: Wait = (promise) => promise
 
 /** A tensor is larger than what the adapter binds at once, or than its buffers. */
-export class BindingLimitError extends Error {
+export class BindingLimitError extends AtrousError {
+  override name = 'BindingLimitError'
+
   constructor(
     what: string,
     readonly bytes: number,
@@ -41,16 +44,24 @@ export class BindingLimitError extends Error {
 }
 
 /** The device has no memory left. */
-export class OutOfMemoryError extends Error {}
+export class OutOfMemoryError extends AtrousError {
+  override name = 'OutOfMemoryError'
+}
 
 /** The device is gone: a driver reset, a GPU that was removed, a device that was destroyed. Nothing on it can be read. */
-export class DeviceLostError extends Error {}
+export class DeviceLostError extends AtrousError {
+  override name = 'DeviceLostError'
+}
 
 /** The device was asked for something that WebGPU forbids: a fault of the program. */
-export class ValidationError extends Error {}
+export class ValidationError extends AtrousError {
+  override name = 'ValidationError'
+}
 
 /** The driver, or Dawn, refuses a kernel: what it has told of itself does not hold. */
-export class KernelError extends Error {}
+export class KernelError extends AtrousError {
+  override name = 'KernelError'
+}
 
 /**
  * What a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage, mirrors of `f`32 and of `h`alf

@@ -3,6 +3,7 @@
 import { tmpdir } from 'node:os'
 import { type AdapterSummary, summarizeAdapter } from './adapter.js'
 import { type Device, openDevice, type Wait } from './device.js'
+import { NoAdapterError } from './error.js'
 import type { GPUAdapter } from './webgpu-types.js'
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4))
@@ -40,8 +41,7 @@ export interface OpenOptions {
   readonly bindingLimit?: number
 }
 
-/** No adapter, or none of that name. The message is meant for the user. */
-export class NoAdapterError extends Error {}
+export { NoAdapterError } from './error.js'
 
 const toggles = [
   // Dawn hides subgroup matrices, and half precision on NVIDIA, behind these.

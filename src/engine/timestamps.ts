@@ -1,4 +1,5 @@
 import type { Device } from './device.js'
+import { AtrousError } from './error.js'
 import type { KernelInfo, RunTimes } from './profile.js'
 import {
   type Run,
@@ -119,7 +120,9 @@ export class Recorder implements RunRecorder {
 }
 
 /** The adapter has no clock that programs can read. */
-export class NoTimestampsError extends Error {}
+export class NoTimestampsError extends AtrousError {
+  override name = 'NoTimestampsError'
+}
 
 /** Writes a little, so that the next one has to wait for it as most kernels have to wait for those before them. */
 const tinyKernel = `@group(0) @binding(1) var<storage, read_write> y: array<u32>;

@@ -1,4 +1,5 @@
 import type { z } from 'zod'
+import { AtrousError } from '../engine/error.js'
 import { scoped } from '../engine/graph.js'
 import type { Tensor } from '../engine/ir.js'
 import type { Shape } from '../engine/shape.js'
@@ -87,7 +88,7 @@ export interface BackboneFamily {
 }
 
 /** A model cannot compute an image, or a part of one, whose sides are too short for its reductions. */
-export class ImageTooSmallError extends Error {
+export class ImageTooSmallError extends AtrousError {
   override name = 'ImageTooSmallError'
 
   constructor(height: number, width: number, smallest: number) {

@@ -1,3 +1,5 @@
+import { AtrousError } from '../engine/error.js'
+
 const maxLength = 2000
 
 /** One line of bounded length without control characters: names in it come from files, which may hold anything. */
@@ -12,7 +14,7 @@ function oneLine(text: string): string {
  * A mistake of the user's, or of the user's files: its message is one line that names the culprit and the remedy.
  * Commands print the message alone and exit with code 1; any other error is a fault of the program and keeps its stack.
  */
-export class UserError extends Error {
+export class UserError extends AtrousError {
   override name = 'UserError'
 
   constructor(message: string, options?: ErrorOptions) {
@@ -21,10 +23,14 @@ export class UserError extends Error {
 }
 
 /** A file that cannot be opened, or whose content is damaged: an earlier one may do instead. */
-export class DamagedFileError extends UserError {}
+export class DamagedFileError extends UserError {
+  override name = 'DamagedFileError'
+}
 
 /** A file or folder that cannot be written now, and perhaps later. */
 export class WriteError extends UserError {
+  override name = 'WriteError'
+
   constructor(
     readonly path: string,
     readonly reason: string,

@@ -1,4 +1,5 @@
 import { BindingLimitError, DeviceLostError, OutOfMemoryError } from '../../engine/device.js'
+import { AtrousError } from '../../engine/error.js'
 import { ImageTooSmallError } from '../../models/segmentation.js'
 import { UserError } from '../error.js'
 
@@ -19,7 +20,7 @@ export const exitCodes = {
 export type Ending = keyof typeof exitCodes
 
 /** A run that ends early though nobody made a mistake. The message is one line for the user. */
-export class RunError extends Error {
+export class RunError extends AtrousError {
   override name = 'RunError'
   /** From where the run can go on, if it has begun. */
   readonly checkpoint: string | undefined
