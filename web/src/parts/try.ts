@@ -59,7 +59,7 @@ export class TryPart {
   async start(): Promise<void> {
     const strip = find('try-samples', HTMLDivElement)
     for (const [i, index] of paintedScenes.entries()) {
-      const scene = await this.app.client.call('scene', { seed: 4, index, size: 288 })
+      const scene = await this.app.client.call('scene', { seed: 4, index, size: 224 })
       const source = sceneSource(`painted scene ${i + 1}`, scene)
       this.addSample(source)
       if (i === 0) void this.open(source)

@@ -1,5 +1,5 @@
-import { summarizeAdapter } from '#dist/engine/adapter.js'
-import { type Device, openDevice } from '#dist/engine/device.js'
+import { open } from '#dist/engine/browser.js'
+import type { Device } from '#dist/engine/device.js'
 import type { Machine } from '../protocol.js'
 import { log, tell } from './host.js'
 
@@ -40,20 +40,10 @@ export class DeviceKeeper {
   }
 
   private async open(): Promise<Device> {
-    if (!isSecureContext)
-      throw new Error('pages get WebGPU from https:// and from this machine alone: open the page so')
-    if (!('gpu' in navigator)) {
-      throw new Error('this browser has no WebGPU: take a recent Chrome, Edge, Safari or Firefox, or turn it on there')
-    }
-    const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' })
-    if (!adapter) {
-      throw new Error(
-        this.losses > 0
-          ? 'the browser gives no GPU after it was lost: restart the browser'
-          : 'this browser has WebGPU, but no adapter for it: update the GPU driver, or allow its use in the settings',
-      )
-    }
-    const device = await openDevice(adapter, summarizeAdapter(adapter))
+    const device = await open({ powerPreference: 'high-performance' }).catch((error: unknown) => {
+      if (this.losses === 0) throw error
+      throw new Error('the browser gives no GPU after it was lost: restart the browser')
+    })
     void device.gpu.lost.then(({ reason, message }) => {
       if (reason === 'destroyed') return
       this.losses++
