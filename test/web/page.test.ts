@@ -25,6 +25,8 @@ const faults: string[] = []
 
 async function open(): Promise<Page> {
   const opened = await browser.newPage({ viewport: { width: 1100, height: 800 } })
+  // On a loaded machine SwiftShader takes its time.
+  opened.setDefaultTimeout(120_000)
   opened.on('pageerror', (error) => faults.push(String(error)))
   await opened.goto(served.url)
   await waitForResult(opened)
@@ -112,6 +114,19 @@ pageTest('refuses damaged and hostile files in the words of the commands', async
   await page.waitForFunction("document.getElementById('toast').textContent.startsWith('broken.png')")
   assert.match(await text('toast'), /is no picture that this browser can decode/)
   assert.match(await text('try-model'), /^scenes\.safetensors: /, 'the network is the one of before')
+})
+
+pageTest('keeps pictures that are dropped beside as unlabeled ones', async () => {
+  await page.click('#tab-correct')
+  const bytes = encode({ data: scene(9, 5, 32).image, width: 32, height: 32, channels: 3 })
+  await drop(page, 'one more.png', 'image/png', bytes, 'correct-zone')
+  await page.waitForFunction(
+    "/^1 unlabeled: one more.png$/.test(document.getElementById('correct-unlabeled-line').textContent)",
+  )
+  assert.is(await page.locator('#correct-method').inputValue(), 'prevmatch')
+  await page.click('#correct-forget')
+  assert.is(await page.locator('#correct-method').inputValue(), 'supervised')
+  await page.click('#tab-try')
 })
 
 const painted = async () => Number(await page.locator('#correct-canvas').getAttribute('data-painted'))

@@ -41,13 +41,15 @@ export async function waitForResult(page: Page): Promise<void> {
   await page.waitForSelector('#try-canvas[data-labels]', { state: 'attached' })
 }
 
-/** Drops a file on the page, as a visitor does. */
-export async function drop(page: Page, name: string, type: string, bytes: Uint8Array): Promise<void> {
-  const data = JSON.stringify([Buffer.from(bytes).toString('base64'), name, type])
+/** Drops a file on the page, or on an element of it, as a visitor does. */
+export async function drop(page: Page, name: string, type: string, bytes: Uint8Array, id?: string): Promise<void> {
+  const data = JSON.stringify([Buffer.from(bytes).toString('base64'), name, type, id])
   await page.evaluate(`(() => {
-    const [text, name, type] = ${data}
+    const [text, name, type, id] = ${data}
     const transfer = new DataTransfer()
     transfer.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name, { type }))
-    for (const event of ['dragover', 'drop']) window.dispatchEvent(new DragEvent(event, { dataTransfer: transfer, cancelable: true }))
+    const target = id ? document.getElementById(id) : document.body
+    const settings = { dataTransfer: transfer, cancelable: true, bubbles: true }
+    for (const event of ['dragover', 'drop']) target.dispatchEvent(new DragEvent(event, settings))
   })()`)
 }

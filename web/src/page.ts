@@ -122,17 +122,21 @@ const holdsFiles = ({ dataTransfer }: DragEvent) => dataTransfer?.types.includes
 window.addEventListener('dragover', (event) => {
   if (!holdsFiles(event)) return
   event.preventDefault()
-  drop.hidden = false
+  drop.hidden = correcting.takesUnlabeled(event.target)
 })
 window.addEventListener('dragleave', ({ relatedTarget }) => {
-  if (relatedTarget === null) drop.hidden = true
+  if (relatedTarget !== null) return
+  drop.hidden = true
+  correcting.takesUnlabeled(null)
 })
 window.addEventListener('drop', (event) => {
   drop.hidden = true
   if (!holdsFiles(event)) return
   event.preventDefault()
   const files = [...(event.dataTransfer?.files ?? [])]
-  void app.attempt(() => takeFiles(files))
+  const isUnlabeled = correcting.takesUnlabeled(event.target)
+  correcting.takesUnlabeled(null)
+  void app.attempt(() => (isUnlabeled ? correcting.addUnlabeled(files) : takeFiles(files)))
 })
 
 window.addEventListener('paste', ({ clipboardData }) => {

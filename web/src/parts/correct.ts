@@ -24,6 +24,7 @@ export class CorrectPart {
   private readonly canvas = find('correct-canvas', HTMLCanvasElement)
   private readonly busy = find('correct-busy', HTMLDivElement)
   private readonly line = find('correct-line', HTMLParagraphElement)
+  private readonly zone = find('correct-zone', HTMLDivElement)
   private readonly tools = find('correct-tools', HTMLDivElement)
   private readonly classes = find('correct-classes', HTMLDivElement)
   private readonly size = find('correct-size', HTMLInputElement)
@@ -73,6 +74,7 @@ export class CorrectPart {
       this.take(target as HTMLInputElement, (files) => this.addFiles(files))
     find('correct-unlabeled', HTMLInputElement).onchange = ({ target }) =>
       this.take(target as HTMLInputElement, (files) => this.addUnlabeled(files))
+    find('correct-forget', HTMLButtonElement).onclick = () => this.forgetUnlabeled()
     this.learnButton.onclick = () => void app.attempt(() => this.learn())
     this.stopButton.onclick = () => this.learning?.abort()
     this.undoButton.onclick = () => void app.attempt(() => this.undoLearning())
@@ -134,7 +136,22 @@ export class CorrectPart {
       const source = await openPicture(file)
       this.unlabeled.push({ name: source.name, picture: pixelsOf(source, sized(source, this.side())) })
     }
+    // That is what they are given for.
+    if (this.unlabeled.length > 0 && this.method.value === 'supervised') this.method.value = 'prevmatch'
     this.count()
+  }
+
+  private forgetUnlabeled(): void {
+    this.unlabeled = []
+    this.method.value = 'supervised'
+    this.count()
+  }
+
+  /** Whether what is dropped on an element is meant as unlabeled pictures. */
+  takesUnlabeled(target: EventTarget | null): boolean {
+    const isOver = target instanceof Node && this.zone.contains(target)
+    this.zone.toggleAttribute('data-over', isOver)
+    return isOver
   }
 
   get isEmpty(): boolean {
@@ -319,10 +336,14 @@ export class CorrectPart {
       const note = button.querySelector('small')
       if (note) note.textContent = painted === 0 ? '' : `${share < 1 ? '<1' : share.toFixed(0)} %`
     }
+    const { length } = this.unlabeled
     const of = this.entries.length === 1 ? '1 picture' : `${this.entries.length} pictures`
-    const others = this.unlabeled.length === 0 ? 'no unlabeled ones' : `${this.unlabeled.length} unlabeled`
-    find('correct-counts', HTMLParagraphElement).textContent =
-      `${of}, ${others}; ${pixels} pixels painted in ${pictures}`
+    find('correct-counts', HTMLParagraphElement).textContent = `${pixels} pixels painted in ${pictures} of ${of}`
+    find('correct-unlabeled-line', HTMLParagraphElement).textContent =
+      length === 0
+        ? 'Drop unlabeled pictures here: the semi-supervised methods learn from them, too.'
+        : `${length} unlabeled: ${this.unlabeled.map(({ name }) => name).join(', ')}`
+    find('correct-forget', HTMLButtonElement).hidden = length === 0
     this.canvas.dataset.painted = String(pixels)
   }
 

@@ -53,6 +53,9 @@ export class TryPart {
       if (model) void this.predict()
     })
     app.chosen.follow(() => void this.predict())
+    app.client.on('compiling', ({ what, done, all }) => {
+      if (what === 'the prediction' && !this.busy.hidden) this.wait(`compiling kernels: ${done} of ${all}`)
+    })
   }
 
   /** Loads the network that comes with the page, and paints pictures for it. */
