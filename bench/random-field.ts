@@ -11,7 +11,7 @@ export function randomField(
 ): FieldData {
   const { shape, dtype } = fieldSpec(field, count, crop, crop)
   if (dtype === 'f32') return new Float32Array(elements(shape)).map(() => random.integer(257) - 128)
-  const pixels = { weak: 256, strong: 256, intensity: 256, cutmix: 256, coefficients: 0 }
+  const pixels = { weak: 256, strong: 256, intensity: 256, distorted: 256, cutmix: 256, coefficients: 0 }
   const below = { ...pixels, label: nclass, padding: 1, cutmixBox: 2, gridBox: 2, spreadBox: 2 }[field.view]
   return new Uint8Array(elements(shape)).map(() => random.integer(below))
 }

@@ -1,10 +1,12 @@
-// node build/test/run.js [PATTERN] [--limit SECONDS]
+// node build/test/run.js [PATTERN] [--jobs N] [--limit SECONDS]
 //
 // Runs the files *.test.ts in test/ (those whose path contains PATTERN) from their compiled form, each in a process of
-// its own, one after the other, so that a crash or a lost device stays with the file that caused it. Prints a line per
-// file and ends with `N passed, N failed[, N skipped]`; exits with 1 if anything failed.
+// its own, so that a crash or a lost device stays with the file that caused it. N of them run side by side (default: as
+// many as there are cores, 4 at most): commands that start and pipelines that compile leave cores idle. Prints a line
+// per file and ends with `N passed, N failed[, N skipped]`; exits with 1 if anything failed.
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -28,15 +30,31 @@ interface Result {
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
-function readArguments(): { pattern: string; limitSeconds: number } {
+function readArguments(): { pattern: string; jobs: number; limitSeconds: number } {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { limit: { type: 'string', default: '480' } },
+    options: {
+      jobs: { type: 'string', default: String(Math.min(4, availableParallelism())) },
+      limit: { type: 'string', default: '480' },
+    },
   })
+  const jobs = Number(values.jobs)
+  if (!(Number.isInteger(jobs) && jobs > 0)) throw new Error(`--jobs ${values.jobs}: give a whole number from 1 on`)
   const limitSeconds = Number(values.limit)
   if (!(limitSeconds > 0)) throw new Error(`--limit ${values.limit}: give a number of seconds above 0`)
   if (positionals.length > 1) throw new Error(`${positionals.join(' ')}: give one pattern at most`)
-  return { pattern: positionals[0] ?? '', limitSeconds }
+  return { pattern: positionals[0] ?? '', jobs, limitSeconds }
+}
+
+/** Process groups of the files that are running: a group of its own, so that what a test has started ends with it. */
+const running = new Set<number>()
+
+function killGroup(group: number): void {
+  try {
+    process.kill(-group, 'SIGKILL')
+  } catch {
+    // The group has ended by itself.
+  }
 }
 
 /** Runs one compiled test file to its end, or to the limit, and collects everything it prints. */
@@ -44,8 +62,9 @@ function runFile(path: string, limitSeconds: number): Promise<Output> {
   const env: NodeJS.ProcessEnv = { ...process.env, NO_COLOR: '1' }
   delete env.FORCE_COLOR
   const started = performance.now()
-  // A process group of its own, so that the limit also ends what the test has started.
   const child = spawn(process.execPath, [path], { cwd: root, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+  const group = child.pid
+  if (group !== undefined) running.add(group)
   let text = ''
   let timedOut = false
   const collect = (chunk: string) => {
@@ -54,17 +73,8 @@ function runFile(path: string, limitSeconds: number): Promise<Output> {
   child.stdout.setEncoding('utf8').on('data', collect)
   child.stderr.setEncoding('utf8').on('data', collect)
   const kill = () => {
-    try {
-      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
-    } catch {
-      // The group has ended by itself.
-    }
+    if (group !== undefined) killGroup(group)
   }
-  const interrupted = () => {
-    kill()
-    process.exit(130)
-  }
-  process.once('SIGINT', interrupted).once('SIGTERM', interrupted)
   const timer = setTimeout(() => {
     timedOut = true
     kill()
@@ -75,7 +85,7 @@ function runFile(path: string, limitSeconds: number): Promise<Output> {
     child.once('exit', kill)
     child.once('close', (code, signal) => {
       clearTimeout(timer)
-      process.off('SIGINT', interrupted).off('SIGTERM', interrupted)
+      if (group !== undefined) running.delete(group)
       resolve({ text, code, signal, timedOut, seconds: (performance.now() - started) / 1000 })
     })
   })
@@ -124,8 +134,16 @@ function report(name: string, output: Output, result: Result): void {
   if (result.problem) console.log(`      test/${name}.test.ts ${result.problem}`)
 }
 
+const compiled = (name: string) => join(root, 'build/test', `${name}.test.js`)
+
 async function main(): Promise<void> {
-  const { pattern, limitSeconds } = readArguments()
+  const { pattern, jobs, limitSeconds } = readArguments()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      for (const group of running) killGroup(group)
+      process.exit(130)
+    })
+  }
   // The sources are listed: build/ may still hold the compiled form of tests that are gone.
   const names = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.test.ts'))
@@ -136,16 +154,20 @@ async function main(): Promise<void> {
   let passed = 0
   let failed = 0
   let skipped = 0
-  for (const name of names) {
-    const path = join(root, 'build/test', `${name}.test.js`)
-    if (!existsSync(path)) throw new Error(`${path} is missing: run npm run build first`)
-    const output = await runFile(path, limitSeconds)
-    const result = judge(output, limitSeconds)
-    report(name, output, result)
-    passed += result.passed
-    failed += result.failed
-    skipped += result.skipped.length
+  const missing = names.map(compiled).find((path) => !existsSync(path))
+  if (missing) throw new Error(`${missing} is missing: run npm run build first`)
+  const waiting = names[Symbol.iterator]()
+  const runWaiting = async () => {
+    for (const name of waiting) {
+      const output = await runFile(compiled(name), limitSeconds)
+      const result = judge(output, limitSeconds)
+      report(name, output, result)
+      passed += result.passed
+      failed += result.failed
+      skipped += result.skipped.length
+    }
   }
+  await Promise.all(Array.from({ length: jobs }, runWaiting))
   console.log(counts(passed, failed, skipped))
   if (failed > 0 || passed + skipped === 0) process.exitCode = 1
 }

@@ -173,11 +173,23 @@ export interface Division {
   readonly last?: OpCall
 }
 
+/** A call for the rows of images, each a sample of one row. Of the same operator where it names no other. */
+export interface RowsCall extends Pick<OpCall, 'attrs' | 'outputs'> {
+  readonly op?: Op
+  /** Shapes under which it sees its inputs. */
+  readonly inputs: readonly Shape[]
+}
+
 /** How an operator computes a batch that is too large to be bound at once a few samples at a time. */
 export interface DivideAccess<A> {
   readonly arrangement: Arrangement
   /** Undefined where such a call cannot be divided. */
   division(call: Call<A>): Division | undefined
+  /**
+   * Where a single sample is too large: calls that compute the same, each from the outputs of the one before, and whose
+   * samples are rows where those are too large. Undefined where there is no such form.
+   */
+  rows?(call: Call<A>): readonly RowsCall[] | undefined
 }
 
 /**

@@ -16,6 +16,7 @@ import { fuseEpilogues } from './passes/fuse-epilogues.js'
 import { fusePointwise } from './passes/fuse-pointwise.js'
 import { recompute } from './passes/recompute.js'
 import { dropDead, shareEqual } from './passes/rewrite.js'
+import { rowsAsSamples } from './passes/rows-as-samples.js'
 import { updateEarly } from './passes/update-early.js'
 import { type Plan, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
@@ -90,9 +91,10 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const raw = options.autocast ? autocast(full, options.autocast) : full
   const fused = optimize ? fuse(raw, device, options.recompute) : raw
-  const divided = divide(options.pass?.(fused) ?? fused, device.traits.maxBinding)
+  const { maxBinding } = device.traits
+  const divided = divide(rowsAsSamples(options.pass?.(fused) ?? fused, maxBinding), maxBinding)
   const trace = optimize ? arrange(divided, device) : divided
-  checkBindings(trace, label, device.traits.maxBinding)
+  checkBindings(trace, label, maxBinding)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
   signal?.throwIfAborted()
   const share = options.share ?? optimize

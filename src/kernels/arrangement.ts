@@ -1,8 +1,17 @@
 // How batches are divided: ranges of samples, and samples put together.
-import { type Arrangement, type Call, type DivideAccess, type Division, defineOp, type Op } from '../engine/ir.js'
+import {
+  type Arrangement,
+  type Call,
+  type DivideAccess,
+  type Division,
+  defineOp,
+  type Op,
+  type RowsCall,
+} from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { byteLength, dataBytes, elements, type Shape, type Spec, showSpec, spec, withSamples } from '../engine/shape.js'
 import { copyRows, copyTogether, pitch } from './row-copies.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { viewIn } from './views.js'
 
@@ -21,7 +30,7 @@ const rangeOp = defineOp<RangeAttrs>('range', {
       const grid = flatGrid(ceilDiv(words, 64))
       const uniforms = [words, start * pitch(x.shape, 1), grid[0]]
       const operands = { reads: [inputBuffer(0)], writes: [outputBuffer(0)] }
-      const dispatch = { label: 'range', source: shader('copy_bytes'), ...operands, uniforms, grid }
+      const dispatch = { label: 'range', source: shader(shaders.copy_bytes), ...operands, uniforms, grid }
       return [{ name: 'bytes', dispatches: [dispatch] }]
     }
     const chunk = elements(y.shape)
@@ -54,7 +63,7 @@ const joinOp = defineOp<JoinAttrs>('join', {
     if (inputs.length > 0) return [copyTogether('join', inputs.map(asWords), asWords(y), { axis: 0, starts })]
     const grid = flatGrid(ceilDiv(words, 64))
     const operands = { reads: [], writes: [outputBuffer(0)] }
-    const clear = { label: 'join', source: shader('clear'), ...operands, uniforms: [words, grid[0]], grid }
+    const clear = { label: 'join', source: shader(shaders.clear), ...operands, uniforms: [words, grid[0]], grid }
     return [{ name: 'clear', dispatches: [clear] }]
   },
   concat: {
@@ -108,3 +117,38 @@ export const bySample = <A>(attrsFor?: (attrs: A, samples: number) => A): Divide
       attrsFor,
     ),
 })
+
+/** [N, H, …] as [N · H, 1, …]: rows of images as images of one row. */
+export const rowsOf = ([samples = 1, rows = 1, ...rest]: Shape): Shape => [samples * rows, 1, ...rest]
+
+/**
+ * A call that computes each row of images from those of its inputs, as one for images of one row; undefined where what is
+ * divided by samples has no rows.
+ * @param division of the call by samples
+ * @param attrs those of the call for images of one row
+ */
+export function callByRows<A>(
+  { inputs, outputs }: Pick<Call<A>, 'inputs' | 'outputs'>,
+  division: Division | undefined,
+  attrs: A,
+): [RowsCall] | undefined {
+  if (!division) return undefined
+  const dividedInputs = inputs.filter((_, i) => division.inputs[i] === 'divided')
+  const isJoined = (k: number) => !division.last && division.outputs[k] === 'joined'
+  const all = [...dividedInputs, ...outputs.filter((_, k) => isJoined(k))].map(({ shape }) => shape)
+  const [[samples, rows] = []] = all
+  if (!all.every((shape) => shape.length > 1 && shape[0] === samples && shape[1] === rows)) return undefined
+  return [
+    {
+      attrs,
+      inputs: inputs.map(({ shape }, i) => (division.inputs[i] === 'divided' ? rowsOf(shape) : shape)),
+      outputs: outputs.map(({ shape, dtype }, k) => spec(isJoined(k) ? rowsOf(shape) : shape, dtype)),
+    },
+  ]
+}
+
+/** An operator that computes each row of the images of its outputs from that of each input. */
+export const byRow = <A>(): DivideAccess<A> => {
+  const access = bySample<A>()
+  return { ...access, rows: (call) => callByRows(call, access.division(call), call.attrs) }
+}

@@ -14,6 +14,7 @@ import { isFloat, type Spec, sameShape, showShape, spec } from '../engine/shape.
 import { bySample } from './arrangement.js'
 import { slicesFor } from './conv2d-tiles.js'
 import { mul, sumTo } from './pointwise.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { slicesOf, sumSlices, type Target } from './slice-sums.js'
 import { packType, storedType } from './views.js'
@@ -77,7 +78,7 @@ function forward(context: KernelContext<AttentionAttrs>, shared: boolean): Candi
   const [Q = '', K = '', V = '', U = ''] = [...inputs.slice(0, 3), ...outputs].map((one) => packType(one, pack))
   const dispatch = {
     label: 'attention',
-    source: shader('attention', { constants, aliases: { Q, K, V, U, P }, hooks }),
+    source: shader(shaders.attention, { constants, aliases: { Q, K, V, U, P }, hooks }),
     reads: [inputBuffer(0), inputBuffer(1), inputBuffer(2)],
     writes: [outputBuffer(0), outputBuffer(1)],
     uniforms: [queries, keys, attrs.heads, floatBits(attrs.scale), packs],
@@ -131,7 +132,7 @@ function gradient(context: KernelContext<AttentionGradAttrs>, shared: boolean): 
   const label = 'attentionGrad'
   const dispatch = {
     label,
-    source: shader('attention_grad', {
+    source: shader(shaders.attention_grad, {
       constants: { ...constants, OF: attrs.of },
       aliases: { Q, K, V, D, S, U, P },
       hooks,

@@ -4,6 +4,7 @@ import { type Candidate, ceilDiv, inputBuffer, type KernelContext, outputBuffer 
 import { elements, sameShape, showShape, spec } from '../engine/shape.js'
 import { arrangement, bySample } from './arrangement.js'
 import type { MatmulAttrs } from './matmul.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
@@ -24,7 +25,7 @@ function tile(
   const aliases = { A: storedType(a), B: storedType(b), U: storedType(y) }
   const dispatch = {
     label: 'batchedMatmul',
-    source: shader('batched_matmul', { constants, aliases }),
+    source: shader(shaders.batched_matmul, { constants, aliases }),
     reads: [inputBuffer(0), inputBuffer(1)],
     writes: [outputBuffer(0)],
     uniforms: [m, k, n],

@@ -13,6 +13,7 @@ import {
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { arrangement } from './arrangement.js'
 import { formulasOfSums, pointwise } from './pointwise.js'
+import * as shaders from './shaders.generated.js'
 import { packed, packTypes, rowWorkgroup, shader } from './shaders.js'
 
 interface StatisticsAttrs {
@@ -88,7 +89,11 @@ const momentsOp = defineOp<MomentsAttrs>('batchNormMoments', {
     const constants = rowWorkgroup(packs, adapter.software)
     const dispatch = {
       label: 'batchNorm moments',
-      source: shader('batchnorm_partial', { constants, aliases: typesOf(pack, x), hooks: { store: storeCounted } }),
+      source: shader(shaders.batchnorm_partial, {
+        constants,
+        aliases: typesOf(pack, x),
+        hooks: { store: storeCounted },
+      }),
       reads: [inputBuffer(0)],
       writes: [outputBuffer(0)],
       uniforms: [elements(x.shape) / channels, packs, parts, perPart],
@@ -122,7 +127,7 @@ const joinedStatisticsOp = defineOp<StatisticsAttrs>('batchNormStatistics', {
     const hooks = { moments_of: momentsOfCounted(pack === 4 ? '.x' : ''), pivot_of: pivotOfCounted }
     const dispatch = {
       label: 'batchNorm statistics finish',
-      source: shader('batchnorm_statistics', { constants, aliases: typesOf(pack), hooks }),
+      source: shader(shaders.batchnorm_statistics, { constants, aliases: typesOf(pack), hooks }),
       reads: [inputBuffer(0)],
       writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
       uniforms: [0, packs, parts, 0, floatBits(attrs.momentum), floatBits(attrs.eps)],
@@ -169,7 +174,7 @@ function wholeStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
     dispatches: [
       {
         label: 'batchNorm statistics',
-        source: shader('batchnorm_statistics', { constants, aliases: typesOf(pack, inputs[0]) }),
+        source: shader(shaders.batchnorm_statistics, { constants, aliases: typesOf(pack, inputs[0]) }),
         reads: [inputBuffer(0)],
         writes: [outputBuffer(0), outputBuffer(1), outputBuffer(2), outputBuffer(3)],
         uniforms: [rows, packs, parts, perPart, floatBits(attrs.momentum), floatBits(attrs.eps)],
@@ -192,7 +197,7 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
     dispatches: [
       {
         label: 'batchNorm statistics',
-        source: shader('batchnorm_partial', { constants, aliases: typesOf(pack, inputs[0]) }),
+        source: shader(shaders.batchnorm_partial, { constants, aliases: typesOf(pack, inputs[0]) }),
         reads: [inputBuffer(0)],
         writes: [temporaryBuffer(0)],
         uniforms: [rows, packs, parts, perPart],
@@ -200,7 +205,7 @@ function splitStatistics({ inputs, attrs, adapter }: StatisticsContext, rows: nu
       },
       {
         label: 'batchNorm statistics finish',
-        source: shader('batchnorm_statistics', {
+        source: shader(shaders.batchnorm_statistics, {
           constants,
           aliases: typesOf(pack),
           hooks: { moments_of: momentsOfPart, pivot_of: pivotOfParts },

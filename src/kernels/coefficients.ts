@@ -3,6 +3,7 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, floatBits, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, spec } from '../engine/shape.js'
 import { bySample } from './arrangement.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { packType } from './views.js'
 
@@ -40,7 +41,7 @@ const normalizeCoefficientsOp = defineOp<undefined>('normalizeCoefficients', {
     const grid = flatGrid(ceilDiv(count, 64))
     const dispatch = {
       label: 'normalizeCoefficients',
-      source: shader('normalize_coefficients', { aliases: { T: packType(x, 4), U: packType(y, 4) } }),
+      source: shader(shaders.normalize_coefficients, { aliases: { T: packType(x, 4), U: packType(y, 4) } }),
       reads: [inputBuffer(0)],
       writes: [outputBuffer(0)],
       uniforms: [count, grid[0], 0, 0, ...[...coefficientMean, ...coefficientDeviation].map(floatBits)],

@@ -12,6 +12,7 @@ import { mirrorFormat } from '../engine/mirror.js'
 import { elements, type Spec } from '../engine/shape.js'
 import { type ConvGeometry, type ConvTensors, shapeUniforms, xExtents, yExtents } from './conv2d-geometry.js'
 import { canMirror, mirrorType } from './conv2d-panels.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { slicesOf, sumSlices, type Target } from './slice-sums.js'
 import { packType, storedType } from './views.js'
@@ -87,7 +88,7 @@ export function convDepthwise(
   const [x, y] = flatGrid(ceilDiv(ceilDiv(bands, each) * packs, 64))
   const dispatch: Dispatch = {
     label: inputGrad ? 'conv2dInputGrad' : 'conv2d',
-    source: shader('conv_depthwise', {
+    source: shader(shaders.conv_depthwise, {
       constants: { ...constants, SUMS: side * side, INPUT_GRAD: inputGrad },
       aliases: { A: mirrorType(a), B: mirrorType(w), U: packType(result, 4) },
     }),
@@ -117,7 +118,7 @@ export function depthwiseWeightGrad(
   const written = whole ? outputBuffer(0) : temporaryBuffer(0)
   const dispatch: Dispatch = {
     label,
-    source: shader('conv_depthwise_weight_grad', {
+    source: shader(shaders.conv_depthwise_weight_grad, {
       constants: { ...constants, PIXELS: side * side },
       aliases: { A: mirrorType(x), B: mirrorType(dy), U: whole ? packType(result, 4) : 'vec4f' },
     }),

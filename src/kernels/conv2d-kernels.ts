@@ -6,11 +6,9 @@ import {
   flatGrid,
   inputBuffer,
   type Operand,
-  outputBuffer,
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
-import { convDepthwise, depthwiseWeightGrad } from './conv2d-depthwise.js'
 import {
   type ConvGeometry,
   type ConvTensors,
@@ -21,12 +19,13 @@ import {
 } from './conv2d-geometry.js'
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
 import { convPanel, type PanelCandidate, weightGradPanel } from './conv2d-panels.js'
-import { convTilings, type Product, slicesFor, type Tiling, weightGradTilings } from './conv2d-tiles.js'
+import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, sliceSums, type Target } from './slice-sums.js'
 import { storedType } from './views.js'
 
-/** Kernels of a convolution, or of its input gradient: x or dy, and w, to y or dx. */
+/** Kernels of a convolution without groups, or of its input gradient: x or dy, and w, to y or dx. */
 export function convCandidates(
   kind: 'forward' | 'inputGrad',
   g: ConvGeometry,
@@ -43,22 +42,6 @@ export function convCandidates(
   const step = inputGrad ? g.stride : 1
   const pixels = g.n * ceilDiv(height, step) * ceilDiv(width, step)
   const phases = step * step
-  if (g.groups > 1) {
-    const pixelsPerThread = 8
-    const [x, y] = flatGrid(ceilDiv(ceilDiv(pixels, pixelsPerThread) * channels, 64))
-    const source = shader('conv_grouped', {
-      constants: { P: pixelsPerThread, INPUT_GRAD: inputGrad },
-      aliases: { A: types[0], B: types[1], U: storedType(tensors.result) },
-    })
-    const uniforms = shapeUniforms(g, read, written, [g.groups])
-    const operands = { reads: [inputBuffer(0), inputBuffer(1)], writes: [outputBuffer(0)] }
-    const direct = {
-      name: 'direct',
-      dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, phases] as const }],
-    }
-    const depthwise = convDepthwise(kind, g, tensors, adapter)
-    return depthwise ? [depthwise, direct] : [direct]
-  }
   const product: Product = {
     rows: pixels,
     columns: channels,
@@ -93,7 +76,7 @@ function withTransposedWeights(
   const perThread = 16
   const transpose: Dispatch = {
     label: 'transpose',
-    source: shader('transpose', {
+    source: shader(shaders.transpose, {
       constants: { PER_THREAD: perThread },
       aliases: { T: storedType(weights), U: storedType(weights) },
     }),
@@ -112,11 +95,11 @@ function withTransposedWeights(
   }
 }
 
-/** Kernels of a convolution's weight gradient: x and dy to dw. */
+/** Kernels of the weight gradient of a convolution without groups: x and dy to dw. */
 export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): Candidate[] {
   const types = factorTypes(tensors)
   const label = 'conv2dWeightGrad'
-  const rows = (g.kh * g.kw * g.xChannels) / g.groups
+  const rows = g.kh * g.kw * g.xChannels
   const pixels = g.n * g.yHeight * g.yWidth
   const uniforms = (slices: number) => shapeUniforms(g, xExtents(g), yExtents(g), [slices, g.groups])
   const product: Product = {
@@ -129,16 +112,6 @@ export function weightGradCandidates(g: ConvGeometry, tensors: ConvTensors, adap
     types,
   }
   const target: Target = { extents: [1, 1, rows, g.yChannels], type: storedType(tensors.result) }
-  if (g.groups > 1) {
-    const rowsPerThread = 9
-    const across = ceilDiv(ceilDiv(rows, rowsPerThread) * g.yChannels, 64)
-    const slices = slicesFor(across, pixels, adapter)
-    const changes = { constants: { R: rowsPerThread }, aliases: { A: types[0], B: types[1] } }
-    const kernel = { name: 'direct', shader: 'conv_grouped_weight_grad', changes, slices } as const
-    const direct = sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)
-    const depthwise = depthwiseWeightGrad(g, tensors, adapter)
-    return depthwise ? [depthwise, direct] : [direct]
-  }
   const tilings = inOrder(adapter, weightGradMatrixTilings(product, adapter), weightGradTilings(product, adapter))
   const tiles = tilings.map((tiling) => {
     const filled = g.kh * g.kw * ceilDiv(g.xChannels, tiling.filling) * tiling.filling

@@ -1,6 +1,7 @@
 import type { AdapterTraits, MatrixShape } from '../engine/adapter.js'
 import type { Specialization } from '../engine/shader.js'
 import { isBusy, type Product, sliced, type Tiling } from './conv2d-tiles.js'
+import * as shaders from './shaders.generated.js'
 
 /** What a workgroup owns, and the rows and columns of subgroups that compute it. */
 interface MatrixTile {
@@ -113,7 +114,7 @@ export const convMatrixTilings = (product: Product, inputGrad: boolean, adapter:
   matrixTilings(
     product,
     {
-      shader: 'conv_matrix',
+      shader: shaders.conv_matrix,
       buffers: ['a', 'w'],
       constants: { INPUT_GRAD: inputGrad },
       terms: product.extents[0],
@@ -125,6 +126,6 @@ export const convMatrixTilings = (product: Product, inputGrad: boolean, adapter:
 export const weightGradMatrixTilings = (product: Product, adapter: AdapterTraits): Tiling[] =>
   matrixTilings(
     product,
-    { shader: 'conv_weight_grad_matrix', buffers: ['x', 'dy'], constants: {}, terms: product.terms },
+    { shader: shaders.conv_weight_grad_matrix, buffers: ['x', 'dy'], constants: {}, terms: product.terms },
     adapter,
   )

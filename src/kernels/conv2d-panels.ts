@@ -19,6 +19,7 @@ import {
   xExtents,
   yExtents,
 } from './conv2d-geometry.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, operandsOf, slicesOf, stored, sumSlices, type Target, together } from './slice-sums.js'
 import { storedType } from './views.js'
@@ -106,7 +107,7 @@ class Preparation {
     const grid = flatGrid(ceilDiv(count, 64))
     this.dispatches.push({
       label: 'pad',
-      source: shader('pad_rows', { aliases: { T: storedType(filled) } }),
+      source: shader(shaders.pad_rows, { aliases: { T: storedType(filled) } }),
       reads: [inputBuffer(index)],
       writes: [buffer],
       uniforms: [rows, columns, filledRows, filledColumns, count, grid[0]],
@@ -170,7 +171,7 @@ export function convPanel(
   const [x, layers] = flatGrid(ceilDiv(rows, rowsEach))
   const product: Dispatch = {
     label: inputGrad ? 'conv2dInputGrad' : 'conv2d',
-    source: shader('conv_panel', together(changes, stored(storedType(result), epilogue, 3))),
+    source: shader(shaders.conv_panel, together(changes, stored(storedType(result), epilogue, 3))),
     reads: [...reads, ...operandsOf(epilogue)],
     writes: [outputBuffer(0)],
     uniforms: shapeUniforms(g, [read[0], read[1], filled], written, [x, rowsEach]),
@@ -212,7 +213,7 @@ export function weightGradPanel(
   const transposed = preparation.temporary(spec([rows, filled], rowFactor.dtype))
   dispatches.push({
     label: 'transpose',
-    source: shader('transpose_pixels', { aliases: { A: mirrorType(rowFactor), T: storedType(rowFactor) } }),
+    source: shader(shaders.transpose_pixels, { aliases: { A: mirrorType(rowFactor), T: storedType(rowFactor) } }),
     reads: [map],
     writes: [transposed],
     uniforms: [g.n, rowMap[0] * rowMap[1], rows, filled],
@@ -223,7 +224,7 @@ export function weightGradPanel(
   const written = slices > 1 ? preparation.temporary(slicesOf(target, slices)) : outputBuffer(0)
   dispatches.push({
     label,
-    source: shader('conv_weight_grad_panel', {
+    source: shader(shaders.conv_weight_grad_panel, {
       constants: { TERMS, EIGHTS: TERMS / 8, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 32), ROWS, HALVES, SWAPPED },
       aliases: { A: mirrorType(rowFactor), B: mirrorType(panelFactor), U: slices > 1 ? 'f32' : target.type },
     }),

@@ -1,7 +1,8 @@
 import type { AdapterTraits } from '../engine/adapter.js'
 import { ceilDiv } from '../engine/kernel.js'
 import type { Specialization } from '../engine/shader.js'
-import type { ShaderName } from './shaders.js'
+import type { Shader } from './shaders.generated.js'
+import * as shaders from './shaders.generated.js'
 
 /** A convolution as a product of matrices. */
 export interface Product {
@@ -23,7 +24,7 @@ export interface Product {
 /** A shader, its specialization, and how it divides the result. */
 export interface Tiling {
   readonly name: string
-  readonly shader: ShaderName
+  readonly shader: Shader
   readonly changes: Specialization
   /** What one workgroup owns. */
   readonly rows: number
@@ -47,7 +48,7 @@ type Unsliced = Omit<Tiling, 'slices'>
  * @param rowLanes name of the shader's constant for the rows of a vector, where it has one
  */
 function subgroupTile(
-  shader: ShaderName,
+  shader: Shader,
   { rows, columns, types: [A, B] }: Product,
   fixed: Readonly<Record<string, boolean>> = {},
   rowLanes?: string,
@@ -163,7 +164,7 @@ function tilings(
 export function convTilings(product: Product, inputGrad: boolean, adapter: AdapterTraits): Tiling[] {
   const subgroup = (name: string, transposed: boolean): Tiling => {
     const constants = { INPUT_GRAD: inputGrad, TRANSPOSED: transposed }
-    return { ...subgroupTile('conv_subgroup', product, constants, 'PIXELS'), name, slices: 1, transposed }
+    return { ...subgroupTile(shaders.conv_subgroup, product, constants, 'PIXELS'), name, slices: 1, transposed }
   }
   const plain = subgroup('subgroup', false)
   // Weights a multiple of 2 KiB apart meet in few sets of a cache of the first level, where few of them find room. With
@@ -173,19 +174,19 @@ export function convTilings(product: Product, inputGrad: boolean, adapter: Adapt
   return tilings(product, adapter, subgroups, ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY, C: columns / TX / 4, INPUT_GRAD: inputGrad }
     const changes = { constants, ...vectorLoads(product, ['a', 'w']) }
-    return { name: `workgroup ${rows}x${columns}`, shader: 'conv_workgroup', changes, rows, columns, filling: 4 }
+    return { name: `workgroup ${rows}x${columns}`, shader: shaders.conv_workgroup, changes, rows, columns, filling: 4 }
   })
 }
 
 /** Tilings of a weight gradient, best by rule first. */
 export function weightGradTilings(product: Product, adapter: AdapterTraits): Tiling[] {
-  const subgroup = sliced(product, subgroupTile('conv_weight_grad_subgroup', product), adapter)
+  const subgroup = sliced(product, subgroupTile(shaders.conv_weight_grad_subgroup, product), adapter)
   return tilings(product, adapter, [subgroup], ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY / 4, C: columns / TX / 4 }
     const changes = { constants, ...vectorLoads(product, ['x', 'dy']) }
     return {
       name: `workgroup ${rows}x${columns}`,
-      shader: 'conv_weight_grad_workgroup',
+      shader: shaders.conv_weight_grad_workgroup,
       changes,
       rows,
       columns,

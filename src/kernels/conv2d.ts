@@ -1,10 +1,11 @@
 import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
-import { type Call, defineOp, type Tensor } from '../engine/ir.js'
+import { type Call, type Division, defineOp, type Tensor } from '../engine/ir.js'
 import type { KernelContext } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
-import { arrangement, joinedDivision, usesIn } from './arrangement.js'
+import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
+import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
 import { addCall } from './pointwise.js'
 import type { Epilogue } from './slice-sums.js'
@@ -73,6 +74,12 @@ function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samp
   return operands && joinedDivision(call, ['divided', 'whole', ...operands], attrsFor)
 }
 
+/** A convolution that sees one pixel at a time computes each row by itself; undefined of others. */
+const byRows = <A extends ConvAttrs>(call: Call<A>, w: Shape, division: Division | undefined, attrs: A) => {
+  const isOfPixels = w[0] === 1 && w[1] === 1 && attrs.stride === 1 && attrs.padding === 0
+  return isOfPixels ? callByRows(call, division, attrs) : undefined
+}
+
 const conv2dOp = defineOp<ConvAttrs>('conv2d', {
   precision: 'half',
   multiplyAdds: ({ inputs: [, w = spec([])], outputs: [y = spec([])] }) => multiplyAddsOf(w, y),
@@ -92,10 +99,17 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
       adapter,
     } = context
     const tensors = { factors: [x, w], result: y } as const
-    return convCandidates('forward', geometryOf(x, w, y, attrs), tensors, adapter, epilogueOf(context))
+    const geometry = geometryOf(x, w, y, attrs)
+    return attrs.groups > 1
+      ? groupedCandidates('forward', geometry, tensors, adapter)
+      : convCandidates('forward', geometry, tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
-  divide: { arrangement, division: (call) => byImages(call) },
+  divide: {
+    arrangement,
+    division: (call) => byImages(call),
+    rows: (call) => byRows(call, call.inputs[1]?.shape ?? [], byImages(call), call.attrs),
+  },
 })
 
 const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
@@ -122,13 +136,29 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
       adapter,
     } = context
     const tensors = { factors: [dy, w], result: dx } as const
-    return convCandidates('inputGrad', geometryOf(dx, w, dy, attrs), tensors, adapter, epilogueOf(context))
+    const geometry = geometryOf(dx, w, dy, attrs)
+    return attrs.groups > 1
+      ? groupedCandidates('inputGrad', geometry, tensors, adapter)
+      : convCandidates('inputGrad', geometry, tensors, adapter, epilogueOf(context))
   },
   epilogue: { set: withEpilogue },
   divide: {
     arrangement,
     division: (call) => byImages(call, (attrs, samples) => ({ ...attrs, size: [samples, ...attrs.size.slice(1)] })),
+    rows: (call) => {
+      const attrs = { ...call.attrs, size: rowsOf(call.attrs.size) }
+      return byRows(call, call.inputs[1]?.shape ?? [], byImages(call), attrs)
+    },
   },
+})
+
+/** The weights' gradient is the sum of the images'. */
+const sumOfImages = ({ inputs: [x = spec([])], outputs, attrs }: Call<SizedAttrs>): Division => ({
+  samples: x.shape[0] ?? 1,
+  inputs: ['divided', 'divided'],
+  outputs: ['summed'],
+  piece: () => ({ attrs, outputs }),
+  add: addCall,
 })
 
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
@@ -140,16 +170,15 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
     return [spec(attrs.size)]
   },
   kernel: ({ inputs: [x = spec([]), dy = spec([])], outputs: [dw = spec([])], attrs, adapter }) =>
-    weightGradCandidates(geometryOf(x, dw, dy, attrs), { factors: [x, dy], result: dw }, adapter),
+    (attrs.groups > 1 ? groupedWeightGrad : weightGradCandidates)(
+      geometryOf(x, dw, dy, attrs),
+      { factors: [x, dy], result: dw },
+      adapter,
+    ),
   divide: {
     arrangement,
-    division: ({ inputs: [x = spec([])], outputs, attrs }) => ({
-      samples: x.shape[0] ?? 1,
-      inputs: ['divided', 'divided'],
-      outputs: ['summed'],
-      piece: () => ({ attrs, outputs }),
-      add: addCall,
-    }),
+    division: (call) => sumOfImages(call),
+    rows: (call) => byRows(call, call.attrs.size, sumOfImages(call), call.attrs),
   },
 })
 

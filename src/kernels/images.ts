@@ -4,6 +4,7 @@ import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.j
 import { elements, spec } from '../engine/shape.js'
 import { bySample } from './arrangement.js'
 import { where } from './pointwise.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
@@ -30,7 +31,10 @@ const normalizeImageOp = defineOp<undefined>('normalizeImage', {
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])] }) => {
     const count = elements(x.shape) / 3
     const grid = flatGrid(ceilDiv(count, 64))
-    const source = shader('normalize_image', { aliases: { U: storedType(y) }, constants: { BYTES: x.dtype === 'u8' } })
+    const source = shader(shaders.normalize_image, {
+      aliases: { U: storedType(y) },
+      constants: { BYTES: x.dtype === 'u8' },
+    })
     const dispatch = {
       label: 'normalizeImage',
       source,

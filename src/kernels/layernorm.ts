@@ -5,6 +5,7 @@ import { type Candidate, ceilDiv, flatGrid, floatBits, inputBuffer, outputBuffer
 import { elements, type Spec, spec } from '../engine/shape.js'
 import { bySample } from './arrangement.js'
 import { mul, pointwise, sub, sumAllTo } from './pointwise.js'
+import * as shaders from './shaders.generated.js'
 import { packed, packTypes, shader } from './shaders.js'
 
 export interface LayerNormAttrs {
@@ -24,7 +25,7 @@ function rowsKernel(x: Spec, eps: number, lanes: number): Candidate {
     dispatches: [
       {
         label: 'layerNorm statistics',
-        source: shader('layernorm_statistics', { constants: { LANES: lanes }, aliases: { T, V }, hooks }),
+        source: shader(shaders.layernorm_statistics, { constants: { LANES: lanes }, aliases: { T, V }, hooks }),
         reads: [inputBuffer(0)],
         writes: [outputBuffer(0), outputBuffer(1)],
         uniforms: [rows, packs, floatBits(1 / channels), floatBits(eps), grid[0]],

@@ -3,10 +3,12 @@ import { apply, applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, type Spec, sameShape, spec } from '../engine/shape.js'
-import { bySample } from './arrangement.js'
+import { byRow } from './arrangement.js'
 import { atLeast, div, mul, pointwise, sum, sumAllTo } from './pointwise.js'
 import { kthSmallest } from './select.js'
-import { loadTarget, type ShaderName, shader } from './shaders.js'
+import type { Shader } from './shaders.generated.js'
+import * as shaders from './shaders.generated.js'
+import { loadTarget, shader } from './shaders.js'
 import { storedType } from './views.js'
 
 interface CrossEntropyAttrs {
@@ -21,7 +23,7 @@ function checkTarget(logits: Spec, target: Spec): void {
 
 function rowKernel(
   label: string,
-  name: ShaderName,
+  file: Shader,
   { inputs, outputs, attrs }: KernelContext<CrossEntropyAttrs>,
   types: Readonly<Record<string, string>> = {},
 ) {
@@ -30,7 +32,7 @@ function rowKernel(
   const rows = elements(target.shape)
   const grid = flatGrid(ceilDiv(rows, 64))
   const aliases = { T: storedType(logits), ...types }
-  const source = shader(name, { aliases, hooks: { load_target: loadTarget(target.dtype) } })
+  const source = shader(file, { aliases, hooks: { load_target: loadTarget(target.dtype) } })
   const reads = inputs.map((_, i) => inputBuffer(i))
   const writes = outputs.map((_, i) => outputBuffer(i))
   const uniforms = [rows, channels, attrs.ignoreIndex, grid[0]]
@@ -40,7 +42,7 @@ function rowKernel(
 /** Logits, target → loss, probability of the target, and what the gradient needs: largest logit, sum of exponentials. */
 const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
   precision: 'wide',
-  divide: bySample(),
+  divide: byRow(),
   shape: ([logits = spec([]), target = spec([])]) => {
     checkTarget(logits, target)
     return Array(4).fill(spec(target.shape))
@@ -49,17 +51,17 @@ const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
     if (!logits || !target || !largest || !total || !dy) return [undefined]
     return [applyOne(crossEntropyGradOp, [logits, target, dy, largest, total], attrs)]
   },
-  kernel: (context) => rowKernel('crossEntropy', 'cross_entropy', context),
+  kernel: (context) => rowKernel('crossEntropy', shaders.cross_entropy, context),
 })
 
 const crossEntropyGradOp = defineOp<CrossEntropyAttrs>('crossEntropyGrad', {
   precision: 'same',
-  divide: bySample(),
+  divide: byRow(),
   shape: ([logits = spec([])]) => [logits],
   kernel: (context) => {
     const { inputs, outputs } = context
     const types = { G: storedType(inputs[2] ?? spec([])), U: storedType(outputs[0] ?? spec([])) }
-    return rowKernel('crossEntropyGrad', 'cross_entropy_grad', context, types)
+    return rowKernel('crossEntropyGrad', shaders.cross_entropy_grad, context, types)
   },
 })
 

@@ -3,6 +3,7 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, sameShape, spec } from '../engine/shape.js'
 import { arrangement } from './arrangement.js'
+import * as shaders from './shaders.generated.js'
 import { loadTarget, shader } from './shaders.js'
 
 interface ConfusionAttrs {
@@ -21,7 +22,7 @@ const confusionOp = defineOp<ConfusionAttrs>('confusionMatrix', {
   kernel: ({ inputs: [counts = spec([]), predicted = spec([]), target = spec([])], attrs }) => {
     const count = elements(predicted.shape)
     const grid = flatGrid(ceilDiv(count, 64))
-    const source = shader('confusion_matrix', { hooks: { load_target: loadTarget(target.dtype) } })
+    const source = shader(shaders.confusion_matrix, { hooks: { load_target: loadTarget(target.dtype) } })
     const reads = [inputBuffer(1), inputBuffer(2)]
     const uniforms = [count, counts.shape[0] ?? 0, attrs.ignoreIndex, grid[0]]
     const dispatch = { label: 'confusionMatrix', source, reads, writes: [outputBuffer(0)], uniforms, grid }

@@ -2,7 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { type DivideAccess, defineOp, type Op, type Part, type Tensor } from '../engine/ir.js'
 import { inputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, type Spec, sameShape, spec } from '../engine/shape.js'
-import { bySample } from './arrangement.js'
+import { bySample, callByRows, rowsOf } from './arrangement.js'
 import { copyPart } from './pointwise.js'
 import { type AxisAttrs, copyRows, copyTogether, type Placing, pitch, type RowCopy, withAxis } from './row-copies.js'
 
@@ -28,10 +28,23 @@ const concatenated = (inputs: readonly Spec[], { axis }: AxisAttrs): Placing => 
   return { axis, starts }
 }
 
-/** Along the first axis the engine itself puts ranges together. */
-const divide: DivideAccess<AxisAttrs> = {
-  ...bySample(),
-  division: (call) => (call.attrs.axis === 0 ? undefined : bySample<AxisAttrs>().division(call)),
+/**
+ * Along the first axis the engine itself puts ranges together.
+ * @param times what becomes of the attributes where all extents along the axis are so many times as large
+ */
+const divide = <A extends AxisAttrs>(times: (attrs: A, rows: number) => A): DivideAccess<A> => {
+  const { arrangement, division } = bySample<A>()
+  return {
+    arrangement,
+    division: (call) => (call.attrs.axis === 0 ? undefined : division(call)),
+    rows: (call) => {
+      const { attrs, inputs, outputs } = call
+      const [, rows = 1] = outputs[0]?.shape ?? []
+      if (attrs.axis > 0) return attrs.axis === 1 ? undefined : callByRows(call, division(call), attrs)
+      const results = outputs.map(({ shape, dtype }) => spec(rowsOf(shape), dtype))
+      return [{ attrs: times(attrs, rows), inputs: inputs.map(({ shape }) => rowsOf(shape)), outputs: results }]
+    },
+  }
 }
 
 const concatOp = defineOp<AxisAttrs>('concat', {
@@ -58,7 +71,7 @@ const concatOp = defineOp<AxisAttrs>('concat', {
     parts: ({ inputs, outputs, attrs }) => partsOf(outputs, concatenated(inputs, attrs)),
     copy: copyOf('concat'),
   },
-  divide,
+  divide: divide((attrs) => attrs),
 })
 
 /** Tensors one after the other along an axis; their other extents agree. */
@@ -86,7 +99,7 @@ const sliceOp = defineOp<RangeAttrs>('slice', {
     return [{ name: 'copy', dispatches: [copyRows('slice', [x, y], [inputBuffer(0)], copy)] }]
   },
   partOfInput: ({ inputs: [x = spec([])], attrs: { axis, start } }) => ({ axis, start, shape: x.shape }),
-  divide,
+  divide: divide((attrs, rows) => ({ ...attrs, start: attrs.start * rows, size: attrs.size * rows })),
 })
 
 /** `size` elements of an axis from `start` on. */
@@ -106,7 +119,11 @@ const padOp = defineOp<PadAttrs>('pad', {
     inputs.map(({ shape }, i) => (dy && wanted[i] ? slice(dy, axis, starts[i] ?? 0, shape[axis] ?? 0) : undefined)),
   kernel: ({ inputs, outputs: [y = spec([])], attrs }) => [copyTogether('pad', inputs, y, attrs)],
   concat: { parts: ({ outputs, attrs }) => partsOf(outputs, attrs), copy: copyOf('pad') },
-  divide,
+  divide: divide((attrs, rows) => ({
+    ...attrs,
+    starts: attrs.starts.map((start) => start * rows),
+    size: attrs.size * rows,
+  })),
 })
 
 /** Zeros before and behind a tensor along an axis, which gets extent `size`; its elements begin at `start`. */

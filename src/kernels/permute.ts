@@ -3,6 +3,7 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, spec } from '../engine/shape.js'
 import { arrangement, bySample } from './arrangement.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { packType, storedType } from './views.js'
 
@@ -43,7 +44,7 @@ function gather(x: Spec, y: Spec, axes: readonly Axis[]): Candidate {
   const perThread = 4
   const count = elements(x.shape) / size
   const grid = flatGrid(ceilDiv(count, 64 * perThread))
-  const source = shader('permute', {
+  const source = shader(shaders.permute, {
     constants: { RANK: Math.max(1, axes.length), PER_THREAD: perThread },
     aliases: { T: packType(x, size), U: packType(y, size) },
   })
@@ -63,7 +64,7 @@ function exchange(x: Spec, y: Spec, axes: readonly Axis[]): Candidate | undefine
   const perThread = 16
   const dispatch = {
     label: 'permute',
-    source: shader('transpose', {
+    source: shader(shaders.transpose, {
       constants: { PER_THREAD: perThread },
       aliases: { T: storedType(x), U: storedType(y) },
     }),

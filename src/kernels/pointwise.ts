@@ -4,6 +4,8 @@ import * as e from '../engine/expr.js'
 import { apply, applyOne } from '../engine/graph.js'
 import {
   type BatchedCall,
+  type Call,
+  type Division,
   defineOp,
   type Op,
   type OpCall,
@@ -23,7 +25,7 @@ import {
   showShape,
   spec,
 } from '../engine/shape.js'
-import { arrangement, joinedDivision, usesIn } from './arrangement.js'
+import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
 import { flatKernel, inplaceOf, inplaceOfBatch, isFlat, type PointwiseAttrs, rowKernel } from './pointwise-kernels.js'
 import { type SumAttrs, sumKernel } from './reduce-kernels.js'
 import { viewIn } from './views.js'
@@ -57,13 +59,16 @@ const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
   },
   divide: {
     arrangement,
-    division: (call) => {
-      const { space, inplace, part } = call.attrs
-      const uses = part || inplace.length > 0 ? undefined : usesIn(space, call.inputs)
-      return uses && joinedDivision(call, uses, withSpaceOf)
-    },
+    division: (call) => bySpace(call),
+    rows: (call) => callByRows(call, bySpace(call), { ...call.attrs, space: rowsOf(call.attrs.space) }),
   },
 })
+
+function bySpace(call: Call<PointwiseAttrs>): Division | undefined {
+  const { space, inplace, part } = call.attrs
+  const uses = part || inplace.length > 0 ? undefined : usesIn(space, call.inputs)
+  return uses && joinedDivision(call, uses, withSpaceOf)
+}
 
 /** The same formulas over fewer samples. */
 const withSpaceOf = <A extends { readonly space: Shape }>(attrs: A, samples: number): A => ({
@@ -164,31 +169,39 @@ const sumOp = defineOp<SumAttrs>('sum', {
   },
   divide: {
     arrangement,
-    division: (call) => {
-      const { space, shape, exprs, finish } = call.attrs
-      const inputs = usesIn(space, call.inputs)
-      if (!inputs) return undefined
-      const isPerSample = shape.length === space.length && shape[0] === space[0]
-      const attrsFor = (attrs: SumAttrs, samples: number) =>
-        withSpaceOf(isPerSample ? { ...attrs, shape: [samples, ...shape.slice(1)] } : attrs, samples)
-      if (isPerSample) return joinedDivision(call, inputs, attrsFor)
-      const sums = exprs.map(() => spec(shape))
-      return {
-        samples: space[0] ?? 1,
-        inputs,
-        outputs: sums.map(() => 'summed'),
-        piece: (samples) => {
-          // Of formulas of sums, the calls for parts give the sums.
-          const attrs = { ...attrsFor(call.attrs, samples), ...(finish && { finish: exprs.map((_, k) => e.input(k)) }) }
-          const isSum = elements(attrs.space) !== elements(shape)
-          return isSum ? { attrs, outputs: sums } : withoutSum(attrs, sums)
-        },
-        add: addCall,
-        ...(finish && { last: formulasCall(finish, call.outputs) }),
-      }
+    division: (call) => sumBySpace(call),
+    rows: (call) => {
+      const { space, shape } = call.attrs
+      const isPerRow = shape.length === space.length && shape[0] === space[0]
+      const attrs = { ...call.attrs, space: rowsOf(space), shape: isPerRow ? rowsOf(shape) : shape }
+      return callByRows(call, sumBySpace(call), attrs)
     },
   },
 })
+
+function sumBySpace(call: Call<SumAttrs>): Division | undefined {
+  const { space, shape, exprs, finish } = call.attrs
+  const inputs = usesIn(space, call.inputs)
+  if (!inputs) return undefined
+  const isPerSample = shape.length === space.length && shape[0] === space[0]
+  const attrsFor = (attrs: SumAttrs, samples: number) =>
+    withSpaceOf(isPerSample ? { ...attrs, shape: [samples, ...shape.slice(1)] } : attrs, samples)
+  if (isPerSample) return joinedDivision(call, inputs, attrsFor)
+  const sums = exprs.map(() => spec(shape))
+  return {
+    samples: space[0] ?? 1,
+    inputs,
+    outputs: sums.map(() => 'summed'),
+    piece: (samples) => {
+      // Of formulas of sums, the calls for parts give the sums.
+      const attrs = { ...attrsFor(call.attrs, samples), ...(finish && { finish: exprs.map((_, k) => e.input(k)) }) }
+      const isSum = elements(attrs.space) !== elements(shape)
+      return isSum ? { attrs, outputs: sums } : withoutSum(attrs, sums)
+    },
+    add: addCall,
+    ...(finish && { last: formulasCall(finish, call.outputs) }),
+  }
+}
 
 /** Formulas of tensors of one shape. */
 const formulasCall = (exprs: readonly Expr[], outputs: readonly Spec[]): OpCall => {

@@ -4,6 +4,7 @@ import { ceilDiv, type Dispatch, flatGrid, inputBuffer, outputBuffer } from '../
 import { type DType, type Spec, spec } from '../engine/shape.js'
 import { bySample } from './arrangement.js'
 import { scale, sumTo } from './pointwise.js'
+import * as shaders from './shaders.generated.js'
 import { chunksOf, packed, packTypes, shader } from './shaders.js'
 
 export interface PoolAttrs {
@@ -46,7 +47,7 @@ function poolDispatch(
   const grid = flatGrid(ceilDiv(threads, 64))
   const hook = name === 'maxpool' ? 'pack_tap' : 'unpack_tap'
   const types = packTypes(inPacks ? 4 : 1, ...(name === 'maxpool' ? ([x, y] as const) : ([y, x] as const)))
-  const source = shader(name, {
+  const source = shader(name === 'maxpool' ? shaders.maxpool : shaders.maxpool_grad, {
     constants: { KERNEL: kernel, STRIDE: stride },
     aliases: { ...types, I: inPacks ? 'vec4u' : 'u32' },
     hooks: inPacks ? { [hook]: bytes[hook] } : {},

@@ -1,5 +1,5 @@
 import { applyOne } from '../engine/graph.js'
-import { defineOp, type Tensor } from '../engine/ir.js'
+import { type Call, defineOp, type RowsCall, type Tensor } from '../engine/ir.js'
 import {
   ceilDiv,
   type Dispatch,
@@ -12,7 +12,8 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
-import { bySample } from './arrangement.js'
+import { bySample, rowsOf } from './arrangement.js'
+import * as shaders from './shaders.generated.js'
 import { chunksOf, packed, packTypes, shader } from './shaders.js'
 
 export interface ResizeAttrs {
@@ -45,7 +46,7 @@ function forwardDispatch(x: Spec, y: Spec, attrs: ResizeAttrs, software: boolean
   const [scale] = ratios(xHeight, yHeight, attrs)
   const scales = [scale, ...ratios(xWidth, yWidth, attrs)]
   const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, chunks, each, ...scales, grid[0]]
-  const source = shader('resize', { ...constantsOf(attrs), aliases: packTypes(pack, x, y) })
+  const source = shader(shaders.resize, { ...constantsOf(attrs), aliases: packTypes(pack, x, y) })
   return { label: 'resizeBilinear', source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms, grid }
 }
 
@@ -64,7 +65,7 @@ function gradDispatch(
   const threads = lines * chunks * packs
   const grid = flatGrid(ceilDiv(threads, 64))
   const uniforms = [threads, packs, to, from, chunks, each, ...ratios(to, from, attrs), grid[0]]
-  const source = shader('resize_grad', { ...constantsOf(attrs), aliases: packTypes(pack, ...types) })
+  const source = shader(shaders.resize_grad, { ...constantsOf(attrs), aliases: packTypes(pack, ...types) })
   return { label: 'resizeBilinearGrad', source, reads: [read], writes: [written], uniforms, grid }
 }
 
@@ -75,11 +76,41 @@ export const resized = (x: Spec, [height, width]: readonly [number, number]): Sp
   return [spec([x.shape[0] ?? 0, height, width, x.shape[3] ?? 0])]
 }
 
+/** Along columns first: then each row is resized by itself, with the same result. */
+function forwardByRows({ inputs: [x = spec([])], outputs: [y = spec([])], attrs }: Call<ResizeAttrs>): RowsCall[] {
+  const [, height = 0, width = 0] = y.shape
+  const [n = 0, , xWidth = 0, channels = 0] = x.shape
+  const between = spec([n, height, xWidth, channels], y.dtype)
+  return [
+    { attrs: { ...attrs, size: [height, xWidth] }, inputs: [x.shape], outputs: [between] },
+    {
+      attrs: { ...attrs, size: [1, width] },
+      inputs: [rowsOf(between.shape)],
+      outputs: [spec(rowsOf(y.shape), y.dtype)],
+    },
+  ]
+}
+
+/** Along rows first, as the kernel does. */
+function gradByRows({ inputs: [dy = spec([])], outputs: [dx = spec([])], attrs }: Call<ResizeAttrs>): RowsCall[] {
+  const [, height = 0, width = 0] = dx.shape
+  const [n = 0, yHeight = 0, , channels = 0] = dy.shape
+  const between = spec([n, yHeight, width, channels], dx.dtype)
+  return [
+    {
+      attrs: { ...attrs, size: [1, width] },
+      inputs: [rowsOf(dy.shape)],
+      outputs: [spec(rowsOf(between.shape), dx.dtype)],
+    },
+    { attrs: { ...attrs, size: [height, width] }, inputs: [between.shape], outputs: [dx] },
+  ]
+}
+
 const extent = ({ shape }: Tensor): readonly [number, number] => [shape[1] ?? 0, shape[2] ?? 0]
 
 const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
   precision: 'same',
-  divide: bySample(),
+  divide: { ...bySample(), rows: forwardByRows },
   shape: ([x = spec([])], { size }) => resized(x, size),
   vjp: ({ inputs: [x], attrs, grads: [dy] }) => [
     x && dy && applyOne(resizeGradOp, [dy], { ...attrs, size: extent(x) }),
@@ -91,7 +122,7 @@ const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
 
 const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {
   precision: 'same',
-  divide: bySample(),
+  divide: { ...bySample(), rows: gradByRows },
   shape: ([dy = spec([])], { size }) => resized(dy, size),
   // Along rows first: their elements are near each other, and what is left for the other axis is smaller.
   kernel: ({ inputs: [dy = spec([])], outputs: [dx = spec([])], attrs, adapter }: KernelContext<ResizeAttrs>) => {

@@ -8,6 +8,7 @@ import {
   outputBuffer,
 } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, spec } from '../engine/shape.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
@@ -36,7 +37,7 @@ export function copyRows(label: string, [x, y]: readonly [Spec, Spec], reads: Op
   const count = copy.rows * copy.chunk
   const perThread = 4
   const grid = flatGrid(ceilDiv(count, 64 * perThread))
-  const source = shader('copy_rows', {
+  const source = shader(shaders.copy_rows, {
     constants: { PER_THREAD: perThread },
     aliases: { T: storedType(x), U: storedType(y) },
   })

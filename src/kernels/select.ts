@@ -2,6 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, type Dispatch, inputBuffer, outputBuffer, temporaryBuffer } from '../engine/kernel.js'
 import { elements, spec } from '../engine/shape.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 
 interface KthAttrs {
@@ -21,7 +22,7 @@ const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
     const histogram = spec([4, 256], 'u32')
     const clear: Dispatch = {
       label: 'kthSmallest clear',
-      source: shader('clear'),
+      source: shader(shaders.clear),
       reads: [],
       writes: [temporaryBuffer(0)],
       uniforms: [4 * 256, 16],
@@ -30,7 +31,7 @@ const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
     const passes = [0, 1, 2, 3].map(
       (pass): Dispatch => ({
         label: 'kthSmallest',
-        source: shader('kth_smallest', { constants: { PASS: pass } }),
+        source: shader(shaders.kth_smallest, { constants: { PASS: pass } }),
         reads: [inputBuffer(0)],
         writes: [temporaryBuffer(0)],
         uniforms,
@@ -39,7 +40,7 @@ const kthSmallestOp = defineOp<KthAttrs>('kthSmallest', {
     )
     const finish: Dispatch = {
       label: 'kthSmallest finish',
-      source: shader('kth_smallest_finish'),
+      source: shader(shaders.kth_smallest_finish),
       reads: [temporaryBuffer(0)],
       writes: [outputBuffer(0)],
       uniforms,

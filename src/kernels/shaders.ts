@@ -2,20 +2,18 @@ import { ceilDiv } from '../engine/kernel.js'
 import { type Specialization, specialize } from '../engine/shader.js'
 import type { Spec } from '../engine/shape.js'
 import { valueText } from '../engine/value-text.js'
-import { shaderSources } from './shaders.generated.js'
+import type { Shader } from './shaders.generated.js'
 import { packType } from './views.js'
-
-export type ShaderName = keyof typeof shaderSources
 
 /** Equal changes give the very same string, so that its hash is computed once: programs look pipelines up by it. */
 const specialized = new Map<string, string>()
 
 /** A file of shaders/ with its constants, types and hooks replaced. */
-export function shader(name: ShaderName, changes: Specialization = {}): string {
+export function shader({ name, text }: Shader, changes: Specialization = {}): string {
   const key = name + valueText(changes)
   const known = specialized.get(key)
   if (known !== undefined) return known
-  const made = specialize(shaderSources[name], changes)
+  const made = specialize(text, changes)
   specialized.set(key, made)
   return made
 }

@@ -13,6 +13,7 @@ import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import type { Tiling } from './conv2d-tiles.js'
 import { storeThrough } from './epilogue.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 
 /** A formula over a convolution's result and further operands, stored in the result's place. */
@@ -75,7 +76,7 @@ export function sumSlices(label: string, parts: Operand, slices: number, target:
   const { extents, type, epilogue } = target
   return {
     label: `${label} sum`,
-    source: shader('sum_slices', stored(type, epilogue, 2)),
+    source: shader(shaders.sum_slices, stored(type, epilogue, 2)),
     reads: [parts, ...operandsOf(epilogue)],
     writes: [outputBuffer(0)],
     uniforms: [...extents, slices],

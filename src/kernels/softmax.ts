@@ -2,13 +2,15 @@ import { apply, applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, flatGrid, floatBits, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, type Spec, spec } from '../engine/shape.js'
-import { bySample } from './arrangement.js'
+import { byRow, bySample } from './arrangement.js'
 import { mul, sub, sumTo } from './pointwise.js'
 import { resized, scaleOf, stepOf } from './resize.js'
-import { type ShaderName, shader } from './shaders.js'
+import type { Shader } from './shaders.generated.js'
+import * as shaders from './shaders.generated.js'
+import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
-function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): Candidate {
+function rowsKernel(label: string, file: Shader, x: Spec, outputs: number): Candidate {
   const channels = x.shape.at(-1) ?? 1
   const rows = elements(x.shape) / channels
   const grid = flatGrid(ceilDiv(rows, 64))
@@ -19,7 +21,7 @@ function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): 
     dispatches: [
       {
         label,
-        source: shader(name, { aliases: { T: storedType(x) } }),
+        source: shader(file, { aliases: { T: storedType(x) } }),
         reads: [inputBuffer(0)],
         writes,
         uniforms,
@@ -31,14 +33,14 @@ function rowsKernel(label: string, name: ShaderName, x: Spec, outputs: number): 
 
 const softmaxOp = defineOp<undefined>('softmax', {
   precision: 'wide',
-  divide: bySample(),
+  divide: byRow(),
   shape: ([x = spec([])]) => [spec(x.shape)],
   // dx = y · (dy − Σ dy · y), the sum over the last axis.
   vjp: ({ outputs: [y], grads: [dy] }) => {
     if (!y || !dy) return [undefined]
     return [mul(y, sub(dy, sumTo(mul(dy, y), [...y.shape.slice(0, -1), 1])))]
   },
-  kernel: ({ inputs: [x = spec([])] }) => [rowsKernel('softmax', 'softmax', x, 1)],
+  kernel: ({ inputs: [x = spec([])] }) => [rowsKernel('softmax', shaders.softmax, x, 1)],
 })
 
 /** Softmax over the last axis. */
@@ -46,9 +48,9 @@ export const softmax = (x: Tensor): Tensor => applyOne(softmaxOp, [x], undefined
 
 const softmaxMaxOp = defineOp<undefined>('softmaxMax', {
   precision: 'wide',
-  divide: bySample(),
+  divide: byRow(),
   shape: ([x = spec([])]) => [spec(x.shape.slice(0, -1)), spec(x.shape.slice(0, -1), 'u32')],
-  kernel: ({ inputs: [x = spec([])] }) => [rowsKernel('softmaxMax', 'softmax_max', x, 2)],
+  kernel: ({ inputs: [x = spec([])] }) => [rowsKernel('softmaxMax', shaders.softmax_max, x, 2)],
 })
 
 /**
@@ -84,7 +86,7 @@ const resizedSoftmaxMaxOp = defineOp<ResizedAttrs>('resizedSoftmaxMax', {
     const factors = [scaleOf(xHeight, yHeight), scaleOf(xWidth, yWidth), step].map(floatBits)
     const uniforms = [threads, channels, xHeight, xWidth, yHeight, yWidth, ...factors, grid[0]]
     const constants = { SLOTS: Math.max(1, Math.min(8, Math.ceil(step))) }
-    const source = shader('resized_softmax_max', { constants, aliases: { T: storedType(x) } })
+    const source = shader(shaders.resized_softmax_max, { constants, aliases: { T: storedType(x) } })
     const dispatch = {
       label: 'resizedSoftmaxMax',
       source,

@@ -3,6 +3,7 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, spec } from '../engine/shape.js'
 import { arrangement, joinedDivision } from './arrangement.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
 
@@ -20,7 +21,7 @@ const takeOp = defineOp<undefined>('take', {
     const grid = flatGrid(ceilDiv(count, 64))
     const bytes = x.dtype === 'u8'
     const aliases = { T: bytes ? 'u32' : storedType(x), U: storedType(y) }
-    const source = shader('take', { aliases, constants: { BYTES: bytes } })
+    const source = shader(shaders.take, { aliases, constants: { BYTES: bytes } })
     const uniforms = [count, elements(x.shape.slice(1)), grid[0]]
     const operands = { reads: [inputBuffer(0), inputBuffer(1)], writes: [outputBuffer(0)] }
     return [{ name: 'elements', dispatches: [{ label: 'take', source, ...operands, uniforms, grid }] }]

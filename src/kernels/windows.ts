@@ -2,6 +2,7 @@ import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { spec } from '../engine/shape.js'
+import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 
 const addWindowsOp = defineOp<undefined>('addWindows', {
@@ -21,7 +22,7 @@ const addWindowsOp = defineOp<undefined>('addWindows', {
     const [count = 0, height = 0, width = 0] = maps.shape
     const pixels = height * width
     const grid = flatGrid(ceilDiv(pixels, 64))
-    const source = shader('add_windows')
+    const source = shader(shaders.add_windows)
     const dispatches = Array.from({ length: count }, (_, index) => ({
       label: 'addWindows',
       source,

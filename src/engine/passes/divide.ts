@@ -42,7 +42,7 @@ const samplesOf = ({ shape: [samples = 1] }: Pick<Spec, 'shape'>): number => sam
 /** A tensor as its node declares it, under whatever shape it is seen. */
 const declared = ({ node, index, shape, dtype }: Tensor): Spec => node.outputs[index] ?? { shape, dtype }
 
-const seenAs = ({ node, index, dtype }: Tensor, { shape, detached }: Tensor): Tensor =>
+const seenAs = ({ node, index, dtype }: Tensor, { shape, detached }: Pick<Tensor, 'shape' | 'detached'>): Tensor =>
   new Tensor(node, index, shape, dtype, detached)
 
 class Divider {
@@ -149,7 +149,7 @@ class Divider {
     const { samples } = division
     const ofInputs = inputs.map((value, i) => {
       if (division.inputs[i] !== 'divided') return this.isLarge(declared(value)) ? 0 : samples
-      return samplesOf(value) === samples && this.piecesOf(value) ? this.mostOf(declared(value), samples) : 0
+      return samplesOf(value) === samples && this.hasRanges(value) ? this.mostOf(declared(value), samples) : 0
     })
     const ofOutputs = outputs.map((output, k) => {
       if (division.last || division.outputs[k] !== 'joined') return this.isLarge(output) ? 0 : samples
@@ -240,18 +240,33 @@ class Divider {
     return new Tensor(made.node, made.index, made.shape, made.dtype, tensor.detached)
   }
 
-  /** Samples of a value of the old trace. */
-  private samples(like: Node, value: Tensor, range: SampleRange, arrangement: Arrangement): Tensor {
-    return this.part(like, this.piecesOf(value) ?? [], range, arrangement, value)
+  /** Samples of a value of the old trace, under the shape that it is seen under. */
+  private samples(like: Node, value: Tensor, { start, size }: SampleRange, arrangement: Arrangement): Tensor {
+    const pieces = this.piecesOf(value)
+    if (pieces) return this.part(like, pieces, { start, size }, arrangement, value)
+    const spec = declared(value)
+    const each = samplesOf(spec) / samplesOf(value)
+    const range = { start: each * start, size: each * size }
+    const part = this.part(like, this.places.get(valueKey(value)) ?? [], range, arrangement, spec)
+    return seenAs(part, { shape: [size, ...value.shape.slice(1)], detached: value.detached })
   }
 
-  /** The pieces of a value under the shape that it is seen under; undefined where they are no ranges of that. */
+  /** Whether the samples of a value, under the shape that it is seen under, are ranges of it. */
+  private hasRanges(value: Tensor): boolean {
+    return this.piecesOf(value) !== undefined || Number.isInteger(samplesOf(declared(value)) / samplesOf(value))
+  }
+
+  /** The pieces of a value under the shape that it is seen under; undefined where they are no samples of that. */
   private piecesOf(value: Tensor): Piece[] | undefined {
     const pieces = this.places.get(valueKey(value)) ?? []
-    if (pieces.length > 1 && samplesOf(value) !== samplesOf(declared(value))) return undefined
-    return pieces.map(({ start, tensor: { node, index, dtype, shape } }) => {
-      const size = pieces.length > 1 ? samplesOf({ shape }) : samplesOf(value)
-      return { start, tensor: new Tensor(node, index, [size, ...value.shape.slice(1)], dtype, value.detached) }
+    const each = pieces.length > 1 ? samplesOf(value) / samplesOf(declared(value)) : 1
+    if (!Number.isInteger(each)) return undefined
+    return pieces.map(({ start, tensor }) => {
+      const size = pieces.length > 1 ? each * samplesOf(tensor) : samplesOf(value)
+      return {
+        start: each * start,
+        tensor: seenAs(tensor, { detached: value.detached, shape: [size, ...value.shape.slice(1)] }),
+      }
     })
   }
 

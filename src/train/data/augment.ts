@@ -4,8 +4,9 @@ import { gaussianBlur } from './blur.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, grayscale } from './color.js'
 import { dctCoefficients, gridSize } from './dct.js'
 import { changeIntensity, drawIntensity, type IntensityDraw } from './intensity.js'
+import { type DistortionDraws, distort, drawDistortion } from './photometric.js'
 import { type Box, cropWindow, type Image } from './pixels.js'
-import { resizeBilinearInto, resizeNearestInto } from './resize.js'
+import { resizeBilinearInto, resizeNearest, resizeNearestInto } from './resize.js'
 
 /** Label of the padding of labeled images, unless the configuration has another `ignore_index`. */
 export const IGNORE = 255
@@ -43,10 +44,11 @@ export interface StrongDraws {
   box: Box | null
 }
 
-/** Draws of one image: of its geometry, of each strong view, and the operations of each `intensity` view. */
+/** Draws of one image: of its geometry, of each strong view, the operations of each `intensity` view, and its distortion. */
 export type SampleDraws = WeakDraws & {
   readonly strong: readonly StrongDraws[]
   readonly intensity?: readonly (readonly IntensityDraw[])[]
+  readonly distortion?: DistortionDraws
 }
 
 /** Size after a resize that gives the longer side `longSide` pixels. */
@@ -63,8 +65,19 @@ export function scaledSize([height, width]: readonly [number, number], factor: n
   return { width: scaled(width), height: scaled(height) }
 }
 
+/** Size after a resize that gives the shorter side `shortSide` pixels. */
+export function shortSideSize({ width, height }: Size, shortSide: number): Size {
+  const factor = shortSide / Math.min(width, height)
+  const scaled = (side: number) => Math.max(Math.trunc(side * factor + 0.5), 1)
+  return { width: scaled(width), height: scaled(height) }
+}
+
 function drawResize({ width, height }: Size, { resize }: Geometry, random: Random): ResizeDraw {
-  if (resize && 'scale' in resize) return scaledSize(resize.base, random.uniform(...resize.scale))
+  if (resize && 'scale' in resize) {
+    const factor = random.uniform(...resize.scale)
+    if ('base' in resize) return scaledSize(resize.base, factor)
+    return shortSideSize({ width, height }, Math.max(Math.trunc(resize.shortSide * factor), 1))
+  }
   const long = Math.max(width, height)
   const [least, most] = resize?.longSide ?? [Math.trunc(long * 0.5), long * 2]
   return { longSide: Math.max(random.integer(least, most + 1), 1) }
@@ -73,21 +86,52 @@ function drawResize({ width, height }: Size, { resize }: Geometry, random: Rando
 const sizeAfter = ({ width, height }: Size, draw: ResizeDraw): Size =>
   draw.longSide === undefined ? draw : targetSize(width, height, draw.longSide)
 
-/** Order of draws: resize, crop x, crop y, flip; where the image is flipped first: resize, flip, crop x, crop y. */
+/** A label map, and the label of its padding. */
+interface Annotation {
+  readonly label: Image
+  readonly ignore: number
+}
+
+/** How often a crop is drawn anew because of the classes that it shows. */
+const maxCropsRefused = 10
+
+/**
+ * Order of draws: resize, crop x, crop y, flip; where the image is flipped first: resize, flip, crop x, crop y. A crop that is
+ * refused is followed by another.
+ */
 export function drawWeak(
-  width: number,
-  height: number,
+  { width, height }: Size,
   size: number,
   random: Random,
   geometry: Geometry = {},
+  annotation?: Annotation,
 ): WeakDraws {
   const resize = drawResize({ width, height }, geometry, random)
   const target = sizeAfter({ width, height }, resize)
   const drawFlip = () => random.uniform() < 0.5
   const first = geometry.flipsFirst ? drawFlip() : undefined
-  const cropX = random.integer(0, Math.max(target.width - size, 0) + 1)
-  const cropY = random.integer(0, Math.max(target.height - size, 0) + 1)
-  return { ...resize, cropX, cropY, flip: first ?? drawFlip() }
+  const drawCrop = () => ({
+    cropX: random.integer(0, Math.max(target.width - size, 0) + 1),
+    cropY: random.integer(0, Math.max(target.height - size, 0) + 1),
+  })
+  let crop = drawCrop()
+  const { maxClassShare } = geometry
+  if (annotation && maxClassShare !== undefined) {
+    const isRefused = () =>
+      largestClassShare(annotation, size, { ...resize, ...crop, flip: first ?? false }, geometry) >= maxClassShare
+    for (let refused = 0; refused < maxCropsRefused && isRefused(); refused++) crop = drawCrop()
+  }
+  return { ...resize, ...crop, flip: first ?? drawFlip() }
+}
+
+/** Share of the class with most pixels among the annotated ones of a crop; 1 where none is annotated. */
+function largestClassShare({ label, ignore }: Annotation, size: number, draws: WeakDraws, geometry: Geometry): number {
+  const { width, height, window } = placementOf(label, size, draws, geometry)
+  const counts = new Uint32Array(256)
+  for (const value of resizeNearest(label, width, height, window).data) (counts[value] as number)++
+  counts[ignore] = 0
+  const annotated = counts.reduce((sum, count) => sum + count, 0)
+  return annotated === 0 ? 1 : Math.max(...counts) / annotated
 }
 
 /** A box of `area` pixels, or null if it does not fit at (x, y). `ratio` is height by width. */
@@ -130,15 +174,19 @@ export function drawStrong(size: number, random: Random): StrongDraws {
   return { jitter, gray, sigma, box: drawCutmixBox(size, random) }
 }
 
-/** Draws for one image: its geometry, then the strong views and the operations that its fields name. */
+/**
+ * Draws for one image: its geometry, then the strong views, the operations and the distortion that its fields name.
+ * @param annotation of a labeled image
+ */
 export function drawSample(
-  { width, height }: Image,
+  image: Image,
   size: number,
   fields: Readonly<Record<string, FieldSpec>>,
   random: Random,
   geometry?: Geometry,
+  annotation?: Annotation,
 ): SampleDraws {
-  const weak = drawWeak(width, height, size, random, geometry)
+  const weak = drawWeak(image, size, random, geometry, annotation)
   const all = Object.values(fields)
   const drawn = all.flatMap((field) => ('draw' in field && field.view !== 'intensity' ? [field] : []))
   const onGrid = drawn.filter(({ view }) => view === 'gridBox' || view === 'spreadBox').map(({ draw }) => draw)
@@ -147,7 +195,9 @@ export function drawSample(
   )
   const mosts: number[] = []
   for (const field of all) if (field.view === 'intensity') mosts[field.draw] = field.most
-  return { ...weak, strong, intensity: Array.from(mosts, (most = 1) => drawIntensity(most, random)) }
+  const intensity = Array.from(mosts, (most = 1) => drawIntensity(most, random))
+  if (!all.some(({ view }) => view === 'distorted')) return { ...weak, strong, intensity }
+  return { ...weak, strong, intensity, distortion: drawDistortion(random) }
 }
 
 /** The four colour operations in the drawn order, in place. */
@@ -275,6 +325,14 @@ const views: {
   intensity: ({ weak, size, draws }, { draw }, out) => {
     out.set(weak)
     changeIntensity(out, size, drawnOf(draws.intensity ?? [], draw))
+  },
+  distorted: ({ weak, size, placement: { window, left }, draws: { distortion } }, _, out) => {
+    if (!distortion) throw new Error('unreachable: the distortion was not drawn')
+    out.set(weak)
+    for (let row = 0; row < window.h; row++) {
+      const from = 3 * (row * size + left)
+      distort(out.subarray(from, from + 3 * window.w), distortion)
+    }
   },
   gridBox: ({ size, draws }, { draw }, out) => boxMap(drawnOf(draws.strong, draw).box, gridSize(size), out),
   spreadBox: ({ size, draws }, { draw }, out) => spreadBox(drawnOf(draws.strong, draw).box, size, out),

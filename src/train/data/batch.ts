@@ -5,6 +5,7 @@ import { coefficientCount, gridSize } from './dct.js'
  * What a field of a batch shows of an image. `weak`: resized, cropped, flipped; `label`: its label map, alike; `padding`: 255
  * where the crop lies beyond the image, else 0; `strong`: the weak view with colour jitter, grayscale and blur; `cutmixBox`:
  * 1 inside a random box, else 0; `intensity`: the weak view behind 1 to `most` random operations of intensity.ts;
+ * `distorted`: the weak view with the photometric distortion of photometric.ts, its padding as it was;
  * `coefficients`: of the discrete cosine transform, see `dctCoefficients`, of the weak view, or of the strong one of a draw;
  * `gridBox`: 1 inside a random box of cells of their grid, else 0; `spreadBox`: the same box on the pixels, each of which takes
  * the nearest cell. Fields of one image with the same `draw` share one set of random choices, whose box is one of pixels or of
@@ -14,6 +15,7 @@ export type FieldSpec =
   | { readonly view: 'weak' | 'label' | 'padding' }
   | { readonly view: 'strong' | 'cutmixBox' | 'gridBox' | 'spreadBox'; readonly draw: number }
   | { readonly view: 'intensity'; readonly draw: number; readonly most: number }
+  | { readonly view: 'distorted' }
   | { readonly view: 'coefficients'; readonly draw?: number }
   | BatchFieldSpec
 
@@ -23,7 +25,7 @@ export type FieldSpec =
  */
 export interface BatchFieldSpec {
   readonly view: 'cutmix'
-  /** The field that it is made of, of the same stream: a weak view. */
+  /** The field that it is made of, of the same stream: an image. */
   readonly of: string
   /** Epochs, counted from 0, in which it is made; in others its bytes mean nothing. Default: all. */
   readonly epochs?: 'even' | 'odd'
@@ -33,15 +35,22 @@ export interface BatchFieldSpec {
 export interface Geometry {
   /**
    * What is drawn, uniformly: the longer side, in pixels, of two integers and those between them; or by what factor the
-   * result is larger than `base`, whatever the size of the image. Default: a longer side of half to double the image's.
+   * result is larger than `base`, whatever the size of the image; or by what factor its shorter side is longer than
+   * `shortSide` pixels. Default: a longer side of half to double the image's.
    */
   readonly resize?:
     | { readonly longSide: readonly [least: number, most: number] }
     | { readonly scale: readonly [from: number, to: number]; readonly base: readonly [height: number, width: number] }
+    | { readonly scale: readonly [from: number, to: number]; readonly shortSide: number }
   /** Whether the image is mirrored before it is padded and cropped: padding is then on the right. Default: after. */
   readonly flipsFirst?: boolean
   /** Colour of the padding, RGB. Default: black. */
   readonly padding?: readonly [number, number, number]
+  /**
+   * The crop of a labeled image is drawn anew, 10 times at most, while one class has at least this share of its annotated
+   * pixels, or it shows one class alone.
+   */
+  readonly maxClassShare?: number
 }
 
 /** A stream of images: an order of a list, each image of which fills the fields of a batch. */
@@ -70,10 +79,12 @@ export type FieldData = Uint8Array | Float32Array
 /** One step's data: bytes [N, S, S, 3] of RGB images that are not normalised, [N, S, S] of maps; else see `fieldSpec`. */
 export type Batch = Readonly<Record<string, FieldData>>
 
+const imageViews: ReadonlySet<FieldSpec['view']> = new Set(['weak', 'strong', 'intensity', 'distorted', 'cutmix'])
+
 /** Channels of a field: 3 for an image, 1 for a map. */
 export function channelsOf({ view }: FieldSpec): number {
   if (view === 'coefficients') return coefficientCount
-  return view === 'weak' || view === 'strong' || view === 'intensity' || view === 'cutmix' ? 3 : 1
+  return imageViews.has(view) ? 3 : 1
 }
 
 /**

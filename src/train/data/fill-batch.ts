@@ -46,7 +46,8 @@ export function fillFields(
 ): void {
   const { fields, purpose, geometry } = stream
   const random = new Random(seed, epoch, purpose.sample, sample)
-  const draws = drawSample(image, size, fields, random, geometry)
+  const annotation = label ? { label, ignore: ignoreIndex } : undefined
+  const draws = drawSample(image, size, fields, random, geometry, annotation)
   const parts = Object.entries(fields).map(([name, field]) => {
     const count = elementsOf(field, size)
     return [name, (batch[name] ?? nothing).subarray(position * count, (position + 1) * count)] as const

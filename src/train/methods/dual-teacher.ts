@@ -12,7 +12,7 @@ import { movingAverage } from '../../kernels/update.js'
 import type { ModelSpec } from '../../models/index.js'
 import { logits, lowLogits, parametersOf, type SegmentationModel, upsample } from '../../models/segmentation.js'
 import { boxMap } from '../data/augment.js'
-import type { StreamSpec } from '../data/batch.js'
+import type { BatchLayout, Geometry } from '../data/batch.js'
 import { drawCutMix } from '../data/cutmix-view.js'
 import { PURPOSE, Random } from '../random.js'
 import {
@@ -45,16 +45,61 @@ const keys = {
         .min(0)
         .default(0.2)
         .describe('Weight of the loss of the strong view against the pseudo-labels of the weak one.'),
+      resize: z
+        .strictObject({
+          short_side: z.int().min(1).describe('Length of the shorter side at a factor of 1, in pixels.'),
+          ratio: z
+            .tuple([z.number().gt(0), z.number().gt(0)])
+            .refine(([from, to]) => from <= to, { error: 'expected the smaller factor first' })
+            .default([0.5, 2])
+            .describe('Smallest and largest factor.'),
+        })
+        .optional()
+        .describe(
+          'How images are resized before they are cropped. Default: as for the other methods, to half to double.',
+        ),
+      max_class_share: z
+        .number()
+        .gt(0)
+        .max(1)
+        .optional()
+        .describe(
+          'Crops of labeled images in which one class has this share of the annotated pixels are drawn anew, 10 times at most.',
+        ),
+      photometric_distortion: z
+        .boolean()
+        .optional()
+        .describe(
+          'Whether brightness, contrast, saturation and hue of all images change at random. Default: they do not.',
+        ),
     })
     .prefault({})
     .describe('Temporary teachers of Dual Teacher.'),
 }
 
-const unlabeledStream: StreamSpec = {
-  name: 'unlabeled',
-  split: 'unlabeled',
-  purpose: { order: PURPOSE.unlabeledOrder, sample: PURPOSE.unlabeledSample, batch: PURPOSE.cutMixView },
-  fields: { img_u: { view: 'weak' }, img_u_aug: { view: 'cutmix', of: 'img_u', epochs: 'even' } },
+type DualTeacherSettings = z.infer<typeof keys.dual_teacher>
+
+/** Of padding: about the mean colour of ImageNet, which is 0 once it is normalised. */
+const PADDING = [124, 116, 104] as const
+
+function layoutOf({ resize, max_class_share, photometric_distortion }: DualTeacherSettings): BatchLayout {
+  const geometry: Geometry | undefined = resize && {
+    resize: { shortSide: resize.short_side, scale: resize.ratio },
+    flipsFirst: true,
+    padding: PADDING,
+  }
+  const image = { view: photometric_distortion ? 'distorted' : 'weak' } as const
+  const labeled: Geometry = { ...geometry, ...(max_class_share !== undefined && { maxClassShare: max_class_share }) }
+  return [
+    { ...labeledStream, geometry: labeled, fields: { img_x: image, mask_x: { view: 'label' } } },
+    {
+      name: 'unlabeled',
+      split: 'unlabeled',
+      purpose: { order: PURPOSE.unlabeledOrder, sample: PURPOSE.unlabeledSample, batch: PURPOSE.cutMixView },
+      ...(geometry && { geometry }),
+      fields: { img_u: image, img_u_aug: { view: 'cutmix', of: 'img_u', epochs: 'even' } },
+    },
+  ]
 }
 
 const metrics: readonly MetricSpec[] = [
@@ -164,7 +209,8 @@ interface Mixed {
  * colours of the strong view change after the normalisation, as if 0 to 1 were the range of the values. For CutMix the
  * confidence passes through a byte, so that the threshold 0.95 is 243/255, and is not pasted; all pixels of an image weigh as
  * many as are confident. For ClassMix all pixels of the batch do. The strong view counts where the labeled image at the same
- * place of the batch is annotated. The teacher looks twice at the same images, which moves its running statistics twice.
+ * place of the batch is annotated. The code also limits the share of a class in crops of unlabeled images, by their
+ * annotations, which images without labels do not have: here it does so for labeled ones alone. The teacher looks twice at the same images, which moves its running statistics twice.
  */
 export const dualTeacher: Method<typeof keys> = {
   name: 'dual-teacher',
@@ -172,7 +218,7 @@ export const dualTeacher: Method<typeof keys> = {
   keys,
   epochOf: 'labeled',
   wholeBatch: 'images of a whole batch are mixed with one another',
-  layout: () => [labeledStream, unlabeledStream],
+  layout: ({ dual_teacher: own }) => layoutOf(own),
   check({ batch_size: images }, fail) {
     if (images < 2) {
       throw fail('one image gives the batch norm of the pooled map one value per channel: use at least 2')

@@ -132,7 +132,7 @@ test('boxes are drawn on the grid for the draws that show them there, in the ord
   for (let seed = 0; seed < 20; seed++) {
     const drawn = drawSample(image, size, fields, new Random(seed))
     const random = new Random(seed)
-    const weak = drawWeak(50, 40, size, random)
+    const weak = drawWeak({ width: 50, height: 40 }, size, random)
     // The box of the first draw is one of pixels, which no field shows.
     assert.equal(drawn, {
       ...weak,

@@ -4,10 +4,11 @@ import { open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { toU32 } from '#dist/kernels/pointwise.js'
+import { mitPresets } from '#dist/models/mit.js'
 import { type Config, loadConfig } from '#dist/train/config/load.js'
 import type { dualTeacher } from '#dist/train/methods/dual-teacher.js'
 import { classMask, confidentBytes } from '#dist/train/methods/dual-teacher-losses.js'
-import { epochImages } from '#dist/train/methods/index.js'
+import { epochImages, modelsOf } from '#dist/train/methods/index.js'
 import type { Settings } from '#dist/train/methods/method.js'
 import { learningRateAt } from '#dist/train/trainer/lr-schedule.js'
 import { passes } from '../../golden/report.js'
@@ -95,8 +96,16 @@ test('configs/dual-teacher-ade20k.yaml has the published settings', () => {
   assert.equal(config.optimizer, { name: 'adamw', betas: [0.9, 0.999], eps: 1e-8, norm_decay: 0 })
   assert.equal([config.epochs, config.batch_size, config.crop_size, config.amp], [200, 8, 512, false])
   assert.equal([config.nclass, config.conf_thresh, config.criterion.name], [150, 0.95, 'CELoss'])
-  assert.equal(config.dual_teacher, { ema_decay: 0.99, consistency_weight: 0.2 })
-  assert.equal(config.model, { drop_path_rate: 0.1 })
+  assert.equal(config.dual_teacher, {
+    ema_decay: 0.99,
+    consistency_weight: 0.2,
+    resize: { short_side: 512, ratio: [0.5, 2] },
+    max_class_share: 0.75,
+    photometric_distortion: true,
+  })
+  const [model] = modelsOf(config)
+  assert.equal([model?.architecture, config.backbone], ['segformer', 'mit_b1'])
+  assert.equal(model?.config, { ...mitPresets.mit_b1, nclass: 150, head_channels: 256, head_dropout: 0.1 })
   const iterations = config.epochs * Math.floor(1263 / config.batch_size)
   const rateAt = (t: number) => learningRateAt(1, t, iterations, config.lr_schedule)
   for (const [t, share] of [

@@ -17,6 +17,8 @@ writeFileSync(join(data, 'more-labeled.txt'), `${lists.join('\n')}\n`)
 const settings = [
   ...['--method', 'dual-teacher', '--set', 'epochs=3', '--set', 'optimizer=adamw', '--set', 'lr=0.001'],
   ...['--set', 'lr_schedule.warmup_iterations=2', '--set', 'model.drop_path_rate=0.3'],
+  ...['--set', 'dual_teacher.resize.short_side=40', '--set', 'dual_teacher.max_class_share=0.75'],
+  ...['--set', 'dual_teacher.photometric_distortion=true'],
   ...['--labeled-id-path', join(data, 'more-labeled.txt')],
 ]
 const args = (name: string, ...more: string[]) => trainArgs(name, ...settings, ...more)

@@ -1,0 +1,66 @@
+import type { AdapterTraits } from '../engine/adapter.js'
+import { type Candidate, ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
+import { convDepthwise, depthwiseWeightGrad } from './conv2d-depthwise.js'
+import {
+  type ConvGeometry,
+  type ConvTensors,
+  factorTypes,
+  shapeUniforms,
+  xExtents,
+  yExtents,
+} from './conv2d-geometry.js'
+import { slicesFor } from './conv2d-tiles.js'
+import * as shaders from './shaders.generated.js'
+import { shader } from './shaders.js'
+import { sliceSums, type Target } from './slice-sums.js'
+import { storedType } from './views.js'
+
+/** Kernels of a convolution in groups, or of its input gradient: x or dy, and w, to y or dx. */
+export function groupedCandidates(
+  kind: 'forward' | 'inputGrad',
+  g: ConvGeometry,
+  tensors: ConvTensors,
+  adapter: AdapterTraits,
+): Candidate[] {
+  const types = factorTypes(tensors)
+  const inputGrad = kind === 'inputGrad'
+  const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
+  const [height, width, channels] = written
+  const label = inputGrad ? 'conv2dInputGrad' : 'conv2d'
+  // The written pixels of one phase of the stride are reached by the same taps.
+  const step = inputGrad ? g.stride : 1
+  const pixels = g.n * ceilDiv(height, step) * ceilDiv(width, step)
+  const phases = step * step
+  const pixelsPerThread = 8
+  const [x, y] = flatGrid(ceilDiv(ceilDiv(pixels, pixelsPerThread) * channels, 64))
+  const source = shader(shaders.conv_grouped, {
+    constants: { P: pixelsPerThread, INPUT_GRAD: inputGrad },
+    aliases: { A: types[0], B: types[1], U: storedType(tensors.result) },
+  })
+  const uniforms = shapeUniforms(g, read, written, [g.groups])
+  const operands = { reads: [inputBuffer(0), inputBuffer(1)], writes: [outputBuffer(0)] }
+  const direct = {
+    name: 'direct',
+    dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, phases] as const }],
+  }
+  const depthwise = convDepthwise(kind, g, tensors, adapter)
+  return depthwise ? [depthwise, direct] : [direct]
+}
+
+/** Kernels of the weight gradient of a convolution in groups: x and dy to dw. */
+export function groupedWeightGrad(g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): Candidate[] {
+  const types = factorTypes(tensors)
+  const label = 'conv2dWeightGrad'
+  const rows = (g.kh * g.kw * g.xChannels) / g.groups
+  const pixels = g.n * g.yHeight * g.yWidth
+  const uniforms = (slices: number) => shapeUniforms(g, xExtents(g), yExtents(g), [slices, g.groups])
+  const target: Target = { extents: [1, 1, rows, g.yChannels], type: storedType(tensors.result) }
+  const rowsPerThread = 9
+  const across = ceilDiv(ceilDiv(rows, rowsPerThread) * g.yChannels, 64)
+  const slices = slicesFor(across, pixels, adapter)
+  const changes = { constants: { R: rowsPerThread }, aliases: { A: types[0], B: types[1] } }
+  const kernel = { name: 'direct', shader: shaders.conv_grouped_weight_grad, changes, slices } as const
+  const direct = sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)
+  const depthwise = depthwiseWeightGrad(g, tensors, adapter)
+  return depthwise ? [depthwise, direct] : [direct]
+}
