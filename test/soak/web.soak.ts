@@ -38,7 +38,7 @@ skipUnless(browserPath !== undefined, 'there is no Chromium')(
           { timeout: 10 * minutes, polling: 500 },
         )
       await reaches(5)
-        const session = await browser.newBrowserCDPSession()
+      const session = await browser.newBrowserCDPSession()
       await session.send('Browser.crashGpuProcess').catch(() => {})
       await page.waitForFunction(
         "/trainings go on from step \\d+/.test(document.getElementById('status-log').textContent)",

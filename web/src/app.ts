@@ -1,6 +1,6 @@
 import { Client } from './client.js'
 import { find, make } from './dom.js'
-import type { Machine, Model, Runtime } from './protocol.js'
+import type { Machine, Model, Runtime, Segmentation } from './protocol.js'
 
 /** A value that others follow. */
 export class Watched<T> {
@@ -29,6 +29,7 @@ export class App {
   readonly client = new Client()
   readonly machine = new Watched<Machine | undefined>(undefined)
   readonly model = new Watched<Model | undefined>(undefined)
+  readonly predicted = new Watched<Segmentation | undefined>(undefined)
   /** What the visitor chose for predictions; undefined leaves it to the machine. */
   readonly chosen = new Watched<Runtime | undefined>(undefined)
   private timer: ReturnType<typeof setTimeout> | undefined

@@ -24,6 +24,9 @@ export class StatusPart {
       if (!app.chosen.value) runtime.value = machine.runtime
       runtime.options[0]?.toggleAttribute('disabled', !machine.adapter)
     })
+    app.predicted.follow((last) => {
+      if (last) this.note('last prediction', `${milliseconds(last.milliseconds)} ${names[last.runtime]}`)
+    })
     app.client.on('memory', ({ what, bytes }) => this.note(`memory of ${what}`, megabytes(bytes)))
     app.client.on('compiling', ({ what, done, all }) =>
       this.note(`kernels of ${what}`, done < all ? `${done} of ${all} compiled` : `${all}`),
@@ -73,7 +76,7 @@ export class StatusPart {
     if (!source) return
     button.disabled = true
     try {
-      const found: string[] = []
+      const rows: [string, string][] = []
       const runtimes: readonly Runtime[] = app.machine.value?.adapter ? ['webgpu', 'wasm'] : ['wasm']
       for (const side of [64, 128]) {
         const picture = pixelsOf(source, sized(source, side))
@@ -84,15 +87,19 @@ export class StatusPart {
           }
           const [first = 0, ...rest] = times
           const median = rest.sort((a, b) => a - b)[3] ?? 0
-          found.push(`${side} px ${runtime}: ${median.toFixed(1)} ms, the first time ${first.toFixed(0)} ms`)
+          rows.push([`${side} px ${names[runtime]}`, `${milliseconds(median)}; the first time ${milliseconds(first)}`])
+          find('status-measured', HTMLDListElement).replaceChildren(...pairs(rows))
         }
       }
-      find('status-measured', HTMLParagraphElement).textContent = found.join(' · ')
     } finally {
       button.disabled = false
     }
   }
 }
+
+const names = { webgpu: 'on WebGPU', wasm: 'in WebAssembly' } as const
+
+const milliseconds = (value: number): string => `${value.toFixed(value < 10 ? 1 : 0)} ms`
 
 const pairs = (rows: readonly (readonly [string, string])[]): HTMLElement[] =>
   rows.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)])

@@ -165,6 +165,7 @@ export class TryPart {
     const { model } = this.app
     if (!this.layers || !model.value) return
     this.result = result
+    this.app.predicted.value = result
     paintImage(this.layers.mask, colored(result.labels, result, model.value.palette))
     this.draw()
     this.describe()
@@ -306,6 +307,7 @@ export class TryPart {
       if (this.stream !== stream) return
       this.layers = { picture, mask: make('canvas', shown) }
       this.source = { ...source, drawable: picture, ...shown }
+      this.mark()
       this.show(result)
     }
   }
