@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/p
 import { basename, dirname, join, resolve } from 'node:path'
 import { indexPng, rgbPng } from '../train/drawing/masks.js'
 import { UserError } from '../train/error.js'
+import { balancedScenes } from './balanced.js'
 import { classNames, palette, scene } from './scenes.js'
 
 /** What {@link writeScenes} generates. */
@@ -29,8 +30,6 @@ export interface ScenePaths {
 /** Raised when the scenes of a seed change, so that folders written before are written anew. */
 const version = 2
 const stampName = 'scenes.json'
-/** Each class covers at least this share of a labeled scene: of few labels, each should say something of every class. */
-const leastShare = 0.03
 
 /**
  * Writes a data set of scenes into `folder`: RGB images under images/, label maps (8-bit grey, class indices) under
@@ -94,11 +93,11 @@ async function fill(folder: string, set: SceneSet, progress: (done: number, all:
   await mkdir(join(folder, 'images'))
   await mkdir(join(folder, 'labels'))
   const all = set.labeled + set.unlabeled + set.validation
-  const { seed, size, unlabeled, validation } = set
+  const { seed, size, labeled, unlabeled, validation } = set
   const lists = [
     { name: 'unlabeled.txt', indices: range(0, unlabeled), withLabel: false },
     { name: 'val.txt', indices: range(unlabeled, validation), withLabel: true },
-    { name: 'labeled.txt', indices: balancedScenes(set, unlabeled + validation), withLabel: true },
+    { name: 'labeled.txt', indices: balancedScenes(seed, size, labeled, unlabeled + validation), withLabel: true },
   ]
   let done = 0
   for (const { name, indices, withLabel } of lists) {
@@ -118,18 +117,3 @@ async function fill(folder: string, set: SceneSet, progress: (done: number, all:
 }
 
 const range = (first: number, count: number): number[] => Array.from({ length: count }, (_, i) => first + i)
-
-/** The first scenes from index `first` on, as many as the set labels, in which every class has its least share. */
-function balancedScenes({ seed, size, labeled }: SceneSet, first: number): number[] {
-  const found: number[] = []
-  const end = first + 1000 + 20 * labeled
-  for (let index = first; index < end && found.length < labeled; index++) {
-    const counts = new Array<number>(classNames.length).fill(0)
-    for (const value of scene(seed, index, size).label) counts[value] = (counts[value] ?? 0) + 1
-    if (Math.min(...counts) >= leastShare * size * size) found.push(index)
-  }
-  if (found.length < labeled) {
-    throw new UserError(`scenes: at size ${size} too few scenes show every class; choose a larger size`)
-  }
-  return found
-}

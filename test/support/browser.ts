@@ -10,10 +10,14 @@ export const browserPath: string | undefined = (process.env.PATH ?? '')
   .flatMap((folder) => names.map((name) => join(folder, name)))
   .find((path) => existsSync(path))
 
-/** Opens a headless Chromium with a profile of its own, which is removed when it is closed. */
-export function openBrowser(): Promise<Browser> {
+/**
+ * Opens a headless Chromium with a profile of its own, which is removed when it is closed.
+ * @param webgpu whether pages have WebGPU: on SwiftShader where there is no GPU
+ */
+export function openBrowser(webgpu = false): Promise<Browser> {
   if (!browserPath) throw new Error('there is no Chromium')
   const quiet = ['--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-quic']
-  const args = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', ...quiet]
+  const gpu = webgpu ? '--enable-unsafe-webgpu' : '--disable-gpu'
+  const args = ['--headless', '--no-sandbox', gpu, '--no-first-run', ...quiet]
   return chromium.launch({ executablePath: browserPath, args })
 }

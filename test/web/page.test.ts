@@ -1,0 +1,212 @@
+// The web page in Chromium, on SwiftShader where there is no GPU. What takes minutes there is in test/soak/web.soak.ts.
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { decode, encode } from 'fast-png'
+import type { Browser, Download, Page } from 'playwright-core'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { scene } from '#dist/demo/scenes.js'
+import { parseCheckpoint } from '#dist/train/checkpoint/parse.js'
+import { sourceOf } from '#dist/train/io/byte-source.js'
+import { browserPath, openBrowser } from '../support/browser.js'
+import { skipUnless } from '../support/skip.js'
+import { drop, type Served, servePage, waitForResult } from './serve.js'
+
+const pageTest = skipUnless(browserPath !== undefined, 'there is no Chromium')
+
+let served: Served
+let browser: Browser
+let page: Page
+const folder = mkdtempSync(join(tmpdir(), 'atrous-page-'))
+/** What went wrong in the page itself. */
+const faults: string[] = []
+
+async function open(): Promise<Page> {
+  const opened = await browser.newPage({ viewport: { width: 1100, height: 800 } })
+  // On a loaded machine SwiftShader takes its time.
+  opened.setDefaultTimeout(120_000)
+  opened.on('pageerror', (error) => faults.push(String(error)))
+  await opened.goto(served.url)
+  await waitForResult(opened)
+  return opened
+}
+
+test.before(async () => {
+  if (!browserPath) return
+  served = await servePage()
+  browser = await openBrowser(true)
+  page = await open()
+})
+
+test.after(async () => {
+  await browser?.close()
+  await served?.end()
+  rmSync(folder, { recursive: true })
+})
+
+const text = (id: string) => page.locator(`#${id}`).innerText()
+
+async function saved(download: Download, name: string): Promise<string> {
+  const path = join(folder, name)
+  await download.saveAs(path)
+  return path
+}
+
+async function downloaded(button: string, name: string): Promise<string> {
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click(`#${button}`)])
+  return saved(download, name)
+}
+
+pageTest('segments a painted scene in WebAssembly where the adapter is software, and says so', async () => {
+  assert.match(await text('notice'), /software/)
+  assert.match(await text('try-line'), /^\d+(\.\d)? ms for the network on WebAssembly/)
+  const legend = await page.locator('#try-legend li').allInnerTexts()
+  assert.is(legend.length, 6)
+  const shares = legend.map((line) => Number(/([\d.]+) %/.exec(line)?.[1]))
+  assert.ok(Math.abs(shares.reduce((sum, share) => sum + share, 0) - 100) < 0.5, legend.join('; '))
+  const box = await page.locator('#try-canvas').boundingBox()
+  await page.mouse.move((box?.x ?? 0) + (box?.width ?? 0) / 2, (box?.y ?? 0) + 30)
+  assert.match(await text('try-under'), /^sky · \d+ %$/)
+  await page.focus('#try-canvas')
+  await page.keyboard.press('Shift+ArrowDown')
+  assert.match(await text('try-under'), /^\w+ · \d+ %$/)
+})
+
+pageTest('takes a dropped picture, and gives its mask and the network', async () => {
+  const size = 80
+  const data = scene(9, 4, size).image.subarray(0, size * 60 * 3)
+  await drop(page, 'a photo.png', 'image/png', encode({ data, width: size, height: 60, channels: 3 }))
+  await page.waitForSelector('#try-samples button[title="a photo.png"][aria-pressed="true"]')
+  const mask = decode(readFileSync(await downloaded('try-mask', 'mask.png')))
+  assert.equal([mask.width, mask.height, mask.channels, mask.depth], [size, 60, 1, 8])
+  assert.ok(mask.data.every((label) => label < 6))
+  assert.ok(new Set(mask.data).size > 1)
+  const onnx = readFileSync(await downloaded('try-onnx', 'network.onnx'))
+  assert.ok(onnx.includes('class_names') && onnx.length > 100_000)
+})
+
+pageTest('refuses damaged and hostile files in the words of the commands', async () => {
+  const weights = readFileSync('web/weights/scenes.safetensors')
+  const claim = Buffer.from(weights)
+  claim.writeBigUInt64LE(1n << 50n)
+  const files: Record<string, Buffer> = {
+    'cut.safetensors': weights.subarray(0, 100_000),
+    'claim.safetensors': claim,
+    'picture.safetensors': Buffer.from(encode({ data: new Uint8Array(3), width: 1, height: 1, channels: 3 })),
+    // Of pickle: calls os.system.
+    'calls.pth': Buffer.from("cos\nsystem\n(S'touch hostile'\ntR."),
+  }
+  for (const [name, bytes] of Object.entries(files)) {
+    let message = ''
+    try {
+      parseCheckpoint(sourceOf(bytes, name))
+    } catch (error) {
+      message = (error as Error).message
+    }
+    assert.match(message, name)
+    await drop(page, name, '', bytes)
+    await page.waitForFunction(`document.getElementById('toast').textContent.startsWith(${JSON.stringify(name)})`)
+    assert.is(await text('toast'), message)
+  }
+  await drop(page, 'broken.png', 'image/png', Buffer.from('no picture'))
+  await page.waitForFunction("document.getElementById('toast').textContent.startsWith('broken.png')")
+  assert.match(await text('toast'), /is no picture that this browser can decode/)
+  assert.match(await text('try-model'), /^scenes\.safetensors: /, 'the network is the one of before')
+})
+
+pageTest('keeps pictures that are dropped beside as unlabeled ones', async () => {
+  await page.click('#tab-correct')
+  const bytes = encode({ data: scene(9, 5, 32).image, width: 32, height: 32, channels: 3 })
+  await drop(page, 'one more.png', 'image/png', bytes, 'correct-zone')
+  await page.waitForFunction(
+    "/^1 unlabeled: one more.png$/.test(document.getElementById('correct-unlabeled-line').textContent)",
+  )
+  assert.is(await page.locator('#correct-method').inputValue(), 'prevmatch')
+  await page.click('#correct-forget')
+  assert.is(await page.locator('#correct-method').inputValue(), 'supervised')
+  await page.click('#tab-try')
+})
+
+const painted = async () => Number(await page.locator('#correct-canvas').getAttribute('data-painted'))
+
+pageTest('paints with brush, fill and keyboard, and goes back', async () => {
+  await page.click('#try-samples button:first-child')
+  await page.selectOption('#try-side', '64')
+  await page.click('#tab-correct')
+  await page.waitForSelector('#correct-busy', { state: 'hidden' })
+  const box = await page.locator('#correct-canvas').boundingBox()
+  const [x, y] = [(box?.x ?? 0) + (box?.width ?? 0) / 2, (box?.y ?? 0) + (box?.height ?? 0) / 2]
+  await page.mouse.move(x - 40, y)
+  await page.mouse.down()
+  await page.mouse.move(x + 40, y, { steps: 4 })
+  await page.mouse.up()
+  const stroke = await painted()
+  assert.ok(stroke > 20 && stroke < 400, `${stroke}`)
+  await page.click('#correct-undo-stroke')
+  assert.is(await painted(), 0)
+  await page.focus('#correct-canvas')
+  for (const key of ['2', 'f', 'Space']) await page.keyboard.press(key)
+  assert.match(await text('correct-line'), /^fill: ground; under the pointer: ground/)
+  const filled = await painted()
+  assert.ok(filled > 0)
+  for (const key of ['e', 'Space']) await page.keyboard.press(key)
+  assert.ok((await painted()) < filled)
+})
+
+pageTest('learns three steps from what is painted, and saves weights that predict.js takes', async () => {
+  const steps = page.locator('#correct-steps')
+  await steps.fill('3')
+  await page.click('#correct-learn')
+  await page.waitForFunction("/^learned|^$/.test(document.getElementById('correct-learned').textContent)", null, {
+    timeout: 120_000,
+  })
+  assert.match(await text('correct-learned'), /^learned 3 steps by supervised/)
+  const path = await downloaded('correct-save', 'corrected.safetensors')
+  assert.not.equal(readFileSync(path), readFileSync('web/weights/scenes.safetensors'))
+  const image = join(folder, 'scene.png')
+  writeFileSync(image, encode({ data: scene(1, 1, 48).image, width: 48, height: 48, channels: 3 }))
+  const args = ['dist/predict.js', '--images', image, '--ckpt-path', path, '--out', join(folder, 'out'), '--no-tune']
+  const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+  assert.is(status, 0, stderr)
+  assert.is(decode(readFileSync(join(folder, 'out/masks/scene.png'))).width, 48)
+  await page.click('#correct-undo')
+  await page.waitForFunction("document.getElementById('correct-learned').textContent === 'back to the weights before'")
+  const back = await downloaded('correct-save', 'back.safetensors')
+  assert.equal(readFileSync(back), readFileSync('web/weights/scenes.safetensors'))
+})
+
+pageTest('goes on with another device where the GPU process is killed', async () => {
+  await page.click('#tab-try')
+  const shares = await page.locator('#try-legend').innerText()
+  const session = await browser.newBrowserCDPSession()
+  // It is gone before it could answer.
+  await session.send('Browser.crashGpuProcess').catch(() => {})
+  await page.waitForFunction("/the GPU was lost/.test(document.getElementById('status-log').textContent)")
+  await page.click('#tab-status')
+  await page.selectOption('#status-runtime', 'webgpu')
+  await page.click('#tab-try')
+  await page.waitForFunction("/on WebGPU/.test(document.getElementById('try-line').textContent)", null, {
+    timeout: 60_000,
+  })
+  assert.is(await page.locator('#try-legend').innerText(), shares, 'as in WebAssembly before')
+})
+
+pageTest('without WebGPU it segments all the same, and says what is missing', async () => {
+  await browser.close()
+  browser = await openBrowser()
+  page = await open()
+  assert.match(await text('notice'), /^No WebGPU: .+ Pictures are segmented in WebAssembly; training needs WebGPU\.$/)
+  assert.match(await text('try-line'), /WebAssembly/)
+  await page.click('#tab-watch')
+  await page.click('#watch-go')
+  await page.waitForSelector('#toast', { state: 'visible' })
+  assert.match(await text('toast'), /WebGPU/)
+  await page.click('#tab-correct')
+  assert.ok(await page.locator('#correct-learn').isDisabled())
+})
+
+pageTest('nothing went wrong in the page itself', () => assert.equal(faults, []))
+
+test.run()

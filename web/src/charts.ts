@@ -1,0 +1,82 @@
+import UPlot from 'uplot'
+
+/** One curve for each of two trainings, over their steps. */
+export class PairChart {
+  private readonly plot: UPlot
+  private readonly points = new Map<number, [number | null, number | null]>()
+  private due = false
+
+  /** @param unit behind the values */
+  constructor(
+    private readonly place: HTMLElement,
+    names: readonly [string, string],
+    private readonly range: readonly [number | null, number | null],
+  ) {
+    const style = getComputedStyle(document.documentElement)
+    const color = (name: string) => resolved(style.getPropertyValue(name))
+    const [muted, line] = [color('--muted'), color('--line')]
+    const axis = {
+      stroke: muted,
+      grid: { stroke: line, width: 1 },
+      ticks: { show: false },
+      font: '12px system-ui, sans-serif',
+    }
+    const series = (label: string, variable: string) => ({
+      label,
+      stroke: color(variable),
+      width: 2,
+      spanGaps: true,
+      points: { show: false },
+      value: (_: UPlot, value: number | null) => (value === null ? '–' : value.toFixed(2)),
+    })
+    this.plot = new UPlot(
+      {
+        width: Math.max(200, place.clientWidth),
+        height: 220,
+        cursor: { y: false },
+        scales: { x: { time: false }, y: { range: (_, low, high) => [this.range[0] ?? low, this.range[1] ?? high] } },
+        axes: [
+          { ...axis, size: 30 },
+          { ...axis, size: 44 },
+        ],
+        series: [{ label: 'step' }, series(names[0], '--supervised'), series(names[1], '--method')],
+      },
+      [[], [], []],
+      place,
+    )
+    new ResizeObserver(() => {
+      if (place.clientWidth > 0) this.plot.setSize({ width: place.clientWidth, height: 220 })
+    }).observe(place)
+  }
+
+  add(curve: 0 | 1, step: number, value: number): void {
+    const point = this.points.get(step) ?? [null, null]
+    point[curve] = value
+    this.points.set(step, point)
+    if (this.due) return
+    this.due = true
+    // Several messages in a row are one drawing; a hidden page draws when it is seen again.
+    setTimeout(() => this.draw(), 60)
+  }
+
+  destroy(): void {
+    this.plot.destroy()
+    this.place.replaceChildren()
+  }
+
+  private draw(): void {
+    this.due = false
+    const all = [...this.points].sort(([a], [b]) => a - b)
+    this.plot.setData([all.map(([step]) => step), all.map(([, [first]]) => first), all.map(([, [, second]]) => second)])
+  }
+}
+
+/** A colour of the style sheet as canvases take it. */
+function resolved(value: string): string {
+  const probe = document.createElement('i')
+  probe.style.color = value
+  document.body.append(probe)
+  const { color } = getComputedStyle(probe)
+  probe.remove()
+  return color
+}
