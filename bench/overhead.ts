@@ -1,6 +1,6 @@
 import { create, globals } from 'webgpu'
 import { summarizeAdapter } from '#dist/engine/adapter.js'
-import { openDevice } from '#dist/engine/device.js'
+import { openDevice } from '#dist/engine/open-device.js'
 import type { ModelChoice } from '#dist/models/index.js'
 import { measureStep } from './step.js'
 import type { Timing } from './timing.js'

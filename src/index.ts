@@ -14,22 +14,15 @@ export {
   DeviceLostError,
   KernelError,
   OutOfMemoryError,
-  openDevice,
-  shareDevice,
   ValidationError,
   type Wait,
 } from './engine/device.js'
 export { AtrousError, NoAdapterError } from './engine/error.js'
 export { assign, read, scoped } from './engine/graph.js'
 export type { Tensor } from './engine/ir.js'
-export {
-  type CompileOptions,
-  compile,
-  type MemorySummary,
-  type Program,
-  type RunOptions,
-  type Signal,
-} from './engine/program.js'
+export { openDevice, shareDevice } from './engine/open-device.js'
+export type { Signal } from './engine/pipelines.js'
+export { type CompileOptions, compile, type MemorySummary, type Program, type RunOptions } from './engine/program.js'
 export { type Data, type DType, type Shape, type Spec, spec } from './engine/shape.js'
 export { Store, type Variable } from './engine/store.js'
 export { attention } from './kernels/attention.js'

@@ -1,6 +1,7 @@
 import { summarizeAdapter } from './adapter.js'
-import { type Device, openDevice } from './device.js'
+import type { Device } from './device.js'
 import { NoAdapterError } from './error.js'
+import { openDevice } from './open-device.js'
 import type { GPUAdapter } from './webgpu-types.js'
 
 export { NoAdapterError } from './error.js'

@@ -1,26 +1,10 @@
-import {
-  type AdapterSummary,
-  type AdapterTraits,
-  type MatrixConfig,
-  matrixConfigsOf,
-  standardFeatures,
-  summarizeAdapter,
-  traitsOf,
-  usefulFeatures,
-} from './adapter.js'
-import { AtrousError, NoAdapterError } from './error.js'
+import { type AdapterSummary, type AdapterTraits, type MatrixConfig, traitsOf } from './adapter.js'
+import { AtrousError } from './error.js'
 import { ErrorScopes } from './error-scopes.js'
-import { type HalfStores, isExact, probeHalfStores, roundHalfStores } from './half-stores.js'
+import { type HalfStores, isExact, roundHalfStores } from './half-stores.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
 import { Pace } from './pace.js'
-import type {
-  GPUAdapter,
-  GPUBindGroupLayout,
-  GPUBuffer,
-  GPUComputePipeline,
-  GPUDevice,
-  GPUTexture,
-} from './webgpu-types.js'
+import type { GPUBindGroupLayout, GPUBuffer, GPUComputePipeline, GPUDevice, GPUTexture } from './webgpu-types.js'
 
 /**
  * Waits for a promise of the device's; where a pending promise keeps a core busy, this is the place to sleep.
@@ -338,73 +322,3 @@ const align = (bytes: number): number => Math.ceil(bytes / 8) * 8
 export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 
 const firstLines = (message: string): string => message.split('\n').slice(0, 4).join(' ').trim()
-
-/** How an adapter is opened. */
-export interface OpenDeviceOptions {
-  /** Bytes that a kernel binds at most, where the adapter allows more. */
-  readonly bindingLimit?: number | undefined
-  /** The same adapter anew: one that has failed to open may not be tried again. */
-  readonly renew?: () => Promise<GPUAdapter>
-}
-
-/**
- * Opens an adapter with its own limits instead of WebGPU's defaults and the features that kernels can use, or with those that
- * its driver grants, and tries how it stores f16.
- */
-export async function openDevice(
-  adapter: GPUAdapter,
-  summary: AdapterSummary,
-  wait?: Wait,
-  { bindingLimit, renew = async () => adapter }: OpenDeviceOptions = {},
-): Promise<Device> {
-  const features = usefulFeatures.filter((feature) => adapter.features.has(feature))
-  const granted = features.filter((feature) => standardFeatures.includes(feature))
-  const limits = limitsOf(adapter)
-  const useful = Object.fromEntries(Object.entries(limits).filter(([name]) => usefulLimits.test(name)))
-  const request = (from: GPUAdapter, requiredLimits: Record<string, number>, requiredFeatures: GPUFeatureName[]) =>
-    from.requestDevice({ label: 'atrous', requiredLimits, requiredFeatures })
-  // Drivers are known that refuse a limit, or a feature, which their adapter names.
-  const attempts: readonly (readonly [Record<string, number>, GPUFeatureName[]])[] = [
-    [useful, features],
-    [{}, features],
-    [useful, granted],
-    [{}, granted],
-    [{}, []],
-  ]
-  let opened = request(adapter, limits, features)
-  for (const [limits, features] of attempts) {
-    opened = opened.catch(async () => request(await renew(), limits, features))
-  }
-  const gpu = await opened.catch(explainRefusal)
-  const halfStores = gpu.features.has('shader-f16') ? await probeHalfStores(gpu) : undefined
-  return new Device(gpu, summary, wait, { matrixConfigs: matrixConfigsOf(adapter), bindingLimit, halfStores })
-}
-
-function explainRefusal(error: unknown): never {
-  const reason = error instanceof Error ? error.message : String(error)
-  const isUsed = /consumed|already/i.test(reason)
-  const why = isUsed ? 'it gave one already, and an adapter gives one only: request another one' : reason
-  throw new NoAdapterError(`the adapter gives no device: ${why}`, { cause: error })
-}
-
-/**
- * Works on a device that its owner goes on using: the errors of the owner's work stay the owner's, and `destroy` leaves it
- * open. Request it with the limits of its adapter and those of `usefulFeatures` that it has.
- */
-export const shareDevice = (gpu: GPUDevice, wait?: Wait): Device =>
-  new Device(gpu, summarizeAdapter({ info: gpu.adapterInfo }), wait, { shared: true })
-
-/** The limits that kernels and tensors may reach. */
-const usefulLimits =
-  /^max(BufferSize|StorageBufferBindingSize|StorageBuffersPerShaderStage|TextureDimension2D|Compute(Workgroup|Invocations)\w+)$/
-
-/** All limits of an adapter. */
-function limitsOf({ limits }: GPUAdapter): Record<string, number> {
-  const found: Record<string, number> = {}
-  // They live on the prototype of GPUSupportedLimits, so neither keys() nor a spread finds them.
-  for (const name in limits) {
-    const value: unknown = limits[name as keyof GPUSupportedLimits]
-    if (typeof value === 'number') found[name] = value
-  }
-  return found
-}

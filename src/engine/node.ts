@@ -1,8 +1,9 @@
 import { tmpdir } from 'node:os'
 import { type Backend, summarizeAdapter, usableMatrixShapes } from './adapter.js'
 import { backendsOf, isListedAs, type ListedDevice, type Offer, orderByBackend, parseDeviceList } from './backend.js'
-import { type Device, openDevice, type Wait } from './device.js'
+import type { Device, Wait } from './device.js'
 import { NoAdapterError } from './error.js'
+import { openDevice } from './open-device.js'
 import type { GPUAdapter } from './webgpu-types.js'
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4))

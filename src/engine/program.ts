@@ -1,5 +1,5 @@
 import { type Arena, destroyMemory, ownMemory, type ProgramMemory } from './arena.js'
-import { addressOf, type Bindings, bindSteps, layoutOf, makeUniforms } from './bind.js'
+import { addressOf, type Bindings, bindSteps, makeUniforms } from './bind.js'
 import { cutLong } from './cut.js'
 import { type Device, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
@@ -9,17 +9,13 @@ import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
 import { type Command, copyInfo, lower } from './lower.js'
 import { checkBindings, describeMemory } from './memory-report.js'
 import { mirrorBytes } from './mirror.js'
+import { arrange, fuse } from './optimize.js'
 import { costOf } from './pace.js'
 import { autocast, type Cast } from './passes/autocast.js'
-import { batchUpdates } from './passes/batch-updates.js'
-import { concatInPlace } from './passes/concat-in-place.js'
 import { divide } from './passes/divide.js'
-import { fuseEpilogues } from './passes/fuse-epilogues.js'
-import { fusePointwise } from './passes/fuse-pointwise.js'
-import { recompute } from './passes/recompute.js'
-import { dropDead, shareEqual } from './passes/rewrite.js'
+import { dropDead } from './passes/rewrite.js'
 import { rowsAsSamples } from './passes/rows-as-samples.js'
-import { updateEarly } from './passes/update-early.js'
+import { type CompilationWatch, compilePipelines } from './pipelines.js'
 import { type Plan, plan } from './plan.js'
 import { type PrintedProgram, printProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
@@ -29,24 +25,13 @@ import { type Store, typedArray, upload } from './store.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
 
-/** What is used of an `AbortSignal`. */
-export interface Signal {
-  readonly aborted: boolean
-  readonly reason: unknown
-  throwIfAborted(): void
-}
-
-export interface CompileOptions {
+export interface CompileOptions extends CompilationWatch {
   /** Name of the program in errors and profiles. */
   readonly label?: string
   /** false: no fusion, no sharing of buffers. The results must be the same. */
   readonly optimize?: boolean
   /** Selects among an operator's kernels; by default as the device's programs do: see `setKernelSelection`. */
   readonly selectKernel?: SelectKernel
-  /** Called as pipelines are compiled. */
-  readonly onProgress?: ((done: number, total: number) => void) | undefined
-  /** Ends the compilation early, with its reason; pipelines that were begun are done beside what follows, and kept. */
-  readonly signal?: Signal | undefined
   /** The stage that a scope belongs to, if any, whose activations the backward pass computes again; see `recompute`. */
   readonly recompute?: (scope: string) => string | undefined
   /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
@@ -94,10 +79,10 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
   const raw = options.autocast ? autocast(full, options.autocast) : full
-  const fused = optimize ? fuse(raw, device, options.recompute) : raw
+  const fused = optimize ? fuse(raw, device.traits, options.recompute) : raw
   const { maxBinding } = device.traits
   const divided = divide(rowsAsSamples(options.pass?.(fused) ?? fused, maxBinding), maxBinding)
-  const trace = optimize ? arrange(divided, device) : divided
+  const trace = optimize ? arrange(divided, device.traits) : divided
   checkBindings(trace, label, maxBinding)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
   signal?.throwIfAborted()
@@ -128,47 +113,6 @@ const samplePieces = 64
 const plannedBytes = ({ buffers, textures }: Plan): number => sum(buffers) + sum(textures.map(mirrorBytes))
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, value) => total + value, 0)
-
-/** What is computed, by fewer kernels. */
-function fuse(trace: Trace, { traits }: Device, stageOf: CompileOptions['recompute']): Trace {
-  const pointwise = fusePointwise(dropDead(shareEqual(trace)), traits.maxStorageBuffers)
-  const fused = fuseEpilogues(pointwise, traits.maxStorageBuffers)
-  // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
-  return stageOf ? recompute(fused, stageOf) : fused
-}
-
-/** Where results are written, and when. */
-const arrange = (trace: Trace, { traits }: Device): Trace =>
-  batchUpdates(updateEarly(concatInPlace(trace, traits.storageAlignment)), traits.maxStorageBuffers)
-
-async function compilePipelines(
-  device: Device,
-  commands: readonly Command[],
-  { onProgress, signal }: CompileOptions,
-): Promise<Map<Command, GPUComputePipeline>> {
-  const dispatches = commands.filter((command) => command.kind === 'dispatch')
-  const total = new Set(dispatches.map(({ dispatch }) => dispatch.source)).size
-  const done = new Set<string>()
-  let abort: (reason: unknown) => void = () => {}
-  const aborted = new Promise<never>((_, reject) => {
-    abort = reject
-  })
-  const made = dispatches.map(async (command) => {
-    const { label, source } = command.dispatch
-    const pipeline = await device.pipeline(label, source, layoutOf(command.dispatch))
-    if (signal?.aborted) abort(signal.reason)
-    else if (!done.has(source)) onProgress?.(done.add(source).size, total)
-    return [command, pipeline] as const
-  })
-  // Every failure is awaited, so that none is reported later as unhandled.
-  const settled = await device.wait(Promise.race([Promise.allSettled(made), aborted]))
-  return new Map(
-    settled.map((result) => {
-      if (result.status === 'rejected') throw result.reason
-      return result.value
-    }),
-  )
-}
 
 export interface RunOptions {
   /** Stores to use instead of those that were traced; their variables are found by name. */

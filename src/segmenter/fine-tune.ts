@@ -1,5 +1,5 @@
 import type { Device } from '../engine/device.js'
-import type { Signal } from '../engine/program.js'
+import type { Signal } from '../engine/pipelines.js'
 import type { SegmentationModel } from '../models/segmentation.js'
 import { type Config, parseConfig } from '../train/config/parse.js'
 import { takes } from '../train/data/batch.js'

@@ -1,7 +1,7 @@
 import { writeAtomically } from '#files'
 import type { Device } from '../engine/device.js'
 import { tracingDevice } from '../engine/dry-device.js'
-import type { Signal } from '../engine/program.js'
+import type { Signal } from '../engine/pipelines.js'
 import { Store } from '../engine/store.js'
 import { createModel } from '../models/index.js'
 import type { SegmentationModel } from '../models/segmentation.js'

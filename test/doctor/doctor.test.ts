@@ -8,8 +8,8 @@ import { describeDevices, describeHalfStores, matrixRows } from '#dist/doctor/ad
 import { difference, testKernels } from '#dist/doctor/kernel-tests.js'
 import { pciDevices } from '#dist/doctor/pci.js'
 import { products } from '#dist/doctor/products.js'
-import { openDevice } from '#dist/engine/device.js'
 import { findAdapter } from '#dist/engine/node.js'
+import { openDevice } from '#dist/engine/open-device.js'
 import { imitate } from '../support/imitated-adapter.js'
 import { onDevice } from '../support/on-device.js'
 

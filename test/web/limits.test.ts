@@ -2,8 +2,9 @@
 // compute the same there. Tried in Node, on an adapter whose features and limits are cut down.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Device, openDevice } from '#dist/engine/device.js'
+import type { Device } from '#dist/engine/device.js'
 import { findAdapter } from '#dist/engine/node.js'
+import { openDevice } from '#dist/engine/open-device.js'
 import { computations } from './computations.js'
 
 /** WebGPU's defaults, which every adapter has. */

@@ -1,4 +1,4 @@
-import type { Signal } from '../../engine/program.js'
+import type { Signal } from '../../engine/pipelines.js'
 import type { Exchange } from '../../kernels/exchange.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import type { CommonSettings } from '../methods/method.js'

@@ -1,0 +1,22 @@
+// The passes of a program, in their order.
+import type { AdapterTraits } from './adapter.js'
+import type { Trace } from './ir.js'
+import { batchUpdates } from './passes/batch-updates.js'
+import { concatInPlace } from './passes/concat-in-place.js'
+import { fuseEpilogues } from './passes/fuse-epilogues.js'
+import { fusePointwise } from './passes/fuse-pointwise.js'
+import { recompute } from './passes/recompute.js'
+import { dropDead, shareEqual } from './passes/rewrite.js'
+import { updateEarly } from './passes/update-early.js'
+
+/** What is computed, by fewer kernels. */
+export function fuse(trace: Trace, traits: AdapterTraits, stageOf?: Parameters<typeof recompute>[1]): Trace {
+  const pointwise = fusePointwise(dropDead(shareEqual(trace)), traits.maxStorageBuffers)
+  const fused = fuseEpilogues(pointwise, traits.maxStorageBuffers)
+  // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
+  return stageOf ? recompute(fused, stageOf) : fused
+}
+
+/** Where results are written, and when. */
+export const arrange = (trace: Trace, traits: AdapterTraits): Trace =>
+  batchUpdates(updateEarly(concatInPlace(trace, traits.storageAlignment)), traits.maxStorageBuffers)
