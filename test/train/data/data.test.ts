@@ -164,7 +164,7 @@ test('a thread that starts takes no decoder away from the others', async () => {
     const module = JSON.stringify(import.meta.resolve('#dist/train/data/loader-worker.js'))
     const worker = new Worker(`import(${module}).then(() => require('node:worker_threads').parentPort.close())`, {
       eval: true,
-      workerData: {},
+      workerData: { rules: {} },
     })
     await once(worker, 'exit')
     assert.is((await sharp(svg).raw().toBuffer({ resolveWithObject: true })).info.width, 3)
