@@ -313,9 +313,7 @@ export class Trainer {
     const { scalingNames: scaling } = this
     const last = programs.at(-1)
     const metrics = this.metricNames.filter((name) => last?.delivers(name))
-    const reading = last?.readAll([...metrics, ...scaling, 'non_finite'])
-    await previous
-    const read = (await reading) ?? []
+    const [read = []] = await Promise.all([last?.readAll([...metrics, ...scaling, 'non_finite']), previous])
     const counts = read.at(-1) ?? []
     const scalars = [...metrics, ...scaling].map((name, i) => [name, read[i]?.[0] ?? Number.NaN] as const)
     const scales: Readonly<Record<string, number>> = Object.fromEntries(scalars.slice(metrics.length))

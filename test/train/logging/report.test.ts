@@ -164,7 +164,7 @@ test('a report replaces the one before, or leaves it', async () => {
     await writeReport(join(folder, 'taken.html'), report)
     assert.unreachable()
   } catch (error) {
-    assert.match(String(error), /UserError: cannot write .*taken\.html/)
+    assert.match(String(error), /^WriteError: cannot write .*taken\.html/)
   }
   assert.not.ok(readdirSync(folder).some((name) => name.endsWith('.tmp')))
 })
