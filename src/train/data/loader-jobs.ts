@@ -58,9 +58,11 @@ export class PendingBatch {
   /** Leaves the tasks that no worker has begun. */
   cancel(): void {
     this.cancelled = true
-    for (const { job } of this.jobs) {
-      const { length } = job.tasks
-      this.total -= length - Math.min(Atomics.exchange(job.next, 0, length), length)
+    for (const posted of this.jobs) {
+      const { length } = posted.job.tasks
+      const left = length - Math.min(Atomics.exchange(posted.job.next, 0, length), length)
+      posted.isCutShort = left > 0
+      this.total -= left
     }
     this.settle.reject(new Error('the batch was cancelled'))
     this.settleIfFinished()
@@ -100,6 +102,8 @@ export interface PostedJob {
   readonly places: readonly Place[]
   /** Tasks with a reply. */
   readonly replied: Set<number>
+  /** Whether tasks were left that no worker had begun: nobody will answer them. */
+  isCutShort?: boolean
 }
 
 /** One task of a job. */
@@ -143,7 +147,7 @@ export class JobTable {
       tasks,
       keep,
     }
-    const posted = { job, batch, places, replied: new Set<number>() }
+    const posted: PostedJob = { job, batch, places, replied: new Set<number>() }
     batch.jobs.push(posted)
     this.posted.set(job.id, posted)
     return posted

@@ -153,6 +153,7 @@ class ThreadedLoader implements Loader {
     } finally {
       this.awaited = undefined
       for (const batch of queue) batch.cancel()
+      this.quarantine.leaveCutShort()
       await Promise.all(queue.map((batch) => batch.quiet))
       this.quarantine.clear()
       for (const worker of this.threads) worker.unref()

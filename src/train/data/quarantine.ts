@@ -6,7 +6,7 @@ import type { PostedJob, PostedTask } from './loader-jobs.js'
  * the image which ends a thread is known.
  */
 export class Quarantine {
-  private readonly retryQueue: PostedTask[] = []
+  private retryQueue: PostedTask[] = []
   private worker: Worker | undefined
 
   /**
@@ -60,9 +60,16 @@ export class Quarantine {
     this.worker.postMessage(task.posted.job)
   }
 
+  /** Leaves tasks that nobody will answer, since their batch was cancelled before they were begun: others may follow. */
+  leaveCutShort(): void {
+    const [first] = this.retryQueue
+    this.retryQueue = this.retryQueue.filter(({ posted }) => !posted.isCutShort)
+    if (this.retryQueue[0] !== first) this.next()
+  }
+
   /** Forgets all tasks. */
   clear(): void {
-    this.retryQueue.length = 0
+    this.retryQueue = []
     this.next()
   }
 
