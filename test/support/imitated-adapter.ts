@@ -1,6 +1,6 @@
 import { replaceHalfConversions } from '#dist/engine/half-conversions.js'
 
-/** What an adapter is made to differ in, below WebGPU: the engine opens it as any other. */
+/** How an imitated adapter differs from the real one. What differs are WebGPU's own objects, so that the engine opens it as any other. */
 export interface Imitation {
   /** It does not say that it runs on the CPU, so that it gets the kernels of GPUs. */
   readonly gpu?: boolean
@@ -12,7 +12,7 @@ export interface Imitation {
   readonly compiler?: (source: string) => string
 }
 
-/** What WebGPU promises of every adapter, of what is asked for here. */
+/** WebGPU's default limits, of those that the engine reads. */
 const defaultLimits: Readonly<Record<string, number>> = {
   maxTextureDimension2D: 8192,
   maxStorageBuffersPerShaderStage: 8,
@@ -29,7 +29,7 @@ const defaultLimits: Readonly<Record<string, number>> = {
   maxComputeWorkgroupsPerDimension: 65535,
 }
 
-/** Changes an adapter that no device was opened of. */
+/** Changes an adapter in place, which must not have given a device before. */
 export function imitate(adapter: GPUAdapter, { gpu, without = [], compiler, ...imitation }: Imitation): GPUAdapter {
   const { info, features, limits } = adapter
   const has = new Set([...features].filter((feature) => !without.includes(feature)))
