@@ -1,5 +1,6 @@
-// Bicubic resize along one axis: x [M, X, C] → y [M, Y, C], or with GRADIENT from the gradient of y to that of x. Weights are those of Keys's kernel with
-// a = -0.75; taps beyond the border are those at the border. A thread computes one element, or four neighbouring channels.
+// Bicubic resize along one axis: x [M, X, C] → y [M, Y, C], or with GRADIENT from the gradient of y to that of x. Weights are
+// those of Keys's kernel with a = -0.75; taps beyond the border are those at the border. A thread computes one element, or
+// four neighbouring channels.
 const GRADIENT = false;
 alias T = f32;
 alias U = f32;

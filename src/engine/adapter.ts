@@ -82,7 +82,7 @@ const sizeControl = 'subgroup-size-control' as GPUFeatureName
 export const usefulFeatures: readonly GPUFeatureName[] = [...matrixFeatures, sizeControl, 'timestamp-query']
 
 /** Those of them that WebGPU has, and drivers are tested with. */
-export const standardFeatures: readonly GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query'] as const
+export const standardFeatures: readonly GPUFeatureName[] = ['subgroups', 'shader-f16', 'timestamp-query']
 
 /** How Dawn tells what its matrix units compute. */
 interface DawnMatrixConfig extends MatrixShape {
@@ -99,16 +99,14 @@ export function matrixConfigsOf(adapter: WithAdapterInfo): MatrixConfig[] {
     .sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K)
 }
 
-/** The products of f16 that matrix units add up in f32. */
-export const halfShapesOf = (configs: readonly MatrixConfig[]): MatrixShape[] =>
-  configs.filter(({ factors, sums }) => factors === 'f16' && sums === 'f32').map(({ M, N, K }) => ({ M, N, K }))
+/** The products of such factors that matrix units add up in f32. */
+const shapesOf = (configs: readonly MatrixConfig[], type: 'f16' | 'f32'): MatrixShape[] =>
+  configs.filter(({ factors, sums }) => factors === type && sums === 'f32').map(({ M, N, K }) => ({ M, N, K }))
 
 /** The units that kernels use: those for f16, or else for f32, as Apple has them. */
 function unitsOf(configs: readonly MatrixConfig[], lanes: number): MatrixUnits | undefined {
-  const half = halfShapesOf(configs)
-  if (half.length > 0) return { factors: 'f16', shapes: half, lanes }
-  const single = configs.filter(({ factors, sums }) => factors === 'f32' && sums === 'f32')
-  return single.length > 0 ? { factors: 'f32', shapes: single.map(({ M, N, K }) => ({ M, N, K })), lanes } : undefined
+  const units = (['f16', 'f32'] as const).map((factors) => ({ factors, shapes: shapesOf(configs, factors), lanes }))
+  return units.find(({ shapes }) => shapes.length > 0)
 }
 
 /** The products that kernels may use, by the features of an adapter or a device. */
@@ -117,9 +115,9 @@ const usable = (
   configs: readonly MatrixConfig[],
 ): readonly MatrixConfig[] => (matrixFeatures.every((feature) => features.has(feature)) ? configs : [])
 
-/** The shapes of an adapter's matrix units that kernels can use. */
+/** The shapes of an adapter's matrix units for f16 that kernels can use. */
 export const usableMatrixShapes = (adapter: GPUAdapter): MatrixShape[] =>
-  halfShapesOf(usable(adapter.features, matrixConfigsOf(adapter)))
+  shapesOf(usable(adapter.features, matrixConfigsOf(adapter)), 'f16')
 
 /** What is known of an adapter beside its device. */
 export interface KnownOfAdapter {

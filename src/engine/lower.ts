@@ -6,7 +6,7 @@ import { candidatesOf, type SelectKernel } from './kernel-selection.js'
 import { type Mirror, mirrorBytes, mirrorOf } from './mirror.js'
 import type { KernelInfo } from './profile.js'
 import { joinedInputs, viewOffset } from './ranges.js'
-import { byteLength, elements, type Spec, showSpec } from './shape.js'
+import { byteLength, elements, isFloat, type Spec, showSpec } from './shape.js'
 import type { Variable } from './store.js'
 
 /** A value that needs storage while it lives. */
@@ -322,8 +322,7 @@ function mirrors(commands: Command[], values: Map<string, Value>): (source: stri
     const value = values.get(source)
     if (!value) throw new Error(`a kernel reads a mirror of ${source}, which is no value`)
     const { spec, bytes, label } = value
-    if (elements(spec.shape) % 4 !== 0 || !['f32', 'f16'].includes(spec.dtype))
-      throw new Error(`${label}: a mirror holds floats by fours`)
+    if (elements(spec.shape) % 4 !== 0 || !isFloat(spec)) throw new Error(`${label}: a mirror holds floats by fours`)
     const mirror = mirrorOf(spec)
     const known = latest.get(source)
     const isKept = known && (mirrorBytes(mirror) <= smallMirror || commands.length - known.usedAt <= nearCommands)

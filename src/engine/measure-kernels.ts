@@ -305,9 +305,9 @@ export async function timed(candidates: readonly (TimedCandidate | undefined)[])
   for (let round = 0; round < rounds; round++) {
     const best = times.map((list) => Math.min(...list))
     const bound = round < 2 ? Number.POSITIVE_INFINITY : cutoff * Math.min(...best)
-    const promising = candidates.flatMap((run, i) => (run && !((best[i] ?? 0) > bound) ? [{ run, i }] : []))
-    if (promising.length < 2 && round >= 2) break
-    for (const { run, i } of promising) times[i]?.push(await run(runs))
+    const left = candidates.flatMap((run, i) => (run && !((best[i] ?? 0) > bound) ? [{ run, i }] : []))
+    if (left.length < 2 && round >= 2) break
+    for (const { run, i } of left) times[i]?.push(await run(runs))
   }
   return times.map((list) => (list.length > 0 ? median(list) : null))
 }

@@ -143,7 +143,7 @@ async function findOthers(found: readonly FoundAdapter[], toggles: OpenOptions['
   const listed = await listDevices()
   const others: FoundAdapter[] = []
   for (const backend of backendsOf(process.platform)) {
-    const known = [...found].map(({ summary }) => summary)
+    const known = found.map(({ summary }) => summary)
     for (const { name } of listed.filter((each) => each.backend === backend)) {
       if (known.some((summary) => isListedAs(summary, { backend, name }))) continue
       const offer = await request(backend, [`adapter=${name}`], {}, toggles)

@@ -15,6 +15,7 @@ export interface OpenDeviceOptions {
 /**
  * Opens an adapter with its own limits instead of WebGPU's defaults and the features that kernels can use, or with those that
  * its driver grants, and tries how it stores f16.
+ * @throws NoAdapterError where the adapter gives no device
  */
 export async function openDevice(
   adapter: GPUAdapter,

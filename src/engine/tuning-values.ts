@@ -1,5 +1,5 @@
 import type { Device } from './device.js'
-import { byteLength, type DType } from './shape.js'
+import { byteLength, isFloat } from './shape.js'
 import type { Store } from './store.js'
 
 /**
@@ -26,13 +26,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 }
 `
 
-const isFloat = (dtype: DType): dtype is 'f32' | 'f16' => dtype === 'f32' || dtype === 'f16'
-
 /** Fills the variables of a store by kernels, so that nothing is made in JavaScript and sent; integers stay zeros. */
 export async function fillVariables(device: Device, store: Store): Promise<void> {
   for (const { name, spec } of store.all()) {
     const buffer = store.buffer(name)
-    if (!isFloat(spec.dtype)) continue
+    if (!isFloat(spec)) continue
     const pipeline = await device.pipeline('tuning values', sourceOf(spec.dtype === 'f16'), 'uw')
     const words = Math.ceil(byteLength(spec) / 4)
     const groups = Math.ceil(words / 64)

@@ -2,7 +2,7 @@ import * as e from '../engine/expr.js'
 import { apply, applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { elements, type Shape, spec } from '../engine/shape.js'
-import { type BatchNormTensors, joinedStatisticsOp, normalizedFormula, ownMomentsOp } from './batchnorm.js'
+import { type BatchNormTensors, joinedStatisticsOp, normalizedFormula, ownMomentsOp, sumTerms } from './batchnorm.js'
 import { type Exchange, hostKernel, sumOverRanks } from './exchange.js'
 import { formulasOfSums, pointwise } from './pointwise.js'
 
@@ -55,14 +55,9 @@ export function batchNormSynchronized(
   return { y, runningMean: newMean, runningVar: newVar }
 }
 
-/** dy, dy · x̂ and x̂, with x̂ the normalised input; see `parameterGradients` of batchnorm.ts for the last one. */
-const sumTerms = e.formula((dy, x, mean, inverse) => {
-  const normalized = e.mul(e.sub(x, mean), inverse)
-  return [dy, e.mul(dy, normalized), normalized]
-})
 const identities = e.formula((a, b, c) => [a, b, c])
 
-/** The sums of these terms over all rows of the first tensor. */
+/** The sums of `sumTerms` over all rows of the first tensor; see `parameterGradients` of batchnorm.ts for the last one. */
 function sumsOverRows(tensors: readonly Tensor[], shape: Shape): Tensor[] {
   if (elements(tensors[0]?.shape ?? []) > elements(shape)) return formulasOfSums(sumTerms, identities, tensors, shape)
   // A rank may have one value per channel.

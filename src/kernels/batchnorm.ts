@@ -207,8 +207,6 @@ function chunks(rows: number, wanted: number): { parts: number; perPart: number 
   return { parts: ceilDiv(rows, perPart), perPart }
 }
 
-type StatisticsContext = KernelContext<unknown>
-
 /** WGSL types of what is read, and of the statistics. */
 function typesOf(pack: 1 | 4, read: Spec = spec([])): { T: string; V: string } {
   const { T, V } = packTypes(pack, read, spec([]))
@@ -217,7 +215,7 @@ function typesOf(pack: 1 | 4, read: Spec = spec([])): { T: string; V: string } {
 
 /** One workgroup for all rows of some channels. */
 function wholeStatistics(
-  { inputs, adapter }: StatisticsContext,
+  { inputs, adapter }: KernelContext<unknown>,
   rows: number,
   channels: number,
   { uniforms, outputs, hooks = {} }: Finish,
@@ -246,7 +244,7 @@ function wholeStatistics(
 
 /** The rows in parts, then their join. */
 function splitStatistics(
-  { inputs, adapter }: StatisticsContext,
+  { inputs, adapter }: KernelContext<unknown>,
   rows: number,
   channels: number,
   { uniforms, outputs, hooks = {} }: Finish,
@@ -335,22 +333,24 @@ export const normalizedFormula = e.formula((x, mean, inverse, weight, bias) =>
   e.add(e.mul(e.sub(x, mean), e.mul(inverse, weight)), bias),
 )
 
+/** dy, dy · x̂ and x̂, with x̂ the normalised input, of dy, x, mean and 1 / standard deviation. */
+export const sumTerms = e.formula((dy, x, mean, inverse) => {
+  const normalized = e.mul(e.sub(x, mean), inverse)
+  return [dy, e.mul(dy, normalized), normalized]
+})
+
 /**
  * The sums of dy and of dy · x̂, with x̂ the normalised input. The sum of x̂ is 0 but for the rounding of the mean, which a
  * mean that is large beside the deviation makes large, and which would enter the second sum as often as dy is summed: what
  * it contributes is taken off.
  */
 function parameterGradients(dy: Tensor, x: Tensor, mean: Tensor, inverse: Tensor): Tensor[] {
-  const terms = e.formula((dy, x, mean, inverse) => {
-    const normalized = e.mul(e.sub(x, mean), inverse)
-    return [dy, e.mul(dy, normalized), normalized]
-  })
   const perRow = e.constant((x.shape.at(-1) ?? 1) / elements(x.shape))
   const gradients = e.formula((dBias, product, residue) => [
     dBias,
     e.sub(product, e.mul(dBias, e.mul(residue, perRow))),
   ])
-  return formulasOfSums(terms, gradients, [dy, x, mean, inverse], mean.shape)
+  return formulasOfSums(sumTerms, gradients, [dy, x, mean, inverse], mean.shape)
 }
 
 /** dx = weight / deviation · (dy − mean(dy) − x̂ · mean(dy · x̂)), with x̂ the normalised input. */

@@ -10,7 +10,15 @@ import {
 } from '../engine/kernel.js'
 import { mirrorFormat } from '../engine/mirror.js'
 import { elements, type Spec } from '../engine/shape.js'
-import { type ConvGeometry, type ConvTensors, shapeUniforms, xExtents, yExtents } from './conv2d-geometry.js'
+import {
+  type ConvGeometry,
+  type ConvKind,
+  type ConvTensors,
+  passOf,
+  shapeUniforms,
+  xExtents,
+  yExtents,
+} from './conv2d-geometry.js'
 import { canMirror, mirrorType } from './conv2d-panels.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
@@ -65,29 +73,27 @@ const mirrored = (index: number, factor: Spec) => ({ ...inputBuffer(index), mirr
 
 /** The kernel of `conv_depthwise.wgsl` for a convolution or its input gradient; undefined where it is not for them. */
 export function convDepthwise(
-  kind: 'forward' | 'inputGrad',
+  kind: ConvKind,
   g: ConvGeometry,
   { factors: [a, w], result }: ConvTensors,
   adapter: AdapterTraits,
 ): Candidate | undefined {
   if (!applies(g, [a, w], adapter)) return undefined
-  const inputGrad = kind === 'inputGrad'
-  const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
+  const { inputGrad, label, read, written, step } = passOf(kind, g)
   const [height, , channels] = written
   // Of an input gradient the taps that reach a phase of the stride are `stride / shared` apart, and read neighbours.
   const shared = gcd(g.stride, g.dilation)
   const apart = g.stride / shared
   const spacing = g.dilation / shared
-  const phase = inputGrad ? g.stride : 1
   const { bandsOf, constants } = inputGrad
     ? blocksOf([ceilDiv(g.kh, apart), ceilDiv(g.kw, apart)], 1, spacing)
     : blocksOf([g.kh, g.kw], apart, spacing)
-  const bands = g.n * bandsOf(ceilDiv(height, phase))
+  const bands = g.n * bandsOf(ceilDiv(height, step))
   const packs = channels / 4
-  const each = Math.max(1, Math.min(mostBands, Math.floor((bands * packs * phase ** 2) / busyThreads)))
+  const each = Math.max(1, Math.min(mostBands, Math.floor((bands * packs * step ** 2) / busyThreads)))
   const [x, y] = flatGrid(ceilDiv(ceilDiv(bands, each) * packs, 64))
   const dispatch: Dispatch = {
-    label: inputGrad ? 'conv2dInputGrad' : 'conv2d',
+    label,
     source: shader(shaders.conv_depthwise, {
       constants: { ...constants, SUMS: side * side, INPUT_GRAD: inputGrad },
       aliases: { A: mirrorType(a), B: mirrorType(w), U: packType(result, 4) },
@@ -95,7 +101,7 @@ export function convDepthwise(
     reads: [mirrored(0, a), mirrored(1, w)],
     writes: [outputBuffer(0)],
     uniforms: shapeUniforms(g, read, written, [inputGrad ? spacing : g.dilation, spacing, each]),
-    grid: [x, y, phase ** 2],
+    grid: [x, y, step ** 2],
   }
   return { name: 'depthwise', dispatches: [dispatch] }
 }

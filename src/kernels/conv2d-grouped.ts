@@ -3,8 +3,10 @@ import { type Candidate, ceilDiv, flatGrid, inputBuffer, outputBuffer } from '..
 import { convDepthwise, depthwiseWeightGrad } from './conv2d-depthwise.js'
 import {
   type ConvGeometry,
+  type ConvKind,
   type ConvTensors,
   factorTypes,
+  passOf,
   shapeUniforms,
   xExtents,
   yExtents,
@@ -17,22 +19,15 @@ import { storedType } from './views.js'
 
 /** Kernels of a convolution in groups, or of its input gradient: x or dy, and w, to y or dx. */
 export function groupedCandidates(
-  kind: 'forward' | 'inputGrad',
+  kind: ConvKind,
   g: ConvGeometry,
   tensors: ConvTensors,
   adapter: AdapterTraits,
 ): Candidate[] {
   const types = factorTypes(tensors)
-  const inputGrad = kind === 'inputGrad'
-  const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
-  const [height, width, channels] = written
-  const label = inputGrad ? 'conv2dInputGrad' : 'conv2d'
-  // The written pixels of one phase of the stride are reached by the same taps.
-  const step = inputGrad ? g.stride : 1
-  const pixels = g.n * ceilDiv(height, step) * ceilDiv(width, step)
-  const phases = step * step
+  const { inputGrad, label, read, written, step, pixels } = passOf(kind, g)
   const pixelsPerThread = 8
-  const [x, y] = flatGrid(ceilDiv(ceilDiv(pixels, pixelsPerThread) * channels, 64))
+  const [x, y] = flatGrid(ceilDiv(ceilDiv(pixels, pixelsPerThread) * written[2], 64))
   const source = shader(shaders.conv_grouped, {
     constants: { P: pixelsPerThread, INPUT_GRAD: inputGrad },
     aliases: { A: types[0], B: types[1], U: storedType(tensors.result) },
@@ -41,7 +36,7 @@ export function groupedCandidates(
   const operands = { reads: [inputBuffer(0), inputBuffer(1)], writes: [outputBuffer(0)] }
   const direct = {
     name: 'direct',
-    dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, phases] as const }],
+    dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, step ** 2] as const }],
   }
   const depthwise = convDepthwise(kind, g, tensors, adapter)
   return depthwise ? [depthwise, direct] : [direct]

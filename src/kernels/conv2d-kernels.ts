@@ -11,8 +11,10 @@ import {
 import { type Spec, spec } from '../engine/shape.js'
 import {
   type ConvGeometry,
+  type ConvKind,
   type ConvTensors,
   factorTypes,
+  passOf,
   shapeUniforms,
   xExtents,
   yExtents,
@@ -27,21 +29,16 @@ import { storedType } from './views.js'
 
 /** Kernels of a convolution without groups, or of its input gradient: x or dy, and w, to y or dx. */
 export function convCandidates(
-  kind: 'forward' | 'inputGrad',
+  kind: ConvKind,
   g: ConvGeometry,
   tensors: ConvTensors,
   adapter: AdapterTraits,
   epilogue?: Epilogue,
 ): Candidate[] {
   const types = factorTypes(tensors)
-  const inputGrad = kind === 'inputGrad'
-  const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
-  const [height, width, channels] = written
-  const label = inputGrad ? 'conv2dInputGrad' : 'conv2d'
-  // The written pixels of one phase of the stride are reached by the same taps.
-  const step = inputGrad ? g.stride : 1
-  const pixels = g.n * ceilDiv(height, step) * ceilDiv(width, step)
-  const phases = step * step
+  const { inputGrad, label, read, written, step, pixels } = passOf(kind, g)
+  const channels = written[2]
+  const phases = step ** 2
   const product: Product = {
     rows: pixels,
     columns: channels,
@@ -67,11 +64,7 @@ export function convCandidates(
 }
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
-function withTransposedWeights(
-  { name, usesMatrixUnits, dispatches, tuned }: Candidate,
-  g: ConvGeometry,
-  weights: Spec,
-): Candidate {
+function withTransposedWeights(candidate: Candidate, g: ConvGeometry, weights: Spec): Candidate {
   const [rows, columns, taps] = [g.xChannels, g.yChannels, g.kh * g.kw]
   const perThread = 16
   const transpose: Dispatch = {
@@ -86,11 +79,9 @@ function withTransposedWeights(
     grid: [ceilDiv(rows, 64), ceilDiv(columns, perThread), taps],
   }
   const exchanged = (read: Operand) => (read.role === 'input' && read.index === 1 ? temporaryBuffer(0) : read)
-  const products = dispatches.map((dispatch) => ({ ...dispatch, reads: dispatch.reads.map(exchanged) }))
+  const products = candidate.dispatches.map((dispatch) => ({ ...dispatch, reads: dispatch.reads.map(exchanged) }))
   return {
-    name,
-    usesMatrixUnits,
-    tuned,
+    ...candidate,
     temporaries: [spec([taps, columns, rows], weights.dtype)],
     dispatches: [transpose, ...products],
   }

@@ -154,23 +154,23 @@ function tilingsOf(
   const { M, N, K } = shape
   // Matrices begin at whole groups.
   if ([M, N, K].some((extent) => extent % group !== 0)) return []
-  const fits = (tile: MatrixTile) =>
+  const suits = (tile: MatrixTile) =>
     tile.rows % (tile.SY * M) === 0 &&
     tile.columns % (tile.SX * N) === 0 &&
     tile.SY * tile.SX * lanes <= maxThreads &&
     (tile.rows / tile.SY / M) * (tile.columns / tile.SX / N) <= mostMatrices &&
     (adapter.software || (tile.rows * tile.columns) / (tile.SY * tile.SX * lanes) <= mostSums) &&
     (tile.rows <= 32 || tile.rows < 2 * product.rows) &&
-    (tile.columns <= 32 || tile.columns < 2 * product.columns) &&
-    stagingOf(tile, shape, own, units, adapter.maxWorkgroupStorage) !== undefined
-  const divided = matrixTiles.filter(fits)
-  const fitting = divided.length > 0 ? divided : undividedTiles.filter(fits)
-  const times = new Map(fitting.map((tile) => [tile, timeOf(product, tile, adapter)]))
-  const ordered = [...times].sort(([, a], [, b]) => a - b)
-  return ordered.map(([tile, estimate]): Tiling => {
+    (tile.columns <= 32 || tile.columns < 2 * product.columns)
+  const fitting = (tiles: readonly MatrixTile[]) =>
+    tiles.filter(suits).flatMap((tile) => {
+      const staging = stagingOf(tile, shape, own, units, adapter.maxWorkgroupStorage)
+      return staging ? [{ tile, staging, estimate: timeOf(product, tile, adapter) }] : []
+    })
+  const divided = fitting(matrixTiles)
+  const ordered = (divided.length > 0 ? divided : fitting(undividedTiles)).sort((a, b) => a.estimate - b.estimate)
+  return ordered.map(({ tile, staging, estimate }): Tiling => {
     const { rows, columns, SY, SX } = tile
-    const staging = stagingOf(tile, shape, own, units, adapter.maxWorkgroupStorage)
-    if (!staging) throw new Error('unreachable: the tile fits')
     const [a, b] = own.tilesOf(tile, staging.DEPTH)
     const loads = ({ lines, length }: Lines) => Math.ceil((lines * length) / group / (SY * SX * lanes))
     const [WM, WN] = [rows / SY / M, columns / SX / N]
@@ -214,9 +214,8 @@ function sizesToTry({ subgroupSizes: sizes }: AdapterTraits, { lanes, shapes }: 
 function matrixTilings(product: Product, own: MatrixShader, adapter: AdapterTraits): Tiling[] {
   const { matrixUnits: units } = adapter
   const factors = units?.factors ?? 'f16'
-  const types = new Set(product.types)
-  const suits = (types.size === 1 && types.has('f16')) || (factors === 'f32' && types.size === 1 && types.has('f32'))
-  if (!units || !suits) return []
+  const [type, other] = product.types
+  if (!units || type !== other || (type !== 'f16' && type !== factors)) return []
   const [size = units.lanes, ...sizes] = sizesToTry(adapter, units)
   const [first, ...others] = units.shapes
     .filter((shape) => !isContained(shape, units.shapes))

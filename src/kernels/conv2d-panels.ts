@@ -14,8 +14,10 @@ import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import {
   type ConvGeometry,
+  type ConvKind,
   type ConvTensors,
   type Extents,
+  passOf,
   shapeUniforms,
   xExtents,
   yExtents,
@@ -140,22 +142,18 @@ function rowsOf(rows: number, others: number, most: number): number {
 
 /** The kernel of `conv_panel.wgsl` for a convolution or its input gradient; undefined where the adapter is not for it. */
 export function convPanel(
-  kind: 'forward' | 'inputGrad',
+  kind: ConvKind,
   g: ConvGeometry,
   { factors: [a, w], result }: ConvTensors,
   adapter: AdapterTraits,
   epilogue?: Epilogue,
 ): PanelCandidate | undefined {
-  const inputGrad = kind === 'inputGrad'
-  const [read, written] = inputGrad ? [yExtents(g), xExtents(g)] : [xExtents(g), yExtents(g)]
-  const [height, width, columns] = written
-  const channels = read[2]
+  const { inputGrad, label, read, written, step, pixels: rows } = passOf(kind, g)
+  const [channels, columns] = [read[2], written[2]]
   const filled = byFours(channels)
   const taps = g.kh * g.kw
   if (!canMirror(adapter, [filledElements(g.n, read), taps * filled * byFours(columns)])) return undefined
-  const step = inputGrad ? g.stride : 1
-  const phases = step * step
-  const rows = g.n * ceilDiv(height, step) * ceilDiv(width, step)
+  const phases = step ** 2
   const { TERMS, HALVES, ROWS, tiles, efficiency } = panelsOf(taps * filled, columns, termChoices, adapter)
   const rowsEach = rowsOf(rows, tiles * phases, ROWS)
   const preparation = new Preparation()
@@ -172,7 +170,7 @@ export function convPanel(
   const [x, layers] = flatGrid(ceilDiv(rows, rowsEach))
   const product: Dispatch = {
     multiplies: true,
-    label: inputGrad ? 'conv2dInputGrad' : 'conv2d',
+    label,
     source: shader(shaders.conv_panel, together(changes, stored(storedType(result), epilogue, 3))),
     reads: [...reads, ...operandsOf(epilogue)],
     writes: [outputBuffer(0)],

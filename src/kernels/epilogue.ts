@@ -88,8 +88,7 @@ export function storeGroups(
     const each = lanes.map((lane) => load(source, k, indexOf[view].replace(/\bn\b/, `(n + ${lane})`)))
     return `  let g${k} = mat2x4f(${each.join(', ')});`
   })
-  const given = varying.map(({ k }) => `o${k}`)
-  const parameters = given.map((name) => `, ${name}: f32`).join('')
+  const parameters = varying.map(({ k }) => `, o${k}: f32`).join('')
   const partOf = (lane: number) => `[${Math.floor(lane / 4)}][${lane % 4}]`
   const computed = lanes.map((lane) => {
     const own = varying.map(({ k }) => `, g${k}${partOf(lane)}`).join('')

@@ -13,7 +13,7 @@ import {
 } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
 import { bySample } from './arrangement.js'
-import { resized } from './resize.js'
+import { resized, sizeOf } from './resize.js'
 import * as shaders from './shaders.generated.js'
 import { packed, packTypes, shader } from './shaders.js'
 
@@ -61,8 +61,6 @@ function kernel(label: string, x: Spec, y: Spec, { ratio }: ResizeCubicAttrs, gr
   return { name: 'axes', temporaries: [between], dispatches }
 }
 
-const extent = ({ shape }: Tensor): readonly [number, number] => [shape[1] ?? 0, shape[2] ?? 0]
-
 const resizeCubicOp = defineOp<ResizeCubicAttrs>('resizeCubic', {
   precision: 'wide',
   divide: bySample(),
@@ -71,7 +69,7 @@ const resizeCubicOp = defineOp<ResizeCubicAttrs>('resizeCubic', {
     return resized(x, size)
   },
   vjp: ({ inputs: [x], attrs, grads: [dy] }) => [
-    x && dy && applyOne(resizeCubicGradOp, [dy], { ...attrs, size: extent(x) }),
+    x && dy && applyOne(resizeCubicGradOp, [dy], { ...attrs, size: sizeOf(x) }),
   ],
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], attrs }) => [kernel('resizeCubic', x, y, attrs, false)],
 })

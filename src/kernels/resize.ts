@@ -106,14 +106,15 @@ function gradByRows({ inputs: [dy = spec([])], outputs: [dx = spec([])], attrs }
   ]
 }
 
-const extent = ({ shape }: Tensor): readonly [number, number] => [shape[1] ?? 0, shape[2] ?? 0]
+/** Height and width of a map. */
+export const sizeOf = ({ shape }: Tensor): readonly [number, number] => [shape[1] ?? 0, shape[2] ?? 0]
 
 const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
   precision: 'same',
   divide: { ...bySample(), rows: forwardByRows },
   shape: ([x = spec([])], { size }) => resized(x, size),
   vjp: ({ inputs: [x], attrs, grads: [dy] }) => [
-    x && dy && applyOne(resizeGradOp, [dy], { ...attrs, size: extent(x) }),
+    x && dy && applyOne(resizeGradOp, [dy], { ...attrs, size: sizeOf(x) }),
   ],
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], attrs, adapter }: KernelContext<ResizeAttrs>) => [
     { name: 'rows', dispatches: [forwardDispatch(x, y, attrs, adapter.software)] },
