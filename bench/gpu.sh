@@ -56,6 +56,8 @@ failed=0
 whole=$((480 * patience))
 # What is tuned is kept here, and nothing that was tuned before is used.
 export XDG_CACHE_HOME=$out/cache
+# Of Dawn's: the step is timed once with each.
+toggles=(disable_workgroup_init enable_integer_range_analysis_in_robustness)
 
 note() { echo "$*" | tee -a "$summary"; }
 
@@ -158,15 +160,16 @@ pytorch pytorch-step 80 bench/pytorch_step.py "${sizes[@]}" --model "$model" --s
 # What is measured is kept at once, so that the next part profits from one that ran out of time.
 step tune 90 "${amp[@]}" --steps 1 --tune all --calls "$calls"
 step step-tuned 40 "${amp[@]}" --tune known --profile "$out/step-tuned-trace.json" --profile-steps "$profile_steps"
-for toggle in disable_workgroup_init enable_integer_range_analysis_in_robustness; do
+for toggle in "${toggles[@]}"; do
   step "step-$toggle" 30 "${amp[@]}" --tune known --toggles "$toggle"
 done
 ! $half || step step-f32 45
 
-node - "$out" <<'JS' | tee -a "$summary"
+node - "$out" "${toggles[@]}" <<'JS' | tee -a "$summary"
 const { existsSync, readFileSync } = require('node:fs')
+const [, , folder, ...toggles] = process.argv
 const read = (name) => {
-  const path = `${process.argv[2]}/${name}.json`
+  const path = `${folder}/${name}.json`
   return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : undefined
 }
 const ms = (value) => `${value.toFixed(1)} ms`
@@ -178,7 +181,6 @@ if (theirs) {
   const share = best && theirs.dtype === 'torch.float16' ? `, ${(100 * best.gflops / theirs.gflops).toFixed(0)} % of which ours reaches` : ''
   console.log(`PyTorch's product of ${theirs.dtype}: ${gflops(theirs.gflops)}${share}`)
 }
-const toggles = ['disable_workgroup_init', 'enable_integer_range_analysis_in_robustness']
 const names = ['untuned', 'tuned', ...toggles, 'f32']
 const steps = names.flatMap((name) => {
   const report = read(`step-${name}`)

@@ -6,6 +6,7 @@ import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { compile } from '#dist/engine/program.js'
 import { byteLength, elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
+import { fillVariables } from '#dist/engine/tuning-values.js'
 import { matmul } from '#dist/kernels/matmul.js'
 import { timesOf } from './timing.js'
 
@@ -134,26 +135,26 @@ export async function copyPeaks(device: Device, store: Store): Promise<{ bufferC
   return { bufferCopy: rate(buffers), kernelCopy: Math.max(...kernels) }
 }
 
-async function halfProductPeak(device: Device, store: Store): Promise<number> {
+async function halfProductPeak(device: Device): Promise<number> {
   const rates: number[] = []
-  await eachHalfProduct(device, store, device.adapter.software ? 256 : 4096, (_, rate) => rates.push(rate))
+  await eachHalfProduct(device, device.adapter.software ? 256 : 4096, (_, rate) => rates.push(rate))
   return Math.max(...rates)
 }
 
 /**
  * Times every kernel of a product of two square matrices of f16.
+ * @param size rows and columns of each
  * @param onRate called with the name of a kernel and its GFLOP/s, or why there are none
  */
 export async function eachHalfProduct(
   device: Device,
-  store: Store,
   size: number,
   onRate: (kernel: string, gflops: number, failure?: string) => void,
 ): Promise<void> {
-  // Any sign and fraction under the exponent of 1/4.
-  const numbers = new Uint16Array(size * size).map((_, i) => 0x3400 | (Math.imul(i, 0x9e3779b1) & 0x83ff))
-  const [a, b] = ['a', 'b'].map((name) => store.declare(name, spec([size, size], 'f16'), numbers))
-  if (!a || !b) throw new Error('unreachable: both were declared')
+  const store = new Store(device, 'product')
+  const a = store.declare('a', spec([size, size], 'f16'))
+  const b = store.declare('b', spec([size, size], 'f16'))
+  await fillVariables(device, store)
   for (let k = 0, kernels = 1; k < kernels; k++) {
     let kernel = ''
     const selectKernel: SelectKernel = (_, candidates) => {
@@ -171,6 +172,7 @@ export async function eachHalfProduct(
       onRate(kernel, 0, error instanceof Error ? error.message : String(error))
     }
   }
+  store.destroy()
 }
 
 /**
@@ -182,7 +184,7 @@ export async function measurePeaks(device: Device, half: boolean): Promise<Peaks
   try {
     const gflops = await multiplyAddPeak(device, store)
     const copies = await copyPeaks(device, store)
-    const halfProduct = half ? { halfProduct: await halfProductPeak(device, store) } : {}
+    const halfProduct = half ? { halfProduct: await halfProductPeak(device) } : {}
     return { gflops, gbps: Math.max(copies.bufferCopy, copies.kernelCopy), ...copies, ...halfProduct }
   } finally {
     store.destroy()

@@ -1,11 +1,11 @@
 import type { Device } from '#dist/engine/device.js'
 import type { Profile } from '#dist/engine/profile.js'
 import type { ModelChoice } from '#dist/models/index.js'
-import { type Batch, takes } from '#dist/train/data/batch.js'
+import { takes } from '#dist/train/data/batch.js'
 import { StepProfiler } from '#dist/train/run/step-profiler.js'
 import { Random } from '../cases/case.js'
 import { stepTrainer } from '../cases/steps.js'
-import { randomField } from './random-field.js'
+import { randomBatch } from './random-field.js'
 import { type Timing, timingOf } from './timing.js'
 
 export interface StepMeasurement extends Timing {
@@ -57,13 +57,7 @@ export async function measureStep(
   const compile = performance.now() - started
   const { model } = trainer
   trainer.beginEpoch(true)
-  const random = new Random('step')
-  const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
-  const data: Batch = Object.fromEntries(
-    fields.map(([name, field]) => {
-      return [name, randomField(field, batch, crop, choice.nclass, random)]
-    }),
-  )
+  const data = randomBatch(trainer.layout, batch, crop, choice.nclass, new Random('step'))
   try {
     const times: number[] = []
     for (let k = 0; k <= steps; k++) {

@@ -3,7 +3,6 @@
 import { Command } from 'commander'
 import { runCommand } from '#dist/command.js'
 import { open } from '#dist/engine/node.js'
-import { Store } from '#dist/engine/store.js'
 import { UserError } from '#dist/train/error.js'
 import { writeAtomically } from '#dist/train/io/files.js'
 import { eachHalfProduct } from '../peaks.js'
@@ -22,9 +21,8 @@ const command = new Command('products')
     runCommand(async () => {
       const device = await open({ gpu })
       if (!device.traits.half) throw new UserError('this adapter has no half precision (shader-f16)')
-      const store = new Store(device, 'products')
       const products: { kernel: string; gflops: number; failure?: string | undefined }[] = []
-      await eachHalfProduct(device, store, Number(size), (kernel, gflops, failure) => {
+      await eachHalfProduct(device, Number(size), (kernel, gflops, failure) => {
         products.push({ kernel, gflops, failure })
         console.log(`${kernel}: ${failure ?? `${Math.round(gflops)} GFLOP/s`}`)
         if (json !== undefined)
@@ -32,7 +30,6 @@ const command = new Command('products')
       })
       const best = products.reduce((a, b) => (b.gflops > a.gflops ? b : a))
       console.log(`fastest: ${best.kernel}, ${Math.round(best.gflops)} GFLOP/s`)
-      store.destroy()
       device.destroy()
     }),
   )

@@ -11,10 +11,9 @@ import { dryDevice } from '#dist/engine/dry-device.js'
 import { setKernelSelection } from '#dist/engine/kernel-selection.js'
 import type { KernelInfo } from '#dist/engine/profile.js'
 import { setRecorder } from '#dist/engine/replay.js'
-import type { Batch } from '#dist/train/data/batch.js'
 import { Random } from '../../cases/case.js'
 import { stepModels, stepTrainer } from '../../cases/steps.js'
-import { randomField } from '../random-field.js'
+import { randomBatch } from '../random-field.js'
 
 /** Of data sheets: 10^12 operations a second of f16 added up in f32, of f32, and 10^9 bytes a second. */
 const cards = {
@@ -99,12 +98,7 @@ const command = new Command('roofline')
       trainer.beginEpoch(true)
       const kernels: KernelInfo[] = []
       setRecorder(device.gpu, { submit: (_, run) => kernels.push(...run.kernels()) })
-      const random = new Random('step')
-      const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
-      const data: Batch = Object.fromEntries(
-        fields.map(([name, field]) => [name, randomField(field, batch, crop, choice.nclass, random)]),
-      )
-      await trainer.step(data)
+      await trainer.step(randomBatch(trainer.layout, batch, crop, choice.nclass, new Random('step')))
       const groups = new Map<string, { count: number; bytes: number; multiplyAdds: number; time: number }>()
       const all = { count: 0, bytes: 0, multiplyAdds: 0, time: 0 }
       for (const info of kernels) {

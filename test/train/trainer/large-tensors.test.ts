@@ -5,10 +5,9 @@ import { Device } from '#dist/engine/device.js'
 import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
-import type { Batch } from '#dist/train/data/batch.js'
 import { type EvaluationOptions, Evaluator } from '#dist/train/evaluation/evaluator.js'
 import { Random as RunRandom } from '#dist/train/random.js'
-import { randomField } from '../../../bench/random-field.js'
+import { randomBatch } from '../../../bench/random-field.js'
 import { Random } from '../../../cases/case.js'
 import { stepModels, stepTrainer } from '../../../cases/steps.js'
 import { runTrajectory } from '../../golden/trajectory.js'
@@ -93,14 +92,9 @@ async function steps(on: Device, method: string) {
   createModel(values, { architecture: trainer.model.architecture, config }, new RunRandom(3))
   store.copyFrom(values)
   const random = new Random(method)
-  const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
   const rows: Readonly<Record<string, number>>[] = []
   for (let k = 0; k < 2; k++) {
-    const data: Batch = Object.fromEntries(
-      fields.map(([name, field]) => {
-        return [name, randomField(field, batch, crop, nclass, random)]
-      }),
-    )
+    const data = randomBatch(trainer.layout, batch, crop, nclass, random)
     rows.push((await trainer.step(data)).metrics)
   }
   const weights = await store.readAll()
