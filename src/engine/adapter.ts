@@ -38,8 +38,8 @@ export interface MatrixConfig extends MatrixShape {
 
 /** Units that multiply matrices of f16, or of f32, and add up in f32, a subgroup at a time. */
 export interface MatrixUnits {
-  /** What they multiply; f16 where it is not said. */
-  readonly factors?: 'f16' | 'f32'
+  /** What they multiply. */
+  readonly factors: 'f16' | 'f32'
   /** The largest first. */
   readonly shapes: readonly MatrixShape[]
   /** Lanes of the largest subgroups. */

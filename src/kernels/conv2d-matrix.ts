@@ -180,10 +180,10 @@ function tilingsOf(
       ...staging,
       ...{ A_LOADS: loads(a), B_LOADS: loads(b) },
     }
-    const { aliases, hooks } = groupLoads(product, own.buffers, units.factors ?? 'f16')
+    const { aliases, hooks } = groupLoads(product, own.buffers, units.factors)
     const changes = {
       constants,
-      aliases: { ...aliases, E: units.factors ?? 'f16' },
+      aliases: { ...aliases, E: units.factors },
       hooks,
       ...(adapter.subgroupSizes.length > 1 ? { subgroupSize: lanes } : {}),
     }
@@ -213,9 +213,8 @@ function sizesToTry({ subgroupSizes: sizes }: AdapterTraits, { lanes, shapes }: 
  */
 function matrixTilings(product: Product, own: MatrixShader, adapter: AdapterTraits): Tiling[] {
   const { matrixUnits: units } = adapter
-  const factors = units?.factors ?? 'f16'
   const [type, other] = product.types
-  if (!units || type !== other || (type !== 'f16' && type !== factors)) return []
+  if (!units || type !== other || (type !== 'f16' && type !== units.factors)) return []
   const [size = units.lanes, ...sizes] = sizesToTry(adapter, units)
   const [first, ...others] = units.shapes
     .filter((shape) => !isContained(shape, units.shapes))

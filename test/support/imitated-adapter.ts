@@ -1,6 +1,6 @@
 import { replaceHalfConversions } from '#dist/engine/half-conversions.js'
 
-/** How an imitated adapter differs from the real one. What differs are WebGPU's own objects, so that the engine opens it as any other. */
+/** How an imitated adapter differs from the real one: in WebGPU's own objects, so that the engine opens it as any other. */
 export interface Imitation {
   /** It does not say that it runs on the CPU, so that it gets the kernels of GPUs. */
   readonly gpu?: boolean
