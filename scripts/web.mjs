@@ -1,6 +1,6 @@
 // node scripts/web.mjs build [FOLDER]    bundles web/ into a folder of static files with relative addresses (build/web)
 // node scripts/web.mjs serve [FOLDER] [--port NUMBER]    the same, then serves it on 127.0.0.1 until it is ended
-import { cpSync, createReadStream, existsSync, rmSync, statSync } from 'node:fs'
+import { cpSync, createReadStream, existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { extname, join, normalize, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -25,6 +25,9 @@ const englishOnly = {
 
 async function buildPage(folder) {
   if (!existsSync(join(root, 'dist', 'index.js'))) throw new Error('dist/ is missing: run npm run build first')
+  if (existsSync(folder) && !existsSync(join(folder, 'page.js')) && readdirSync(folder).length > 0) {
+    throw new Error(`${folder} exists and holds no page: name another folder or remove it`)
+  }
   const { build } = await import('esbuild')
   rmSync(folder, { recursive: true, force: true })
   await build({

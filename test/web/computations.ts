@@ -34,27 +34,25 @@ async function product(device: Device): Promise<readonly Values[]> {
   return [c]
 }
 
+const { replace_stride_with_dilation: _, dilations, ...widths } = smallModel
+
 const config = parseConfig(
   {
-    ...{
-      dataset: 'scenes',
-      nclass: 6,
-      method: 'prevmatch',
-      seed: 1,
-      epochs: 2,
-      crop_size: 33,
-      batch_size: 2,
-      lr: 0.05,
-    },
-    ...{ model: smallModelKeys(), dilations: [1, 2, 3], conf_thresh: 0.5, prev: { conf_thresh: 0.5 } },
+    dataset: 'scenes',
+    nclass: 6,
+    method: 'prevmatch',
+    seed: 1,
+    epochs: 2,
+    crop_size: 33,
+    batch_size: 2,
+    lr: 0.05,
+    model: widths,
+    dilations: [...dilations],
+    conf_thresh: 0.5,
+    prev: { conf_thresh: 0.5 },
   },
   'the test',
 )
-
-function smallModelKeys(): Record<string, unknown> {
-  const { replace_stride_with_dilation: _, dilations: __, ...keys } = smallModel
-  return keys
-}
 
 const newModel = (device: Device) =>
   createModel(new Store(device, 'model'), firstModelOf(config), new Random(1, 0, PURPOSE.initialization))

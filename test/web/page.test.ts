@@ -177,6 +177,41 @@ pageTest('learns three steps from what is painted, and saves weights that predic
   assert.equal(readFileSync(back), readFileSync('web/weights/scenes.safetensors'))
 })
 
+pageTest('forgets what was painted with other classes, and does not undo to it', async () => {
+  assert.ok((await painted()) > 0)
+  const weights = readFileSync('web/weights/scenes.safetensors').toString('latin1')
+  // Without the hash of the file, which is no longer that of its contents.
+  const renamed = weights.replace('sky', 'SKY').replace('atrous.sha256', 'another-entry')
+  await drop(page, 'renamed.safetensors', '', Buffer.from(renamed, 'latin1'))
+  await page.waitForFunction("/^renamed/.test(document.getElementById('try-model').textContent)")
+  assert.is(await painted(), 0)
+  await page.click('#tab-correct')
+  await page.click('#correct-undo-stroke')
+  assert.is(await painted(), 0)
+  await page.click('#tab-try')
+  await page.click('#try-reset')
+  await page.waitForFunction("/^scenes/.test(document.getElementById('try-model').textContent)")
+  await page.waitForSelector('#try-busy', { state: 'hidden' })
+})
+
+pageTest('of trainings that are begun one upon the other, the last alone is watched', async () => {
+  const watch = `new Promise((resolve, reject) => {
+    const worker = new Worker('./worker.js', { type: 'module' })
+    const happened = []
+    worker.onerror = () => reject(new Error('the worker does not load'))
+    setTimeout(() => reject(new Error('only this happened: ' + happened)), 60_000)
+    worker.onmessage = ({ data }) => {
+      if (data.event === 'watch' && data.detail.kind === 'scenes') happened.push('scenes')
+      if (data.id) happened.push(data.error ? data.error.message : 'end of ' + data.id)
+      if (!happened.includes('end of 2') || !happened.includes('scenes')) return
+      worker.terminate()
+      resolve(happened)
+    }
+    for (const id of [1, 2, 3]) worker.postMessage({ id, call: 'watch', ask: { method: 'prevmatch', seed: id } })
+  })`
+  assert.equal(await page.evaluate(watch), ['end of 1', 'end of 2', 'scenes'])
+})
+
 pageTest('goes on with another device where the GPU process is killed', async () => {
   await page.click('#tab-try')
   const shares = await page.locator('#try-legend').innerText()

@@ -4,9 +4,11 @@ import UPlot from 'uplot'
 export class PairChart {
   private readonly plot: UPlot
   private readonly points = new Map<number, [number | null, number | null]>()
-  private due = false
+  private readonly observer: ResizeObserver
+  /** The timer of a drawing that is due. */
+  private drawing: ReturnType<typeof setTimeout> | undefined
 
-  /** @param unit behind the values */
+  /** @param range of the values; null leaves an end to the data */
   constructor(
     private readonly place: HTMLElement,
     names: readonly [string, string],
@@ -44,28 +46,29 @@ export class PairChart {
       [[], [], []],
       place,
     )
-    new ResizeObserver(() => {
+    this.observer = new ResizeObserver(() => {
       if (place.clientWidth > 0) this.plot.setSize({ width: place.clientWidth, height: 220 })
-    }).observe(place)
+    })
+    this.observer.observe(place)
   }
 
   add(curve: 0 | 1, step: number, value: number): void {
     const point = this.points.get(step) ?? [null, null]
     point[curve] = value
     this.points.set(step, point)
-    if (this.due) return
-    this.due = true
     // Several messages in a row are one drawing; a hidden page draws when it is seen again.
-    setTimeout(() => this.draw(), 60)
+    this.drawing ??= setTimeout(() => this.draw(), 60)
   }
 
   destroy(): void {
+    this.observer.disconnect()
+    clearTimeout(this.drawing)
     this.plot.destroy()
     this.place.replaceChildren()
   }
 
   private draw(): void {
-    this.due = false
+    this.drawing = undefined
     const all = [...this.points].sort(([a], [b]) => a - b)
     this.plot.setData([all.map(([step]) => step), all.map(([, [first]]) => first), all.map(([, [, second]]) => second)])
   }

@@ -70,3 +70,20 @@ export function mark(group: HTMLElement, chosen: (button: HTMLButtonElement) => 
     button.tabIndex = isChosen ? 0 : -1
   }
 }
+
+/** The part of a canvas that shows its picture, in pixels of the window: the picture keeps its sides. */
+export function shownBox(canvas: HTMLCanvasElement): DOMRect {
+  const box = canvas.getBoundingClientRect()
+  const scale = Math.min(box.width / canvas.width, box.height / canvas.height)
+  const [width, height] = [canvas.width * scale, canvas.height * scale]
+  return new DOMRect(box.x + (box.width - width) / 2, box.y + (box.height - height) / 2, width, height)
+}
+
+/** How far an arrow key moves to the right and down; undefined for other keys. */
+export function arrowMove({ key }: KeyboardEvent, step: number): readonly [number, number] | undefined {
+  if (key === 'ArrowLeft') return [-step, 0]
+  if (key === 'ArrowRight') return [step, 0]
+  if (key === 'ArrowUp') return [0, -step]
+  if (key === 'ArrowDown') return [0, step]
+  return undefined
+}

@@ -110,7 +110,6 @@ export type WatchEvent =
       readonly masks: readonly Uint8Array<ArrayBuffer>[]
     }
   | { readonly kind: 'restarted'; readonly step: number; readonly reason: string }
-  | { readonly kind: 'done' }
 
 /** What the worker tells without being asked. */
 export interface Events {
@@ -135,6 +134,7 @@ export interface Calls {
   undo: { ask: undefined; answer: Model }
   weights: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
   onnx: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
+  /** Answered when both trainings are done, or others replaced them. */
   watch: { ask: WatchOptions; answer: undefined }
   pause: { ask: { readonly paused: boolean }; answer: undefined }
   scene: { ask: { readonly seed: number; readonly index: number; readonly size: number }; answer: Scene }

@@ -1,33 +1,21 @@
 import type { App } from '../app.js'
-import { drawing, find, make, mark, roving, swatch } from '../dom.js'
+import { find, make } from '../dom.js'
 import { download } from '../download.js'
-import { colored, drawn, openPicture, pixelsOf, type Source, sized } from '../pictures.js'
+import { stem } from '../format.js'
+import { drawn, openPicture, pixelsOf, type Source, sized } from '../pictures.js'
 import type { Picture } from '../protocol.js'
-import { Painting, unpainted } from './painting.js'
-import { stem } from './try.js'
+import { PaintCanvas, type Subject } from './paint-canvas.js'
+import { Painting } from './painting.js'
 
-type Tool = 'brush' | 'fill' | 'eraser'
-
-interface Entry {
-  readonly source: Source
-  readonly painting: Painting
+interface Entry extends Subject {
   readonly button: HTMLButtonElement
 }
 
-/** The longest side that is drawn, in pixels. */
-const shownSide = 768
-const predictionOpacity = 0.38
-const paintOpacity = 0.82
-
 /** The part "Correct": painting on predictions, and learning from what is painted. */
 export class CorrectPart {
-  private readonly canvas = find('correct-canvas', HTMLCanvasElement)
+  private readonly canvas: PaintCanvas
   private readonly busy = find('correct-busy', HTMLDivElement)
-  private readonly line = find('correct-line', HTMLParagraphElement)
   private readonly zone = find('correct-zone', HTMLDivElement)
-  private readonly tools = find('correct-tools', HTMLDivElement)
-  private readonly classes = find('correct-classes', HTMLDivElement)
-  private readonly size = find('correct-size', HTMLInputElement)
   private readonly learned = find('correct-learned', HTMLParagraphElement)
   private readonly learnButton = find('correct-learn', HTMLButtonElement)
   private readonly undoButton = find('correct-undo', HTMLButtonElement)
@@ -35,14 +23,8 @@ export class CorrectPart {
   private readonly progress = find('correct-progress', HTMLProgressElement)
   private readonly method = find('correct-method', HTMLSelectElement)
   private entries: Entry[] = []
-  private entry: Entry | undefined
   private unlabeled: { readonly name: string; readonly picture: Picture }[] = []
-  private tool: Tool = 'brush'
-  private label = 0
-  private names: readonly string[] = []
-  /** Where the pointer was last, in pixels of the painting; undefined between strokes. */
-  private stroke: readonly [number, number] | undefined
-  private cursor: [number, number] | undefined
+  private classes: readonly string[] = []
   private learning: AbortController | undefined
 
   /** @param side pixels of the longer side at which the network sees pictures */
@@ -52,24 +34,7 @@ export class CorrectPart {
     private readonly side: () => number,
   ) {
     this.method.append(...methods.map(({ name, text }) => make('option', { value: name }, text)))
-    roving(this.tools, ({ dataset }) => this.useTool(dataset.tool as Tool))
-    roving(this.classes, ({ dataset }) => this.useClass(Number(dataset.class)))
-    this.canvas.addEventListener('contextrestored', () => this.draw())
-    this.canvas.onpointerdown = (event) => this.press(event)
-    this.canvas.onpointermove = (event) => this.move(event)
-    this.canvas.onpointerup = () => this.release()
-    this.canvas.onpointercancel = () => this.release()
-    this.canvas.onpointerleave = () => {
-      if (!this.stroke) this.cursor = undefined
-      this.draw()
-    }
-    this.canvas.onkeydown = (event) => this.key(event)
-    this.size.oninput = () => this.draw()
-    find('correct-undo-stroke', HTMLButtonElement).onclick = () => this.undoStroke()
-    find('correct-clear', HTMLButtonElement).onclick = () => {
-      this.entry?.painting.clear()
-      this.changed()
-    }
+    this.canvas = new PaintCanvas(app, () => this.count())
     find('correct-add', HTMLInputElement).onchange = ({ target }) =>
       this.take(target as HTMLInputElement, (files) => this.addFiles(files))
     find('correct-unlabeled', HTMLInputElement).onchange = ({ target }) =>
@@ -89,18 +54,19 @@ export class CorrectPart {
     })
     app.model.follow((model) => {
       if (!model) return
-      this.undoButton.disabled = model.changes === 0
-      const isOther = model.classes.join('\n') !== this.names.join('\n')
-      this.names = model.classes
+      this.buttons()
+      const isOther = model.classes.join('\n') !== this.classes.join('\n')
+      this.classes = model.classes
       if (isOther) {
         // What was painted with other classes means nothing.
-        for (const { painting } of this.entries) painting.labels.fill(unpainted)
-        this.listClasses()
+        for (const { painting } of this.entries) painting.forget()
+        this.canvas.listClasses()
+        this.count()
       }
       void this.predictAll()
     })
     app.machine.follow((machine) => {
-      this.learnButton.disabled = machine?.adapter === undefined
+      this.buttons()
       if (machine && !machine.adapter) this.learned.textContent = `learning needs WebGPU: ${machine.reason}`
     })
     this.count()
@@ -165,10 +131,8 @@ export class CorrectPart {
   }
 
   private open(entry: Entry): void {
-    this.entry = entry
-    this.cursor = undefined
     for (const { button } of this.entries) button.setAttribute('aria-pressed', String(button === entry.button))
-    this.draw()
+    this.canvas.open(entry)
   }
 
   private wait(what: string | undefined): void {
@@ -187,142 +151,13 @@ export class CorrectPart {
     } finally {
       this.wait(undefined)
     }
-    this.draw()
+    this.canvas.draw()
   }
 
   private async predictAll(): Promise<void> {
     await this.app.attempt(async () => {
       for (const entry of this.entries) await this.predict(entry)
     })
-    this.changed()
-  }
-
-  private listClasses(): void {
-    const palette = this.app.model.value?.palette ?? []
-    this.classes.replaceChildren(
-      ...this.names.map((name, k) => {
-        const key = k < 9 ? [make('kbd', {}, String(k + 1))] : []
-        const button = make('button', { type: 'button' }, swatch(palette[k]), make('span', {}, name), ...key)
-        button.setAttribute('role', 'radio')
-        button.dataset.class = String(k)
-        return button
-      }),
-    )
-    this.useClass(0)
-  }
-
-  private useTool(tool: Tool): void {
-    this.tool = tool
-    mark(this.tools, ({ dataset }) => dataset.tool === tool, 'aria-checked')
-    this.draw()
-  }
-
-  private useClass(label: number): void {
-    if (label >= this.names.length) return
-    this.label = label
-    if (this.tool === 'eraser') this.useTool('brush')
-    mark(this.classes, ({ dataset }) => dataset.class === String(label), 'aria-checked')
-    this.draw()
-  }
-
-  private get radius(): number {
-    return Number(this.size.value) / 2
-  }
-
-  private place({ clientX, clientY }: PointerEvent): [number, number] | undefined {
-    const { canvas, entry } = this
-    if (!entry) return undefined
-    const box = canvas.getBoundingClientRect()
-    const scale = Math.min(box.width / canvas.width, box.height / canvas.height)
-    const [width, height] = [canvas.width * scale, canvas.height * scale]
-    const x = ((clientX - box.x - (box.width - width) / 2) / width) * entry.painting.size.width
-    const y = ((clientY - box.y - (box.height - height) / 2) / height) * entry.painting.size.height
-    return [x, y]
-  }
-
-  private isInside([x, y]: readonly [number, number]): boolean {
-    const size = this.entry?.painting.size
-    return size !== undefined && x >= 0 && y >= 0 && x < size.width && y < size.height
-  }
-
-  private press(event: PointerEvent): void {
-    const place = this.place(event)
-    if (!place || !this.isInside(place) || event.button !== 0) return
-    this.canvas.setPointerCapture(event.pointerId)
-    this.cursor = place
-    this.apply(place)
-    this.stroke = place
-  }
-
-  private move(event: PointerEvent): void {
-    const place = this.place(event)
-    if (!place) return
-    this.cursor = place
-    const { stroke, entry, tool } = this
-    if (stroke && entry && tool !== 'fill') {
-      entry.painting.line(stroke, place, this.radius, tool === 'eraser' ? unpainted : this.label)
-      this.stroke = place
-    }
-    this.draw()
-  }
-
-  private release(): void {
-    if (!this.stroke) return
-    this.stroke = undefined
-    this.changed()
-  }
-
-  /** Begins a stroke of the tool. */
-  private apply(place: readonly [number, number]): void {
-    const { entry, tool } = this
-    if (!entry || this.learning) return
-    const { painting } = entry
-    painting.begin()
-    if (tool === 'fill') painting.fill(place[0], place[1], this.label)
-    else painting.spot(place[0], place[1], this.radius, tool === 'eraser' ? unpainted : this.label)
-    this.draw()
-  }
-
-  private key(event: KeyboardEvent): void {
-    const { entry } = this
-    if (!entry) return
-    const { width, height } = entry.painting.size
-    const step = event.shiftKey ? 8 : 1
-    const move = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key]
-    if (move) {
-      const [x, y] = this.cursor ?? [width / 2, height / 2]
-      const within = (value: number, extent: number) => Math.min(extent - 0.5, Math.max(0.5, value))
-      this.cursor = [within(x + (move[0] ?? 0), width), within(y + (move[1] ?? 0), height)]
-      this.draw()
-    } else if (event.key === ' ' || event.key === 'Enter') {
-      this.cursor ??= [width / 2, height / 2]
-      this.apply(this.cursor)
-      this.changed()
-    } else if (event.key === 'z' && (event.ctrlKey || event.metaKey)) this.undoStroke()
-    else if (event.ctrlKey || event.metaKey || event.altKey) return
-    else if (event.key === 'b') this.useTool('brush')
-    else if (event.key === 'f') this.useTool('fill')
-    else if (event.key === 'e') this.useTool('eraser')
-    else if (event.key === '[') this.resize(-1)
-    else if (event.key === ']') this.resize(1)
-    else if (/^[1-9]$/.test(event.key)) this.useClass(Number(event.key) - 1)
-    else return
-    event.preventDefault()
-  }
-
-  private resize(by: number): void {
-    this.size.value = String(Number(this.size.value) + by)
-    this.draw()
-  }
-
-  private undoStroke(): void {
-    if (this.entry?.painting.undo()) this.changed()
-  }
-
-  /** After the labels of the open picture have changed. */
-  private changed(): void {
-    this.draw()
-    this.count()
   }
 
   private count(): void {
@@ -344,49 +179,7 @@ export class CorrectPart {
         ? 'Drop unlabeled pictures here: the semi-supervised methods learn from them, too.'
         : `${length} unlabeled: ${this.unlabeled.map(({ name }) => name).join(', ')}`
     find('correct-forget', HTMLButtonElement).hidden = length === 0
-    this.canvas.dataset.painted = String(pixels)
-  }
-
-  private draw(): void {
-    const { entry, canvas, app, cursor } = this
-    const palette = app.model.value?.palette
-    if (!entry || !palette) return
-    const { painting, source } = entry
-    const size = sized(source, shownSide)
-    if (canvas.width !== size.width || canvas.height !== size.height) Object.assign(canvas, size)
-    const context = drawing(canvas)
-    context.imageSmoothingEnabled = true
-    context.drawImage(source.drawable, 0, 0, size.width, size.height)
-    context.imageSmoothingEnabled = false
-    const lay = (labels: Uint8Array, opacity: number) => {
-      const layer = make('canvas', { width: painting.size.width, height: painting.size.height })
-      drawing(layer).putImageData(colored(labels, painting.size, palette), 0, 0)
-      context.globalAlpha = opacity
-      context.drawImage(layer, 0, 0, size.width, size.height)
-      context.globalAlpha = 1
-    }
-    if (painting.prediction) lay(painting.prediction, predictionOpacity)
-    lay(painting.labels, paintOpacity)
-    if (cursor) this.drawCursor(context, cursor, size.width / painting.size.width)
-    const at =
-      cursor && this.isInside(cursor)
-        ? painting.shown[Math.floor(cursor[1]) * painting.size.width + Math.floor(cursor[0])]
-        : undefined
-    const under = at === undefined || at === unpainted ? '' : `; under the pointer: ${this.names[at] ?? at}`
-    const what = this.tool === 'eraser' ? 'eraser' : `${this.tool}: ${this.names[this.label] ?? ''}`
-    this.line.textContent = `${what}${under}`
-  }
-
-  private drawCursor(context: CanvasRenderingContext2D, [x, y]: readonly [number, number], scale: number): void {
-    const color = this.app.model.value?.palette[this.label] ?? [255, 255, 255]
-    context.beginPath()
-    context.arc(x * scale, y * scale, Math.max(4, this.tool === 'fill' ? 4 : this.radius * scale), 0, 2 * Math.PI)
-    context.lineWidth = 4
-    context.strokeStyle = '#000a'
-    context.stroke()
-    context.lineWidth = 2
-    context.strokeStyle = this.tool === 'eraser' ? '#fff' : `rgb(${color.join(' ')})`
-    context.stroke()
+    find('correct-canvas', HTMLCanvasElement).dataset.painted = String(pixels)
   }
 
   private async learn(): Promise<void> {
@@ -399,7 +192,8 @@ export class CorrectPart {
     if (!steps.reportValidity()) return
     const controller = new AbortController()
     this.learning = controller
-    this.buttons(true)
+    this.progress.value = 0
+    this.buttons()
     this.wait('preparing')
     try {
       const ask = {
@@ -417,17 +211,19 @@ export class CorrectPart {
       throw error
     } finally {
       this.learning = undefined
-      this.buttons(false)
+      this.buttons()
       this.wait(undefined)
     }
   }
 
-  private buttons(isLearning: boolean): void {
-    this.learnButton.disabled = isLearning
+  private buttons(): void {
+    const { model, machine } = this.app
+    const isLearning = this.learning !== undefined
+    this.canvas.isLocked = isLearning
+    this.learnButton.disabled = isLearning || machine.value?.adapter === undefined
+    this.undoButton.disabled = isLearning || (model.value?.changes ?? 0) === 0
     this.stopButton.hidden = !isLearning
     this.progress.hidden = !isLearning
-    this.progress.value = 0
-    this.undoButton.disabled = isLearning || (this.app.model.value?.changes ?? 0) === 0
   }
 
   private async undoLearning(): Promise<void> {

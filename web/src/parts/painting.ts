@@ -28,10 +28,10 @@ export class Painting {
     return this.labels.reduce((sum, label) => sum + (label === unpainted ? 0 : 1), 0)
   }
 
-  /** What the page shows: painted pixels, and the prediction elsewhere. */
-  get shown(): Uint8Array {
-    const { prediction, labels } = this
-    return prediction ? labels.map((label, i) => (label === unpainted ? (prediction[i] ?? unpainted) : label)) : labels
+  /** What the page shows at pixel `row * width + column`: what was painted there, or the prediction, or `unpainted`. */
+  shownAt(pixel: number): number {
+    const label = this.labels[pixel] ?? unpainted
+    return label === unpainted ? (this.prediction?.[pixel] ?? unpainted) : label
   }
 
   /** Remembers what there is, to be undone to. */
@@ -48,6 +48,12 @@ export class Painting {
 
   clear(): void {
     this.begin()
+    this.labels.fill(unpainted)
+  }
+
+  /** Drops what was painted, and what could be undone to. */
+  forget(): void {
+    this.before.length = 0
     this.labels.fill(unpainted)
   }
 
@@ -81,7 +87,7 @@ export class Painting {
   fill(x: number, y: number, label: number): void {
     const { width, height } = this.picture
     const start = Math.floor(y) * width + Math.floor(x)
-    const shown = this.shown
+    const shown = this.labels.map((_, pixel) => this.shownAt(pixel))
     const wanted = shown[start]
     const seen = new Uint8Array(width * height)
     const open = [start]

@@ -1,5 +1,6 @@
 import type { App } from '../app.js'
 import { find, make } from '../dom.js'
+import { milliseconds } from '../format.js'
 import { pixelsOf, type Source, sized } from '../pictures.js'
 import type { Machine, Runtime } from '../protocol.js'
 
@@ -98,8 +99,6 @@ export class StatusPart {
 }
 
 const names = { webgpu: 'on WebGPU', wasm: 'in WebAssembly' } as const
-
-const milliseconds = (value: number): string => `${value.toFixed(value < 10 ? 1 : 0)} ms`
 
 const pairs = (rows: readonly (readonly [string, string])[]): HTMLElement[] =>
   rows.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)])

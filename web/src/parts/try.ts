@@ -1,6 +1,7 @@
 import type { App } from '../app.js'
-import { drawing, find, make, swatch } from '../dom.js'
+import { arrowMove, drawing, find, make, shownBox, swatch } from '../dom.js'
 import { download, maskPng } from '../download.js'
+import { milliseconds, stem } from '../format.js'
 import { colored, drawn, openPicture, paintImage, pixelsOf, type Source, sceneSource, sized } from '../pictures.js'
 import type { Segmentation } from '../protocol.js'
 
@@ -153,7 +154,7 @@ export class TryPart {
     const turn = ++this.turn
     this.wait('segmenting')
     await app.attempt(async () => {
-      const seen = sized(source, Number(this.side.value))
+      const seen = sized(source, this.seenSide)
       const ask = { picture: pixelsOf(source, seen), out: sized(source, shownSide), runtime: app.runtime }
       const result = await app.client.call('segment', ask)
       if (turn === this.turn) this.show(result)
@@ -170,7 +171,7 @@ export class TryPart {
     this.draw()
     this.describe()
     const where = result.runtime === 'webgpu' ? 'WebGPU' : 'WebAssembly (onnxruntime-web)'
-    this.line.textContent = `${result.milliseconds.toFixed(result.milliseconds < 10 ? 1 : 0)} ms for the network on ${where}`
+    this.line.textContent = `${milliseconds(result.milliseconds)} for the network on ${where}`
     this.canvas.dataset.labels = String(result.labels.length)
   }
 
@@ -224,28 +225,18 @@ export class TryPart {
     )
   }
 
-  /** The part of the canvas that shows the picture: it keeps its sides. */
-  private shownBox(): DOMRect {
-    const { canvas } = this
-    const box = canvas.getBoundingClientRect()
-    const scale = Math.min(box.width / canvas.width, box.height / canvas.height)
-    const [width, height] = [canvas.width * scale, canvas.height * scale]
-    return new DOMRect(box.x + (box.width - width) / 2, box.y + (box.height - height) / 2, width, height)
-  }
-
   private point({ clientX, clientY }: PointerEvent): void {
-    const box = this.shownBox()
+    const box = shownBox(this.canvas)
     this.cursor = { x: (clientX - box.x) / box.width, y: (clientY - box.y) / box.height }
     this.readOut()
   }
 
   private look(event: KeyboardEvent): void {
-    const step = event.shiftKey ? 0.1 : 0.02
-    const move = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key]
+    const move = arrowMove(event, event.shiftKey ? 0.1 : 0.02)
     if (!move) return
     event.preventDefault()
     const within = (value: number) => Math.min(0.999, Math.max(0, value))
-    this.cursor = { x: within(this.cursor.x + (move[0] ?? 0)), y: within(this.cursor.y + (move[1] ?? 0)) }
+    this.cursor = { x: within(this.cursor.x + move[0]), y: within(this.cursor.y + move[1]) }
     this.readOut()
   }
 
@@ -263,7 +254,7 @@ export class TryPart {
     const text = `${model.classes[label] ?? label} · ${(100 * (result.confidence[at] ?? 0)).toFixed(0)} %`
     under.replaceChildren(swatch(model.palette[label]), text)
     under.hidden = false
-    const box = this.shownBox()
+    const box = shownBox(this.canvas)
     const stage = find('try-stage', HTMLElement).getBoundingClientRect()
     const left = box.x - stage.x + cursor.x * box.width + 14
     const top = box.y - stage.y + cursor.y * box.height + 16
@@ -287,8 +278,15 @@ export class TryPart {
     }
     this.webcam.setAttribute('aria-pressed', 'true')
     this.video.srcObject = this.stream
-    await this.video.play()
-    void this.app.attempt(() => this.followWebcam())
+    void this.app.attempt(async () => {
+      try {
+        await this.video.play()
+        await this.followWebcam()
+      } catch (error) {
+        await this.stopWebcam()
+        throw error
+      }
+    })
   }
 
   /** One picture after another, each when the one before is shown. */
@@ -298,7 +296,7 @@ export class TryPart {
       const source = { name: 'webcam', drawable: video, width: video.videoWidth, height: video.videoHeight }
       const shown = sized(source, shownSide)
       const picture = drawn(source, shown)
-      const seen = sized(source, Number(this.side.value))
+      const seen = sized(source, this.seenSide)
       const result = await app.client.call('segment', {
         picture: pixelsOf(source, seen),
         out: shown,
@@ -324,7 +322,7 @@ export class TryPart {
     if (!source) return
     const out = Math.max(source.width, source.height) > largestMask ? sized(source, largestMask) : source
     const { width, height } = out
-    const picture = pixelsOf(source, sized(source, Number(this.side.value)))
+    const picture = pixelsOf(source, sized(source, this.seenSide))
     const { labels } = await app.client.call('segment', { picture, out: { width, height }, runtime: app.runtime })
     download(`${stem(source.name)}-mask.png`, await maskPng(labels, out), 'image/png')
   }
@@ -336,6 +334,3 @@ export class TryPart {
 }
 
 const samples = new WeakMap<HTMLElement, Source>()
-
-/** The name of a file without folder and ending, with dashes for blanks. */
-export const stem = (name: string): string => name.replace(/\.[^.]*$/, '').replaceAll(/[^\w.-]+/g, '-') || 'picture'

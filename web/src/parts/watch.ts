@@ -1,6 +1,7 @@
 import type { App } from '../app.js'
 import { PairChart } from '../charts.js'
 import { find, make, swatch } from '../dom.js'
+import { milliseconds as inWords } from '../format.js'
 import { colored, type Palette, paintImage, sceneImage } from '../pictures.js'
 import type { Scene, Side, WatchEvent } from '../protocol.js'
 
@@ -20,8 +21,10 @@ export class WatchPart {
   private steps = 1
   private readonly at = { supervised: 0, method: 0 }
   private size = 64
-  /** Numbers the runs: messages of one that was replaced are dropped. */
+  /** Numbers the runs: the end of one that was replaced says nothing. */
   private run = 0
+  /** The method beside `supervised`. */
+  private watched = ''
 
   constructor(
     private readonly app: App,
@@ -40,7 +43,9 @@ export class WatchPart {
       else void this.start()
     }
     this.restart.onclick = () => void this.start()
-    this.method.onchange = () => this.name()
+    this.method.onchange = () => {
+      if (this.state !== 'running' && this.state !== 'paused') this.name()
+    }
     find('watch-share', HTMLButtonElement).onclick = () => void app.attempt(() => this.share())
     app.client.on('watch', (event) => this.receive(event))
     find('watch-legend', HTMLUListElement).append(...classes.map((name, k) => make('li', {}, swatch(palette[k]), name)))
@@ -50,36 +55,22 @@ export class WatchPart {
     this.empty(find('watch-truth', HTMLDivElement), 12)
   }
 
-  get started(): boolean {
-    return this.state !== 'idle'
-  }
-
   /** Begins, from the seed that is set. */
   async start(): Promise<void> {
-    const run = ++this.run
     if (!this.form.reportValidity()) return
+    const run = ++this.run
     this.state = 'running'
     this.buttons()
-    this.charts?.loss.destroy()
-    this.charts?.miou.destroy()
-    const names = ['supervised', this.method.value] as const
-    this.charts = {
-      loss: new PairChart(find('watch-loss', HTMLDivElement), names, [0, null]),
-      miou: new PairChart(find('watch-miou', HTMLDivElement), names, [0, 100]),
-    }
     this.name()
     this.line.textContent = 'painting scenes'
-    this.progress.value = 0
-    Object.assign(this.at, { supervised: 0, method: 0 })
-    for (const side of sides) find(`watch-miou-${side}`, HTMLElement).textContent = '–'
+    let isDone = false
     await this.app.attempt(async () => {
-      await this.app.client.call('watch', { method: this.method.value, seed: Number(this.seed.value) })
+      await this.app.client.call('watch', { method: this.watched, seed: Number(this.seed.value) })
+      isDone = true
     })
     if (run !== this.run) return
-    if (this.state === 'running') {
-      this.state = 'idle'
-      this.line.textContent = 'ended'
-    }
+    this.state = isDone ? 'done' : 'idle'
+    this.line.textContent = isDone ? `done: ${this.steps} steps of each` : 'ended'
     this.buttons()
   }
 
@@ -96,8 +87,8 @@ export class WatchPart {
   }
 
   private name(): void {
-    if (this.state === 'running' || this.state === 'paused') return
-    find('watch-name', HTMLElement).textContent = this.method.value
+    this.watched = this.method.value
+    find('watch-name', HTMLElement).textContent = this.watched
   }
 
   private async share(): Promise<void> {
@@ -117,16 +108,21 @@ export class WatchPart {
     else if (event.kind === 'compiling') this.compiling(event.side, event.done, event.all)
     else if (event.kind === 'loss') this.loss(event)
     else if (event.kind === 'masks') this.masks(event)
-    else if (event.kind === 'restarted') {
-      this.app.say(`${event.reason}: going on from step ${event.step}`)
-    } else {
-      this.state = 'done'
-      this.line.textContent = `done: ${this.steps} steps of each`
-      this.buttons()
-    }
+    else this.app.say(`${event.reason}: going on from step ${event.step}`)
   }
 
+  /** The first message of a run: until here come those of the one that it replaces. */
   private scenes(labeled: readonly Scene[], heldOut: readonly Scene[], steps: number): void {
+    this.charts?.loss.destroy()
+    this.charts?.miou.destroy()
+    const names = ['supervised', this.watched] as const
+    this.charts = {
+      loss: new PairChart(find('watch-loss', HTMLDivElement), names, [0, null]),
+      miou: new PairChart(find('watch-miou', HTMLDivElement), names, [0, 100]),
+    }
+    this.progress.value = 0
+    Object.assign(this.at, { supervised: 0, method: 0 })
+    for (const side of sides) find(`watch-miou-${side}`, HTMLElement).textContent = '–'
     this.steps = steps
     this.line.textContent = 'what both begin with'
     this.size = heldOut[0]?.size ?? 64
@@ -152,7 +148,7 @@ export class WatchPart {
     this.at[side] = step
     this.charts?.loss.add(side === 'supervised' ? 0 : 1, step, loss)
     find(`watch-state-${side}`, HTMLElement).textContent =
-      `step ${step}, loss ${loss.toFixed(3)}, ${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`
+      `step ${step}, loss ${loss.toFixed(3)}, ${inWords(milliseconds)}`
     const done = Math.min(this.at.supervised, this.at.method)
     this.progress.value = done / this.steps
     this.line.textContent = `step ${done} of ${this.steps}`

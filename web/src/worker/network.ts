@@ -59,7 +59,7 @@ export class Network {
   }
 
   /** The network on the device of now: after a loss the weights of the file go to another one. */
-  async segmenter(keeper: DeviceKeeper): Promise<Segmenter> {
+  private async segmenter(keeper: DeviceKeeper): Promise<Segmenter> {
     const device = await keeper.device()
     if (this.gpu?.device !== device) {
       this.gpu?.segmenter.destroy()

@@ -1,13 +1,11 @@
 import * as ort from 'onnxruntime-web/wasm'
+import { MEAN, STD } from '#dist/train/data/pixels.js'
 import type { Picture, Size } from '../protocol.js'
 import { type Decided, decide } from './scores.js'
 
 // One thread: more need headers that a static host does not send.
 ort.env.wasm.numThreads = 1
 ort.env.wasm.wasmPaths = { wasm: new URL('./ort-wasm-simd-threaded.wasm', import.meta.url).href }
-
-const mean = [0.485, 0.456, 0.406] as const
-const deviation = [0.229, 0.224, 0.225] as const
 
 /** Predictions by onnxruntime-web in WebAssembly, for where there is no GPU. */
 export class WasmPredictor {
@@ -41,7 +39,7 @@ function normalized({ data, width, height }: Picture): Float32Array {
   const pixels = width * height
   const planes = new Float32Array(3 * pixels)
   for (let c = 0; c < 3; c++) {
-    const [middle, spread] = [mean[c] ?? 0, deviation[c] ?? 1]
+    const [middle, spread] = [MEAN[c] ?? 0, STD[c] ?? 1]
     for (let i = 0; i < pixels; i++) planes[c * pixels + i] = ((data[4 * i + c] ?? 0) / 255 - middle) / spread
   }
   return planes

@@ -65,10 +65,12 @@ const answers: Answers = {
   onnx: async () => loaded().onnx(),
   watch: async (options) => {
     stopping.abort()
-    await watching.catch(() => undefined)
     stopping = new AbortController()
-    watch = new Watch(keeper, options, stopping.signal)
-    watching = watch.run()
+    const { signal } = stopping
+    const next = new Watch(keeper, options, signal)
+    watch = next
+    // Others may have been asked for while those before came to their end.
+    watching = watching.catch(() => undefined).then(() => (signal.aborted ? undefined : next.run()))
     await watching
     return undefined
   },

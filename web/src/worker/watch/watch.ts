@@ -44,6 +44,7 @@ export class Watch {
 
   async run(): Promise<void> {
     let device = await this.keeper.device()
+    if (this.signal.aborted) return
     this.extent = device.adapter.software ? small : large
     const { seed } = this.options
     this.world = paintWorld(seed, this.extent)
@@ -110,8 +111,6 @@ export class Watch {
         })
       }
     }
-    if (this.signal.aborted) return
-    send({ kind: 'done' })
   }
 
   private async begin(runner: Runner): Promise<void> {
