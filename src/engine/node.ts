@@ -79,7 +79,7 @@ async function dawn(options: readonly string[], toggles: readonly string[] = [])
   return instance
 }
 
-/** A project says itself whether it wants the 130 MB of Dawn for all platforms. */
+/** A project says itself whether it wants the 137 MB of Dawn for all platforms. */
 function explainMissing(error: unknown): never {
   if ((error as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw error
   throw new NoAdapterError('the package webgpu is missing, which brings WebGPU to Node: npm install webgpu')

@@ -1,6 +1,6 @@
 import type { Device } from '../engine/device.js'
 import type { Signal } from '../engine/pipelines.js'
-import type { SegmentationModel } from '../models/segmentation.js'
+import { fittingSize, type SegmentationModel } from '../models/segmentation.js'
 import { type Config, parseConfig } from '../train/config/parse.js'
 import { takes } from '../train/data/batch.js'
 import { usedBytes } from '../train/data/label-rules.js'
@@ -44,7 +44,10 @@ export interface FineTuneOptions {
   readonly unlabeled?: readonly Picture[] | undefined
   /** Labeled pictures in a step. Default: as many as there are, but 2 to 4. */
   readonly batchSize?: number | undefined
-  /** Side of the square crops that are learned from. Default: the shortest side of all pictures, but 33 to 321. */
+  /**
+   * Side of the square crops that are learned from, in pixels. Default: the shortest side of all pictures, but 33 to 321, or
+   * the multiple nearest to it that the model computes.
+   */
   readonly cropSize?: number | undefined
   /** Of everything random. Default: 0. */
   readonly seed?: number | undefined
@@ -58,6 +61,9 @@ export interface FineTuneOptions {
 
 /** What some methods do by epochs, such as keeping previous models, is done so many times. */
 const mostEpochs = 10
+
+/** The label of pixels whose class is not known. */
+const unknownLabel = 255
 
 /**
  * Trains a model from the weights that it has by a method of `train.js`; its `MethodContext` has no validation, so that each
@@ -90,6 +96,7 @@ export async function fineTune(
   let kernels = 0
   const report = (step: number, { total_loss: loss = Number.NaN, ...metrics }: Readonly<Record<string, number>> = {}) =>
     onProgress?.({ compiled, kernels, step, steps, loss, metrics })
+  const told: Promise<void>[] = []
   const before = model.store.snapshot('weights before fine-tuning')
   const batches = new Map(model.batchesTracked)
   let trainer: Trainer | undefined
@@ -99,9 +106,13 @@ export async function fineTune(
       onProgress: (done, total) => {
         compiled = done
         kernels = total
-        void report(0)
+        const answer = Promise.resolve(report(0))
+        // It is awaited when all kernels are compiled; until then a failure would count as unhandled.
+        answer.catch(() => {})
+        told.push(answer)
       },
     })
+    await Promise.all(told)
     while (trainer.iteration < steps) {
       signal?.throwIfAborted()
       const { iteration, epoch } = trainer
@@ -115,10 +126,14 @@ export async function fineTune(
     }
     signal?.throwIfAborted()
     const best = trainer.run.deployed[0]?.model
-    if (best && best.store !== model.store) model.store.copyFrom(best.store)
+    if (best && best.store !== model.store) await turn(async () => model.store.copyFrom(best.store))
   } catch (error) {
-    model.store.copyFrom(before)
-    for (const [name, count] of batches) model.batchesTracked.set(name, count)
+    const restore = async () => {
+      model.store.copyFrom(before)
+      for (const [name, count] of batches) model.batchesTracked.set(name, count)
+    }
+    // Its turn fails where the model was given up or its device is lost: then no weights are left to restore.
+    await turn(restore).catch(() => {})
     throw error
   } finally {
     trainer?.destroy()
@@ -145,15 +160,15 @@ function imagesOf(
         `fine-tuning: picture ${i} has ${width}x${height} pixels and ${labels.length} labels: give one for each pixel`,
       )
     }
-    const wrong = usedBytes(labels).find((value) => value >= nclass && value !== 255)
+    const wrong = usedBytes(labels).find((value) => value >= nclass && value !== unknownLabel)
     if (wrong !== undefined) {
       throw new UserError(
-        `fine-tuning: picture ${i} has the label ${wrong}, but the classes are 0 to ${nclass - 1} and 255 is ignored`,
+        `fine-tuning: picture ${i} has the label ${wrong}, but the classes are 0 to ${nclass - 1} and ${unknownLabel} is ignored`,
       )
     }
     return { image: rgbOf(image), label: { data: labels, width, height } }
   })
-  if (labeled.every(({ label }) => label.data.every((value) => value === 255))) {
+  if (labeled.every(({ label }) => label.data.every((value) => value === unknownLabel))) {
     throw new UserError('fine-tuning: no pixel has a label: label some')
   }
   return { labeled, unlabeled: unlabeled.map(rgbOf) }
@@ -163,8 +178,9 @@ function imagesOf(
 function configOf(model: SegmentationModel, images: MemoryImages, options: FineTuneOptions): Config {
   const { steps, learningRate, seed = 0 } = options
   const { labeled, unlabeled } = images
+  const { nclass } = model.config
   const { method = unlabeled.length > 0 ? 'prevmatch' : 'supervised' } = options
-  const { batchSize = Math.max(2, Math.min(4, labeled.length)), cropSize = cropFor(images) } = options
+  const { batchSize = Math.max(2, Math.min(4, labeled.length)), cropSize = cropFor(model, images) } = options
   if (!Number.isSafeInteger(steps) || steps < 1) {
     throw new UserError(`fine-tuning: steps is ${steps}: give a whole number of at least 1`)
   }
@@ -174,19 +190,29 @@ function configOf(model: SegmentationModel, images: MemoryImages, options: FineT
     throw new UserError(`fine-tuning: ${own}, which train.js does alone`)
   }
   const given = { crop_size: cropSize, batch_size: batchSize, epochs: Math.min(steps, mostEpochs), lr: learningRate }
-  const config = parseConfig(
-    { nclass: model.config.nclass, method, seed, lr_multi: 1, ...given, ...options.settings },
-    'fine-tuning',
-  )
+  const config = parseConfig({ nclass, method, seed, lr_multi: 1, ...given, ...options.settings }, 'fine-tuning')
+  if (config.nclass !== nclass || config.ignore_index !== unknownLabel) {
+    throw new UserError(
+      `fine-tuning: the model has ${nclass} classes, and ${unknownLabel} is ignored: leave 'nclass' and 'ignore_index' out`,
+    )
+  }
+  const { crop_size: crop } = config
+  const [fitting] = fittingSize(model, [crop, crop])
+  if (fitting !== crop) {
+    throw new UserError(
+      `fine-tuning: 'crop_size' is ${crop}, but the model needs a multiple of ${model.multiple}, such as ${fitting}`,
+    )
+  }
   methodOf(config.method).check?.(config, (what) => new UserError(`fine-tuning: ${what}`))
   return config
 }
 
-/** Crops have sides of a multiple of 16, and one: the strides of a network divide them evenly. */
-function cropFor({ labeled, unlabeled }: MemoryImages): number {
+/** Crops have sides of a multiple of 16, and one: the strides of a network divide them evenly. Or what the model needs. */
+function cropFor(model: SegmentationModel, { labeled, unlabeled }: MemoryImages): number {
   const all = [...labeled.map(({ image }) => image), ...unlabeled]
   const shortest = Math.min(...all.map(({ width, height }: Image) => Math.min(width, height)))
-  return Math.max(33, Math.min(321, Math.floor((shortest - 1) / 16) * 16 + 1))
+  const side = Math.max(33, Math.min(321, Math.floor((shortest - 1) / 16) * 16 + 1))
+  return fittingSize(model, [side, side])[0]
 }
 
 const repeated = <T>(list: readonly T[], length: number): readonly T[] =>

@@ -1,4 +1,4 @@
-import { writeAtomically } from '#files'
+import { digestOf, writeAtomically } from '#files'
 import type { Device } from '../engine/device.js'
 import { tracingDevice } from '../engine/dry-device.js'
 import type { Signal } from '../engine/pipelines.js'
@@ -11,7 +11,7 @@ import { contentsOf, encode, metadataOf } from '../train/checkpoint/contents.js'
 import { type LoadedModel, openModel } from '../train/checkpoint/loaded-model.js'
 import { parsed } from '../train/checkpoint/parse.js'
 import type { Rgb } from '../train/data/classes.js'
-import { UserError } from '../train/error.js'
+import { reasonOf, UserError } from '../train/error.js'
 import { Evaluator } from '../train/evaluation/evaluator.js'
 import { safetensorsParts } from '../train/io/safetensors-format.js'
 import { type FineTuneOptions, fineTune, type LabeledPicture } from './fine-tune.js'
@@ -174,7 +174,7 @@ export class Segmenter {
       try {
         return joined(exportOnnx(traced, await stateDict(this.model), { size, metadata }))
       } catch (error) {
-        throw new UserError(`the model cannot become ONNX: ${error instanceof Error ? error.message : error}`)
+        throw new UserError(`the model cannot become ONNX: ${reasonOf(error)}`)
       }
     })
   }
@@ -197,7 +197,7 @@ export class Segmenter {
 
   private async parts(): Promise<readonly Uint8Array[]> {
     const { tensors, metadata } = await contentsOf(this.model, this.description)
-    return safetensorsParts(tensors, metadata)
+    return safetensorsParts(tensors, metadata, digestOf)
   }
 
   private evaluator(scores: boolean): Evaluator {

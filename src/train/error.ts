@@ -1,5 +1,8 @@
 import { AtrousError } from '../engine/error.js'
 
+/** What an error says, whatever was thrown. */
+export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
 const maxLength = 2000
 
 /** One line of bounded length without control characters: names in it come from files, which may hold anything. */

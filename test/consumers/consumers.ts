@@ -70,6 +70,9 @@ export async function labelsOf(device: Device): Promise<Uint8Array> {
 }
 export const all = [compile, grad, openDevice, Store, spec, createModel, createTrainer]
 `
+const inNode = `import { open } from 'atrous/node'
+export const device = await open({ gpu: 'llvmpipe' })
+`
 const compilers = { 'TypeScript 7': resolve('node_modules/typescript'), 'TypeScript 5.9': join(tools, 'typescript') }
 const modules = {
   node16: ['--module', 'node16'],
@@ -86,12 +89,13 @@ for (const [compiler, path] of Object.entries(compilers)) {
     for (const [library, types] of Object.entries(libraries)) {
       test(`${compiler}, ${name}, ${library}: everything is checked, and nothing is wrong`, () => {
         writeFileSync(join(folder, 'program.ts'), program)
+        writeFileSync(join(folder, 'in-node.ts'), inNode)
         const strict = ['--noEmit', '--strict', '--exactOptionalPropertyTypes', '--skipLibCheck', 'false']
-        const args = [...strict, '--target', 'es2022', ...options, ...types, 'program.ts']
+        const args = [...strict, '--target', 'es2022', ...options, ...types, 'program.ts', 'in-node.ts']
         const { output } = node(join(path, 'bin/tsc'), ...args)
         // The library dom of TypeScript 7 has WebGPU: with @webgpu/types beside it, these two declare it twice.
         const twice = compiler === 'TypeScript 7' && library.includes('@webgpu/types')
-        const ours = (line: string) => !twice || /atrous|^program/.test(line)
+        const ours = (line: string) => !twice || /atrous|^program|^in-node/.test(line)
         assert.equal(
           output.split('\n').filter((line) => / error TS/.test(line) && ours(line)),
           [],

@@ -15,6 +15,7 @@ import { UserError } from '#dist/train/error.js'
 import { safetensorsParts } from '#dist/train/io/safetensors-format.js'
 import { Random } from '#dist/train/random.js'
 import { onDevice } from '../support/on-device.js'
+import { smallDinoV2 } from '../support/small-dinov2.js'
 import { smallModel } from '../support/small-model.js'
 
 const { device: opened, deviceTest } = await onDevice()
@@ -22,16 +23,21 @@ const folder = mkdtempSync(join(tmpdir(), 'atrous-fine-tune-'))
 test.after(() => rmSync(folder, { recursive: true }))
 
 let checkpoint = new Uint8Array()
+let transformer = new Uint8Array()
 const samples: LabeledPicture[] = []
 const unlabeled: LabeledPicture['image'][] = []
 if (opened) {
   const data = join(folder, 'data')
   await writeScenes(data, { seed: 5, size: 48, labeled: 2, unlabeled: 3, validation: 1 })
-  const spec = { architecture: 'deeplabv3plus', config: { ...smallModel, nclass: 6 } }
-  const model = createModel(new Store(opened, 'model'), spec, new Random(3, 0, 0))
-  const { tensors, metadata } = await contentsOf(model, { epoch: 3 })
-  checkpoint = Uint8Array.from(Buffer.concat(safetensorsParts(tensors, metadata)))
-  model.store.destroy()
+  const bytesOf = async (architecture: string, widths: object) => {
+    const spec = { architecture, config: { ...widths, nclass: 6 } }
+    const model = createModel(new Store(opened, 'model'), spec, new Random(3, 0, 0))
+    const { tensors, metadata } = await contentsOf(model, { epoch: 3 })
+    model.store.destroy()
+    return Uint8Array.from(Buffer.concat(safetensorsParts(tensors, metadata)))
+  }
+  checkpoint = await bytesOf('deeplabv3plus', smallModel)
+  transformer = await bytesOf('dpt', smallDinoV2)
   const rules = { nclass: 6, ignoreIndex: 255, reduceZero: false }
   for (const sample of readList(join(data, 'labeled.txt'), data, 'required')) {
     const { image, label } = await readPair(sample, rules)
@@ -83,6 +89,17 @@ for (const method of ['prevmatch', 'augseg']) {
   })
 }
 
+deviceTest('crops are of a side that the model computes', async (device) => {
+  const segmenter = await Segmenter.load(device, transformer)
+  const before = Buffer.from(await segmenter.toBytes())
+  const refused = await segmenter.fineTune(samples, { ...small, unlabeled }).catch((error: unknown) => error)
+  assert.instance(refused, UserError)
+  assert.match((refused as Error).message, /'crop_size' is 33, .* a multiple of 14, such as 28/)
+  await segmenter.fineTune(samples, { steps: 1, learningRate: 0.05, unlabeled })
+  assert.not.ok(before.equals(await segmenter.toBytes()))
+  segmenter.destroy()
+})
+
 deviceTest('other calls take turns with the steps', async (device) => {
   const segmenter = await Segmenter.load(device, checkpoint)
   const [{ image }] = samples as [LabeledPicture]
@@ -112,6 +129,13 @@ deviceTest('whatever ends it early, the weights are those of before', async (dev
     assert.is(await segmenter.fineTune(samples, options).catch((error: unknown) => error), reason)
     assert.ok(before.equals(await segmenter.toBytes()), `after step ${last}`)
   }
+  for (const last of [0, 1]) {
+    const onProgress = async ({ step }: FineTuneProgress) => {
+      if (step === last) throw reason
+    }
+    assert.is(await segmenter.fineTune(samples, { ...small, onProgress }).catch((error: unknown) => error), reason)
+    assert.ok(before.equals(await segmenter.toBytes()), `told of step ${last}`)
+  }
   const broken = await segmenter.fineTune(samples, { ...small, learningRate: 1e30 }).catch((error: unknown) => error)
   assert.instance(broken, UserError)
   assert.match((broken as Error).message, /fine-tuning: step \d: .*lower the learning rate/)
@@ -122,6 +146,26 @@ deviceTest('whatever ends it early, the weights are those of before', async (dev
   const tuning = segmenter.fineTune(samples, { ...small, onProgress: end })
   assert.match(String(await tuning.catch((error: Error) => error.message)), /was destroyed/)
   await device.idle()
+})
+
+deviceTest('a call that was made before the end still sees the weights of its step', async (device) => {
+  const segmenter = await Segmenter.load(device, checkpoint)
+  const [{ image }] = samples as [LabeledPicture]
+  const before = await segmenter.segment(image)
+  const controller = new AbortController()
+  let now: unknown
+  let waiting: unknown
+  const onProgress = async ({ step }: FineTuneProgress) => {
+    if (step !== 2) return
+    now = await segmenter.segment(image)
+    waiting = segmenter.segment(image)
+    controller.abort()
+  }
+  await segmenter.fineTune(samples, { ...small, signal: controller.signal, onProgress }).catch(() => {})
+  assert.not.equal(now, before)
+  assert.equal(await waiting, now)
+  assert.equal(await segmenter.segment(image), before)
+  segmenter.destroy()
 })
 
 deviceTest('refuses in one line what it cannot learn from', async (device) => {
@@ -141,6 +185,8 @@ deviceTest('refuses in one line what it cannot learn from', async (device) => {
     [/'crop_size'/, samples, { cropSize: 3 }],
     [/at least 2/, samples, { batchSize: 1 }],
     [/'wings'/, samples, { settings: { wings: 2 } }],
+    [/has 6 classes, .*'nclass'/, samples, { settings: { nclass: 7 } }],
+    [/255 is ignored: .*'ignore_index'/, samples, { settings: { ignore_index: 254 } }],
   ]
   for (const [pattern, given, options] of cases) {
     const error = await segmenter.fineTune(given, { ...small, ...options }).catch((error: unknown) => error)

@@ -8,7 +8,7 @@ import {
 import { differingKeys } from '../../models/infer.js'
 import type { Architecture, SegmentationModel } from '../../models/segmentation.js'
 import { loadStateDict, type StateTensor } from '../../models/weights.js'
-import { DamagedFileError, UserError } from '../error.js'
+import { DamagedFileError, reasonOf, UserError } from '../error.js'
 import type { ByteSource } from '../io/byte-source.js'
 import { isSafetensors, otherKind, START_BYTES } from '../io/file-kinds.js'
 import { quoted } from '../io/pickle.js'
@@ -228,8 +228,6 @@ export function diagnose({ architecture, config }: SegmentationModel, state: Rea
   const found = differing.map((key) => `${key} ${show(widths[key])} instead of ${show(config[key])}`)
   return `it was trained with ${found.join(', ')}; `
 }
-
-const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 /**
  * Gives a model the weights of a file.

@@ -1,6 +1,6 @@
 import { architectureOf, backboneOf } from '../../models/index.js'
 import { hexColor, knownClasses, type Rgb, showColor } from '../data/classes.js'
-import { UserError } from '../error.js'
+import { reasonOf, UserError } from '../error.js'
 import { modelsOf } from '../methods/index.js'
 import { show } from './explain.js'
 import type { Config, Parsed } from './schema.js'
@@ -78,7 +78,7 @@ function resolveNetwork(config: Parsed, nclass: number, fail: (what: string) => 
     }
     return { backbone, model }
   } catch (error) {
-    throw fail(error instanceof Error ? error.message : String(error))
+    throw fail(reasonOf(error))
   }
 }
 

@@ -16,8 +16,10 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { DamagedFileError, WriteError } from '../error.js'
+import { DamagedFileError, reasonOf, WriteError } from '../error.js'
 import type { ByteSource } from './byte-source.js'
+
+export { reasonOf } from '../error.js'
 
 // Opening a pipe without the second flag would wait for its other end.
 const READ_ONLY = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)
@@ -188,9 +190,6 @@ export function removeQuietly(path: string): void {
     // What made the writing of a file fail may hinder this, too; the next run removes what is left.
   }
 }
-
-/** What an error says, whatever was thrown. */
-export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 /** The first line of what an error says: libraries add stacks, source lines and hints below it. */
 export const firstLineOf = (error: unknown): string => (reasonOf(error).trim().split('\n')[0] ?? '').replace(/:$/, '')
