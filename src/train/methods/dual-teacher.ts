@@ -8,7 +8,6 @@ import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, toGray }
 import { normalizeImage } from '../../kernels/images.js'
 import { concat, slice } from '../../kernels/movement.js'
 import { add, scale, sum } from '../../kernels/pointwise.js'
-import { movingAverage } from '../../kernels/update.js'
 import type { ModelSpec } from '../../models/index.js'
 import { logits, lowLogits, parametersOf, type SegmentationModel, upsample } from '../../models/segmentation.js'
 import { boxMap } from '../data/augment.js'
@@ -26,6 +25,7 @@ import {
   type WeightedLoss,
 } from './dual-teacher-losses.js'
 import { type PseudoLabels, pseudoLabels, supervisedLoss } from './losses.js'
+import { meanTeacherDecay, updateMeanTeacher } from './mean-teacher.js'
 import { type CompileProgram, type Draws, get, type Method, type MethodContext, type MetricSpec } from './method.js'
 import { labeledMetric, labeledStream } from './supervised.js'
 
@@ -134,9 +134,6 @@ const [cutMixPhase, classMixPhase] = phases
 
 /** Teachers and ways of mixing change with every epoch. */
 const phaseOf = (epoch: number): string => (epoch % 2 === 0 ? cutMixPhase : classMixPhase)
-
-/** What a teacher keeps of itself in the step `index` of an epoch, from 0. */
-export const decayAt = (index: number, most: number): number => Math.min(1 - 1 / (index + 1), most)
 
 /** The same architecture without stochastic depth, which teachers do without. */
 const withoutDropPath = ({ architecture, config }: SegmentationModel): ModelSpec => ({
@@ -299,12 +296,7 @@ export const dualTeacher: Method<typeof keys> = {
       },
       afterUpdate(inputs, _skipped, phase) {
         const teacher = teacherOf(phase)
-        scoped('teacher', () => {
-          for (const variable of parametersOf(teacher)) {
-            const own = read(student.store.get(variable.name))
-            assign(variable, movingAverage(read(variable), own, get(inputs, 'decay')))
-          }
-        })
+        scoped('teacher', () => updateMeanTeacher(parametersOf(teacher), student, get(inputs, 'decay')))
       },
       compile: (compile) => strong.compile(compile),
       draw({ batchIndex, epoch }) {
@@ -337,7 +329,7 @@ export const dualTeacher: Method<typeof keys> = {
           Float32Array.from({ length }, (_, i) => values[i] ?? 0)
         return {
           inputs: {
-            decay: Float32Array.of(decayAt(iteration - epoch * iterationsPerEpoch, mostDecay)),
+            decay: Float32Array.of(meanTeacherDecay(iteration - epoch * iterationsPerEpoch, mostDecay)),
             source: Uint32Array.from(cut_perm ?? classmix_shuffle ?? []),
             box,
             mirrored: padded(cut_flip, unlabeled),
