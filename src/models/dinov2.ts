@@ -7,10 +7,8 @@ import { resizeCubic } from '../kernels/resize-cubic.js'
 import { knownWidths } from './infer.js'
 import { conv, type Declarations, type Layer, named } from './layers.js'
 import { mitKeys } from './mit.js'
-import type { Backbone, InferredConfig, StateShapes } from './segmentation.js'
+import type { Backbone, Four, InferredConfig, StateShapes } from './segmentation.js'
 import { initialDeviation, layerNorm, linearLayer, multiHeadAttention } from './transformer.js'
-
-type Four = readonly [number, number, number, number]
 
 export interface DinoV2Config {
   /** Channels of a token. */
