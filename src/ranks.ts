@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findAdapters } from './engine/node.js'
@@ -103,6 +102,3 @@ export function batchOfRank(total: number, { size }: ProcessGroup): number {
   if (Number.isInteger(total / size)) return total / size
   throw new UserError(`--global-batch ${total} is no multiple of the ${size} ranks`)
 }
-
-/** The last checkpoint of a run, if this machine sees one. */
-export const existing = (checkpoint: string): string | undefined => (existsSync(checkpoint) ? checkpoint : undefined)
