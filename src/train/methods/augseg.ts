@@ -13,6 +13,7 @@ import { drawMixing, labelInjection, mixingInputs, mixingValues } from './label-
 import { supervisedLoss } from './losses.js'
 import { meanTeacherDecay, updateMeanTeacher } from './mean-teacher.js'
 import { get, type Losses, type Method, type MetricSpec, type Tensors } from './method.js'
+import { resizeFactors } from './resize-factors.js'
 import { labeledMetric, labeledStream } from './supervised.js'
 
 const resize = z
@@ -31,11 +32,7 @@ const resize = z
       .default(500)
       .meta({ title: 'whole number, or `[height, width]`' })
       .describe('What is resized to at a factor of 1: a longer side for `long_side`, height and width for `scale`.'),
-    ratio: z
-      .tuple([z.number().gt(0), z.number().gt(0)])
-      .refine(([from, to]) => from <= to, { error: 'expected the smaller factor first' })
-      .default([0.5, 2])
-      .describe('Smallest and largest factor.'),
+    ratio: resizeFactors,
   })
   .refine(({ kind, base }) => Array.isArray(base) === (kind === 'scale'), {
     error: 'expected a base of [height, width] for the kind scale, and of one number for long_side',

@@ -27,6 +27,7 @@ import {
 import { type PseudoLabels, pseudoLabels, supervisedLoss } from './losses.js'
 import { meanTeacherDecay, updateMeanTeacher } from './mean-teacher.js'
 import { type CompileProgram, type Draws, get, type Method, type MethodContext, type MetricSpec } from './method.js'
+import { resizeFactors } from './resize-factors.js'
 import { labeledMetric, labeledStream } from './supervised.js'
 
 const keys = {
@@ -48,11 +49,7 @@ const keys = {
       resize: z
         .strictObject({
           short_side: z.int().min(1).describe('Length of the shorter side at a factor of 1, in pixels.'),
-          ratio: z
-            .tuple([z.number().gt(0), z.number().gt(0)])
-            .refine(([from, to]) => from <= to, { error: 'expected the smaller factor first' })
-            .default([0.5, 2])
-            .describe('Smallest and largest factor.'),
+          ratio: resizeFactors,
         })
         .optional()
         .describe(
