@@ -1,5 +1,5 @@
-import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { findAdapters } from './engine/node.js'
 import { describeRank, type ProcessGroup, singleProcess } from './train/distributed/group.js'
 import { launchOf } from './train/distributed/launcher.js'
@@ -52,7 +52,7 @@ export class Ranks {
     } catch (error) {
       const [code] = exitCodes[endingOf(error)]
       if (error instanceof OtherRankError) await waitToBeEnded(code)
-      if (group.rank > 0) await new Promise((resolve) => setTimeout(resolve, sayingAfter))
+      if (group.rank > 0) await sleep(sayingAfter)
       supervisor.announceFailure()
       const what = error instanceof Error ? (endingOf(error) === 'fault' ? error.stack : error.message) : String(error)
       await said(`error: ${describeRank(group, group.rank)}: ${what}\n`)
@@ -74,7 +74,7 @@ const said = (line: string): Promise<void> => new Promise((resolve) => process.s
 
 /** Another rank says why all of them end, and ends this one. */
 async function waitToBeEnded(code: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, 30_000))
+  await sleep(30_000)
   process.exit(code)
 }
 
@@ -102,6 +102,3 @@ export function batchOfRank(total: number, { size }: ProcessGroup): number {
   if (Number.isInteger(total / size)) return total / size
   throw new UserError(`--global-batch ${total} is no multiple of the ${size} ranks`)
 }
-
-/** The last checkpoint of a run, if this machine sees one. */
-export const existing = (checkpoint: string): string | undefined => (existsSync(checkpoint) ? checkpoint : undefined)

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { createCommand, runCommand, startOf } from './command.js'
 import { showAdapter } from './engine/adapter.js'
@@ -18,7 +19,7 @@ import {
   setOption,
   wholeNumber,
 } from './options.js'
-import { batchOfRank, existing, gpuOf, Ranks } from './ranks.js'
+import { batchOfRank, gpuOf, Ranks } from './ranks.js'
 import { loadConfig } from './train/config/load.js'
 import { describeRank } from './train/distributed/group.js'
 import { UserError } from './train/error.js'
@@ -164,7 +165,7 @@ async function main(options: Options, ranks: Ranks): Promise<void> {
   if (!savePath) throw new UserError('where should the run be saved? give --save-path')
   const latest = join(savePath, 'latest.safetensors')
   ranks.remedy = () =>
-    existing(latest) ? `; to resume: ${resumeCommand(start, latest)}` : '; there is no checkpoint yet'
+    existsSync(latest) ? `; to resume: ${resumeCommand(start, latest)}` : '; there is no checkpoint yet'
   const device = await open({ gpu: await gpuOf(options.gpu, group) })
   const adapters = await group.gatherValues(showAdapter(device.adapter))
   for (const [rank, adapter] of adapters.entries())

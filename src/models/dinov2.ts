@@ -7,10 +7,8 @@ import { resizeCubic } from '../kernels/resize-cubic.js'
 import { knownWidths } from './infer.js'
 import { conv, type Declarations, type Layer, named } from './layers.js'
 import { mitKeys } from './mit.js'
-import type { Backbone, InferredConfig, StateShapes } from './segmentation.js'
-import { layerNorm, linearLayer, multiHeadAttention } from './transformer.js'
-
-type Four = readonly [number, number, number, number]
+import type { Backbone, Four, InferredConfig, StateShapes } from './segmentation.js'
+import { initialDeviation, layerNorm, linearLayer, multiHeadAttention } from './transformer.js'
 
 export interface DinoV2Config {
   /** Channels of a token. */
@@ -73,9 +71,6 @@ export const dinoV2Stages = ({ taps }: Pick<DinoV2Config, 'taps'>): Record<strin
     }),
   )
 
-/** Standard deviation of the initial position table, as DINOv2 has it; that of linear layers is the same. */
-const deviation = 0.02
-
 const norm = (at: Declarations, channels: number): Layer => layerNorm(at, channels, { eps: 1e-6 })
 
 /**
@@ -88,7 +83,7 @@ export function createDinoV2(at: Declarations, config: DinoV2Config): Backbone {
   const { random } = at
   const normal = (spread: number) => random && (() => spread * random.normal())
   const classToken = at.parameter('cls_token', [1, 1, dim], normal(1e-6))
-  const table = at.parameter('pos_embed', [1, 1 + side * side, dim], normal(deviation))
+  const table = at.parameter('pos_embed', [1, 1 + side * side, dim], normal(initialDeviation))
   // That of masked patches in DINOv2's own training.
   at.untrained().parameter('mask_token', [1, dim])
   const embed = conv(at.at('patch_embed.proj'), 3, dim, { kernel: patch, stride: patch, padding: 0, bias: true })

@@ -17,9 +17,7 @@ import {
 import { dinoV2Names } from './dinov2-names.js'
 import { knownWidths, outputsOf } from './infer.js'
 import { conv, Declarations, type InitialRandom, type Layer, type Mode, named, sequence } from './layers.js'
-import type { Architecture, ModelConfig, SegmentationModel, StateShapes } from './segmentation.js'
-
-type Four = readonly [number, number, number, number]
+import type { Architecture, Four, ModelConfig, SegmentationModel, StateShapes } from './segmentation.js'
 
 /** Widths and depths; the keys are those of the configuration files. */
 export interface DptConfig extends ModelConfig, DinoV2Config {

@@ -13,10 +13,8 @@ import {
   named,
   sequence,
 } from './layers.js'
-import { type Backbone, ImageTooSmallError, type InferredConfig, type StateShapes } from './segmentation.js'
+import { type Backbone, type Four, ImageTooSmallError, type InferredConfig, type StateShapes } from './segmentation.js'
 import { layerNorm, multiHeadAttention } from './transformer.js'
-
-type Four = readonly [number, number, number, number]
 
 export interface MitConfig {
   /** Channels of the four stages. */

@@ -16,9 +16,7 @@ import {
   named,
   sequence,
 } from './layers.js'
-import type { Backbone, BackboneFamily, InferredConfig, StateShapes } from './segmentation.js'
-
-type Four = readonly [number, number, number, number]
+import type { Backbone, BackboneFamily, Four, InferredConfig, StateShapes } from './segmentation.js'
 
 /** What residual networks have behind their stem. */
 export interface ResidualConfig {

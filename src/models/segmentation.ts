@@ -12,6 +12,9 @@ import type { Declarations, InitialRandom, Mode } from './layers.js'
 /** Parts of a model by name, each with the scopes of its layers: their activations can be computed again. */
 export type Stages = Readonly<Record<string, readonly string[]>>
 
+/** A value of each of the four feature maps of a backbone, or of the stages that give them, the finest first. */
+export type Four = readonly [number, number, number, number]
+
 /** Shapes of a state_dict in PyTorch's layout, by the names of its tensors. */
 export type StateShapes = ReadonlyMap<string, { readonly shape: Shape }>
 

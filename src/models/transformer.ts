@@ -25,13 +25,13 @@ export function layerNorm(at: Declarations, channels: number, { eps = 1e-5 }: { 
 export const linear = (x: Tensor, weight: Tensor, bias: Tensor): Tensor =>
   add(matmul(x, weight, { transposeB: true }), bias)
 
-/** Standard deviation of the initial weights of linear layers, as vision transformers have it. */
-const deviation = 0.02
+/** Standard deviation of the initial weights of linear layers and position tables, as vision transformers have it. */
+export const initialDeviation = 0.02
 
 /** A linear layer of tokens [..., I], with the names of `torch.nn.Linear`. */
 export function linearLayer(at: Declarations, cin: number, cout: number): Layer {
   const { random } = at
-  const weight = at.parameter('weight', [cout, cin], random && (() => deviation * random.normal()))
+  const weight = at.parameter('weight', [cout, cin], random && (() => initialDeviation * random.normal()))
   const bias = at.parameter('bias', [cout])
   return (x) => linear(x, read(weight), read(bias))
 }
@@ -55,7 +55,7 @@ export function multiHeadAttention(
   { input, output }: AttentionNames = { input: 'in_proj_', output: 'out_proj.' },
 ): (queries: Tensor, keys: Tensor) => Tensor {
   const { random } = at
-  const normal = random && (() => deviation * random.normal())
+  const normal = random && (() => initialDeviation * random.normal())
   const weight = at.parameter(`${input}weight`, [3 * channels, channels], normal)
   const bias = at.parameter(`${input}bias`, [3 * channels])
   const outWeight = at.parameter(`${output}weight`, [channels, channels], normal)

@@ -10,7 +10,6 @@ import { add, broadcastTo, fill, mul, pointwise, relu, sumTo, toU32 } from '#dis
 import { softmaxMax } from '#dist/kernels/softmax.js'
 import { cutBox, cutMixView, denormalizedLevels, type MixedImageDraws } from '#dist/train/data/cutmix-view.js'
 import type { FileTensor } from '#dist/train/io/safetensors.js'
-import { decayAt } from '#dist/train/methods/dual-teacher.js'
 import {
   classMask,
   classMixLoss,
@@ -22,6 +21,7 @@ import {
   quantizedConfidence,
   strongViewLoss,
 } from '#dist/train/methods/dual-teacher-losses.js'
+import { meanTeacherDecay } from '#dist/train/methods/mean-teacher.js'
 import { learningRateAt } from '#dist/train/trainer/lr-schedule.js'
 import type { Rules } from './case.js'
 import { channelsLast, readJson, TensorFile } from './files.js'
@@ -270,7 +270,7 @@ export async function checkDualTeacherViews(device: Device, folder: string): Pro
   const rates = golden.lr_table.map(({ step, mult_official: wanted }) => {
     return Math.abs(learningRateAt(1, step, 31_600, official) - wanted) > 1e-12
   })
-  const decays = golden.ema_table.map(({ i, alpha }) => Math.abs(decayAt(i, 0.99) - alpha) > 1e-12)
+  const decays = golden.ema_table.map(({ i, alpha }) => Math.abs(meanTeacherDecay(i, 0.99) - alpha) > 1e-12)
   return [
     ...results,
     { name: 'cut_box_table', error: wrong(boxes), tolerance: 0 },

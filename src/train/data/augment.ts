@@ -4,7 +4,7 @@ import { gaussianBlur } from './blur.js'
 import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, grayscale } from './color.js'
 import { dctCoefficients, gridSize } from './dct.js'
 import { changeIntensity, drawIntensity, type IntensityDraw } from './intensity.js'
-import { type DistortionDraws, distort, drawDistortion } from './photometric.js'
+import { type DistortionDraws, distortionOf, drawDistortion } from './photometric.js'
 import { type Box, cropWindow, type Image } from './pixels.js'
 import { resizeBilinearInto, resizeNearest, resizeNearestInto } from './resize.js'
 
@@ -329,9 +329,10 @@ const views: {
   distorted: ({ weak, size, placement: { window, left }, draws: { distortion } }, _, out) => {
     if (!distortion) throw new Error('unreachable: the distortion was not drawn')
     out.set(weak)
+    const distort = distortionOf(distortion)
     for (let row = 0; row < window.h; row++) {
       const from = 3 * (row * size + left)
-      distort(out.subarray(from, from + 3 * window.w), distortion)
+      distort(out.subarray(from, from + 3 * window.w))
     }
   },
   gridBox: ({ size, draws }, { draw }, out) => boxMap(drawnOf(draws.strong, draw).box, gridSize(size), out),

@@ -44,10 +44,16 @@ export const equalize = (pixels: Uint8Array): void =>
     })
   })
 
-function mapBytes(pixels: Uint8Array, rule: (value: number) => number): void {
-  const table = Uint8Array.from({ length: 256 }, (_, value) => rule(value))
+/** Replaces each byte, in place, by the entry of a table of 256. */
+export function lookUp(pixels: Uint8Array, table: Uint8Array): void {
   for (let at = 0; at < pixels.length; at++) pixels[at] = table[pixels[at] as number] as number
 }
+
+const mapBytes = (pixels: Uint8Array, rule: (value: number) => number): void =>
+  lookUp(
+    pixels,
+    Uint8Array.from({ length: 256 }, (_, value) => rule(value)),
+  )
 
 /** Keeps the upper `bits` of each byte. */
 export const posterize = (pixels: Uint8Array, bits: number): void =>

@@ -2,6 +2,7 @@
 // value of OpenCV.
 
 import type { Random } from '../random.js'
+import { lookUp } from './lookup-tables.js'
 
 /** What is drawn for one image; null where the operation is left out. */
 export interface DistortionDraws {
@@ -38,19 +39,28 @@ const levels = (factor: number, offset: number): Uint8Array =>
     Math.trunc(Math.min(255, Math.max(0, fround(fround(level * fround(factor)) + fround(offset))))),
   )
 
-function mapLevels(pixels: Uint8Array, table: Uint8Array): void {
-  for (let at = 0; at < pixels.length; at++) pixels[at] = table[pixels[at] as number] as number
+/** Changes RGB pixels, in place. */
+type Change = (pixels: Uint8Array) => void
+
+function changeLevels(factor: number, offset: number): Change {
+  const table = levels(factor, offset)
+  return (pixels) => lookUp(pixels, table)
 }
 
-/** Changes RGB pixels, in place. */
-export function distort(pixels: Uint8Array, draws: DistortionDraws): void {
-  const { brightness, contrast, contrastFirst, saturation, hue } = draws
-  if (brightness !== null) mapLevels(pixels, levels(1, brightness))
-  if (contrast !== null && contrastFirst) mapLevels(pixels, levels(contrast, 0))
-  // The two are separate in the reference, with a rounding to bytes between them.
-  if (saturation !== null) changeHueAndSaturation(pixels, 0, levels(saturation, 0))
-  if (hue !== null) changeHueAndSaturation(pixels, hue, levels(1, 0))
-  if (contrast !== null && !contrastFirst) mapLevels(pixels, levels(contrast, 0))
+/** The change of RGB pixels that was drawn, with its tables, which are made once however often it is called. */
+export function distortionOf({ brightness, contrast, contrastFirst, saturation, hue }: DistortionDraws): Change {
+  const ofContrast = contrast === null ? [] : [changeLevels(contrast, 0)]
+  const changes = [
+    ...(brightness === null ? [] : [changeLevels(1, brightness)]),
+    ...(contrastFirst ? ofContrast : []),
+    // The two are separate in the reference, with a rounding to bytes between them.
+    ...(saturation === null ? [] : [changeHueAndSaturation(0, saturation)]),
+    ...(hue === null ? [] : [changeHueAndSaturation(hue, 1)]),
+    ...(contrastFirst ? [] : ofContrast),
+  ]
+  return (pixels) => {
+    for (const change of changes) change(pixels)
+  }
 }
 
 /** Fixed-point reciprocals with 12 bits behind the point: of the value, and of a sixth of the hue's circle. */
@@ -69,29 +79,34 @@ const sectors = [
   [0, 1, 2],
 ] as const
 
-function changeHueAndSaturation(pixels: Uint8Array, turn: number, saturations: Uint8Array): void {
-  const tints = new Float32Array(4)
-  const one255th = fround(1 / 255)
-  const sixth = fround(6 / 180)
-  for (let at = 0; at < pixels.length; at += 3) {
-    const [r, g, b] = [pixels[at] as number, pixels[at + 1] as number, pixels[at + 2] as number]
-    const value = Math.max(r, g, b)
-    const range = value - Math.min(r, g, b)
-    const distance = value === r ? g - b : value === g ? b - r + 2 * range : r - g + 4 * range
-    const hue = (distance * (byHue[range] as number) + 2048) >> 12
-    const saturation = (range * (bySaturation[value] as number) + 2048) >> 12
+const one255th = fround(1 / 255)
+const sixth = fround(6 / 180)
 
-    const turned = fround(((hue + turn + 360) % 180) * sixth)
-    const sector = Math.floor(turned)
-    const part = fround(turned - sector)
-    const s = fround((saturations[saturation] as number) * one255th)
-    const v = fround(value * one255th)
-    tints[0] = v
-    tints[1] = v * fround(1 - s)
-    tints[2] = v * fround(1 - fround(s * part))
-    tints[3] = v * fround(1 - fround(s * fround(1 - part)))
-    const places = sectors[sector] ?? sectors[0]
-    for (let c = 0; c < 3; c++) pixels[at + c] = roundHalfEven(fround((tints[places[c] as number] as number) * 255))
+/** @param turn steps of the hue's circle, 180 of them; `factor` is that of the saturation */
+function changeHueAndSaturation(turn: number, factor: number): Change {
+  const saturations = levels(factor, 0)
+  return (pixels) => {
+    const tints = new Float32Array(4)
+    for (let at = 0; at < pixels.length; at += 3) {
+      const [r, g, b] = [pixels[at] as number, pixels[at + 1] as number, pixels[at + 2] as number]
+      const value = Math.max(r, g, b)
+      const range = value - Math.min(r, g, b)
+      const distance = value === r ? g - b : value === g ? b - r + 2 * range : r - g + 4 * range
+      const hue = (distance * (byHue[range] as number) + 2048) >> 12
+      const saturation = (range * (bySaturation[value] as number) + 2048) >> 12
+
+      const turned = fround(((hue + turn + 360) % 180) * sixth)
+      const sector = Math.floor(turned)
+      const part = fround(turned - sector)
+      const s = fround((saturations[saturation] as number) * one255th)
+      const v = fround(value * one255th)
+      tints[0] = v
+      tints[1] = v * fround(1 - s)
+      tints[2] = v * fround(1 - fround(s * part))
+      tints[3] = v * fround(1 - fround(s * fround(1 - part)))
+      const places = sectors[sector] ?? sectors[0]
+      for (let c = 0; c < 3; c++) pixels[at + c] = roundHalfEven(fround((tints[places[c] as number] as number) * 255))
+    }
   }
 }
 

@@ -23,6 +23,7 @@ const funneled = 1
 const tag = 1
 const anySource: Readonly<Record<Launch['kind'], number>> = { 'open-mpi': -1, mpich: -2 }
 
+/** What calls send and receive: floats, or bytes as they are. */
 export type Values = Float32Array | Uint8Array
 
 /** MPI as far as it is used here: calls that do not wait, from one thread. */
@@ -91,10 +92,12 @@ export class Mpi {
     return this.begin('MPI_Ialltoall', 'B int T B int T C R', [send, each, type, into, each, type], true)
   }
 
+  /** The values of rank 0 to all ranks, in place. */
   broadcast(values: Values): MpiRequest {
     return this.begin('MPI_Ibcast', 'B int T int C R', [values, values.length, this.typeOf(values), 0])
   }
 
+  /** Done when every rank has called it. */
   barrier(): MpiRequest {
     return this.begin('MPI_Ibarrier', 'C R', [])
   }
@@ -122,6 +125,7 @@ export class Mpi {
     this.call('MPI_Request_free', 'void*', request)
   }
 
+  /** Ends the communication, when no call is under way. */
   finalize(): void {
     this.call('MPI_Finalize', '')
   }

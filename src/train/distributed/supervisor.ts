@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { isGone, statOf } from '../processes.js'
 import { describeRank } from './group.js'
 import type { Mpi, MpiRequest } from './mpi.js'
 import type { MpiGroup } from './mpi-group.js'
@@ -121,14 +121,8 @@ export class Supervisor {
 /** Whether a process of this machine is gone, or waits for its parent to notice. */
 function hasEnded(pid: number): boolean {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')
+    return statOf(pid)[0] === 'Z'
   } catch {
-    try {
-      process.kill(pid, 0)
-      return false
-    } catch (error) {
-      return (error as NodeJS.ErrnoException).code === 'ESRCH'
-    }
+    return isGone(pid)
   }
 }

@@ -1,18 +1,19 @@
 import { z } from 'zod'
-import { assign, read, scoped } from '../../engine/graph.js'
+import { scoped } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
 import { spec } from '../../engine/shape.js'
 import { normalizeImage } from '../../kernels/images.js'
 import { concat, slice } from '../../kernels/movement.js'
-import { add, scale, sum, where } from '../../kernels/pointwise.js'
-import { movingAverage } from '../../kernels/update.js'
+import { add, scale, sum } from '../../kernels/pointwise.js'
 import { logits, lowLogits, upsample } from '../../models/segmentation.js'
 import type { BatchLayout, Geometry } from '../data/batch.js'
 import { PURPOSE, Random } from '../random.js'
 import { labelsWithConfidence, thresholdedLoss } from './augseg-losses.js'
 import { drawMixing, labelInjection, mixingInputs, mixingValues } from './label-injection.js'
 import { supervisedLoss } from './losses.js'
+import { meanTeacherDecay, updateMeanTeacher } from './mean-teacher.js'
 import { get, type Losses, type Method, type MetricSpec, type Tensors } from './method.js'
+import { resizeFactors } from './resize-factors.js'
 import { labeledMetric, labeledStream } from './supervised.js'
 
 const resize = z
@@ -31,11 +32,7 @@ const resize = z
       .default(500)
       .meta({ title: 'whole number, or `[height, width]`' })
       .describe('What is resized to at a factor of 1: a longer side for `long_side`, height and width for `scale`.'),
-    ratio: z
-      .tuple([z.number().gt(0), z.number().gt(0)])
-      .refine(([from, to]) => from <= to, { error: 'expected the smaller factor first' })
-      .default([0.5, 2])
-      .describe('Smallest and largest factor.'),
+    ratio: resizeFactors,
   })
   .refine(({ kind, base }) => Array.isArray(base) === (kind === 'scale'), {
     error: 'expected a base of [height, width] for the kind scale, and of one number for long_side',
@@ -121,7 +118,7 @@ export const augsegLearningRate = (base: number, iteration: number, iterations: 
 
 /**
  * Share of itself that the teacher keeps behind a step: none through the first epoch of semi-supervised training, so that
- * it is a copy of the student, then 1 − 1 / (n + 1) behind the n-th step of that training, counted from 0, up to `ema_decay`.
+ * it is a copy of the student, then as `meanTeacherDecay` has it behind the n-th step of that training, counted from 0.
  */
 export function teacherDecay(
   iteration: number,
@@ -129,7 +126,7 @@ export function teacherDecay(
   { sup_only_epoch: warmUp, ema_decay: most }: Pick<AugSegSettings, 'sup_only_epoch' | 'ema_decay'>,
 ): number {
   if (iteration < (warmUp + 1) * iterationsPerEpoch) return 0
-  return Math.min(1 - 1 / (iteration - warmUp * iterationsPerEpoch + 1), most)
+  return meanTeacherDecay(iteration - warmUp * iterationsPerEpoch, most)
 }
 
 const WARM_UP = 'warm-up'
@@ -219,11 +216,7 @@ export const augseg: Method<typeof keys> = {
       learningRate: augsegLearningRate,
       losses: (inputs, phase) => (phase === WARM_UP ? warmUpLosses() : semiSupervisedLosses(inputs)),
       afterUpdate(inputs, skipped) {
-        for (const variable of teacher.store.all()) {
-          const before = read(variable)
-          const average = movingAverage(before, read(student.store.get(variable.name)), get(inputs, 'decay'))
-          assign(variable, skipped ? where(skipped, before, average) : average)
-        }
+        updateMeanTeacher(teacher.store.all(), student, get(inputs, 'decay'), skipped)
       },
       draw: ({ batchIndex }) => drawMixing(new Random(seed, batchIndex, PURPOSE.labelMixing), unlabeled, size),
       prepare({ iteration, iterationsPerEpoch }, draws) {

@@ -1,3 +1,4 @@
+import type { Tensor } from '../../engine/ir.js'
 import { type Spec, spec } from '../../engine/shape.js'
 import type { SegmentationModel } from '../../models/segmentation.js'
 import { PURPOSE, Random } from '../random.js'
@@ -64,7 +65,7 @@ export class ComplementaryDropout {
   }
 
   /** Within the step's trace: the multipliers of each level, in the order of the model's levels. */
-  multipliers(inputs: Tensors) {
+  multipliers(inputs: Tensors): Tensor[] {
     return this.levels.map(({ name }) => get(inputs, prefix + name))
   }
 }

@@ -8,7 +8,6 @@ import { adjustBrightness, adjustContrast, adjustHue, adjustSaturation, toGray }
 import { normalizeImage } from '../../kernels/images.js'
 import { concat, slice } from '../../kernels/movement.js'
 import { add, scale, sum } from '../../kernels/pointwise.js'
-import { movingAverage } from '../../kernels/update.js'
 import type { ModelSpec } from '../../models/index.js'
 import { logits, lowLogits, parametersOf, type SegmentationModel, upsample } from '../../models/segmentation.js'
 import { boxMap } from '../data/augment.js'
@@ -26,7 +25,9 @@ import {
   type WeightedLoss,
 } from './dual-teacher-losses.js'
 import { type PseudoLabels, pseudoLabels, supervisedLoss } from './losses.js'
+import { meanTeacherDecay, updateMeanTeacher } from './mean-teacher.js'
 import { type CompileProgram, type Draws, get, type Method, type MethodContext, type MetricSpec } from './method.js'
+import { resizeFactors } from './resize-factors.js'
 import { labeledMetric, labeledStream } from './supervised.js'
 
 const keys = {
@@ -48,11 +49,7 @@ const keys = {
       resize: z
         .strictObject({
           short_side: z.int().min(1).describe('Length of the shorter side at a factor of 1, in pixels.'),
-          ratio: z
-            .tuple([z.number().gt(0), z.number().gt(0)])
-            .refine(([from, to]) => from <= to, { error: 'expected the smaller factor first' })
-            .default([0.5, 2])
-            .describe('Smallest and largest factor.'),
+          ratio: resizeFactors,
         })
         .optional()
         .describe(
@@ -134,9 +131,6 @@ const [cutMixPhase, classMixPhase] = phases
 
 /** Teachers and ways of mixing change with every epoch. */
 const phaseOf = (epoch: number): string => (epoch % 2 === 0 ? cutMixPhase : classMixPhase)
-
-/** What a teacher keeps of itself in the step `index` of an epoch, from 0. */
-export const decayAt = (index: number, most: number): number => Math.min(1 - 1 / (index + 1), most)
 
 /** The same architecture without stochastic depth, which teachers do without. */
 const withoutDropPath = ({ architecture, config }: SegmentationModel): ModelSpec => ({
@@ -299,12 +293,7 @@ export const dualTeacher: Method<typeof keys> = {
       },
       afterUpdate(inputs, _skipped, phase) {
         const teacher = teacherOf(phase)
-        scoped('teacher', () => {
-          for (const variable of parametersOf(teacher)) {
-            const own = read(student.store.get(variable.name))
-            assign(variable, movingAverage(read(variable), own, get(inputs, 'decay')))
-          }
-        })
+        scoped('teacher', () => updateMeanTeacher(parametersOf(teacher), student, get(inputs, 'decay')))
       },
       compile: (compile) => strong.compile(compile),
       draw({ batchIndex, epoch }) {
@@ -337,7 +326,7 @@ export const dualTeacher: Method<typeof keys> = {
           Float32Array.from({ length }, (_, i) => values[i] ?? 0)
         return {
           inputs: {
-            decay: Float32Array.of(decayAt(iteration - epoch * iterationsPerEpoch, mostDecay)),
+            decay: Float32Array.of(meanTeacherDecay(iteration - epoch * iterationsPerEpoch, mostDecay)),
             source: Uint32Array.from(cut_perm ?? classmix_shuffle ?? []),
             box,
             mirrored: padded(cut_flip, unlabeled),

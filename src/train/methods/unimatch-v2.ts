@@ -1,15 +1,15 @@
 import { z } from 'zod'
-import { assign, read, scoped } from '../../engine/graph.js'
+import { scoped } from '../../engine/graph.js'
 import type { Tensor } from '../../engine/ir.js'
 import { spec } from '../../engine/shape.js'
 import { cutmix, normalizeImage } from '../../kernels/images.js'
 import { confidenceWeightedLoss, confidentRatio, crossEntropy } from '../../kernels/loss.js'
 import { concat, slice } from '../../kernels/movement.js'
-import { add, scale, toU32, where } from '../../kernels/pointwise.js'
-import { movingAverage } from '../../kernels/update.js'
+import { add, scale, toU32 } from '../../kernels/pointwise.js'
 import { logits, lowLogits, perturbed, upsample } from '../../models/segmentation.js'
 import { ComplementaryDropout } from './complementary-dropout.js'
 import { pseudoLabels, supervisedLoss } from './losses.js'
+import { meanTeacherDecay, updateMeanTeacher } from './mean-teacher.js'
 import { get, type Method, type MetricSpec } from './method.js'
 import { labeledMetric, labeledStream } from './supervised.js'
 import { unlabeledStream } from './unimatch.js'
@@ -39,9 +39,6 @@ const metrics: readonly MetricSpec[] = [
     tensorboard: [['Mask ratio', 1]],
   },
 ]
-
-/** Share of itself that the teacher keeps behind the step of an iteration, from 0: none behind the first one. */
-export const meanTeacherDecay = (iteration: number, most: number): number => Math.min(1 - 1 / (iteration + 1), most)
 
 /** A batch in reverse order: floats or u32 [N, ...]. */
 export function reversed(x: Tensor): Tensor {
@@ -116,11 +113,7 @@ export const unimatchV2: Method<typeof keys> = {
         }
       },
       afterUpdate(inputs, skipped) {
-        for (const variable of averaged) {
-          const before = read(variable)
-          const average = movingAverage(before, read(student.store.get(variable.name)), get(inputs, 'decay'))
-          assign(variable, skipped ? where(skipped, before, average) : average)
-        }
+        updateMeanTeacher(averaged, student, get(inputs, 'decay'), skipped)
       },
       draw: ({ batchIndex }) => dropout.draw(batchIndex),
       prepare({ iteration }, draws) {

@@ -58,6 +58,13 @@ export async function checkSameCalls(group: ProcessGroup, calls: readonly string
   }
 }
 
+/** What of a rank's step is not finite, in words. */
+export interface NonFinite {
+  readonly what: string
+  /** Whether it is a loss or a metric, which only its own batch can have caused. */
+  readonly loss: boolean
+}
+
 /** What is wrong with a step, and with whose. */
 export interface Broken {
   readonly what: string
@@ -81,9 +88,9 @@ export class Agreement {
 
   /**
    * Behind each step, and each validation.
-   * @param broken what is wrong with this rank's step; `loss` tells what only its own batch can have caused
+   * @param broken what is wrong with this rank's step
    */
-  async after(broken?: { readonly what: string; readonly loss: boolean }): Promise<Broken | undefined> {
+  async after(broken?: NonFinite): Promise<Broken | undefined> {
     const { group, signal } = this
     if (group.size === 1) return broken && { what: broken.what, isOwn: true }
     const severity = broken ? (broken.loss ? 2 : 1) : 0

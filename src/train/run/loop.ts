@@ -119,7 +119,6 @@ const showScale = ({ loss_scale: scale, skipped_steps: skipped = 0 }: StepResult
 
 /** A step whose result was not looked at yet. */
 interface RunningStep extends SubmittedStep {
-  readonly learningRate: number
   /** When its batch was there. */
   readonly ready: number
 }
@@ -142,10 +141,9 @@ async function runEpoch(run: Run, epoch: number, first: number, start: Start): P
   const batches = watchdog.each(() => loader.waitingFor(), waited, loader.epoch(epoch, first))
   for await (const batch of batches) {
     const ready = performance.now()
-    const [learningRate] = trainer.learningRates
     const submitted = await submit(run, batch, before)
     await finish()
-    running = { ...submitted, learningRate, ready }
+    running = { ...submitted, ready }
     if (submitsAlone(run)) await finish()
     if (trainer.iteration >= lastIteration || agreement.stopped) break
   }
@@ -165,8 +163,9 @@ function stepResults(run: Run, epoch: number, start: Start): (step: RunningStep,
   const { metrics } = trainer
   /** Batches without a labeled pixel since the last line of the log. */
   let withoutLabels = 0
-  return async ({ iteration, learningRate, ready, result: pending }, before) => {
+  return async ({ iteration, ready, result: pending }, before) => {
     const result = await pending
+    const [learningRate] = result.lr_used
     const broken = await run.agreement.after(nonFiniteIn(result))
     if (broken) throw await explainNonFinite(trainer, iteration, broken, run.options.traceNan)
     if (result.withoutLabels) {

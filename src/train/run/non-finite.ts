@@ -3,7 +3,7 @@ import { showShape } from '../../engine/shape.js'
 import { smallestScale } from '../trainer/loss-scale.js'
 import type { StepResult } from '../trainer/step-result.js'
 import type { Trainer } from '../trainer/trainer.js'
-import type { Broken } from './agreement.js'
+import type { Broken, NonFinite } from './agreement.js'
 import { OtherRankError, RunError } from './exit-codes.js'
 
 /**
@@ -21,12 +21,6 @@ export function nonFiniteIn(result: StepResult): NonFinite | undefined {
   }
   const more = others.length > 0 ? ` and ${others.length} more` : ''
   return { what: `the losses are finite, but the update gave NaN or an infinity to ${first}${more}`, loss: false }
-}
-
-/** What of a step is not finite, in words, and whether it is a loss or a metric. */
-export interface NonFinite {
-  readonly what: string
-  readonly loss: boolean
 }
 
 function scaledAway({ loss_scale: scale, skipped_steps: skipped }: StepResult): string | undefined {

@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { UserError, WriteError } from '../error.js'
 import { reasonOf, removeQuietly, writeFully } from '../io/files.js'
+import { isGone, statOf } from '../processes.js'
 
 /** Who writes into a folder. */
 interface Holder {
@@ -28,10 +29,8 @@ function fromSystem(read: () => string): string | null {
 function identityOf(pid: number): string | null {
   return fromSystem(() => {
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // The second field is a name in parentheses, which may hold anything; the start is the 22nd.
-    const start = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? ''
-    return `${boot} ${start}`
+    // The start is the 22nd field.
+    return `${boot} ${statOf(pid)[19] ?? ''}`
   })
 }
 
@@ -41,11 +40,7 @@ type Liveness = 'alive' | 'dead' | 'unknown'
 
 function livenessOf({ host, pid, process: identity, namespace: theirs }: Holder): Liveness {
   if (host !== hostname() || theirs !== namespace) return 'unknown'
-  try {
-    process.kill(pid, 0)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return 'dead'
-  }
+  if (isGone(pid)) return 'dead'
   const now = identityOf(pid)
   return identity !== null && now !== null && now !== identity ? 'dead' : 'alive'
 }

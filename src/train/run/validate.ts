@@ -12,17 +12,11 @@ import type { DeployedEvaluator, Run } from './run.js'
  *
  * @param missing takes the names of those that are left out
  */
-export function readable(
-  { options, logger, watchdog, validation }: Run,
-  list: readonly Sample[],
-  missing: Set<string>,
-): AsyncIterable<EvaluationSample> {
-  const { max_unreadable: most } = options.config
+export function readable(run: Run, list: readonly Sample[], missing: Set<string>): AsyncIterable<EvaluationSample> {
+  const { options, logger, watchdog } = run
   const images = evaluationSamples(list, options.config, 2, ({ name, image }, { message }) => {
     missing.add(name)
-    if (missing.size > most || missing.size === validation.length) {
-      throw new UserError(`${missing.size} of ${validation.length} validation images cannot be read: ${message}`)
-    }
+    checkMissing(run, missing, `: ${message}`)
     logger.event('unreadable', { image, reason: message }, `${message}; meanwhile the evaluation leaves it out`)
   })
   return watchdog.each(
@@ -30,6 +24,12 @@ export function readable(
     ({ name }) => `the device to evaluate ${name}`,
     images,
   )
+}
+
+/** Throws a UserError where more are missing than a validation may leave out, or all of them. */
+function checkMissing({ options, validation }: Run, { size }: ReadonlySet<string>, why = ''): void {
+  if (size <= options.config.max_unreadable && size < validation.length) return
+  throw new UserError(`${size} of ${validation.length} validation images cannot be read${why}`)
 }
 
 /** The model whose scores decide: the first one, or the best of those that are rivals. */
@@ -63,19 +63,18 @@ export async function evaluateAll(run: Run, missing: Set<string>): Promise<Score
 
 /** The scores of the images of all ranks; `missing` takes the names of those that others left out. */
 async function ofAllRanks(
-  { group, options, validation }: Run,
+  run: Run,
   evaluator: Evaluator,
   missing: Set<string>,
 ): Promise<Pick<ScoredModel, 'scores' | 'tiledImages'>> {
+  const { group, options } = run
   const own = { counts: [...(await evaluator.confusion())], tiledImages: evaluator.tiledImages, missing: [...missing] }
   const all = await group.gatherValues(own)
   for (const { missing: names } of all) for (const name of names) missing.add(name)
-  const { max_unreadable: most, nclass } = options.config
-  if (missing.size > most || missing.size === validation.length)
-    throw new UserError(`${missing.size} of ${validation.length} validation images cannot be read`)
+  checkMissing(run, missing)
   const counts = own.counts.map((_, i) => all.reduce((sum, { counts }) => sum + (counts[i] ?? 0), 0))
   const tiledImages = all.reduce((sum, rank) => sum + rank.tiledImages, 0)
-  return { scores: scoresOf(Float64Array.from(counts), nclass), tiledImages }
+  return { scores: scoresOf(Float64Array.from(counts), options.config.nclass), tiledImages }
 }
 
 export interface ScoredModel extends Pick<DeployedEvaluator, 'name' | 'model'> {

@@ -9,8 +9,10 @@ const firstBucketSize = 2 ** 18
 /**
  * Means over the ranks, in the order of the tensors. They travel in buckets, which are filled in the order in which the
  * backward pass makes the gradients, so that each leaves as soon as its last one is there.
+ * @param exchange the ranks; absent where this process trains alone: then they are the gradients themselves
  */
-export function averageGradients(gradients: readonly Tensor[], exchange: Exchange): Tensor[] {
+export function averageGradients(gradients: readonly Tensor[], exchange: Exchange | undefined): readonly Tensor[] {
+  if (!exchange) return gradients
   const order = gradients.map((_, i) => i).sort((a, b) => idOf(gradients[a]) - idOf(gradients[b]) || a - b)
   const buckets: number[][] = []
   let [open, filled]: [number[], number] = [[], 0]

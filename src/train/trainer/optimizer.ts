@@ -197,10 +197,9 @@ export function updateParameters(
   loss: Tensor,
   optimized: readonly Optimized[],
   by: UpdateBy,
-): { gradients: Tensor[]; scaled: Scaled | undefined } {
+): { gradients: readonly Tensor[]; scaled: Scaled | undefined } {
   const scale = by.lossScale?.scale()
-  const own = grad(loss, allParameters(optimized).map(read), scale)
-  const gradients = by.exchange ? averageGradients(own, by.exchange) : own
+  const gradients = averageGradients(grad(loss, allParameters(optimized).map(read), scale), by.exchange)
   return { gradients, scaled: applyGradients(gradients, optimized, by) }
 }
 

@@ -164,8 +164,7 @@ export function stepInParts(context: StepContext, parts: number, sums: PartSums)
     label: `${labelOf(context)}, update`,
     specs: { ...rateSpecs, ...optimizer.inputs, ...(run.afterUpdate ? run.inputs : {}) },
     body: (inputs) => {
-      const own = sums.gradients.map(read)
-      const gradients = context.exchange ? averageGradients(own, context.exchange) : own
+      const gradients = averageGradients(sums.gradients.map(read), context.exchange)
       const scaled = applyGradients(gradients, optimized, updateBy(context, inputs))
       run.afterUpdate?.(inputs, scaled?.nonFinite, phase)
       const metrics = Object.fromEntries(metricSums.map((variable) => [variable.name, read(variable)]))

@@ -8,13 +8,22 @@ import { open } from '#dist/engine/node.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import type { SegmentationModel } from '#dist/models/segmentation.js'
-import { type StateTensor, stateDict } from '#dist/models/weights.js'
+import { stateDict } from '#dist/models/weights.js'
 import { checkpointModel, loadBackbone, readCheckpoint } from '#dist/train/checkpoint/read.js'
 import { loadCheckpoint } from '#dist/train/checkpoint/write.js'
-import { UserError } from '#dist/train/error.js'
-import { type FileTensor, writeSafetensors } from '#dist/train/io/safetensors.js'
+import type { FileTensor } from '#dist/train/io/safetensors.js'
 import { Random } from '#dist/train/random.js'
-import { messageOf } from '../../support/messages.js'
+import {
+  backboneOf,
+  drawnState,
+  type Entry,
+  loadsBackbone,
+  type Names,
+  refusal,
+  rows,
+  type State,
+  writerInto,
+} from '../../support/foreign-weights.js'
 import { smallSegFormer } from '../../support/small-segformer.js'
 
 const test = suite('SegFormer names')
@@ -31,33 +40,10 @@ const config = { ...smallSegFormer, embed_dims: [4, 8, 20, 16], num_heads: [1, 2
 const modelOf = (seed: number): SegmentationModel =>
   createModel(new Store(device, 'names'), { architecture: 'segformer', config }, new Random(seed))
 
-/** The values of a model whose running statistics and biases are no constants. */
-async function stateOf(seed: number): Promise<Map<string, StateTensor>> {
-  const random = new Random(seed, 1)
-  const state = await stateDict(modelOf(seed))
-  for (const { dtype, data } of state.values())
-    if (dtype === 'F32') for (const i of data.keys()) data[i] = random.uniform()
-  return state
-}
-
-type Entry = readonly [string, FileTensor]
-
-const fileOf = (tensors: Iterable<Entry>): string => {
-  const path = join(folder, 'weights.safetensors')
-  writeSafetensors(path, tensors)
-  return path
-}
-
-/** Rows of a tensor. */
-function rows({ shape, data }: FileTensor, start: number, end: number): FileTensor {
-  const [all = 1, ...rest] = shape
-  const pitch = data.length / all
-  return { dtype: 'F32', shape: [end - start, ...rest], data: (data as Float32Array).slice(start * pitch, end * pitch) }
-}
+const stateOf = (seed: number) => drawnState(modelOf(seed), seed)
+const fileOf = writerInto(folder)
 
 const asMatrix = (tensor: FileTensor): FileTensor => ({ ...tensor, shape: tensor.shape.slice(0, 2) })
-
-type Names = (rest: string, tensor: FileTensor) => Entry[]
 
 /** Names and tensors behind `backbone.` as Hugging Face's SegFormer has them. */
 const huggingFace: Names = (rest, tensor) => {
@@ -112,13 +98,6 @@ const original: Names = (rest, tensor) => {
   return [[`${at}.${theirs}`, /fc[12]\.weight/.test(theirs) ? asMatrix(tensor) : tensor]]
 }
 
-const backboneOf = (state: ReadonlyMap<string, StateTensor>, names: Names, prefix = ''): Entry[] =>
-  [...state].flatMap(([name, tensor]) =>
-    name.startsWith('backbone.')
-      ? names(name.slice('backbone.'.length), tensor).map(([theirs, part]): Entry => [prefix + theirs, part])
-      : [],
-  )
-
 const classifier: Entry = ['classifier.weight', { dtype: 'F32', shape: [7, 16], data: new Float32Array(112) }]
 
 for (const [what, tensors] of [
@@ -132,16 +111,11 @@ for (const [what, tensors] of [
     (state) => [...backboneOf(state, original), ['head.weight', classifier[1]]],
   ],
   ['mmsegmentation, the backbone alone', (state) => backboneOf(state, (rest, tensor) => [[rest, tensor]])],
-] as [string, (state: Map<string, StateTensor>) => Entry[]][]) {
+] as [string, (state: State) => Entry[]][]) {
   test(`the backbone of ${what}`, async () => {
     const state = await stateOf(1)
     const model = modelOf(2)
-    const before = await stateDict(model)
-    loadBackbone(model, fileOf(tensors(state)))
-    for (const [name, { data }] of await stateDict(model)) {
-      const expected = (name.startsWith('backbone.') ? state : before).get(name)?.data
-      assert.equal(data, expected, name)
-    }
+    await loadsBackbone(model, fileOf(tensors(state)), state)
     model.store.destroy()
   })
 }
@@ -159,12 +133,6 @@ test('a whole model of mmsegmentation', async () => {
   assert.equal(await stateDict(model), state)
   model.store.destroy()
 })
-
-const refusal = async (body: () => unknown): Promise<string> => {
-  const message = await messageOf(body, UserError)
-  assert.not.match(message, /\n/)
-  return message
-}
 
 test('what is missing is named', async () => {
   const tensors = backboneOf(await stateOf(1), huggingFace, 'segformer.encoder.')

@@ -17,6 +17,7 @@ import { resizeBilinear, resizeNearest } from '#dist/train/data/resize.js'
 import { Random } from '#dist/train/random.js'
 import { checkAugment } from '../../golden/augment.js'
 import { augmented, labeledFields } from '../../support/augmented.js'
+import { picture } from '../../support/picture.js'
 import { skipUnless } from '../../support/skip.js'
 
 const test = suite('intensity')
@@ -32,16 +33,7 @@ goldenTest('agrees with Pillow in every recorded case and table', async () => {
   assert.equal(failed, [])
 })
 
-const [width, height] = [31, 23]
-
-/** Slopes and jumps of few to many values by channel. */
-const picture: Image = { data: new Uint8Array(3 * width * height), width, height }
-for (let i = 0; i < width * height; i++) {
-  const [x, y] = [i % width, Math.floor(i / width)]
-  picture.data[3 * i] = 40 + ((x * x + 3 * y) % 160)
-  picture.data[3 * i + 1] = (37 * x + 11 * y * y) % 256
-  picture.data[3 * i + 2] = 100 + 10 * Math.floor(x / 8) + (y > 11 ? 90 : 0)
-}
+const { width } = picture
 
 function changed(name: IntensityName, parameter = 0): Uint8Array {
   const data = new Uint8Array(picture.data)

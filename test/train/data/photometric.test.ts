@@ -2,23 +2,15 @@ import { crc32 } from 'node:zlib'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { drawSample, shortSideSize } from '#dist/train/data/augment.js'
-import { type DistortionDraws, distort, drawDistortion } from '#dist/train/data/photometric.js'
+import { type DistortionDraws, distortionOf, drawDistortion } from '#dist/train/data/photometric.js'
 import type { Image } from '#dist/train/data/pixels.js'
 import { Random } from '#dist/train/random.js'
 import { augmented } from '../../support/augmented.js'
+import { picture } from '../../support/picture.js'
 
 const test = suite('photometric')
 
-const [width, height] = [31, 23]
-
-/** Slopes and jumps of few to many values by channel. */
-const picture: Image = { data: new Uint8Array(3 * width * height), width, height }
-for (let i = 0; i < width * height; i++) {
-  const [x, y] = [i % width, Math.floor(i / width)]
-  picture.data[3 * i] = 40 + ((x * x + 3 * y) % 160)
-  picture.data[3 * i + 1] = (37 * x + 11 * y * y) % 256
-  picture.data[3 * i + 2] = 100 + 10 * Math.floor(x / 8) + (y > 11 ? 90 : 0)
-}
+const { width, height } = picture
 
 type Distortion = readonly [
   brightness: number | null,
@@ -49,7 +41,7 @@ const expected: readonly (readonly [Distortion, readonly number[], number])[] = 
 for (const [[brightness, contrast, contrastFirst, saturation, hue], pixels, crc] of expected) {
   test(`${[brightness, contrast, contrastFirst, saturation, hue].map(String)} gives the bytes of OpenCV`, () => {
     const data = new Uint8Array(picture.data)
-    distort(data, { brightness, contrast, contrastFirst, saturation, hue })
+    distortionOf({ brightness, contrast, contrastFirst, saturation, hue })(data)
     assert.equal(Array.from(data.subarray(3 * 11 * width, 3 * 11 * width + 15)), pixels)
     assert.is(crc32(data), crc)
   })
