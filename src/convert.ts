@@ -2,12 +2,9 @@
 import { existsSync, statSync } from 'node:fs'
 import { dirname, extname } from 'node:path'
 import { createCommand, runCommand } from './command.js'
-import { tracingDevice } from './engine/dry-device.js'
-import { Store } from './engine/store.js'
-import { architectureOf, chooseModel, createModel, type ModelSpec } from './models/index.js'
+import { architectureOf, chooseModel, type ModelSpec } from './models/index.js'
 import { differingKeys } from './models/infer.js'
-import { checkStateDict } from './models/weights.js'
-import { exportOnnx } from './onnx/export.js'
+import { onnxOf } from './onnx/export.js'
 import { configOption, overwriteOption, setOption, sizeOption } from './options.js'
 import { encode, metadataOf } from './train/checkpoint/contents.js'
 import { showGeometry } from './train/checkpoint/load-model.js'
@@ -100,15 +97,8 @@ function toOnnx(checkpoint: Checkpoint, input: string, output: string, options: 
   const { model: spec, metadata: description } = describe(checkpoint, input, options)
   const kept = Object.entries(checkpoint.metadata).filter(([key]) => useful.includes(key))
   const metadata = { ...Object.fromEntries(kept), ...description }
-  const model = createModel(new Store(tracingDevice(), 'model'), spec)
-  const state = stateOfFile(checkpoint.tensors)
-  let parts: readonly Uint8Array[]
-  try {
-    checkStateDict(model, state, '', checkpoint.names.nameInFile)
-    parts = exportOnnx(model, state, { size: options.size, metadata })
-  } catch (error) {
-    throw new UserError(`${input} cannot become ONNX: ${error instanceof Error ? error.message : error}`)
-  }
+  const { nameInFile } = checkpoint.names
+  const parts = onnxOf(spec, stateOfFile(checkpoint.tensors), input, { size: options.size, metadata, nameInFile })
   const bytes = parts.reduce((sum, { length }) => sum + length, 0)
   if (bytes >= 2 ** 31) throw new UserError(`${output} would have ${bytes} bytes: an ONNX file ends at 2 GiB`)
   makeFolder(dirname(output))

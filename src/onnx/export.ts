@@ -1,5 +1,9 @@
+import { tracingDevice } from '../engine/dry-device.js'
+import { Store } from '../engine/store.js'
+import { createModel, type ModelSpec } from '../models/index.js'
 import type { SegmentationModel } from '../models/segmentation.js'
 import { checkStateDict, type StateTensor } from '../models/weights.js'
+import { reasonOf, UserError } from '../train/error.js'
 import { type Extent, GraphBuilder, type Message } from '../train/io/protobuf.js'
 import { Emitter } from './emitter.js'
 import { findEmit } from './operators.js'
@@ -10,6 +14,8 @@ export interface OnnxOptions {
   readonly size?: readonly [number, number] | undefined
   /** Texts by key, which readers of the file can see. */
   readonly metadata?: Readonly<Record<string, string>>
+  /** Name that errors give to a tensor, by its name in the model. Default: the same. */
+  readonly nameInFile?: ((name: string) => string) | undefined
 }
 
 const opset = 17
@@ -29,9 +35,9 @@ const doc =
 export function exportOnnx(
   model: SegmentationModel,
   state: ReadonlyMap<string, StateTensor>,
-  { size, metadata = {} }: OnnxOptions = {},
+  { size, metadata = {}, nameInFile }: OnnxOptions = {},
 ): Message {
-  checkStateDict(model, state)
+  checkStateDict(model, state, '', nameInFile)
   if (model.input === 'coefficients') {
     throw new Error('it reads DCT coefficients, which no operator of ONNX makes: export a model that reads RGB')
   }
@@ -46,4 +52,23 @@ export function exportOnnx(
   }
   const [image, logits] = [port('image', model.inputChannels), port('logits', model.config.nclass)]
   return graph.model(image, logits, { opset, doc, metadata, name: model.architecture })
+}
+
+/**
+ * The same of an architecture, which is traced without a device.
+ * @param source what errors call it
+ * @throws UserError where it has no counterpart in ONNX
+ */
+export function onnxOf(
+  spec: ModelSpec,
+  state: ReadonlyMap<string, StateTensor>,
+  source: string,
+  options: OnnxOptions,
+): Message {
+  const model = createModel(new Store(tracingDevice(), 'model'), spec)
+  try {
+    return exportOnnx(model, state, options)
+  } catch (error) {
+    throw new UserError(`${source} cannot become ONNX: ${reasonOf(error)}`)
+  }
 }

@@ -1,18 +1,15 @@
 import { digestOf, writeAtomically } from '#files'
 import type { Device } from '../engine/device.js'
-import { tracingDevice } from '../engine/dry-device.js'
 import type { Signal } from '../engine/pipelines.js'
-import { Store } from '../engine/store.js'
-import { createModel } from '../models/index.js'
 import type { SegmentationModel } from '../models/segmentation.js'
 import { stateDict } from '../models/weights.js'
-import { exportOnnx } from '../onnx/export.js'
+import { onnxOf } from '../onnx/export.js'
 import { contentsOf, encode, metadataOf } from '../train/checkpoint/contents.js'
 import { type LoadedModel, openModel } from '../train/checkpoint/loaded-model.js'
 import { parsed } from '../train/checkpoint/parse.js'
 import type { Rgb } from '../train/data/classes.js'
-import { reasonOf, UserError } from '../train/error.js'
 import { Evaluator } from '../train/evaluation/evaluator.js'
+import { joinBytes } from '../train/io/byte-source.js'
 import { safetensorsParts } from '../train/io/safetensors-format.js'
 import { type FineTuneOptions, fineTune, type LabeledPicture } from './fine-tune.js'
 import { type Picture, rgbOf } from './picture.js'
@@ -150,7 +147,7 @@ export class Segmenter {
 
   /** The bytes of a safetensors file of the weights as they are now, which `load`, `predict.js` and PyTorch read. */
   toBytes(): Promise<Uint8Array> {
-    return this.turn({}, async () => joined(await this.parts()))
+    return this.turn({}, async () => joinBytes(await this.parts()))
   }
 
   /**
@@ -168,14 +165,8 @@ export class Segmenter {
    */
   exportOnnx({ size }: ExportOptions = {}): Promise<Uint8Array> {
     return this.turn({}, async () => {
-      const { architecture, config } = this.model
-      const traced = createModel(new Store(tracingDevice(), 'model'), { architecture, config })
       const metadata = encode({ ...this.description, ...metadataOf(this.model) })
-      try {
-        return joined(exportOnnx(traced, await stateDict(this.model), { size, metadata }))
-      } catch (error) {
-        throw new UserError(`the model cannot become ONNX: ${reasonOf(error)}`)
-      }
+      return joinBytes(onnxOf(this.model, await stateDict(this.model), 'the model', { size, metadata }))
     })
   }
 
@@ -246,13 +237,3 @@ export class Segmenter {
 }
 
 const destroyed = () => new Error('this segmenter was destroyed: load it again')
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
-  let at = 0
-  for (const part of parts) {
-    bytes.set(part, at)
-    at += part.length
-  }
-  return bytes
-}

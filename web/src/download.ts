@@ -1,3 +1,4 @@
+import { crc32 } from '#dist/train/io/crc32.js'
 import { make } from './dom.js'
 import type { Size } from './protocol.js'
 
@@ -7,18 +8,6 @@ export function download(name: string, bytes: BlobPart, type = 'application/octe
   make('a', { href: url, download: name }).click()
   // The browser reads it after the click.
   setTimeout(() => URL.revokeObjectURL(url), 60_000)
-}
-
-const table = Uint32Array.from({ length: 256 }, (_, byte) => {
-  let value = byte
-  for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1
-  return value
-})
-
-function crc32(bytes: Uint8Array): number {
-  let crc = 0xffffffff
-  for (const byte of bytes) crc = (crc >>> 8) ^ (table[(crc ^ byte) & 255] ?? 0)
-  return (crc ^ 0xffffffff) >>> 0
 }
 
 /** A chunk of a PNG: length, type, data, checksum. */

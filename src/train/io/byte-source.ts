@@ -27,3 +27,14 @@ export const demanding = (source: ByteSource, fail: Fail): ByteSource => ({
     return bytes.length < length ? fail('it ended while being read') : bytes
   },
 })
+
+/** Bytes one after the other. */
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { z } from 'zod'
 import type { AdapterSummary } from '../../engine/adapter.js'
 import { type Measurement, Tuning } from '../../engine/autotune.js'
-import { UserError } from '../error.js'
+import { reasonOf, UserError } from '../error.js'
 import { writeAtomically } from '../io/files.js'
 import { versions } from '../versions.js'
 
@@ -111,8 +111,6 @@ export function writeTuning(path: string, adapter: string, list: readonly Measur
   }
   writeAtomically(path, [new TextEncoder().encode(`${JSON.stringify(file)}\n`)])
 }
-
-const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 /** Milliseconds for which a file is held at most: what holds it longer was killed. */
 const longestHold = 10_000

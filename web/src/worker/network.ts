@@ -7,7 +7,7 @@ import { sourceOf } from '#dist/train/io/byte-source.js'
 import type { LearnOptions, Model, Picture, Runtime, Segmentation, Size } from '../protocol.js'
 import { log, tell } from './host.js'
 import type { DeviceKeeper } from './machine.js'
-import { onnxOf } from './onnx.js'
+import { onnxOfFile } from './onnx.js'
 import { decide } from './scores.js'
 import type { WasmPredictor } from './wasm.js'
 
@@ -41,7 +41,7 @@ export class Network {
   }
 
   onnx(): Uint8Array<ArrayBuffer> {
-    return onnxOf(this.loaded)
+    return onnxOfFile(this.loaded)
   }
 
   async segment(keeper: DeviceKeeper, picture: Picture, out: Size, runtime: Runtime): Promise<Segmentation> {
