@@ -179,7 +179,8 @@ function configOf(model: SegmentationModel, images: MemoryImages, options: FineT
   const { steps, learningRate, seed = 0 } = options
   const { labeled, unlabeled } = images
   const { nclass } = model.config
-  const { method = unlabeled.length > 0 ? 'prevmatch' : 'supervised' } = options
+  const usual = unlabeled.length > 0 ? 'prevmatch' : 'supervised'
+  const method = options.settings?.method ?? options.method ?? usual
   const { batchSize = Math.max(2, Math.min(4, labeled.length)), cropSize = cropFor(model, images) } = options
   if (!Number.isSafeInteger(steps) || steps < 1) {
     throw new UserError(`fine-tuning: steps is ${steps}: give a whole number of at least 1`)

@@ -1,5 +1,6 @@
 import { digestOf, writeAtomically } from '#files'
 import type { Device } from '../engine/device.js'
+import { AtrousError } from '../engine/error.js'
 import type { Signal } from '../engine/pipelines.js'
 import type { SegmentationModel } from '../models/segmentation.js'
 import { stateDict } from '../models/weights.js'
@@ -134,7 +135,7 @@ export class Segmenter {
   fineTune(samples: readonly LabeledPicture[], options: FineTuneOptions): Promise<void> {
     return this.during(async () => {
       if (this.isTuning)
-        throw new Error('a segmenter is fine-tuned once at a time: await that, or end it by its signal')
+        throw new AtrousError('a segmenter is fine-tuned once at a time: await that, or end it by its signal')
       this.isTuning = true
       try {
         await fineTune(this.device, this.model, samples, options, (step) => this.turn({}, step))
@@ -236,4 +237,4 @@ export class Segmenter {
   }
 }
 
-const destroyed = () => new Error('this segmenter was destroyed: load it again')
+const destroyed = () => new AtrousError('this segmenter was destroyed: load it again')

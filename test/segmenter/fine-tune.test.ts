@@ -179,6 +179,7 @@ deviceTest('refuses in one line what it cannot learn from', async (device) => {
     [/no pixel has a label/, [{ ...sample, labels: new Uint8Array(pixels).fill(255) }], {}],
     [/'unlabeled'/, samples, { method: 'unimatch' }],
     [/several networks/, samples, { method: 'co-training' }],
+    [/several networks/, samples, { settings: { method: 'co-training' } }],
     [/'method'/, samples, { method: 'magic' }],
     [/steps is 0/, samples, { steps: 0 }],
     [/'lr'/, samples, { learningRate: -1 }],
