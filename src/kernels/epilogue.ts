@@ -131,7 +131,7 @@ export function storeGroups(
       : '  y[at / 4] = V(v[0]);\n  y[at / 4 + 1] = V(v[1]);'
   const added = e.wgslStatements(rests.slice(1), names)
   const sumsOfGroup = `  let element = ${rounded};
-${loads(ofTerms)}${lanes.map((lane) => `  let s${lane} = terms(element${partOf(lane)}, near${partOf(lane)}, ${given(ofTerms, lane)});`).join('\n')}
+${loads(ofTerms)}${lanes.map((lane) => `  let s${lane} = terms_of(element${partOf(lane)}, near${partOf(lane)}, ${given(ofTerms, lane)});`).join('\n')}
 ${terms.map((_, k) => `  totals[${k}] += ${together((lane) => `s${lane}[${k}]`)};`).join('\n')}
 `
   const storeGroup = `${bindings.join('\n')}
@@ -154,7 +154,7 @@ ${sums ? sumsOfGroup : ''}}`
   if (!sums) return { constants, hooks: { ...hooks, store: '', store_group: storeGroup } }
   const isRelative = e.dependsOn(sums.terms, 1) || e.dependsOn(sums.kept, terms.length)
   const summing = {
-    keep: `fn terms(element: f32, other: f32, ${parameters(ofTerms)}) -> array<f32, SUMS> {
+    keep: `fn terms_of(element: f32, other: f32, ${parameters(ofTerms)}) -> array<f32, SUMS> {
 ${added.code}
   return array<f32, SUMS>(${added.results.join(', ')});
 }

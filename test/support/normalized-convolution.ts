@@ -14,7 +14,7 @@ export interface Layer {
 }
 
 export const layers: Readonly<Record<string, Layer>> = {
-  '1x1, several tiles and a part of one': { x: [3, 13, 11, 16], w: [1, 1, 16, 72] },
+  '1x1, tiles and a part of one': { x: [3, 13, 11, 16], w: [1, 1, 16, 72] },
   '3x3, odd': { x: [2, 13, 11, 9], w: [3, 3, 9, 24], options: { padding: 1 } },
   'stride 2': { x: [2, 15, 13, 8], w: [3, 3, 8, 40], options: { stride: 2, padding: 1 } },
   'dilation 2, fewer rows than a tile': { x: [1, 5, 5, 8], w: [3, 3, 8, 8], options: { padding: 2, dilation: 2 } },
