@@ -12,6 +12,9 @@ import {
 import { type Spec, spec } from '../engine/shape.js'
 import type { TargetSums } from './slice-sums.js'
 
+/** Sums of a channel that find room where the rows of the smallest matrices do. */
+const mostSums = 8
+
 /** A call that reads a product's result and sums its rows. */
 export interface Reader {
   /** Puts all that it does behind a product. */
@@ -66,10 +69,13 @@ export function readerOf<A extends { readonly reading?: Reading }>(
     }
   }
   const sums = reading.op.rowSums?.of(called, reading.at)
-  const fused = sums && {
-    target: targetOf(sums, called.inputs, (index) => place(inputBuffer(index), 0)),
-    complete: (candidate: Candidate, rows: number) => completed(candidate, sums, result, rows, placed),
-  }
+  const fused =
+    sums && sums.terms.length <= mostSums
+      ? {
+          target: targetOf(sums, called.inputs, (index) => place(inputBuffer(index), 0)),
+          complete: (candidate: Candidate, rows: number) => completed(candidate, sums, result, rows, placed),
+        }
+      : undefined
   return {
     context: { ...context, inputs: inputs.slice(0, reading.first), outputs: [result] },
     reader: { after, fused },

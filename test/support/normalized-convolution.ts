@@ -1,7 +1,7 @@
 import type { Shape } from '#dist/engine/shape.js'
 import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { type Conv2dOptions, conv2d } from '#dist/kernels/conv2d.js'
-import { add, relu } from '#dist/kernels/pointwise.js'
+import { add, mul, relu } from '#dist/kernels/pointwise.js'
 import { body, type Case, normal, uniform } from '../../cases/case.js'
 import * as reference from '../../cases/reference/index.js'
 
@@ -63,14 +63,56 @@ export function normalizedConvolution(
         const out = formula === 'residual' ? reference.add(y, residual) : y
         return { out: formula === 'relu' ? reference.relu(out) : out, ...updated }
       },
-      // Half precision moves values across the corner of relu.
-      ...(formula === 'relu' ? {} : { differentiable: ['x', 'w', 'weight', 'bias'], passing: ['out'] }),
+      differentiable: ['x', 'w', 'weight', 'bias'],
+      passing: ['out'],
       full: ['runningMean', 'runningVar'],
       terms: terms + map.slice(0, -1).reduce((a, b) => a * b),
       // The factors, the products and their sums with the bias or residual; the last of two runs are up to two steps apart.
       halfRoundings: 8,
     }),
     op: 'conv2d and batchNormTraining',
+    name: `${name}, ${formula}`,
+  }
+}
+
+/** Batch norm in training and what reads it: a convolution, whose input gradient is that of what was normalised. */
+export function normalizedBefore(
+  name: string,
+  [n, height, width, channels]: readonly [number, number, number, number],
+  formula: (typeof formulas)[number],
+): Case {
+  const map = [n, height, width, channels]
+  const taps = 9 * channels
+  return {
+    ...body({
+      inputs: {
+        x: normal(map, { offset: 0.5 }),
+        w: normal([3, 3, channels, 24], { scale: taps ** -0.5 }),
+        shift: normal([channels]),
+        residual: normal(map),
+        weight: normal([channels], { scale: 0.3, offset: 1 }),
+        bias: normal([channels], { scale: 0.3 }),
+        runningMean: normal([channels], { scale: 0.5 }),
+        runningVar: uniform([channels], 0.5, 1.5),
+      },
+      run: ({ x, w, shift, residual, ...rest }) => {
+        const { y } = batchNormTraining(x, rest)
+        const read = formula === 'relu' ? relu(y) : formula === 'bias' ? add(y, shift) : y
+        const out = conv2d(read, w, { padding: 1 })
+        return formula === 'residual' ? { out, also: mul(y, residual) } : { out }
+      },
+      reference: ({ x, w, shift, residual, ...rest }) => {
+        const { y } = reference.batchNormTraining(x, rest)
+        const read = formula === 'relu' ? reference.relu(y) : formula === 'bias' ? reference.add(y, shift) : y
+        const out = reference.conv2d(read, w, { padding: 1 })
+        return formula === 'residual' ? { out, also: reference.mul(y, residual) } : { out }
+      },
+      differentiable: ['x', 'weight', 'bias'],
+      full: ['runningMean', 'runningVar'],
+      terms: taps + n * height * width,
+      halfRoundings: 8,
+    }),
+    op: 'batchNormTraining and conv2d',
     name: `${name}, ${formula}`,
   }
 }
