@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert'
 import type { Tensor } from '#dist/engine/ir.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
+import { grad } from '#dist/kernels/autograd.js'
 import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import { add, castCall, relu, sum } from '#dist/kernels/pointwise.js'
@@ -74,6 +75,32 @@ test('a result that is needed before its statistics is stored before', async () 
   assert.ok(names.includes('conv2d') && names.includes('batchNormStatistics'), names.join())
   const behind = await programOf(gpu, {}, (map) => ({ read: map, normalized: map }))
   assert.ok(behind.names.includes('conv2d+batchNormStatistics'), behind.names.join())
+})
+
+test('sums of an input gradient that batch norm takes are begun by it, where its pixels are of one phase', async () => {
+  const device = nullDevice(gpu)
+  const channels = 64
+  const vector = spec([channels])
+  for (const [stride, fused] of [
+    [1, true],
+    [2, false],
+  ] as const) {
+    const specs = { x: spec([4, 129, 129, channels]), w: spec([3, 3, channels, 64]), ones: vector, zeros: vector }
+    const program = await compile(
+      device,
+      specs,
+      ({ x, w, ones, zeros }) => {
+        const { y } = batchNormTraining(x, { weight: ones, bias: zeros, runningMean: zeros, runningVar: ones })
+        const [dx] = grad(sum(conv2d(relu(y), w, { stride, padding: 1 })), [x])
+        return { dx: dx as Tensor }
+      },
+      { autocast: castCall },
+    )
+    const names = program.nodes.map(({ name }) => name)
+    assert.is(names.includes('conv2dInputGrad+batchNorm+relu+reluGrad+sum'), fused, names.join())
+    program.destroy()
+  }
+  device.destroy()
 })
 
 test.run()
