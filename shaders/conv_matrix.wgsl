@@ -7,6 +7,7 @@ enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 // What the units are given depends on the subgroup alone, and so does whether they run.
 diagnostic(off, chromium.subgroup_matrix_uniformity);
+diagnostic(off, subgroup_uniformity);
 
 // A product of the units: M x K by K x N.
 const M = 8u;
@@ -38,6 +39,11 @@ alias V = vec4f;
 const INPUT_GRAD = false;
 const Y_BINDING = 3u;
 const VALUES = 1u;
+// Whether a tile also sums what it stores over its rows, how many sums there are for each channel, and whether they are of
+// differences from a value of the tile.
+const SUMMING = false;
+const SUMS = 1u;
+const RELATIVE = false;
 
 // Forward: a = x [n, in_h, in_w, in_c], w [kh, kw, in_c, out_c], y [n, out_h, out_w, out_c].
 // Input gradient: a = dy [n, in_h, in_w, in_c], w [kh, kw, out_c, in_c], y = dx [n, out_h, out_w, out_c].
@@ -70,7 +76,7 @@ const B_SIZE = B_LINES * B_PITCH;
 var<workgroup> tile_a: array<vec4<E>, BUFFERS * A_SIZE / 4>;
 // As the weights lie in memory: lines of output channels, or of inner ones in the input gradient.
 var<workgroup> tile_b: array<vec4<E>, BUFFERS * B_SIZE / 4>;
-// A patch of matrices of each subgroup, which alone reads it.
+// A patch of matrices of each subgroup, which alone reads it, but for the sums.
 const PITCH = SPAN * N;
 const PATCH = M * PITCH;
 var<workgroup> results: array<vec4f, SY * SX * PATCH / 4>;
@@ -120,6 +126,23 @@ fn store_group(pixel: u32, n: u32, low: vec4f, high: vec4f, values: array<array<
     }
   }
 }
+
+// What such a group is when it is stored.
+fn stored_group(pixel: u32, n: u32, low: vec4f, high: vec4f, values: array<array<f32, VALUES>, 8>) -> mat2x4f {
+  return mat2x4f(low, high);
+}
+
+// Of the eight channels that a lane stores: sums over its rows, and a value of the tile near the mean: the median of three,
+// so that one that lies far off, such as a corner's, does no harm.
+var<private> totals: array<mat2x4f, SUMS>;
+var<private> near: mat2x4f;
+
+fn median(a: vec4f, b: vec4f, c: vec4f) -> vec4f {
+  return max(min(a, b), min(max(a, b), c));
+}
+
+// What becomes of the sums of a tile's rows, whose index is `part`, for eight channels from n on.
+fn keep(part: u32, parts: u32, n: u32, rows: f32) {}
 
 struct Tap {
   y: i32,
@@ -316,8 +339,12 @@ fn main(
   workgroupBarrier();
   const ACROSS = PITCH / 8;
   let lane = id - subgroup * lanes;
-  for (var i = 0u; i < WM; i++) { // unrolled
-    for (var j = 0u; j < SPANS; j++) { // unrolled
+  for (var j = 0u; j < SPANS; j++) { // unrolled
+    let n_span = n0 + (sx * WN + j * SPAN) * N;
+    if (SUMMING) {
+      totals = array<mat2x4f, SUMS>();
+    }
+    for (var i = 0u; i < WM; i++) { // unrolled
       if (subgroup < SY * SX) {
         for (var e = 0u; e < SPAN; e++) { // unrolled
           let to = subgroup * PATCH + e * N;
@@ -327,11 +354,23 @@ fn main(
       workgroupBarrier();
       if (subgroup < SY * SX) {
         for (var g = lane % ACROSS; g < ACROSS; g += lanes) {
-          let n = n0 + (sx * WN + j * SPAN) * N + g * 8;
+          let n = n_span + g * 8;
           if (n < s.out_c) {
             var values: array<array<f32, VALUES>, 8>;
             for (var c = 0u; c < 8u; c++) { // unrolled
               values[c] = channel_values(min(n + c, s.out_c - 1));
+            }
+            if (RELATIVE && i == 0) {
+              // Rows that are there, and whose sums lie in the patches.
+              let row_b: u32 = select(0u, M / 2, m0 + M / 2 < pixels);
+              let row_c: u32 = select(0u, (SY - 1) * WM * M, m0 + (SY - 1) * WM * M < pixels);
+              let at_a = (sx * PATCH + g * 8) / 4;
+              let at_b = at_a + row_b * PITCH / 4;
+              let at_c = at_a + select(0u, (SY - 1) * SX * PATCH / 4, row_c > 0);
+              let a = stored_group(written[0], n, results[at_a], results[at_a + 1], values);
+              let b = stored_group(written[row_b], n, results[at_b], results[at_b + 1], values);
+              let c = stored_group(written[row_c], n, results[at_c], results[at_c + 1], values);
+              near = mat2x4f(median(a[0], b[0], c[0]), median(a[1], b[1], c[1]));
             }
             for (var r = lane / ACROSS; r < M; r += max(lanes / ACROSS, 1)) {
               let row = (sy * WM + i) * M + r;
@@ -342,6 +381,37 @@ fn main(
             }
           }
         }
+      }
+      workgroupBarrier();
+    }
+    // The sums of the lanes of a subgroup, and then those of the subgroups, in order.
+    if (SUMMING) {
+      if (subgroup < SY * SX) {
+        for (var apart: u32 = ACROSS; apart < lanes; apart *= 2) {
+          for (var k = 0u; k < SUMS; k++) { // unrolled
+            let low = subgroupShuffleXor(totals[k][0], apart);
+            let high = subgroupShuffleXor(totals[k][1], apart);
+            totals[k] += mat2x4f(low, high);
+          }
+        }
+        if (lane < ACROSS) {
+          for (var k = 0u; k < SUMS; k++) { // unrolled
+            let to = (subgroup * PATCH + k * PITCH + lane * 8) / 4;
+            results[to] = totals[k][0];
+            results[to + 1] = totals[k][1];
+          }
+        }
+      }
+      workgroupBarrier();
+      let n = n_span + lane * 8;
+      if (subgroup < SX && lane < ACROSS && n < s.out_c) {
+        for (var o = 1u; o < SY; o++) {
+          for (var k = 0u; k < SUMS; k++) { // unrolled
+            let from_sums = ((o * SX + sx) * PATCH + k * PITCH + lane * 8) / 4;
+            totals[k] += mat2x4f(results[from_sums], results[from_sums + 1]);
+          }
+        }
+        keep(m0 / ROWS, (pixels + ROWS - 1) / ROWS, n, f32(min(ROWS, pixels - m0)));
       }
       workgroupBarrier();
     }

@@ -1,6 +1,7 @@
 // Bilinear resize: x [N, XH, XW, C] → y [N, YH, YW, C]. Either the centres of the corner pixels coincide, as with
 // align_corners, or with HALF_PIXEL the borders of the images do. A thread walks along a chunk of a row of y
-// and keeps the two columns of x that it is between, blended vertically.
+// and keeps the two columns of x that it is between, blended vertically. The channels of y may be some of a larger tensor's:
+// `pitch` channels, of which they are those from `first_channel` on.
 const HALF_PIXEL = false;
 alias T = f32;
 alias U = f32;
@@ -9,6 +10,7 @@ alias V = f32;
 struct Uniforms {
   threads: u32, channels: u32, x_height: u32, x_width: u32, y_height: u32, y_width: u32,
   chunks: u32, per_chunk: u32, scale_h: f32, scale_w: f32, step_w: f32, grid_x: u32,
+  pitch: u32, first_channel: u32,
 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<T>;
@@ -53,7 +55,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 
   var w = (part - line * u.chunks) * u.per_chunk;
   let end = min(w + u.per_chunk, end_of_row);
-  var i = (line * end_of_row + w) * channels + c;
+  let pitch = u.pitch;
+  var i = (line * end_of_row + w) * pitch + u.first_channel + c;
   var column = min(u32(place(w, scale_w)), last);
   var at = column * channels;
   var left = (1f - fh) * V(x[above + at]) + fh * V(x[below + at]);
@@ -65,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (let stop = min(next, end); w < stop; w++) {
       let fw = place(w, scale_w) - f32(column);
       y[i] = U((1f - fw) * left + fw * right);
-      i += channels;
+      i += pitch;
     }
     left = right;
     column++;

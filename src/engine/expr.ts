@@ -236,6 +236,18 @@ export function wgslStatements(exprs: readonly Expr[], inputs: readonly string[]
   return { code: lines.join('\n'), results }
 }
 
+/** Whether one of the formulas holds input `index`. */
+export function dependsOn(exprs: readonly Expr[], index: number): boolean {
+  const seen = new Set<Expr>()
+  const visit = (node: Expr): boolean => {
+    if (node.kind !== 'call') return node.kind === 'input' && node.index === index
+    if (seen.has(node)) return false
+    seen.add(node)
+    return node.args.some(visit)
+  }
+  return exprs.some(visit)
+}
+
 /** Number of function calls in formulas, shared ones counted once. */
 export function exprSize(exprs: readonly Expr[]): number {
   const calls = new Set<Expr>()

@@ -1,5 +1,5 @@
 import type { Expr } from './expr.js'
-import type { Candidate, KernelContext } from './kernel.js'
+import type { Candidate, Dispatch, KernelContext, Operand } from './kernel.js'
 import { type DType, elements, type Shape, type Spec, showShape } from './shape.js'
 import type { Variable } from './store.js'
 
@@ -93,6 +93,46 @@ export interface EpilogueAccess<A> {
    * broadcast to the result; undefined where the operator cannot with these attributes, such as those that have one.
    */
   set(attrs: A, expr: Expr): A | undefined
+}
+
+/** Sums over the rows of a tensor [..., C], channel by channel, that the kernel which stores the tensor can begin. */
+export interface RowSums {
+  /** Indices of the other inputs that the terms read, which broadcast to the tensor. */
+  readonly operands: readonly number[]
+  /** What is added up: over an element (input 0), one of the same channel near their mean (input 1), and the operands. */
+  readonly terms: readonly Expr[]
+  /** What is kept of a stretch of rows: over its sums, then that one element, and the number of rows. */
+  readonly kept: readonly Expr[]
+  /**
+   * What makes the outputs of that: its buffer is [kept, stretches, C], of stretches of `rows` rows but for the last, which
+   * may be shorter. Operands are those of the call whose sums they are.
+   */
+  finish(buffer: Operand, stretches: number, rows: number): Dispatch
+}
+
+/** How an operator shows that its outputs are made of such sums. */
+export interface RowSumsAccess<A> {
+  /** @param input index of the input whose rows are summed; undefined where it is not one */
+  of(context: KernelContext<A>, input: number): RowSums | undefined
+}
+
+/** A call that reads the one output of another. */
+export interface Reading {
+  readonly op: Op
+  readonly attrs: unknown
+  /** Which of its inputs that output is. */
+  readonly at: number
+  /** In a call that computes both: index of the first one of its other inputs. */
+  readonly first: number
+}
+
+/** How an operator with one output goes on to the row sums of it. */
+export interface SummingAccess<A> {
+  /**
+   * The attributes of a call that returns its output and then those of the reader, and whose inputs are its own and then the
+   * reader's others; undefined where nothing is gained by it.
+   */
+  set(context: KernelContext<A>, reading: Reading): A | undefined
 }
 
 /** Where a tensor lies in a larger one: from `start` on along an axis. */
@@ -221,6 +261,8 @@ export interface Op<A = never> {
   multiplyAdds?(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): number
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
+  readonly rowSums?: RowSumsAccess<A>
+  readonly summing?: SummingAccess<A>
   readonly batch?: BatchAccess<A>
   readonly part?: PartAccess<A>
   readonly concat?: ConcatAccess<A>

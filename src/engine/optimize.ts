@@ -5,6 +5,7 @@ import { batchUpdates } from './passes/batch-updates.js'
 import { concatInPlace } from './passes/concat-in-place.js'
 import { fuseEpilogues } from './passes/fuse-epilogues.js'
 import { fusePointwise } from './passes/fuse-pointwise.js'
+import { fuseRowSums } from './passes/fuse-row-sums.js'
 import { recompute } from './passes/recompute.js'
 import { dropDead, shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
@@ -17,6 +18,9 @@ export function fuse(trace: Trace, traits: AdapterTraits, stageOf?: Parameters<t
   return stageOf ? recompute(fused, stageOf) : fused
 }
 
-/** Where results are written, and when. */
+/** Where results are written and summed, and when. */
 export const arrange = (trace: Trace, traits: AdapterTraits): Trace =>
-  batchUpdates(updateEarly(concatInPlace(trace, traits.storageAlignment)), traits.maxStorageBuffers)
+  batchUpdates(
+    updateEarly(concatInPlace(fuseRowSums(trace, traits), traits.storageAlignment)),
+    traits.maxStorageBuffers,
+  )

@@ -22,32 +22,27 @@ import {
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
 import { convPanel, type PanelCandidate, weightGradPanel } from './conv2d-panels.js'
 import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
+import type { Reader } from './row-sums.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, sliceSums, type Target } from './slice-sums.js'
 import { storedType } from './views.js'
 
-/** Kernels of a convolution without groups, or of its input gradient: x or dy, and w, to y or dx. */
+/**
+ * Kernels of a convolution without groups, or of its input gradient: x or dy, and w, to y or dx.
+ * @param reader a call that follows, and sums the rows of the result
+ */
 export function convCandidates(
   kind: ConvKind,
   g: ConvGeometry,
   tensors: ConvTensors,
   adapter: AdapterTraits,
   epilogue?: Epilogue,
+  reader?: Reader,
 ): Candidate[] {
-  const types = factorTypes(tensors)
-  const { inputGrad, label, read, written, step, pixels } = passOf(kind, g)
-  const channels = written[2]
-  const phases = step ** 2
-  const product: Product = {
-    rows: pixels,
-    columns: channels,
-    terms: g.kh * g.kw * read[2],
-    long: false,
-    phases,
-    extents: [read[2], inputGrad ? read[2] : channels],
-    types,
-  }
+  const { inputGrad, label, read, written, pixels } = passOf(kind, g)
+  const product = productOf(kind, g, tensors)
+  const { columns: channels, phases } = product
   const matrix = convMatrixTilings(product, inputGrad, adapter)
   const tiles = inOrder(adapter, matrix, convTilings(product, inputGrad, adapter)).map((tiling) => {
     const [x, layers] = flatGrid(ceilDiv(pixels, tiling.rows))
@@ -57,11 +52,41 @@ export function convCandidates(
       grid: [x, ceilDiv(channels, tiling.columns), phases * layers * tiling.slices] as const,
     }
     const target = { extents: [g.n, ...written] as const, type: storedType(tensors.result), epilogue }
-    const candidate = sliceSums(tiling, dispatch, target, callOf(label, product))
+    const { fused } = reader ?? {}
+    if (fused && canSum(tiling, product)) {
+      const summing = sliceSums(tiling, dispatch, { ...target, sums: fused.target }, callOf(label, product))
+      return fused.complete(summing, tiling.rows)
+    }
+    const alone = sliceSums(tiling, dispatch, target, callOf(label, product))
+    const candidate = reader ? reader.after(alone) : alone
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
   return withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles)
 }
+
+function productOf(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors): Product {
+  const { inputGrad, read, written, step, pixels } = passOf(kind, g)
+  return {
+    rows: pixels,
+    columns: written[2],
+    terms: g.kh * g.kw * read[2],
+    long: false,
+    phases: step ** 2,
+    extents: [read[2], inputGrad ? read[2] : written[2]],
+    types: factorTypes(tensors),
+  }
+}
+
+/** Whether the best kernel by rule is one that sums the rows of the result as it stores them. A CPU only imitates it. */
+export function sumsRows(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): boolean {
+  const product = productOf(kind, g, tensors)
+  const [best] = adapter.software ? [] : convMatrixTilings(product, kind === 'inputGrad', adapter)
+  return best !== undefined && canSum(best, product)
+}
+
+/** Whether a tile sums its rows as it stores them: whole results, eight channels at a time. */
+const canSum = ({ storesGroups, slices }: Tiling, { columns, phases }: Product): boolean =>
+  storesGroups === true && slices === 1 && phases === 1 && columns % 8 === 0
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
 function withTransposedWeights(candidate: Candidate, g: ConvGeometry, weights: Spec): Candidate {

@@ -1,13 +1,14 @@
 import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
-import { type Call, type Division, defineOp, type Tensor } from '../engine/ir.js'
-import type { KernelContext } from '../engine/kernel.js'
+import { type Call, type Division, defineOp, type Reading, type SummingAccess, type Tensor } from '../engine/ir.js'
+import type { Candidate, KernelContext } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
-import type { ConvGeometry } from './conv2d-geometry.js'
+import type { ConvGeometry, ConvKind } from './conv2d-geometry.js'
 import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
-import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
+import { convCandidates, sumsRows, weightGradCandidates } from './conv2d-kernels.js'
 import { addCall, formulasCall } from './pointwise.js'
+import { inplaceOf, readerOf } from './row-sums.js'
 import type { Epilogue } from './slice-sums.js'
 
 export interface Conv2dOptions {
@@ -22,6 +23,8 @@ export interface Conv2dOptions {
 export interface ConvAttrs extends Required<Conv2dOptions> {
   /** What is stored, over the result and the operands that follow the operator's own two. */
   readonly epilogue?: Expr
+  /** A call that reads what is stored, whose outputs follow. */
+  readonly reading?: Reading
 }
 
 interface SizedAttrs extends ConvAttrs {
@@ -68,8 +71,37 @@ const withEpilogue = <A extends ConvAttrs>(attrs: A, epilogue: Expr): A | undefi
 const epilogueOf = ({ inputs, outputs: [result = spec([])], attrs }: KernelContext<ConvAttrs>): Epilogue | undefined =>
   attrs.epilogue && { expr: attrs.epilogue, operands: inputs.slice(2), result }
 
+/** A convolution or its input gradient as kernels see it. */
+function passIn(
+  kind: ConvKind,
+  { inputs: [a = spec([]), w = spec([])], outputs: [y = spec([])], attrs }: Call<ConvAttrs>,
+) {
+  const tensors = { factors: [a, w], result: y } as const
+  return { tensors, geometry: kind === 'forward' ? geometryOf(a, w, y, attrs) : geometryOf(y, w, a, attrs) }
+}
+
+const kernelsOf =
+  (kind: ConvKind) =>
+  (whole: KernelContext<ConvAttrs>): readonly Candidate[] => {
+    const { context, reader } = readerOf(whole)
+    const { tensors, geometry } = passIn(kind, context)
+    return context.attrs.groups > 1
+      ? groupedCandidates(kind, geometry, tensors, context.adapter)
+      : convCandidates(kind, geometry, tensors, context.adapter, epilogueOf(context), reader)
+  }
+
+const summing = <A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> => ({
+  set: (context, reading) => {
+    const { attrs, adapter } = context
+    if (attrs.groups > 1 || attrs.reading) return undefined
+    const { tensors, geometry } = passIn(kind, context)
+    return sumsRows(kind, geometry, tensors, adapter) ? { ...attrs, reading } : undefined
+  },
+})
+
 /** Of a convolution or its input gradient: every image by itself, with the weights and what the epilogue broadcasts. */
 function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samples: number) => A) {
+  if (call.attrs.reading) return undefined
   const operands = usesIn(call.outputs[0]?.shape ?? [], call.inputs.slice(2))
   return operands && joinedDivision(call, ['divided', 'whole', ...operands], attrsFor)
 }
@@ -91,20 +123,10 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
       wanted[1] ? conv2dWeightGrad(x, dy, { ...attrs, size: w.shape }) : undefined,
     ]
   },
-  kernel: (context) => {
-    const {
-      inputs: [x = spec([]), w = spec([])],
-      outputs: [y = spec([])],
-      attrs,
-      adapter,
-    } = context
-    const tensors = { factors: [x, w], result: y } as const
-    const geometry = geometryOf(x, w, y, attrs)
-    return attrs.groups > 1
-      ? groupedCandidates('forward', geometry, tensors, adapter)
-      : convCandidates('forward', geometry, tensors, adapter, epilogueOf(context))
-  },
+  kernel: kernelsOf('forward'),
+  inplace: ({ reading }) => inplaceOf(reading),
   epilogue: { set: withEpilogue },
+  summing: summing('forward'),
   divide: {
     arrangement,
     division: (call) => byImages(call),
@@ -128,20 +150,10 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
       wanted[1] ? conv2dWeightGrad(dx, dy, { ...attrs, size: w.shape }) : undefined,
     ]
   },
-  kernel: (context) => {
-    const {
-      inputs: [dy = spec([]), w = spec([])],
-      outputs: [dx = spec([])],
-      attrs,
-      adapter,
-    } = context
-    const tensors = { factors: [dy, w], result: dx } as const
-    const geometry = geometryOf(dx, w, dy, attrs)
-    return attrs.groups > 1
-      ? groupedCandidates('inputGrad', geometry, tensors, adapter)
-      : convCandidates('inputGrad', geometry, tensors, adapter, epilogueOf(context))
-  },
+  kernel: kernelsOf('inputGrad'),
+  inplace: ({ reading }) => inplaceOf(reading),
   epilogue: { set: withEpilogue },
+  summing: summing('inputGrad'),
   divide: {
     arrangement,
     division: (call) => byImages(call, (attrs, samples) => ({ ...attrs, size: [samples, ...attrs.size.slice(1)] })),

@@ -1,4 +1,5 @@
 import * as e from '../engine/expr.js'
+import type { RowSums } from '../engine/ir.js'
 import type { Specialization } from '../engine/shader.js'
 import type { Spec } from '../engine/shape.js'
 import { loadAsFloat, storedType, type View, viewIn } from './views.js'
@@ -13,23 +14,29 @@ const indexOf: Record<View, string> = {
   sampleChannel: 'pixel / (s.out_h * s.out_w) * s.out_c + n',
 }
 
-/** A formula of an epilogue in parts: what depends on the channel alone is computed once per channel. */
-function splitOf(expr: e.Expr, operands: readonly Spec[], result: Spec) {
+/** Formulas of an epilogue in parts: what depends on the channel alone is computed once per channel. */
+function splitOf(exprs: readonly e.Expr[], operands: readonly Spec[], result: Spec, results = ['v']) {
   const views = operands.map(({ shape }) => viewIn(result.shape, shape))
   const load = (source: Spec, k: number, index = indexOf[views[k] ?? 'full']) =>
     loadAsFloat(source, `operand${k}`, `(${index})`)
-  const isFixed = (index: number) => ['channel', 'scalar'].includes(views[index - 1] ?? '')
-  const { hoisted, rest } = e.hoist(expr, isFixed, operands.length + 1)
-  const fixed = e.wgslStatements(hoisted, ['', ...operands.map((source, k) => load(source, k))])
-  const names = [...operands.map((_, k) => `o${k}`), ...hoisted.map((_, k) => `values[${k}]`)]
-  const stored = e.wgslStatements([rest], ['v', ...names])
-  const varying = operands.flatMap((source, k) => (isFixed(k + 1) ? [] : [{ source, k, view: views[k] ?? 'full' }]))
+  const isFixed = (index: number) => ['channel', 'scalar'].includes(views[index - results.length] ?? '')
+  const hoisted: e.Expr[] = []
+  const rests = exprs.map((expr) => {
+    const split = e.hoist(expr, isFixed, results.length + operands.length + hoisted.length)
+    hoisted.push(...split.hoisted)
+    return split.rest
+  })
+  const fixed = e.wgslStatements(hoisted, [...results.map(() => ''), ...operands.map((source, k) => load(source, k))])
+  const names = [...results, ...operands.map((_, k) => `o${k}`), ...hoisted.map((_, k) => `values[${k}]`)]
+  const varying = operands.flatMap((source, k) =>
+    isFixed(k + results.length) ? [] : [{ source, k, view: views[k] ?? 'full' }],
+  )
   const channelValues = `fn channel_values(n: u32) -> array<f32, VALUES> {
 ${fixed.code}
   return array<f32, VALUES>(${fixed.results.join(', ')});
 }`
   const hooks = hoisted.length > 0 ? { channel_values: channelValues } : {}
-  return { values: hoisted.length, hooks, stored, varying, load }
+  return { values: hoisted.length, hooks, rests, names, varying, load }
 }
 
 const bindingOf = (k: number, first: number, type: string): string =>
@@ -45,7 +52,8 @@ const bindingOf = (k: number, first: number, type: string): string =>
  * @param first binding of the first operand
  */
 export function storeThrough(expr: e.Expr, operands: readonly Spec[], result: Spec, first: number): Specialization {
-  const { values, hooks, stored, varying, load } = splitOf(expr, operands, result)
+  const { values, hooks, rests, names, varying, load } = splitOf([expr], operands, result)
+  const stored = e.wgslStatements(rests, names)
   const loads = varying.map(({ source, k }) => `  let o${k} = ${load(source, k)};`)
   const bindings = operands.map((source, k) => bindingOf(k, first, storedType(source)))
   const store = `${bindings.join('\n')}
@@ -59,58 +67,127 @@ ${stored.code}
 }
 
 const lanes = [0, 1, 2, 3, 4, 5, 6, 7]
+const partOf = (lane: number): string => `[${Math.floor(lane / 4)}][${lane % 4}]`
+/** WGSL of eight values from those of each lane. */
+const together = (each: (lane: number) => string): string => `mat2x4f(${lanes.map(each).join(', ')})`
+
+/** Sums over the rows of what is stored; see `RowSums`. */
+export interface StoredSums extends Pick<RowSums, 'terms' | 'kept'> {
+  readonly operands: readonly Spec[]
+}
 
 /**
  * The same for a shader that stores eight channels of a pixel at once, by its hook `store_group`, into an array of 16 bytes
  * each. Operands that lie as the result does are loaded so, too.
  *
  * @param expr undefined: the result is stored as it is
+ * @param operands of the formula
  * @param result [N, H, W, C], C a multiple of 8
+ * @param sums of the stored result, for a shader with a hook `keep`; their operands are bound behind the formula's, and what
+ * is kept of the sums behind the result
  */
 export function storeGroups(
   expr: e.Expr | undefined,
   operands: readonly Spec[],
   result: Spec,
   first: number,
+  sums?: StoredSums,
 ): Specialization {
-  const { values, hooks, stored, varying, load } = splitOf(expr ?? e.input(0), operands, result)
+  const all = [...operands, ...(sums?.operands ?? [])]
+  const results = sums ? ['v', 'element', 'other'] : ['v']
+  const operand = (k: number) => e.input(results.length + k)
+  const formula = e.substitute(expr ?? e.input(0), [e.input(0), ...operands.map((_, k) => operand(k))])
+  const ofElement = [e.input(1), e.input(2), ...(sums?.operands.map((_, k) => operand(operands.length + k)) ?? [])]
+  const terms = sums?.terms.map((term) => e.substitute(term, ofElement)) ?? []
+  const { values, hooks, rests, names, varying, load } = splitOf([formula, ...terms], all, result, results)
   const isWide = ({ source, view }: { source: Spec; view: View }) => view === 'full' && source.dtype !== 'u8'
   const wide = new Set(varying.filter(isWide).map(({ k }) => k))
-  const bindings = operands.map((source, k) =>
+  const bindings = all.map((source, k) =>
     bindingOf(k, first, !wide.has(k) ? storedType(source) : source.dtype === 'f16' ? 'vec4u' : 'vec4f'),
   )
-  const loads = varying.map(({ source, k, view }) => {
+  type Varying = typeof varying
+  const loadOf = ({ source, k, view }: Varying[number]) => {
     if (wide.has(k)) {
       if (source.dtype !== 'f16') return `  let g${k} = mat2x4f(operand${k}[at / 4], operand${k}[at / 4 + 1]);`
       const words = `  let w${k} = operand${k}[at / 8];\n`
       return `${words}  let g${k} = mat2x4f(vec4f(bitcast<vec4h>(w${k}.xy)), vec4f(bitcast<vec4h>(w${k}.zw)));`
     }
-    const each = lanes.map((lane) => load(source, k, indexOf[view].replace(/\bn\b/, `(n + ${lane})`)))
-    return `  let g${k} = mat2x4f(${each.join(', ')});`
-  })
-  const parameters = varying.map(({ k }) => `, o${k}: f32`).join('')
-  const partOf = (lane: number) => `[${Math.floor(lane / 4)}][${lane % 4}]`
-  const computed = lanes.map((lane) => {
-    const own = varying.map(({ k }) => `, g${k}${partOf(lane)}`).join('')
-    return `epilogue(v${partOf(lane)}, values[${lane}]${own})`
-  })
-  const store =
+    const each = (lane: number) => load(source, k, indexOf[view].replace(/\bn\b/, `(n + ${lane})`))
+    return `  let g${k} = ${together(each)};`
+  }
+  const parameters = (some: Varying) => `values: array<f32, VALUES>${some.map(({ k }) => `, o${k}: f32`).join('')}`
+  const given = (some: Varying, lane: number) =>
+    `values[${lane}]${some.map(({ k }) => `, g${k}${partOf(lane)}`).join('')}`
+  const loads = (some: Varying) => some.map((each) => `${loadOf(each)}\n`).join('')
+  const ofFormula = varying.filter(({ k }) => k < operands.length)
+  const ofTerms = varying.filter(({ k }) => k >= operands.length)
+
+  const stored = e.wgslStatements(rests.slice(0, 1), names)
+  const group = 'pixel: u32, n: u32, low: vec4f, high: vec4f, values: array<array<f32, VALUES>, 8>'
+  const rounded = 'mat2x4f(vec4f(V(v[0])), vec4f(V(v[1])))'
+  const stores =
     result.dtype === 'f16'
-      ? '  y[at / 8] = vec4u(bitcast<vec2u>(V(low_out)), bitcast<vec2u>(V(high_out)));'
-      : '  y[at / 4] = V(low_out);\n  y[at / 4 + 1] = V(high_out);'
+      ? '  y[at / 8] = vec4u(bitcast<vec2u>(V(v[0])), bitcast<vec2u>(V(v[1])));'
+      : '  y[at / 4] = V(v[0]);\n  y[at / 4 + 1] = V(v[1]);'
+  const added = e.wgslStatements(rests.slice(1), names)
+  const sumsOfGroup = `  let element = ${rounded};
+${loads(ofTerms)}${lanes.map((lane) => `  let s${lane} = terms_of(element${partOf(lane)}, near${partOf(lane)}, ${given(ofTerms, lane)});`).join('\n')}
+${terms.map((_, k) => `  totals[${k}] += ${together((lane) => `s${lane}[${k}]`)};`).join('\n')}
+`
   const storeGroup = `${bindings.join('\n')}
-fn epilogue(v: f32, values: array<f32, VALUES>${parameters}) -> f32 {
+fn epilogue(v: f32, ${parameters(ofFormula)}) -> f32 {
 ${stored.code}
   return ${stored.results[0]};
 }
-fn store_group(pixel: u32, n: u32, low: vec4f, high: vec4f, values: array<array<f32, VALUES>, 8>) {
+fn result_of(${group}) -> mat2x4f {
   let at = pixel * s.out_c + n;
   let v = mat2x4f(low, high);
-${loads.join('\n')}
-  let low_out = vec4f(${computed.slice(0, 4).join(', ')});
-  let high_out = vec4f(${computed.slice(4).join(', ')});
-${store}
+${loads(ofFormula)}  return ${together((lane) => `epilogue(v${partOf(lane)}, ${given(ofFormula, lane)})`)};
+}
+fn store_group(${group}) {
+  let at = pixel * s.out_c + n;
+  let v = result_of(pixel, n, low, high, values);
+${stores}
+${sums ? sumsOfGroup : ''}}`
+  const binding = first + all.length
+  const constants = { Y_BINDING: binding, ...(values > 0 ? { VALUES: values } : {}) }
+  if (!sums) return { constants, hooks: { ...hooks, store: '', store_group: storeGroup } }
+  const isRelative = e.dependsOn(sums.terms, 1) || e.dependsOn(sums.kept, terms.length)
+  const summing = {
+    keep: `fn terms_of(element: f32, other: f32, ${parameters(ofTerms)}) -> array<f32, SUMS> {
+${added.code}
+  return array<f32, SUMS>(${added.results.join(', ')});
+}
+${keepSums(sums, binding + 1)}`,
+    stored_group: `fn stored_group(${group}) -> mat2x4f {
+  let v = result_of(pixel, n, low, high, values);
+  return ${rounded};
+}`,
+  }
+  return {
+    constants: { ...constants, SUMMING: true, SUMS: terms.length, RELATIVE: isRelative },
+    hooks: { ...hooks, store: '', store_group: storeGroup, ...summing },
+  }
+}
+
+/** The hook `keep`: formulas of the sums of a stretch of rows, into an array [kept, parts, C]. */
+function keepSums({ terms, kept }: StoredSums, binding: number): string {
+  const { code, results } = e.wgslStatements(kept, [...terms.map((_, k) => `total[${k}]`), 'other', 'rows'])
+  const each = (lane: number) =>
+    `kept_of(array<f32, SUMS>(${terms.map((_, k) => `totals[${k}]${partOf(lane)}`).join(', ')}), near${partOf(lane)}, rows)`
+  const stores = kept.map(
+    (_, k) => `  at = ((${k}u * parts + part) * s.out_c + n) / 4;
+  kept[at] = vec4f(${[0, 1, 2, 3].map((lane) => `k${lane}[${k}]`).join(', ')});
+  kept[at + 1] = vec4f(${[4, 5, 6, 7].map((lane) => `k${lane}[${k}]`).join(', ')});`,
+  )
+  return `@group(0) @binding(${binding}) var<storage, read_write> kept: array<vec4f>;
+fn kept_of(total: array<f32, SUMS>, other: f32, rows: f32) -> array<f32, ${kept.length}> {
+${code}
+  return array<f32, ${kept.length}>(${results.join(', ')});
+}
+fn keep(part: u32, parts: u32, n: u32, rows: f32) {
+${lanes.map((lane) => `  let k${lane} = ${each(lane)};`).join('\n')}
+  var at = 0u;
+${stores.join('\n')}
 }`
-  const constants = { Y_BINDING: first + operands.length, ...(values > 0 ? { VALUES: values } : {}) }
-  return { constants, hooks: { ...hooks, store: '', store_group: storeGroup } }
 }

@@ -27,7 +27,7 @@ import {
 } from '../engine/shape.js'
 import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
 import { flatKernel, inplaceOf, inplaceOfBatch, isFlat, type PointwiseAttrs, rowKernel } from './pointwise-kernels.js'
-import { type SumAttrs, sumKernel } from './reduce-kernels.js'
+import { rowSumsOf, type SumAttrs, sumKernel } from './reduce-kernels.js'
 import { viewIn } from './views.js'
 
 /** Every operator that computes each output element from the input elements at its place. */
@@ -162,6 +162,7 @@ const sumOp = defineOp<SumAttrs>('sum', {
     return grads.map((dy) => dy && broadcastTo(dy, attrs.space))
   },
   kernel: (context) => [sumKernel(context)],
+  rowSums: { of: rowSumsOf },
   formula: {
     elementwise: false,
     get: ({ exprs, space }) => ({ exprs, space }),

@@ -1,5 +1,6 @@
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
+import type { RowSums } from '../engine/ir.js'
 import {
   type Candidate,
   ceilDiv,
@@ -11,7 +12,7 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
-import { elements, type Shape, type Spec, showShape, spec } from '../engine/shape.js'
+import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { packed, rowWorkgroup } from './shaders.js'
 import { extentsOf, loadPack, partsOf, storedPack, type View, viewIn } from './views.js'
 
@@ -75,6 +76,8 @@ interface Terms {
   readonly operands: readonly { readonly spec: Spec; readonly view: View }[]
   readonly exprs: readonly Expr[]
   readonly finish?: readonly Expr[] | undefined
+  /** Whether all operands lie one after the other in one buffer. */
+  readonly stacked?: boolean
   /** Whether threads add up chunks first, so that long sums round less: a formula of sums may cancel most of them. */
   readonly chunked: boolean
   /** Extents by which operands that broadcast are indexed. */
@@ -114,6 +117,38 @@ export function sumKernel({ inputs, attrs, adapter }: KernelContext<SumAttrs>): 
       { ...first, reads, writes: partials },
       { ...second, reads: partials, writes: outputs },
     ],
+  }
+}
+
+/** The same by sums of a kernel that stores an input, where they are those of channels over all rows. */
+export function rowSumsOf({ inputs, attrs }: KernelContext<SumAttrs>, input: number): RowSums | undefined {
+  const { exprs, finish, space, shape } = attrs
+  const isOfChannels = elements(shape) > 1 && viewIn(space, shape) === 'channel'
+  if (!isOfChannels || !sameShape(inputs[input]?.shape ?? [], space)) return undefined
+  const operands = inputs.map((_, i) => i).filter((i) => i !== input)
+  const places = inputs.map((_, i) => e.input(i === input ? 0 : 2 + operands.indexOf(i)))
+  return {
+    operands,
+    terms: exprs.map((expr) => e.substitute(expr, places)),
+    kept: exprs.map((_, k) => e.input(k)),
+    finish: (buffer, stretches) => {
+      const channels = elements(shape)
+      const part = spec([1, stretches, channels])
+      const geometry = geometryOf(part.shape, [1, 1, channels])
+      const joined: Terms = {
+        operands: exprs.map(() => ({ spec: part, view: 'full' })),
+        stacked: true,
+        exprs: exprs.map((_, k) => e.input(k)),
+        finish,
+        chunked: finish !== undefined,
+        ...extentsOf(part.shape),
+      }
+      const outputs = (finish ?? exprs).map((_, k) => outputBuffer(k))
+      // There are thousands of stretches: a workgroup for each few channels.
+      const walk: Walk = { WIDTH: 1, HEIGHT: 64, pack: packed(channels).pack }
+      const dispatch = sumDispatch('sum parts', geometry, joined, walk, 1)
+      return { ...dispatch, reads: [buffer], writes: outputs }
+    },
   }
 }
 
@@ -163,7 +198,7 @@ function sumDispatch(
   parts: number,
 ): Omit<Dispatch, 'reads' | 'writes'> {
   const { byChannel, firstRow, indices, fixed } = geometry
-  const { operands, exprs, finish, chunked } = terms
+  const { operands, exprs, finish, chunked, stacked } = terms
   const inner = byChannel ? geometry.inner / pack : 1
   const reduced = byChannel ? geometry.reduced : geometry.reduced / pack
   // Neighbouring threads take neighbouring elements; threads that share rows take neighbouring rows each.
@@ -176,7 +211,10 @@ function sumDispatch(
     exprs,
     operands.map((_, i) => `v${i}`),
   )
-  const loads = operands.map(({ spec, view }, i) => `let q${i} = ${loadPack(spec, `x${i}`, view, pack)};`)
+  const loads = operands.map(({ spec, view }, i) => {
+    const load = stacked ? `x0[i + ${i}u * u.reduced * u.inner]` : loadPack(spec, `x${i}`, view, pack)
+    return `let q${i} = ${load};`
+  })
   const isFixed = (i: number) => fixed.includes(operands[i]?.view ?? 'full')
   const sum = chunked ? 'chunk' : 'total'
   const perPart = partsOf[pack].map((part) => {
@@ -188,7 +226,9 @@ function sumDispatch(
   const sums = exprs.map((_, k) => (byChannel || pack === 1 ? `total${k}` : `dot(total${k}, vec4f(1))`))
   const stored = byChannel ? packType : 'f32'
   const bindings = [
-    ...operands.map(({ spec, view }, i) => `var<storage, read> x${i}: array<${storedPack(spec, view, pack)}>;`),
+    ...(stacked ? operands.slice(0, 1) : operands).map(
+      ({ spec, view }, i) => `var<storage, read> x${i}: array<${storedPack(spec, view, pack)}>;`,
+    ),
     ...(finish ?? exprs).map((_, k) => `var<storage, read_write> y${k}: array<${stored}>;`),
   ].map((buffer, i) => `@group(0) @binding(${i + 1}) ${buffer}`)
   const addUp = (end: string) => `for (; r < ${end}; r += ${step}u) {

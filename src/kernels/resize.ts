@@ -1,5 +1,5 @@
 import { applyOne } from '../engine/graph.js'
-import { type Call, defineOp, type RowsCall, type Tensor } from '../engine/ir.js'
+import { type Call, defineOp, type Part, type RowsCall, type Tensor } from '../engine/ir.js'
 import {
   ceilDiv,
   type Dispatch,
@@ -21,6 +21,8 @@ export interface ResizeAttrs {
   readonly size: readonly [number, number]
   /** Whether the borders of the images coincide rather than the centres of their corner pixels. */
   readonly halfPixel?: true
+  /** Where the result lies in a larger tensor, along the channels. */
+  readonly part?: Part
 }
 
 /** Input coordinates per output coordinate; an output of one pixel takes input 0. */
@@ -38,14 +40,29 @@ function ratios(from: number, to: number, { halfPixel }: ResizeAttrs): [scale: n
 
 function forwardDispatch(x: Spec, y: Spec, attrs: ResizeAttrs, software: boolean): Dispatch {
   const [n = 0, xHeight = 0, xWidth = 0, channels = 0] = x.shape
-  const [, yHeight = 0, yWidth = 0] = y.shape
-  const { pack, packs } = packed(channels)
+  const [, yHeight = 0, yWidth = 0, pitch = 0] = y.shape
+  const start = attrs.part?.start ?? 0
+  const { pack } = packed(channels % 4 === 0 && start % 4 === 0 ? pitch : 1)
+  const packs = channels / pack
   const { chunks, each } = chunksOf(n * yHeight * packs, yWidth, software)
   const threads = n * yHeight * chunks * packs
   const grid = flatGrid(ceilDiv(threads, 64))
   const [scale] = ratios(xHeight, yHeight, attrs)
   const scales = [scale, ...ratios(xWidth, yWidth, attrs)]
-  const uniforms = [threads, packs, xHeight, xWidth, yHeight, yWidth, chunks, each, ...scales, grid[0]]
+  const uniforms = [
+    threads,
+    packs,
+    xHeight,
+    xWidth,
+    yHeight,
+    yWidth,
+    chunks,
+    each,
+    ...scales,
+    grid[0],
+    pitch / pack,
+    start / pack,
+  ]
   const source = shader(shaders.resize, { ...constantsOf(attrs), aliases: packTypes(pack, x, y) })
   return { label: 'resizeBilinear', source, reads: [inputBuffer(0)], writes: [outputBuffer(0)], uniforms, grid }
 }
@@ -119,6 +136,11 @@ const resizeOp = defineOp<ResizeAttrs>('resizeBilinear', {
   kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], attrs, adapter }: KernelContext<ResizeAttrs>) => [
     { name: 'rows', dispatches: [forwardDispatch(x, y, attrs, adapter.software)] },
   ],
+  part: {
+    set: (attrs, part) => (part.axis === part.shape.length - 1 && !attrs.part ? { ...attrs, part } : undefined),
+  },
+  // A larger tensor follows x.
+  inplace: ({ part }) => new Map(part ? [[0, 1]] : []),
 })
 
 const resizeGradOp = defineOp<ResizeAttrs>('resizeBilinearGrad', {

@@ -12,7 +12,7 @@ import {
 import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import type { Tiling } from './conv2d-tiles.js'
-import { storeGroups, storeThrough } from './epilogue.js'
+import { type StoredSums, storeGroups, storeThrough } from './epilogue.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 
@@ -38,6 +38,14 @@ export interface Target {
   /** WGSL type of its elements. */
   readonly type: string
   readonly epilogue?: Epilogue | undefined
+  /** Sums over rows that a product which is whole and stores eight channels at once also delivers. */
+  readonly sums?: TargetSums | undefined
+}
+
+/** What is kept of sums over rows, and the buffer that gets it; the operands of the terms follow the epilogue's. */
+export interface TargetSums extends StoredSums {
+  readonly buffer: Operand
+  readonly reads: readonly Operand[]
 }
 
 /** What stores a result of type `U` through its epilogue, whose operands are bound from `first` on. */
@@ -45,11 +53,11 @@ export const stored = (U: string, epilogue: Epilogue | undefined, first: number)
   together({ aliases: { U } }, epilogue ? storeThrough(epilogue.expr, epilogue.operands, epilogue.result, first) : {})
 
 /** The same of a shader that stores eight channels at once, by 16 bytes where each pixel is a whole number of them. */
-export function storedInGroups({ extents, type: U, epilogue }: Target, first: number): Specialization {
+export function storedInGroups({ extents, type: U, epilogue, sums }: Target, first: number): Specialization {
   const result = epilogue?.result ?? spec([...extents], U === 'f16' ? 'f16' : 'f32')
   const types = { U, V: U === 'f16' ? 'vec4h' : 'vec4f' }
   if (extents[3] % 8 !== 0) return together({ aliases: { ...types, Y: U } }, stored(U, epilogue, first))
-  const wide = storeGroups(epilogue?.expr, epilogue?.operands ?? [], result, first)
+  const wide = storeGroups(epilogue?.expr, epilogue?.operands ?? [], result, first, sums)
   return together({ aliases: { ...types, Y: U === 'f16' ? 'vec4u' : 'vec4f' } }, wide)
 }
 
@@ -76,8 +84,8 @@ export function sliceSums(
       ...dispatch,
       multiplies: true,
       source: product(storing(target)),
-      reads: [...factors, ...operandsOf(epilogue)],
-      writes: [outputBuffer(0)],
+      reads: [...factors, ...operandsOf(epilogue), ...(target.sums?.reads ?? [])],
+      writes: [outputBuffer(0), ...(target.sums ? [target.sums.buffer] : [])],
     }
     return { name, usesMatrixUnits, dispatches: [whole], tuned, estimate }
   }

@@ -3,11 +3,13 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { MatrixShape } from '#dist/engine/adapter.js'
+import type { Device } from '#dist/engine/device.js'
 import type { Candidate } from '#dist/engine/kernel.js'
 import { candidatesOf, type SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { cases } from '../../cases/index.js'
 import { compareGradients, compareOutputs, prepare, runCase } from '../support/check.js'
+import { layers, normalizedConvolution } from '../support/normalized-convolution.js'
 import { skipUnless } from '../support/skip.js'
 import { withFormula } from '../support/with-formula.js'
 
@@ -93,6 +95,11 @@ const prepared = rows.map((row) => prepare(row, 'half'))
 /** Units for f32 also compute in single precision. */
 const single = rows.filter(({ name }) => /several tiles|bias/.test(name)).map((row) => prepare(row))
 
+/** One whose result is summed as it is stored. */
+const summed = Object.entries(layers)
+  .slice(0, 1)
+  .map(([name, layer]) => prepare(normalizedConvolution(name, layer, 'residual'), 'half'))
+
 /** Units of NVIDIA (and AMD), and of Intel, and others; `all` tiles, or the one best by rule. */
 const adapters: readonly {
   readonly shape: MatrixShape
@@ -117,7 +124,8 @@ for (const { shape, lanes, all, factors = 'f16' } of adapters) {
     const matrixUnits = { factors, shapes: [shape], lanes }
     const traits = { ...device.traits, software: false, subgroupSize: 0, matrixUnits }
     const tried = new Set<string>()
-    for (const each of factors === 'f32' ? [...prepared, ...single] : prepared) {
+    const adapter: Device = Object.create(device, { traits: { value: traits } })
+    for (const each of [...prepared, ...summed, ...(factors === 'f32' ? single : [])]) {
       let kernels = 1
       for (let k = 0; k < kernels; k++) {
         const selectKernel: SelectKernel = (node, own) => {
@@ -130,7 +138,7 @@ for (const { shape, lanes, all, factors = 'f16' } of adapters) {
           tried.add(`${node.name}, ${chosen.name}, ${chosen.dispatches.length}`)
           return imitation(chosen)
         }
-        const results = await runCase(device, each, { selectKernel })
+        const results = await runCase(adapter, each, { selectKernel })
         compareOutputs(each, results, `kernel ${k}`)
         if (k === 0) compareGradients(each, results)
       }
@@ -142,6 +150,7 @@ for (const { shape, lanes, all, factors = 'f16' } of adapters) {
       )
     for (const op of ['conv2d', 'conv2dInputGrad', 'conv2dWeightGrad', 'matmul']) some(`^${op}\\b.* ${M}x${N}x${K},`)
     some(', 2$')
+    some('^conv2d\\+batchNormStatistics')
     for (const tile of all ? ['32x32', '32x64', '64x32', '64x64', '128x64'] : []) some(` ${tile} by`)
   })
 }

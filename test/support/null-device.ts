@@ -8,6 +8,8 @@ export interface NullAdapter {
   readonly half?: boolean
   /** Lanes of a subgroup. */
   readonly subgroupSize?: number
+  /** It has matrix units, of 16x16x16. */
+  readonly matrixUnits?: boolean
   /** maxStorageBufferBindingSize in bytes. */
   readonly bindingLimit?: number
   /** Bytes that it has. */
@@ -16,7 +18,8 @@ export interface NullAdapter {
 
 /** A dry device of an adapter that no machine need have. */
 export function nullDevice(adapter: NullAdapter = {}): Device {
-  const { software = true, half = false, subgroupSize = 8, bindingLimit = 2 ** 40, memory } = adapter
+  const { software = true, half = false, matrixUnits = false, subgroupSize = 8 } = adapter
+  const { bindingLimit = 2 ** 40, memory } = adapter
   const { GPUBufferUsage, GPUTextureUsage, GPUShaderStage, GPUMapMode } = globalThis as Partial<typeof globalThis>
   // WebGPU's constants are there once an adapter was looked for; here their values do not matter.
   if (!GPUBufferUsage) Object.assign(globalThis, { GPUBufferUsage: {} })
@@ -25,7 +28,11 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
   if (!GPUMapMode) Object.assign(globalThis, { GPUMapMode: {} })
   const gpu = {
     adapterInfo: { subgroupMinSize: subgroupSize, subgroupMaxSize: subgroupSize },
-    features: new Set(['subgroups', ...(half ? ['shader-f16'] : [])]),
+    features: new Set([
+      'subgroups',
+      ...(half ? ['shader-f16'] : []),
+      ...(matrixUnits ? ['chromium-experimental-subgroup-matrix'] : []),
+    ]),
     limits: {
       maxStorageBuffersPerShaderStage: 10,
       maxComputeWorkgroupStorageSize: 32768,
@@ -36,5 +43,6 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
     },
   } as unknown as GPUDevice
   const summary = { vendor: '', architecture: '', device: 'null', driver: '', software }
-  return dryDevice({ adapter: summary, gpu, traits: {} }, memory).device
+  const matrixConfigs = [{ factors: 'f16', sums: 'f32', M: 16, N: 16, K: 16 }]
+  return dryDevice({ adapter: summary, gpu, traits: matrixUnits ? { matrixConfigs } : {} }, memory).device
 }

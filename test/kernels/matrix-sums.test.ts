@@ -1,0 +1,151 @@
+// Products on matrix units that sum the rows of what they store, for what reads it next, under a driver that imitates such
+// units, and which here does not say that it runs on the CPU.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Tensor } from '#dist/engine/ir.js'
+import { findAdapters, open } from '#dist/engine/node.js'
+import { compile } from '#dist/engine/program.js'
+import { spec } from '#dist/engine/shape.js'
+import { batchNormTraining } from '#dist/kernels/batchnorm.js'
+import { conv2d } from '#dist/kernels/conv2d.js'
+import { castCall } from '#dist/kernels/pointwise.js'
+import { Random } from '../../cases/case.js'
+import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
+import { formulas, layers, normalizedBefore, normalizedConvolution } from '../support/normalized-convolution.js'
+import { skipUnless } from '../support/skip.js'
+
+await import(new URL('../support/variant.js?gpu', import.meta.url).href)
+const device = (await findAdapters()).length > 0 ? await open() : undefined
+const matrixTest = skipUnless(device?.traits.matrixUnits !== undefined, 'there is no adapter with matrix units for f16')
+const opened = () => {
+  if (!device) throw new Error('unreachable: the test is skipped without a device')
+  return device
+}
+
+for (const [k, [name, layer]] of Object.entries(layers).entries()) {
+  // All formulas once: a driver compiles each kernel for a second.
+  for (const formula of k === 0 ? formulas : formulas.slice(k % formulas.length).slice(0, 1)) {
+    matrixTest(`statistics of a convolution: ${name}${formula && `, ${formula}`}`, async () => {
+      const prepared = prepare(normalizedConvolution(name, layer, formula), 'half')
+      const names = new Set<string>()
+      const results = await runCase(opened(), prepared, {
+        selectKernel: (node, candidates) => {
+          names.add(node.name)
+          return candidates[0]
+        },
+      })
+      assert.is(
+        [...names].some((each) => /^conv2d.*\+batchNormStatistics$/.test(each)),
+        layer.apart !== true,
+        [...names].join(' '),
+      )
+      compareOutputs(prepared, results, 'fused')
+      // Half precision moves values across the corner of relu.
+      if (formula !== 'relu') compareGradients(prepared, results)
+      compareRuns(prepared, await runCase(opened(), prepared, { optimize: false }), results, 'fused')
+    })
+  }
+}
+
+for (const formula of formulas) {
+  matrixTest(`gradients of batch norm in front of a convolution${formula && `, ${formula}`}`, async () => {
+    // Rows that are no whole number of tiles.
+    const prepared = prepare(normalizedBefore('3x3', [2, 9, 7, 40], formula), 'half')
+    const names = new Set<string>()
+    const results = await runCase(opened(), prepared, {
+      selectKernel: (node, candidates) => {
+        names.add(node.name)
+        return candidates[0]
+      },
+    })
+    assert.ok(
+      [...names].some((each) => /^conv2dInputGrad.*\+sum$/.test(each)),
+      [...names].join(' '),
+    )
+    compareOutputs(prepared, results, 'fused')
+    if (formula !== 'relu') compareGradients(prepared, results)
+    compareRuns(prepared, await runCase(opened(), prepared, { optimize: false }), results, 'fused')
+  })
+}
+
+/** Mean and unbiased variance of each channel, in double precision. */
+function momentsOf(map: ArrayLike<number>, channels: number): { mean: number[]; variance: number[] } {
+  const rows = map.length / channels
+  const over = (term: (row: number) => number) => {
+    let sum = 0
+    for (let row = 0; row < rows; row++) sum += term(row)
+    return sum
+  }
+  const mean = Array.from({ length: channels }, (_, c) => over((row) => map[row * channels + c] ?? Number.NaN) / rows)
+  const variance = mean.map(
+    (average, c) => over((row) => ((map[row * channels + c] ?? Number.NaN) - average) ** 2) / (rows - 1),
+  )
+  return { mean, variance }
+}
+
+for (const [what, mean, corner] of [
+  ['about 0', 0, 0],
+  ['about 1000, with deviations of 1', 1000, 0],
+  ['with a corner 300 higher', 0, 300],
+] as const) {
+  matrixTest(`statistics are those of the map as it is stored in f16: ${what}`, async () => {
+    const channels = 16
+    const shape = [2, 21, 19, channels]
+    const vector = spec([channels])
+    const specs = { x: spec(shape), w: spec([1, 1, channels, channels]), zeros: vector, ones: vector }
+    const kernels: string[][] = []
+    // Each kernel by itself: those that sum, and those that are followed by the kernels of the statistics.
+    for (let k = 0, count = 1; k < count; k++) {
+      const program = await compile(
+        opened(),
+        specs,
+        ({ x, w, zeros, ones }) => {
+          const map = conv2d(x, w)
+          const channel: Record<'weight' | 'bias' | 'runningMean' | 'runningVar', Tensor> = {
+            ...{ weight: ones, bias: zeros, runningMean: zeros, runningVar: zeros },
+          }
+          const { runningMean, runningVar } = batchNormTraining(map, channel, { momentum: 1 })
+          return { map, runningMean, runningVar }
+        },
+        {
+          autocast: castCall,
+          selectKernel: (node, candidates) => {
+            if (!/^conv2d/.test(node.name)) return candidates[0]
+            count = candidates.length
+            kernels.push(candidates[k]?.dispatches.map(({ label }) => label) ?? [])
+            return candidates[k]
+          },
+        },
+      )
+      const random = new Random(what)
+      const x = new Float32Array(specs.x.shape.reduce((a, b) => a * b)).map(
+        (_, i) => random.normal() + mean + (i < channels ? corner : 0),
+      )
+      const w = new Float32Array(channels ** 2).map((_, i) => (i % (channels + 1) === 0 ? 1 : 0))
+      program.run({ x, w, zeros: new Float32Array(channels), ones: new Float32Array(channels).fill(1) })
+      const expected = momentsOf(await program.read('map'), channels)
+      const [means, variances] = [await program.read('runningMean'), await program.read('runningVar')]
+      program.destroy()
+      for (let c = 0; c < channels; c++) {
+        const [average = 0, variance = 0] = [expected.mean[c], expected.variance[c]]
+        const deviation = Math.sqrt(variance)
+        // Of the mean half a unit in its last place, and what sums of rows round.
+        const allowed = 2 ** -24 * Math.abs(average) + 2 ** -21 * deviation
+        assert.ok(
+          Math.abs((means[c] ?? Number.NaN) - average) <= allowed,
+          `kernel ${k}: mean ${means[c]}, not ${average}; deviation ${deviation}`,
+        )
+        assert.ok(
+          Math.abs((variances[c] ?? Number.NaN) / variance - 1) <= 2 ** -20,
+          `kernel ${k}: variance ${variances[c]}, not ${variance}`,
+        )
+      }
+    }
+    assert.equal(kernels[0], ['conv2d', 'batchNorm statistics finish'])
+    assert.ok(kernels.length > 2)
+    assert.ok(kernels.at(-1)?.includes('batchNorm statistics'))
+  })
+}
+
+test.after(() => device?.destroy())
+test.run()
