@@ -113,6 +113,8 @@ export type WatchEvent =
 
 /** What the worker tells without being asked. */
 export interface Events {
+  /** The worker runs, and answers. */
+  started: undefined
   /** A line for the log of the page. */
   log: { readonly line: string }
   machine: Machine
