@@ -12,7 +12,7 @@ import { parseCheckpoint } from '#dist/train/checkpoint/parse.js'
 import { sourceOf } from '#dist/train/io/byte-source.js'
 import { browserPath, openBrowser } from '../support/browser.js'
 import { skipUnless } from '../support/skip.js'
-import { drop, type Served, servePage, waitForResult } from './serve.js'
+import { countTimers, drop, type Served, servePage, waitForResult } from './serve.js'
 
 const pageTest = skipUnless(browserPath !== undefined, 'there is no Chromium')
 
@@ -158,11 +158,14 @@ pageTest('paints with brush, fill and keyboard, and goes back', async () => {
 pageTest('learns three steps from what is painted, and saves weights that predict.js takes', async () => {
   const steps = page.locator('#correct-steps')
   await steps.fill('3')
+  const [worker] = page.workers()
+  await worker?.evaluate(countTimers)
   await page.click('#correct-learn')
   await page.waitForFunction("/^learned|^$/.test(document.getElementById('correct-learned').textContent)", null, {
     timeout: 120_000,
   })
   assert.match(await text('correct-learned'), /^learned 3 steps by supervised/)
+  assert.equal(await worker?.evaluate('asked'), [], 'in a hidden tab timers and frames wait')
   const path = await downloaded('correct-save', 'corrected.safetensors')
   assert.not.equal(readFileSync(path), readFileSync('web/weights/scenes.safetensors'))
   const image = join(folder, 'scene.png')
