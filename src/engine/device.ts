@@ -1,7 +1,7 @@
 import { type AdapterSummary, type AdapterTraits, type MatrixConfig, traitsOf } from './adapter.js'
 import { AtrousError } from './error.js'
 import { ErrorScopes } from './error-scopes.js'
-import { type HalfStores, isExact, roundHalfStores } from './half-stores.js'
+import type { HalfStores } from './half-stores.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
 import { Pace } from './pace.js'
 import type { GPUBindGroupLayout, GPUBuffer, GPUComputePipeline, GPUDevice, GPUTexture } from './webgpu-types.js'
@@ -22,6 +22,8 @@ export interface DeviceFacts {
   readonly bindingLimit?: number | undefined
   /** How the driver stores f16; absent where it is taken for exact. */
   readonly halfStores?: HalfStores | undefined
+  /** What makes kernels of shaders that round by themselves, where the driver does not: see `roundHalfStores`. */
+  readonly roundStores?: ((source: string) => string) | undefined
   /** Whether its owner works with it as well: see `shareDevice`. */
   readonly shared?: boolean
 }
@@ -88,6 +90,7 @@ export class Device {
   readonly traits: AdapterTraits
   /** How the driver stores f16, where that was tried: see `openDevice`. What is not exact, kernels round themselves. */
   readonly halfStores: HalfStores | undefined
+  private readonly roundStores: DeviceFacts['roundStores']
   /** Undefined on the CPU, which resets nothing: there a run is one submission. */
   readonly pace: Pace | undefined
   /** Opens the same adapter once more, where whoever opened it tells how. */
@@ -109,9 +112,10 @@ export class Device {
     private readonly waitFor: Wait = awaitPlainly,
     facts: DeviceFacts = {},
   ) {
-    const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores } = facts
+    const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores, roundStores } = facts
     this.traits = traitsOf(gpu, { software: adapter.software, matrixConfigs, bindingLimit })
     this.halfStores = halfStores
+    this.roundStores = roundStores
     this.pace = adapter.software ? undefined : Pace.of(adapter)
     const report = (message: string, isMemory: boolean) => {
       const reason = firstLines(message)
@@ -200,7 +204,7 @@ export class Device {
   }
 
   /** Runs `body` and throws the validation and out-of-memory errors it caused, with `what` it was doing. */
-  async guarded<T>(what: string, body: () => T): Promise<T> {
+  async guarded<T>(what: () => Promise<string>, body: () => T): Promise<T> {
     this.gpu.pushErrorScope('validation')
     this.gpu.pushErrorScope('out-of-memory')
     let value: T
@@ -211,8 +215,8 @@ export class Device {
       scopes = Promise.all([this.gpu.popErrorScope(), this.gpu.popErrorScope()])
     }
     const [memory, validation] = await this.wait(scopes)
-    if (memory) throw new OutOfMemoryError(`${what}: out of GPU memory: ${firstLines(memory.message)}`)
-    if (validation) throw new ValidationError(`${what}: ${firstLines(validation.message)}`)
+    if (memory) throw new OutOfMemoryError(`${await what()}: out of GPU memory: ${firstLines(memory.message)}`)
+    if (validation) throw new ValidationError(`${await what()}: ${firstLines(validation.message)}`)
     return value
   }
 
@@ -257,7 +261,7 @@ export class Device {
 
   private async compile(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
     this.gpu.pushErrorScope('validation')
-    const code = this.halfStores && !isExact(this.halfStores) ? roundHalfStores(source) : source
+    const code = this.roundStores?.(source) ?? source
     const module = this.gpu.createShaderModule({ label, code })
     const scope = this.gpu.popErrorScope()
     const bindGroupLayouts = [this.layout(pattern)]

@@ -206,8 +206,11 @@ export interface Op<A = never> {
   shape(inputs: readonly Spec[], attrs: A): readonly Spec[]
   /** Gradients of the inputs, in their order; undefined where there is none. */
   vjp?(context: VjpContext<A>): readonly (Tensor | undefined)[]
-  /** Ways to compute it, best first for this adapter; the last one is the plainest, to which the others are held. */
-  kernel(context: KernelContext<A>): readonly Candidate[]
+  /**
+   * Ways to compute it, best first for this adapter; the last one is the plainest, to which the others are held. A promise
+   * where they are loaded when the first program is compiled that has such a call.
+   */
+  kernel(context: KernelContext<A>): readonly Candidate[] | Promise<readonly Candidate[]>
   /**
    * Output index → index of the input whose buffer it takes over: on entry the output's buffer holds that input,
    * which is not bound a second time. The planner copies where the input is still needed.
@@ -226,10 +229,15 @@ export interface Op<A = never> {
   readonly concat?: ConcatAccess<A>
   /** The part of its first input that its one output is. */
   partOfInput?(call: Call<A>): Part
-  readonly divide?: DivideAccess<A>
+  /** Or what loads it: few programs are divided. */
+  readonly divide?: DivideAccess<A> | (() => Promise<DivideAccess<A>>)
   /** Its kernel is a host call: each call of it happens once in a run, however equal to another one. */
   readonly callsHost?: true
 }
+
+/** How an operator is divided, once that is loaded. */
+export const divideOf = async (op: Op | undefined): Promise<DivideAccess<never> | undefined> =>
+  typeof op?.divide === 'function' ? op.divide() : op?.divide
 
 /** Declares an operator; see `Op` for the parts. */
 export const defineOp = <A>(name: string, parts: Omit<Op<A>, 'name'>): Op<A> => ({ name, ...parts })

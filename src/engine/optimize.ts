@@ -3,10 +3,11 @@ import type { AdapterTraits } from './adapter.js'
 import type { Trace } from './ir.js'
 import { batchUpdates } from './passes/batch-updates.js'
 import { concatInPlace } from './passes/concat-in-place.js'
+import { dropDead } from './passes/drop-dead.js'
 import { fuseEpilogues } from './passes/fuse-epilogues.js'
 import { fusePointwise } from './passes/fuse-pointwise.js'
 import { recompute } from './passes/recompute.js'
-import { dropDead, shareEqual } from './passes/rewrite.js'
+import { shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
 
 /** What is computed, by fewer kernels. */
