@@ -1,6 +1,6 @@
 import { type AdapterSummary, type AdapterTraits, type MatrixConfig, traitsOf } from './adapter.js'
 import { AtrousError } from './error.js'
-import { ErrorScopes } from './error-scopes.js'
+import type { ErrorScopes } from './error-scopes.js'
 import type { HalfStores } from './half-stores.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
 import { Pace } from './pace.js'
@@ -14,6 +14,9 @@ export type Wait = <T>(promise: Promise<T>, rest: () => number) => Promise<T>
 
 const awaitPlainly: Wait = (promise) => promise
 
+/** Gets the message of an error that a device told, of its memory or of what is invalid. */
+export type ErrorReport = (message: string, isMemory: boolean) => void
+
 /** What is known of a device beside what WebGPU says of it. */
 export interface DeviceFacts {
   /** What the adapter's matrix units compute. */
@@ -24,8 +27,8 @@ export interface DeviceFacts {
   readonly halfStores?: HalfStores | undefined
   /** What makes kernels of shaders that round by themselves, where the driver does not: see `roundHalfStores`. */
   readonly roundStores?: ((source: string) => string) | undefined
-  /** Whether its owner works with it as well: see `shareDevice`. */
-  readonly shared?: boolean
+  /** What tells errors apart where its owner works with it as well: see `shareDevice`. */
+  readonly scopesOf?: (report: ErrorReport) => ErrorScopes
 }
 
 /** A tensor is larger than what the adapter binds at once, or than its buffers. */
@@ -117,7 +120,7 @@ export class Device {
     this.halfStores = halfStores
     this.roundStores = roundStores
     this.pace = adapter.software ? undefined : Pace.of(adapter)
-    const report = (message: string, isMemory: boolean) => {
+    const report: ErrorReport = (message, isMemory) => {
       const reason = firstLines(message)
       this.failures.push(
         isMemory
@@ -125,8 +128,8 @@ export class Device {
           : new ValidationError(`the GPU reported: ${reason}`),
       )
     }
-    if (facts.shared) this.scopes = new ErrorScopes(gpu, report)
-    else {
+    this.scopes = facts.scopesOf?.(report)
+    if (!this.scopes) {
       gpu.addEventListener('uncapturederror', (event) => {
         event.preventDefault()
         // By its name, since Dawn's classes are globals in some places only.

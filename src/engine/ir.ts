@@ -147,12 +147,14 @@ export interface OpCall {
   readonly outputs: readonly Spec[]
 }
 
-/** How tensors are cut along their first axis, and put together again. */
+/** How tensors are cut along their first axis, put together again, and added up. */
 export interface Arrangement {
   /** Those with indices `start` to `start + size` along the first axis. */
   range(input: Spec, start: number, size: number): OpCall
   /** A tensor of such a shape from others, each from its start along the first axis on, and zeros where none of them lies. */
   join(starts: readonly number[], output: Spec): OpCall
+  /** The sum of two tensors of such a shape. */
+  add(output: Spec): OpCall
 }
 
 /** A call as calls for a few samples each: the first axis of its tensors is that of the samples. */
@@ -167,8 +169,6 @@ export interface Division {
    * what the one before made.
    */
   readonly outputs: readonly ('joined' | 'summed' | 'updated')[]
-  /** Adds two such outputs, where some are added up. */
-  add?(output: Spec): OpCall
   /** A last call, which reads these outputs and then the inputs that are left for it. */
   readonly last?: OpCall
 }

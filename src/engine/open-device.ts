@@ -1,6 +1,7 @@
 import { type AdapterSummary, matrixConfigsOf, standardFeatures, summarizeAdapter, usefulFeatures } from './adapter.js'
 import { Device, type Wait } from './device.js'
 import { NoAdapterError } from './error.js'
+import { ErrorScopes } from './error-scopes.js'
 import type { GPUAdapter, GPUDevice } from './webgpu-types.js'
 
 /** How an adapter is opened. */
@@ -57,7 +58,9 @@ function explainRefusal(error: unknown): never {
  * open. Request it with the limits of its adapter and those of `usefulFeatures` that it has.
  */
 export const shareDevice = (gpu: GPUDevice, wait?: Wait): Device =>
-  new Device(gpu, summarizeAdapter({ info: gpu.adapterInfo }), wait, { shared: true })
+  new Device(gpu, summarizeAdapter({ info: gpu.adapterInfo }), wait, {
+    scopesOf: (report) => new ErrorScopes(gpu, report),
+  })
 
 /** The limits that kernels and tensors may reach. */
 const usefulLimits =

@@ -41,11 +41,18 @@ const joinOp = defineOp<JoinAttrs>('join', {
   },
 })
 
+/** The sum of two tensors of one shape, without gradient. */
+const addOp = defineOp<undefined>('add', {
+  shape: ([x = spec([])]) => [x],
+  kernel: async (context) => [(await import('./add-kernel.js')).addKernel(context)],
+})
+
 export const arrangement: Arrangement = {
   range: (input, start, size) => {
     return { op: rangeOp as Op, name: 'range', attrs: { start, size }, outputs: [withSamples(input, size)] }
   },
   join: (starts, output) => ({ op: joinOp as Op, name: 'join', attrs: { starts, output }, outputs: [output] }),
+  add: (output) => ({ op: addOp as Op, name: 'add', attrs: undefined, outputs: [output] }),
 }
 
 export type Use = Division['inputs'][number]

@@ -7,7 +7,7 @@ import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arran
 import type { ConvGeometry } from './conv2d-geometry.js'
 import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
-import { addCall, formulasCall } from './pointwise.js'
+import { formulasCall } from './pointwise.js'
 import type { Epilogue } from './slice-sums.js'
 
 export interface Conv2dOptions {
@@ -158,7 +158,6 @@ const sumOfImages = ({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<Si
   inputs: inputs.map((_, i) => (i < 2 ? 'divided' : 'last')),
   outputs: ['summed'],
   piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
-  add: addCall,
   ...(epilogue && { last: formulasCall([epilogue], outputs) }),
 })
 

@@ -2,7 +2,6 @@ import type { DivideAccess } from '../engine/ir.js'
 import { spec } from '../engine/shape.js'
 import { arrangement, joinedDivision, usesIn } from './arrangement.js'
 import type { MatmulAttrs } from './matmul.js'
-import { addCall } from './pointwise.js'
 
 /** A product of matrices a few rows of its first factor at a time, or as a sum of products where that is transposed. */
 export const matmulDivision: DivideAccess<MatmulAttrs> = {
@@ -17,7 +16,6 @@ export const matmulDivision: DivideAccess<MatmulAttrs> = {
         inputs: ['divided', 'divided'],
         outputs: ['summed'],
         piece: () => ({ attrs, outputs }),
-        add: addCall,
       }
     }
     const operands = usesIn(product.shape, inputs.slice(2))

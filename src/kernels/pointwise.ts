@@ -193,7 +193,6 @@ function sumBySpace(call: Call<SumAttrs>): Division | undefined {
       const isSum = elements(attrs.space) !== elements(shape)
       return isSum ? { attrs, outputs: sums } : withoutSum(attrs, sums)
     },
-    add: addCall,
     ...(finish && { last: formulasCall(finish, call.outputs) }),
   }
 }
@@ -314,13 +313,6 @@ export const cast = (x: Tensor, dtype: 'f32' | 'f16'): Tensor =>
 export const castCall: Cast = ({ shape }, dtype) => {
   const attrs: PointwiseAttrs = { label: 'cast', exprs: [a], space: shape, dtypes: [dtype], inplace: [] }
   return { op: pointwiseOp as Op, name: 'cast', attrs }
-}
-
-/** The call that adds two such tensors. */
-export const addCall = (output: Spec): OpCall => {
-  const { shape: space, dtype } = output
-  const attrs: PointwiseAttrs = { label: 'add', exprs: [e.add(a, b)], space, dtypes: [dtype], inplace: [] }
-  return { op: pointwiseOp as Op, name: 'add', attrs, outputs: [output] }
 }
 
 /** Elements as unsigned 32-bit integers, cut off toward zero. */

@@ -164,7 +164,7 @@ class Divider {
         return [use === 'divided' ? this.samples(node, value, range, arrangement) : this.whole(value)]
       })
       for (const [k, tensor] of this.append(node, call, operands).entries())
-        results[k] = this.combined(node, division, k, results[k] ?? [], tensor)
+        results[k] = this.combined(node, division.outputs[k], results[k] ?? [], tensor, arrangement)
     }
     if (division.last) this.finish(node, division.last, division, results, arrangement)
     else for (const k of outputs.keys()) this.assemble(node, k, results[k] ?? [], arrangement)
@@ -186,12 +186,18 @@ class Divider {
   }
 
   /** What there is of an output, after one more call. */
-  private combined(node: Node, division: Division, k: number, before: readonly Piece[], tensor: Tensor): Piece[] {
+  private combined(
+    node: Node,
+    kind: Division['outputs'][number] | undefined,
+    before: readonly Piece[],
+    tensor: Tensor,
+    arrangement: Arrangement,
+  ): Piece[] {
     const last = before.at(-1)
     if (!last) return [{ start: 0, tensor }]
-    if (division.outputs[k] === 'joined') return [...before, { start: last.start + samplesOf(last.tensor), tensor }]
-    const sum = division.outputs[k] === 'summed' ? division.add?.(tensor) : undefined
-    return [{ start: 0, tensor: sum ? this.appendOne(node, sum, [last.tensor, tensor]) : tensor }]
+    if (kind === 'joined') return [...before, { start: last.start + samplesOf(last.tensor), tensor }]
+    const isSum = kind === 'summed'
+    return [{ start: 0, tensor: isSum ? this.appendOne(node, arrangement.add(tensor), [last.tensor, tensor]) : tensor }]
   }
 
   /** The call that makes a node's results of those of its pieces. */
