@@ -202,7 +202,6 @@ export async function lower(
       return valueKey(source)
     }
     if (candidate.host) {
-      const { beginHost, endHost } = await import('./lower-host.js')
       const begin = beginHost(node, candidate.host, keyOf)
       commands.push(begin)
       const ending = endHost(node, begin, keyOf)
@@ -293,7 +292,22 @@ function rangeCommand(node: Node, fromOffset: number): Command {
   return { kind: 'copy', label: labelOf(node), info, from, to: `${node.id}.0`, fromOffset, toOffset: 0, bytes }
 }
 
-export const infoOf = ({ name, scope }: Node, kernel: string, shapes: string, bytes: number): KernelInfo => {
+function beginHost(node: Node, call: HostCall, keyOf: (operand: Operand) => string): HostBeginCommand {
+  const specs = call.reads.map(({ index }) => node.inputs[index] ?? { shape: [], dtype: 'f32' as const })
+  const info = infoOf(node, 'host call begins', specs.map(shortSpec).join(', '), bytesOf(specs))
+  return { kind: 'host begin', label: labelOf(node), info, call, reads: call.reads.map(keyOf), specs }
+}
+
+function endHost(node: Node, begin: HostBeginCommand, keyOf: (operand: Operand) => string): HostEndCommand {
+  const { call } = begin
+  const specs = call.writes.map(({ index }) => node.outputs[index] ?? { shape: [], dtype: 'f32' as const })
+  const info = infoOf(node, 'host call ends', specs.map(shortSpec).join(', '), bytesOf(specs))
+  return { kind: 'host end', label: labelOf(node), info, begin, writes: call.writes.map(keyOf), specs }
+}
+
+const bytesOf = (specs: readonly Spec[]): number => specs.reduce((sum, spec) => sum + byteLength(spec), 0)
+
+const infoOf = ({ name, scope }: Node, kernel: string, shapes: string, bytes: number): KernelInfo => {
   return { op: name, layer: scope, kernel, shapes, bytes, multiplyAdds: 0 }
 }
 
@@ -329,5 +343,5 @@ function mirrors(commands: Command[], values: Map<string, Value>): (source: stri
 }
 
 /** `4x33x33x64`, with the element type where that is not f32. */
-export const shortSpec = (spec: Spec | undefined): string =>
+const shortSpec = (spec: Spec | undefined): string =>
   spec ? `${spec.dtype === 'f32' ? '' : `${spec.dtype} `}${spec.shape.join('x') || 'scalar'}` : ''

@@ -8,7 +8,6 @@ import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
 import { type Command, copyInfo, lower } from './lower.js'
 import { mirrorBytes } from './mirror.js'
 import { costOf } from './pace.js'
-import type { Cast } from './passes/autocast.js'
 import { dropDead } from './passes/drop-dead.js'
 import { type CompilationWatch, compilePipelines } from './pipelines.js'
 import { type Plan, plan } from './plan.js'
@@ -17,23 +16,13 @@ import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
 import { byteLength, type Data, type DataOf, type DType, type Spec, showSpec } from './shape.js'
 import { type Store, typedArray, upload } from './store.js'
-import { transform } from './transform.js'
+import { type TransformOptions, transform } from './transform.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
 
-export interface CompileOptions extends CompilationWatch {
-  /** Name of the program in errors and profiles. */
-  readonly label?: string
-  /** false: no fusion, no sharing of buffers. The results must be the same. */
-  readonly optimize?: boolean
+export interface CompileOptions extends TransformOptions, CompilationWatch {
   /** Selects among an operator's kernels; by default as the device's programs do: see `setKernelSelection`. */
   readonly selectKernel?: SelectKernel
-  /** The stage that a scope belongs to, if any, whose activations the backward pass computes again; see `recompute`. */
-  readonly recompute?: (scope: string) => string | undefined
-  /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
-  readonly autocast?: Cast | undefined
-  /** A last pass over what is computed, before it is divided and kernels are chosen. */
-  readonly pass?: (trace: Trace) => Trace
   /** Whether values with disjoint lifetimes share buffers; by default as `optimize`. */
   readonly share?: boolean
   /** Where inputs and intermediates live, in place of buffers of the program's own. */

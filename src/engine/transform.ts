@@ -1,7 +1,20 @@
 import type { AdapterTraits } from './adapter.js'
 import type { Trace } from './ir.js'
-import type { CompileOptions } from './program.js'
+import type { Cast } from './passes/autocast.js'
 import { byteLength } from './shape.js'
+
+export interface TransformOptions {
+  /** Name of the program in errors and profiles. */
+  readonly label?: string
+  /** false: no fusion, no sharing of buffers. The results must be the same. */
+  readonly optimize?: boolean
+  /** The stage that a scope belongs to, if any, whose activations the backward pass computes again; see `recompute`. */
+  readonly recompute?: (scope: string) => string | undefined
+  /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
+  readonly autocast?: Cast | undefined
+  /** A last pass over what is computed, before it is divided and kernels are chosen. */
+  readonly pass?: (trace: Trace) => Trace
+}
 
 /**
  * What the passes make of a trace, in their order. They are loaded by the first program that needs them: a page then begins
@@ -9,7 +22,7 @@ import { byteLength } from './shape.js'
  *
  * @throws BindingLimitError where an operand stays larger than what the adapter binds at once
  */
-export async function transform(full: Trace, traits: AdapterTraits, options: CompileOptions): Promise<Trace> {
+export async function transform(full: Trace, traits: AdapterTraits, options: TransformOptions): Promise<Trace> {
   const { label = 'program', optimize = true, autocast: cast, recompute, pass } = options
   const raw = cast ? (await import('./passes/autocast.js')).autocast(full, cast) : full
   // A single operator has nothing to be fused or shared with.

@@ -1,9 +1,20 @@
 import { type Candidate, ceilDiv, flatGrid, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { byteLength, dataBytes, elements, type Spec, showSpec, spec } from '../engine/shape.js'
-import type { JoinAttrs, RangeAttrs } from './arrangement.js'
 import { copyRows, copyTogether, pitch } from './row-copies.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
+
+/** Some samples of a tensor. */
+export interface RangeAttrs {
+  readonly start: number
+  readonly size: number
+}
+
+/** Samples side by side. */
+export interface JoinAttrs {
+  readonly starts: readonly number[]
+  readonly output: Spec
+}
 
 /** Copies some samples of a tensor of any type. */
 export function rangeKernel({ inputs, outputs, attrs: { start } }: KernelContext<RangeAttrs>): Candidate {

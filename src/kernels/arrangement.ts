@@ -9,12 +9,8 @@ import {
   type RowsCall,
 } from '../engine/ir.js'
 import { type Shape, type Spec, spec, withSamples } from '../engine/shape.js'
+import type { JoinAttrs, RangeAttrs } from './arrangement-kernels.js'
 import { viewIn } from './views.js'
-
-export interface RangeAttrs {
-  readonly start: number
-  readonly size: number
-}
 
 /** Some samples of a tensor of any type, without gradient. */
 const rangeOp = defineOp<RangeAttrs>('range', {
@@ -23,11 +19,6 @@ const rangeOp = defineOp<RangeAttrs>('range', {
   kernel: async (context) => [(await import('./arrangement-kernels.js')).rangeKernel(context)],
   partOfInput: ({ inputs: [x = spec([])], attrs: { start } }) => ({ axis: 0, start, shape: x.shape }),
 })
-
-export interface JoinAttrs {
-  readonly starts: readonly number[]
-  readonly output: Spec
-}
 
 /** Samples side by side, and zeros where there is none, without gradient. */
 const joinOp = defineOp<JoinAttrs>('join', {

@@ -1,7 +1,7 @@
 import type { DivideAccess } from '../engine/ir.js'
 import { spec } from '../engine/shape.js'
 import { arrangement, joinedDivision, usesIn } from './arrangement.js'
-import type { MatmulAttrs } from './matmul.js'
+import type { MatmulAttrs } from './matmul-kernels.js'
 
 /** A product of matrices a few rows of its first factor at a time, or as a sum of products where that is transposed. */
 export const matmulDivision: DivideAccess<MatmulAttrs> = {

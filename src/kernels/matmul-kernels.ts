@@ -1,8 +1,15 @@
+import type { Expr } from '../engine/expr.js'
 import type { Candidate, KernelContext } from '../engine/kernel.js'
 import { elements, type Shape, spec } from '../engine/shape.js'
 import type { ConvGeometry } from './conv2d-geometry.js'
 import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
-import type { MatmulAttrs } from './matmul.js'
+
+export interface MatmulAttrs {
+  readonly transposeA: boolean
+  readonly transposeB: boolean
+  /** What is stored, over the product and the operands that follow the two matrices. */
+  readonly epilogue?: Expr
+}
 
 /** A product of matrices is a 1×1 convolution of maps of one row: one map, or one for each sample of rows [N, ..., C]. */
 const asConvolution = (rows: Shape, xChannels: number, yChannels: number): ConvGeometry => ({

@@ -1,14 +1,7 @@
-import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { elements, type Shape, sameShape, spec } from '../engine/shape.js'
-
-export interface MatmulAttrs {
-  readonly transposeA: boolean
-  readonly transposeB: boolean
-  /** What is stored, over the product and the operands that follow the two matrices. */
-  readonly epilogue?: Expr
-}
+import type { MatmulAttrs } from './matmul-kernels.js'
 
 /** Rows and columns of a matrix, whose rows may have several axes, after an optional transposition. */
 function extents(shape: Shape, transposed: boolean): [number, number] {
