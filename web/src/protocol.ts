@@ -56,6 +56,13 @@ export interface Segmentation {
   readonly runtime: Runtime
 }
 
+/** A network as ONNX. */
+export interface OnnxFile {
+  readonly bytes: Uint8Array<ArrayBuffer>
+  /** That of the pictures that it takes; absent where they may have any. */
+  readonly size?: Size
+}
+
 /** A picture with what was painted on it. */
 export interface Correction {
   readonly picture: Picture
@@ -135,7 +142,8 @@ export interface Calls {
   learn: { ask: LearnOptions; answer: Model }
   undo: { ask: undefined; answer: Model }
   weights: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
-  onnx: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
+  /** For pictures of this size, where the network computes none of others alike. */
+  onnx: { ask: Size; answer: OnnxFile }
   /** Answered when both trainings are done, or others replaced them. */
   watch: { ask: WatchOptions; answer: undefined }
   pause: { ask: { readonly paused: boolean }; answer: undefined }

@@ -62,7 +62,7 @@ const answers: Answers = {
       return replace(new Network(loaded().name, bytes))
     }),
   weights: async () => loaded().bytes,
-  onnx: async () => loaded().onnx(),
+  onnx: async (size) => loaded().onnx(size),
   watch: async (options) => {
     stopping.abort()
     stopping = new AbortController()
