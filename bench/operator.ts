@@ -44,8 +44,8 @@ function recordChoices(device: Device, op: string, kernels: Set<string>): { rest
   const selection = kernelSelectionOf(device)
   setKernelSelection(device, async (trace) => {
     const select = await selection(trace)
-    return (node, candidates) => {
-      const chosen = select(node, candidates)
+    return async (node, candidates) => {
+      const chosen = await select(node, candidates)
       if (chosen) kernels.add(node.name === op ? `* ${chosen.name}` : chosen.name)
       return chosen
     }

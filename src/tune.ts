@@ -122,7 +122,7 @@ async function fill(device: Device, given: Config, size: [number, number], cache
   let seen: Measurement[] = []
   setKernelSelection(device, async (trace) => {
     const select = await measured(trace)
-    seen.push(...tuning.of(trace, device.traits))
+    seen.push(...(await tuning.of(trace, device.traits)))
     return select
   })
   const gains: string[] = []

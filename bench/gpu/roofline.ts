@@ -79,8 +79,8 @@ const command = new Command('roofline')
       const device = deviceOf(options.card)
       const tuning = new Tuning()
       const seen = new Map<string, string[]>()
-      setKernelSelection(device, (trace) => {
-        for (const call of tuning.calls(trace, device.traits)) {
+      setKernelSelection(device, async (trace) => {
+        for (const call of await tuning.calls(trace, device.traits)) {
           const kernels = call.candidates.map(kernelOf)
           const sources = createHash('sha256')
             .update(JSON.stringify(kernels.map((each) => JSON.stringify(each)).sort()))

@@ -1,7 +1,7 @@
 import type { AdapterTraits } from './adapter.js'
 import type { Node, Trace } from './ir.js'
 import type { Candidate } from './kernel.js'
-import { candidatesOf, type SelectableCall, type SelectKernel } from './kernel-selection.js'
+import { candidatesOf, type SelectableCall } from './kernel-selection.js'
 import { costOf } from './pace.js'
 import { byteLength, elements, type Shape, type Spec, sameShape } from './shape.js'
 import { valueText } from './value-text.js'
@@ -91,10 +91,14 @@ export function workOfCall({ op, inputs, outputs, attrs }: SelectableCall): numb
 }
 
 /** The calls of a trace for which there is more than one kernel. */
-const selectableCalls = (trace: Trace, adapter: AdapterTraits): Selectable[] =>
-  trace.nodes
-    .map((node) => ({ node, candidates: candidatesOf(node, adapter) }))
-    .filter(({ candidates }) => candidates.length > 1)
+async function selectableCalls(trace: Trace, adapter: AdapterTraits): Promise<Selectable[]> {
+  const calls: Selectable[] = []
+  for (const node of trace.nodes) {
+    const candidates = await candidatesOf(node, adapter)
+    if (candidates.length > 1) calls.push({ node, candidates })
+  }
+  return calls
+}
 
 export const kernelOf = ({ name, dispatches, tuned }: Candidate): Kernel => ({
   name,
@@ -123,25 +127,25 @@ export class Tuning {
   }
 
   /** The kernel that was the fastest; the first one where that is not known. */
-  readonly selectKernel: SelectKernel = (node, candidates) => {
+  readonly selectKernel = (node: Node, candidates: readonly Candidate[]): Candidate | undefined => {
     const choice = candidates.length > 1 ? this.find({ node, candidates })?.choice : undefined
     return candidates.find(({ name }) => name === choice) ?? candidates[0]
   }
 
   /** The measurements by which the kernels of a trace are selected, one for each node where there is one. */
-  of(trace: Trace, adapter: AdapterTraits): Measurement[] {
-    return selectableCalls(trace, adapter).flatMap((selectable) => this.find(selectable) ?? [])
+  async of(trace: Trace, adapter: AdapterTraits): Promise<Measurement[]> {
+    return (await selectableCalls(trace, adapter)).flatMap((selectable) => this.find(selectable) ?? [])
   }
 
   /** The calls of a trace whose kernels were not measured, those of each name once: those with the most work in all first. */
-  missing(trace: Trace, adapter: AdapterTraits): Selectable[] {
-    return this.calls(trace, adapter).filter((selectable) => !this.find(selectable))
+  async missing(trace: Trace, adapter: AdapterTraits): Promise<Selectable[]> {
+    return (await this.calls(trace, adapter)).filter((selectable) => !this.find(selectable))
   }
 
   /** The calls of a trace that several kernels can compute: of each name the largest, those with the most work in all first. */
-  calls(trace: Trace, adapter: AdapterTraits): Selectable[] {
+  async calls(trace: Trace, adapter: AdapterTraits): Promise<Selectable[]> {
     const calls = new Map<string, { largest: Selectable; most: number; all: number }>()
-    for (const selectable of selectableCalls(trace, adapter)) {
+    for (const selectable of await selectableCalls(trace, adapter)) {
       const key = this.keyOf(selectable)
       const work = workOfCall(selectable.node)
       const { largest, most, all } = calls.get(key) ?? { largest: selectable, most: work, all: 0 }

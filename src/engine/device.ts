@@ -1,7 +1,7 @@
 import { type AdapterSummary, type AdapterTraits, type MatrixConfig, traitsOf } from './adapter.js'
 import { AtrousError } from './error.js'
-import { ErrorScopes } from './error-scopes.js'
-import { type HalfStores, isExact, roundHalfStores } from './half-stores.js'
+import type { ErrorScopes } from './error-scopes.js'
+import type { HalfStores } from './half-stores.js'
 import { type Mirror, type MirrorFormat, mirrorWidth } from './mirror.js'
 import { Pace } from './pace.js'
 import type { GPUBindGroupLayout, GPUBuffer, GPUComputePipeline, GPUDevice, GPUTexture } from './webgpu-types.js'
@@ -14,6 +14,9 @@ export type Wait = <T>(promise: Promise<T>, rest: () => number) => Promise<T>
 
 const awaitPlainly: Wait = (promise) => promise
 
+/** Gets the message of an error that a device told, of its memory or of what is invalid. */
+export type ErrorReport = (message: string, isMemory: boolean) => void
+
 /** What is known of a device beside what WebGPU says of it. */
 export interface DeviceFacts {
   /** What the adapter's matrix units compute. */
@@ -22,8 +25,10 @@ export interface DeviceFacts {
   readonly bindingLimit?: number | undefined
   /** How the driver stores f16; absent where it is taken for exact. */
   readonly halfStores?: HalfStores | undefined
-  /** Whether its owner works with it as well: see `shareDevice`. */
-  readonly shared?: boolean
+  /** What makes kernels of shaders that round by themselves, where the driver does not: see `roundHalfStores`. */
+  readonly roundStores?: ((source: string) => string) | undefined
+  /** What tells errors apart where its owner works with it as well: see `shareDevice`. */
+  readonly scopesOf?: (report: ErrorReport) => ErrorScopes
 }
 
 /** A tensor is larger than what the adapter binds at once, or than its buffers. */
@@ -88,6 +93,7 @@ export class Device {
   readonly traits: AdapterTraits
   /** How the driver stores f16, where that was tried: see `openDevice`. What is not exact, kernels round themselves. */
   readonly halfStores: HalfStores | undefined
+  private readonly roundStores: DeviceFacts['roundStores']
   /** Undefined on the CPU, which resets nothing: there a run is one submission. */
   readonly pace: Pace | undefined
   /** Opens the same adapter once more, where whoever opened it tells how. */
@@ -109,11 +115,12 @@ export class Device {
     private readonly waitFor: Wait = awaitPlainly,
     facts: DeviceFacts = {},
   ) {
-    const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores } = facts
+    const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores, roundStores } = facts
     this.traits = traitsOf(gpu, { software: adapter.software, matrixConfigs, bindingLimit })
     this.halfStores = halfStores
+    this.roundStores = roundStores
     this.pace = adapter.software ? undefined : Pace.of(adapter)
-    const report = (message: string, isMemory: boolean) => {
+    const report: ErrorReport = (message, isMemory) => {
       const reason = firstLines(message)
       this.failures.push(
         isMemory
@@ -121,8 +128,8 @@ export class Device {
           : new ValidationError(`the GPU reported: ${reason}`),
       )
     }
-    if (facts.shared) this.scopes = new ErrorScopes(gpu, report)
-    else {
+    this.scopes = facts.scopesOf?.(report)
+    if (!this.scopes) {
       gpu.addEventListener('uncapturederror', (event) => {
         event.preventDefault()
         // By its name, since Dawn's classes are globals in some places only.
@@ -200,7 +207,7 @@ export class Device {
   }
 
   /** Runs `body` and throws the validation and out-of-memory errors it caused, with `what` it was doing. */
-  async guarded<T>(what: string, body: () => T): Promise<T> {
+  async guarded<T>(what: () => Promise<string>, body: () => T): Promise<T> {
     this.gpu.pushErrorScope('validation')
     this.gpu.pushErrorScope('out-of-memory')
     let value: T
@@ -211,8 +218,8 @@ export class Device {
       scopes = Promise.all([this.gpu.popErrorScope(), this.gpu.popErrorScope()])
     }
     const [memory, validation] = await this.wait(scopes)
-    if (memory) throw new OutOfMemoryError(`${what}: out of GPU memory: ${firstLines(memory.message)}`)
-    if (validation) throw new ValidationError(`${what}: ${firstLines(validation.message)}`)
+    if (memory) throw new OutOfMemoryError(`${await what()}: out of GPU memory: ${firstLines(memory.message)}`)
+    if (validation) throw new ValidationError(`${await what()}: ${firstLines(validation.message)}`)
     return value
   }
 
@@ -257,7 +264,7 @@ export class Device {
 
   private async compile(label: string, source: string, pattern: Layout): Promise<GPUComputePipeline> {
     this.gpu.pushErrorScope('validation')
-    const code = this.halfStores && !isExact(this.halfStores) ? roundHalfStores(source) : source
+    const code = this.roundStores?.(source) ?? source
     const module = this.gpu.createShaderModule({ label, code })
     const scope = this.gpu.popErrorScope()
     const bindGroupLayouts = [this.layout(pattern)]

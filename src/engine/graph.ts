@@ -94,8 +94,9 @@ export function assign(variable: Variable, value: Tensor): void {
 /** Names the layer that the operators called in `body` belong to, for error messages and profiles. */
 export const scoped = <T>(name: string, body: () => T): T => tracedGraph(`scoped('${name}')`).scoped(name, body)
 
-/** Where the code of the engine and of the operators lies. */
-const ownFolders = ['engine/', 'kernels/'].map((folder) => new URL(`../${folder}`, import.meta.url).href)
+/** Where the code of the engine and of the operators lies. Bundlers would put files beside the page for a `new URL`. */
+const root = String(import.meta.url).replace(/[^/]*\/[^/]*$/, '')
+const ownFolders = ['engine/', 'kernels/'].map((folder) => root + folder)
 
 /** The line of the user's code that called an operator. */
 function callerLine(): string {

@@ -104,5 +104,11 @@ const nearest = `  let bits = bitcast<u32>(x);
   let digits = (size & 0x7fffffu) | 0x800000u;
   return sign | ((digits + (1u << (shift - 1)) - 1u + ((digits >> shift) & 1u)) >> shift);`
 
+/** How the driver of a GPU with f16 stores it, and what kernels do about it. */
+export async function lookAtHalf(gpu: GPUDevice) {
+  const halfStores = await probeHalfStores(gpu)
+  return { halfStores, roundStores: halfStores && !isExact(halfStores) ? roundHalfStores : undefined }
+}
+
 /** A shader that rounds what it stores as f16 itself, the result being f16 already where the driver would convert. */
 export const roundHalfStores = (source: string): string => replaceHalfConversions(source, nearest)

@@ -187,12 +187,14 @@ export interface OpCall {
   readonly outputs: readonly Spec[]
 }
 
-/** How tensors are cut along their first axis, and put together again. */
+/** How tensors are cut along their first axis, put together again, and added up. */
 export interface Arrangement {
   /** Those with indices `start` to `start + size` along the first axis. */
   range(input: Spec, start: number, size: number): OpCall
   /** A tensor of such a shape from others, each from its start along the first axis on, and zeros where none of them lies. */
   join(starts: readonly number[], output: Spec): OpCall
+  /** The sum of two tensors of such a shape. */
+  add(output: Spec): OpCall
 }
 
 /** A call as calls for a few samples each: the first axis of its tensors is that of the samples. */
@@ -207,8 +209,6 @@ export interface Division {
    * what the one before made.
    */
   readonly outputs: readonly ('joined' | 'summed' | 'updated')[]
-  /** Adds two such outputs, where some are added up. */
-  add?(output: Spec): OpCall
   /** A last call, which reads these outputs and then the inputs that are left for it. */
   readonly last?: OpCall
 }
@@ -246,8 +246,11 @@ export interface Op<A = never> {
   shape(inputs: readonly Spec[], attrs: A): readonly Spec[]
   /** Gradients of the inputs, in their order; undefined where there is none. */
   vjp?(context: VjpContext<A>): readonly (Tensor | undefined)[]
-  /** Ways to compute it, best first for this adapter; the last one is the plainest, to which the others are held. */
-  kernel(context: KernelContext<A>): readonly Candidate[]
+  /**
+   * Ways to compute it, best first for this adapter; the last one is the plainest, to which the others are held. A promise
+   * where they are loaded when the first program is compiled that has such a call.
+   */
+  kernel(context: KernelContext<A>): readonly Candidate[] | Promise<readonly Candidate[]>
   /**
    * Output index → index of the input whose buffer it takes over: on entry the output's buffer holds that input,
    * which is not bound a second time. The planner copies where the input is still needed.
@@ -261,17 +264,27 @@ export interface Op<A = never> {
   multiplyAdds?(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): number
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
-  readonly rowSums?: RowSumsAccess<A>
+  /** Or what loads it. */
+  readonly rowSums?: RowSumsAccess<A> | (() => Promise<RowSumsAccess<A>>)
   readonly summing?: SummingAccess<A>
   readonly batch?: BatchAccess<A>
   readonly part?: PartAccess<A>
   readonly concat?: ConcatAccess<A>
   /** The part of its first input that its one output is. */
   partOfInput?(call: Call<A>): Part
-  readonly divide?: DivideAccess<A>
+  /** Or what loads it: few programs are divided. */
+  readonly divide?: DivideAccess<A> | (() => Promise<DivideAccess<A>>)
   /** Its kernel is a host call: each call of it happens once in a run, however equal to another one. */
   readonly callsHost?: true
 }
+
+/** How an operator is divided, once that is loaded. */
+export const divideOf = async (op: Op | undefined): Promise<DivideAccess<never> | undefined> =>
+  typeof op?.divide === 'function' ? op.divide() : op?.divide
+
+/** What shows the row sums of an operator, once that is loaded. */
+export const rowSumsAccessOf = async (op: Op | undefined): Promise<RowSumsAccess<never> | undefined> =>
+  typeof op?.rowSums === 'function' ? op.rowSums() : op?.rowSums
 
 /** Declares an operator; see `Op` for the parts. */
 export const defineOp = <A>(name: string, parts: Omit<Op<A>, 'name'>): Op<A> => ({ name, ...parts })

@@ -5,7 +5,10 @@ import type { Candidate } from './kernel.js'
 import { byteLength, type Spec } from './shape.js'
 
 /** Selects one of a node's candidates. */
-export type SelectKernel = (node: Node, candidates: readonly Candidate[]) => Candidate | undefined
+export type SelectKernel = (
+  node: Node,
+  candidates: readonly Candidate[],
+) => Candidate | undefined | Promise<Candidate | undefined>
 
 /** What kernels are made for. */
 export type SelectableCall = Pick<Node, 'op' | 'name' | 'attrs' | 'outputs'> & { readonly inputs: readonly Spec[] }
@@ -17,11 +20,11 @@ export type KernelSelection = (trace: Trace) => SelectKernel | Promise<SelectKer
  * The kernels that can compute a node, best first for this adapter; none for leaves. Those whose temporary tensors are too
  * large are left out where there are others.
  */
-export function candidatesOf(
+export async function candidatesOf(
   { op, inputs, outputs, attrs }: Omit<SelectableCall, 'name'>,
   adapter: AdapterTraits,
-): readonly Candidate[] {
-  const all = op?.kernel({ inputs, outputs, attrs: attrs as never, adapter }) ?? []
+): Promise<readonly Candidate[]> {
+  const all = (await op?.kernel({ inputs, outputs, attrs: attrs as never, adapter })) ?? []
   const fits = ({ temporaries = [] }: Candidate) => temporaries.every((spec) => byteLength(spec) <= adapter.maxBinding)
   return all.some(fits) ? all.filter(fits) : all
 }

@@ -135,7 +135,12 @@ export interface CommandList {
  *
  * @param views false: kernels copy ranges too
  */
-export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel, views = true): CommandList {
+export async function lower(
+  trace: Trace,
+  adapter: AdapterTraits,
+  select: SelectKernel,
+  views = true,
+): Promise<CommandList> {
   const commands: Command[] = []
   const values = new Map<string, Value>()
   const viewed = new Map<string, View>()
@@ -178,7 +183,7 @@ export function lower(trace: Trace, adapter: AdapterTraits, select: SelectKernel
       commands.push(...ranges.commands)
       continue
     }
-    const candidate = select(node, candidatesOf(node, adapter))
+    const candidate = await select(node, await candidatesOf(node, adapter))
     if (!candidate) throw new Error(`${label}: no kernel for this adapter`)
     for (const [i, spec] of (candidate.temporaries ?? []).entries()) {
       const { bytes } = define(`${node.id}.t${i}`, spec, `${label} temporary`)

@@ -4,9 +4,11 @@ import { fastest, kernelOf, type Measurement, nameOf, promising, type Selectable
 import { layoutOf } from './bind.js'
 import { BindingLimitError, type Device, DeviceLostError, KernelError, OutOfMemoryError } from './device.js'
 import { read, tracedGraph } from './graph.js'
+import { divideOf } from './ir.js'
 import type { Dispatch } from './kernel.js'
 import { candidatesOf } from './kernel-selection.js'
 import { compile, type Program } from './program.js'
+import { sampleOutputs } from './sample-outputs.js'
 import { byteLength, type Data, type Spec, withSamples } from './shape.js'
 import { Store } from './store.js'
 import { fillVariables } from './tuning-values.js'
@@ -41,10 +43,11 @@ export async function measureKernels(
   onMeasured: (measurement: Measurement, done: number, total: number) => void | Promise<void>,
   { onCompiled = () => {}, reopen, largest = Number.POSITIVE_INFINITY, patience = 10_000 }: MeasureOptions = {},
 ): Promise<void> {
-  const timed = calls.map((call) => {
+  const timed: { readonly call: Selectable; readonly tried: Selectable }[] = []
+  for (const call of calls) {
     const worthwhile = { ...call, candidates: promising(call.candidates) }
-    return { call, tried: withFewerSamples(worthwhile, largest, device.traits) }
-  })
+    timed.push({ call, tried: await withFewerSamples(worthwhile, largest, device.traits) })
+  }
   const own = calls.length > 0 ? await reopen?.() : undefined
   let bench = own ?? device
   const dispatches = timed.flatMap(({ tried }) => tried.candidates.flatMap((candidate) => candidate.dispatches))
@@ -92,11 +95,12 @@ export async function measureKernels(
  * A call of so many samples that it costs at most `largest`, by the kernels of the same names; the same call where it costs
  * no more, or where its operator cannot be divided.
  */
-export function withFewerSamples(call: Selectable, largest: number, adapter: AdapterTraits): Selectable {
+export async function withFewerSamples(call: Selectable, largest: number, adapter: AdapterTraits): Promise<Selectable> {
   const { node, candidates } = call
   const work = workOfCall(node)
   const { op, inputs, outputs, attrs } = node
-  const division = work > largest ? op?.divide?.division({ inputs, outputs, attrs: attrs as never }) : undefined
+  const divide = work > largest ? await divideOf(op) : undefined
+  const division = divide?.division({ inputs, outputs, attrs: attrs as never })
   if (!division || division.last) return call
   const samples = Math.max(1, Math.floor((division.samples * largest) / work))
   if (samples >= division.samples) return call
@@ -106,7 +110,8 @@ export function withFewerSamples(call: Selectable, largest: number, adapter: Ada
     inputs: inputs.map((input, i) => (division.inputs[i] === 'divided' ? withSamples(input, samples) : input)),
   }
   const names = new Set(candidates.map(({ name }) => name))
-  return { node: fewer, candidates: candidatesOf(fewer, adapter).filter(({ name }) => names.has(name)) }
+  const kernels = await candidatesOf(fewer, adapter)
+  return { node: fewer, candidates: kernels.filter(({ name }) => names.has(name)) }
 }
 
 const rounds = 5
@@ -213,7 +218,7 @@ class Trial {
 
   private async results(program: Program, names: readonly string[]): Promise<Data[]> {
     program.run({})
-    return this.patiently(program.sample(names, compared))
+    return this.patiently(sampleOutputs(this.device, program, names, compared))
   }
 
   /** Milliseconds of one run of a program, over so many of them. */

@@ -1,5 +1,6 @@
 import { BindingLimitError, megabytes } from './device.js'
 import { labelOf, type Node, type Trace } from './ir.js'
+import { type Divisions, divisionsOf } from './passes/divide.js'
 import { joinedInputs, viewOffset } from './ranges.js'
 import { byteLength, type Spec, showSpec } from './shape.js'
 
@@ -24,17 +25,18 @@ export const showSized = ({ label, spec, bytes }: SizedValue): string =>
  * Throws a BindingLimitError where an operator of the trace has an operand that is larger than the adapter binds at once: a
  * single sample of it, where that is too large already.
  */
-export function checkBindings(trace: Trace, program: string, limit: number): void {
+export async function checkBindings(trace: Trace, program: string, limit: number): Promise<void> {
+  const divisions = await divisionsOf(trace)
   const bound = trace.nodes.filter((node) => node.op && viewOffset(node, 4) === undefined && !joinedInputs(node, 4))
-  const operands = bound.flatMap((node) => operandsOf(node, limit)).filter(({ bytes }) => bytes > limit)
+  const operands = bound.flatMap((node) => operandsOf(node, divisions, limit)).filter(({ bytes }) => bytes > limit)
   // Beside a sample that is too large, other operands are whole for its sake alone.
   const [largest] = operands.sort((a, b) => Number(b.isSample) - Number(a.isSample) || b.bytes - a.bytes)
   if (largest) throw new BindingLimitError(`${program}: ${showSized(largest)}`, largest.bytes, limit)
 }
 
-function operandsOf(node: Node, limit: number): (SizedValue & { readonly isSample: boolean })[] {
+function operandsOf(node: Node, divisions: Divisions, limit: number): (SizedValue & { readonly isSample: boolean })[] {
   const { op, inputs, outputs, attrs } = node
-  const division = op?.divide?.division({ inputs, outputs, attrs: attrs as never })
+  const division = divisions.get(op)?.division({ inputs, outputs, attrs: attrs as never })
   const sized = (of: Node, whole: Spec, isDivided: boolean) => {
     const sample = { ...whole, shape: [1, ...whole.shape.slice(1)] }
     const isSample = isDivided && byteLength(sample) > limit

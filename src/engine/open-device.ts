@@ -1,7 +1,7 @@
 import { type AdapterSummary, matrixConfigsOf, standardFeatures, summarizeAdapter, usefulFeatures } from './adapter.js'
 import { Device, type Wait } from './device.js'
 import { NoAdapterError } from './error.js'
-import { probeHalfStores } from './half-stores.js'
+import { ErrorScopes } from './error-scopes.js'
 import type { GPUAdapter, GPUDevice } from './webgpu-types.js'
 
 /** How an adapter is opened. */
@@ -42,8 +42,8 @@ export async function openDevice(
     opened = opened.catch(async () => request(await renew(), limits, features))
   }
   const gpu = await opened.catch(explainRefusal)
-  const halfStores = gpu.features.has('shader-f16') ? await probeHalfStores(gpu) : undefined
-  return new Device(gpu, summary, wait, { matrixConfigs: matrixConfigsOf(adapter), bindingLimit, halfStores })
+  const half = gpu.features.has('shader-f16') ? await (await import('./half-stores.js')).lookAtHalf(gpu) : {}
+  return new Device(gpu, summary, wait, { matrixConfigs: matrixConfigsOf(adapter), bindingLimit, ...half })
 }
 
 function explainRefusal(error: unknown): never {
@@ -58,7 +58,9 @@ function explainRefusal(error: unknown): never {
  * open. Request it with the limits of its adapter and those of `usefulFeatures` that it has.
  */
 export const shareDevice = (gpu: GPUDevice, wait?: Wait): Device =>
-  new Device(gpu, summarizeAdapter({ info: gpu.adapterInfo }), wait, { shared: true })
+  new Device(gpu, summarizeAdapter({ info: gpu.adapterInfo }), wait, {
+    scopesOf: (report) => new ErrorScopes(gpu, report),
+  })
 
 /** The limits that kernels and tensors may reach. */
 const usefulLimits =

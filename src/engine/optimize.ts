@@ -3,11 +3,12 @@ import type { AdapterTraits } from './adapter.js'
 import type { Trace } from './ir.js'
 import { batchUpdates } from './passes/batch-updates.js'
 import { concatInPlace } from './passes/concat-in-place.js'
+import { dropDead } from './passes/drop-dead.js'
 import { fuseEpilogues } from './passes/fuse-epilogues.js'
 import { fusePointwise } from './passes/fuse-pointwise.js'
 import { fuseRowSums } from './passes/fuse-row-sums.js'
 import { recompute } from './passes/recompute.js'
-import { dropDead, shareEqual } from './passes/rewrite.js'
+import { shareEqual } from './passes/rewrite.js'
 import { updateEarly } from './passes/update-early.js'
 
 /** What is computed, by fewer kernels. */
@@ -19,8 +20,7 @@ export function fuse(trace: Trace, traits: AdapterTraits, stageOf?: Parameters<t
 }
 
 /** Where results are written and summed, and when. */
-export const arrange = (trace: Trace, traits: AdapterTraits): Trace =>
-  batchUpdates(
-    updateEarly(concatInPlace(fuseRowSums(trace, traits), traits.storageAlignment)),
-    traits.maxStorageBuffers,
-  )
+export async function arrange(trace: Trace, traits: AdapterTraits): Promise<Trace> {
+  const summed = await fuseRowSums(trace, traits)
+  return batchUpdates(updateEarly(concatInPlace(summed, traits.storageAlignment)), traits.maxStorageBuffers)
+}

@@ -38,7 +38,7 @@ export function printTrace({ nodes, outputs, assigned }: Trace): string {
  * A program as text: its trace, what the passes made of it, the commands of a run with the places that they read and
  * write (`b2+1024` is byte 1024 of buffer 2, `t0` is texture 0), and the memory that all of it takes.
  */
-export function printProgram({ label, traced, trace, planned }: PrintedProgram): string {
+export function printProgram({ parts: { label, traced, trace, planned } }: { readonly parts: PrintedProgram }): string {
   const sections = [
     [`trace, ${traced.nodes.length} nodes`, printTrace(traced)],
     [`after the passes, ${trace.nodes.length} nodes`, printTrace(trace)],

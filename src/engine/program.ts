@@ -1,43 +1,28 @@
 import { type Arena, destroyMemory, ownMemory, type ProgramMemory } from './arena.js'
 import { addressOf, type Bindings, bindSteps, makeUniforms } from './bind.js'
-import { cutLong } from './cut.js'
 import { type Device, ValidationError } from './device.js'
 import { Graph, traceOf, tracing } from './graph.js'
-import { type AnyStep, runSegments, type Segment, segmentsOf } from './host-calls.js'
+import type { AnyStep, Segment } from './host-calls.js'
 import type { Tensor, Trace } from './ir.js'
 import { kernelSelectionOf, type SelectKernel } from './kernel-selection.js'
 import { type Command, copyInfo, lower } from './lower.js'
-import { checkBindings, describeMemory } from './memory-report.js'
 import { mirrorBytes } from './mirror.js'
-import { arrange, fuse } from './optimize.js'
 import { costOf } from './pace.js'
-import { autocast, type Cast } from './passes/autocast.js'
-import { divide } from './passes/divide.js'
-import { dropDead } from './passes/rewrite.js'
-import { rowsAsSamples } from './passes/rows-as-samples.js'
+import { dropDead } from './passes/drop-dead.js'
 import { type CompilationWatch, compilePipelines } from './pipelines.js'
 import { type Plan, plan } from './plan.js'
-import { type PrintedProgram, printProgram } from './print-program.js'
+import type { PrintedProgram } from './print-program.js'
 import type { KernelInfo } from './profile.js'
 import { type BufferAddress, replay, type Step, submit } from './replay.js'
-import { byteLength, type Data, type DataOf, type DType, dataBytes, elements, type Spec, showSpec } from './shape.js'
+import { byteLength, type Data, type DataOf, type DType, type Spec, showSpec } from './shape.js'
 import { type Store, typedArray, upload } from './store.js'
+import { type TransformOptions, transform } from './transform.js'
 import type { GPUComputePipeline } from './webgpu-types.js'
 import { type Work, workOf } from './work.js'
 
-export interface CompileOptions extends CompilationWatch {
-  /** Name of the program in errors and profiles. */
-  readonly label?: string
-  /** false: no fusion, no sharing of buffers. The results must be the same. */
-  readonly optimize?: boolean
+export interface CompileOptions extends TransformOptions, CompilationWatch {
   /** Selects among an operator's kernels; by default as the device's programs do: see `setKernelSelection`. */
   readonly selectKernel?: SelectKernel
-  /** The stage that a scope belongs to, if any, whose activations the backward pass computes again; see `recompute`. */
-  readonly recompute?: (scope: string) => string | undefined
-  /** Computes in half precision by this cast; see `autocast`. Needs an adapter with `shader-f16`. */
-  readonly autocast?: Cast | undefined
-  /** A last pass over what is computed, before it is divided and kernels are chosen. */
-  readonly pass?: (trace: Trace) => Trace
   /** Whether values with disjoint lifetimes share buffers; by default as `optimize`. */
   readonly share?: boolean
   /** Where inputs and intermediates live, in place of buffers of the program's own. */
@@ -78,36 +63,37 @@ export async function compile<I extends Record<string, Spec>, O extends Record<s
   for (const [name, spec] of Object.entries(inputs)) symbols[name] = graph.input(name, spec)
   const outputs = tracing(graph, () => body(symbols as { [K in keyof I]: Tensor }))
   const full = dropDead(traceOf(graph, new Map(Object.entries(outputs))))
-  const raw = options.autocast ? autocast(full, options.autocast) : full
-  const fused = optimize ? fuse(raw, device.traits, options.recompute) : raw
-  const { maxBinding } = device.traits
-  const divided = divide(rowsAsSamples(options.pass?.(fused) ?? fused, maxBinding), maxBinding)
-  const trace = optimize ? arrange(divided, device.traits) : divided
-  checkBindings(trace, label, maxBinding)
+  const trace = await transform(full, device.traits, options)
   const select = options.selectKernel ?? (await kernelSelectionOf(device)(trace))
   signal?.throwIfAborted()
   const share = options.share ?? optimize
-  const whole = plan(lower(trace, device.traits, select, share), share)
-  const planned = { ...whole, commands: cutLong(whole.commands, device.pace?.longest() ?? Number.POSITIVE_INFINITY) }
+  const whole = plan(await lower(trace, device.traits, select, share), share)
+  const planned = { ...whole, commands: await cut(whole.commands, device.pace?.longest()) }
   const pipelines = await compilePipelines(device, planned.commands, options)
   const specs = new Map([...trace.outputs].map(([name, { shape, dtype }]): [string, Spec] => [name, { shape, dtype }]))
-  const memory = describeMemory(trace, plannedBytes(planned))
+  const memory = async () => (await import('./memory-report.js')).describeMemory(trace, plannedBytes(planned))
   const made: Program<I, O>[] = []
   try {
-    return await device.guarded(`allocating ${memory} for ${label}`, () => {
-      const parts = { label, traced: full, trace, planned, pipelines }
-      const program = new Program<I, O>(device, inputs, specs, parts, options.arena)
-      made.push(program)
-      return program
-    })
+    return await device.guarded(
+      async () => `allocating ${await memory()} for ${label}`,
+      () => {
+        const parts = { label, traced: full, trace, planned, pipelines }
+        const program = new Program<I, O>(device, inputs, specs, parts, options.arena)
+        made.push(program)
+        return program
+      },
+    )
   } catch (error) {
     for (const program of made) program.destroy()
     throw error
   }
 }
 
-/** Pieces of a result that is too large to be read whole. */
-const samplePieces = 64
+/** The commands, of which those that would hold a GPU for longer are in parts. */
+async function cut(commands: readonly Command[], longest = Number.POSITIVE_INFINITY): Promise<readonly Command[]> {
+  if (!commands.some(({ info }) => costOf(info) > longest)) return commands
+  return (await import('./cut.js')).cutLong(commands, longest)
+}
 
 /** Bytes of the buffers and textures of a program. */
 const plannedBytes = ({ buffers, textures }: Plan): number => sum(buffers) + sum(textures.map(mirrorBytes))
@@ -145,7 +131,8 @@ export class Program<
     private readonly device: Device,
     private readonly inputs: I,
     private readonly outputs: ReadonlyMap<string, Spec>,
-    private readonly parts: ProgramParts,
+    /** What it was made of; see `printProgram`. */
+    readonly parts: ProgramParts,
     private readonly arena?: Arena,
   ) {
     const { label, planned } = parts
@@ -190,6 +177,7 @@ export class Program<
       this.runAtOnce(inputs, options)
       return
     }
+    const { runSegments, segmentsOf } = await import('./host-calls.js')
     this.begin(inputs, options)
     const steps = this.stepsFor(options.stores)
     const segments = this.segments.get(steps) ?? segmentsOf(steps, this.kernelInfos())
@@ -274,38 +262,8 @@ export class Program<
     return found.map(({ spec }, i) => typedArray(copies[i] ?? new ArrayBuffer(0), spec))
   }
 
-  /** Values of outputs after the last run: where there are more than `most`, as many in pieces that are spread over all. */
-  async sample(names: readonly (keyof O & string)[], most: number): Promise<Data[]> {
-    const pieces = names.map((name) => {
-      const { spec, address } = this.output(name)
-      const size = dataBytes({ ...spec, shape: [1] })
-      const count = elements(spec.shape)
-      // Whole words, whatever the type.
-      const each = Math.ceil(most / samplePieces / 4) * 4
-      if (count <= samplePieces * each) return { spec, ranges: [{ ...address, bytes: byteLength(spec) }] }
-      const starts = Array.from({ length: samplePieces }, (_, i) => {
-        return Math.floor((i * (count - each)) / (samplePieces - 1) / 4) * 4
-      })
-      return {
-        spec,
-        ranges: starts.map((start) => ({ ...address, offset: address.offset + start * size, bytes: each * size })),
-      }
-    })
-    const copies = await this.device.read(pieces.flatMap(({ ranges }) => ranges))
-    return pieces.map(({ spec, ranges }) => {
-      const own = copies.splice(0, ranges.length).map((copy) => new Uint8Array(copy))
-      const joined = new Uint8Array(sum(own.map(({ length }) => length)))
-      let end = 0
-      for (const part of own) {
-        joined.set(part, end)
-        end += part.length
-      }
-      const size = dataBytes({ ...spec, shape: [1] })
-      return typedArray(joined.buffer, { ...spec, shape: [joined.length / size] })
-    })
-  }
-
-  private output(name: keyof O & string): { spec: Spec; address: BufferAddress } {
+  /** An output of the last run, and where it lies. Throws where there is none of this name. */
+  output(name: keyof O & string): { spec: Spec; address: BufferAddress } {
     const spec = this.outputs.get(name)
     if (!spec) throw new Error(`${this.parts.label}: no output '${name}'`)
     return { spec, address: this.outputAddress(name) }
@@ -341,11 +299,6 @@ export class Program<
     return this.parts.planned.commands.map((command) =>
       command.kind === 'dispatch' ? command.dispatch.label : command.kind,
     )
-  }
-
-  /** The trace, what became of it, the commands of a run and the memory, as lines for people. */
-  toString(): string {
-    return printProgram(this.parts)
   }
 
   /** What each step of a replay does. */

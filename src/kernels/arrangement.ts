@@ -8,64 +8,23 @@ import {
   type Op,
   type RowsCall,
 } from '../engine/ir.js'
-import { ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
-import { byteLength, dataBytes, elements, type Shape, type Spec, showSpec, spec, withSamples } from '../engine/shape.js'
-import { copyRows, copyTogether, pitch } from './row-copies.js'
-import * as shaders from './shaders.generated.js'
-import { shader } from './shaders.js'
+import { type Shape, type Spec, spec, withSamples } from '../engine/shape.js'
+import type { JoinAttrs, RangeAttrs } from './arrangement-kernels.js'
 import { viewIn } from './views.js'
-
-interface RangeAttrs {
-  readonly start: number
-  readonly size: number
-}
 
 /** Some samples of a tensor of any type, without gradient. */
 const rangeOp = defineOp<RangeAttrs>('range', {
   precision: 'same',
   shape: ([x = spec([])], { size }) => [withSamples(x, size)],
-  kernel: ({ inputs: [x = spec([])], outputs: [y = spec([])], attrs: { start } }) => {
-    if (x.dtype === 'u8') {
-      const words = byteLength(y) / 4
-      const grid = flatGrid(ceilDiv(words, 64))
-      const uniforms = [words, start * pitch(x.shape, 1), grid[0]]
-      const operands = { reads: [inputBuffer(0)], writes: [outputBuffer(0)] }
-      const dispatch = { label: 'range', source: shader(shaders.copy_bytes), ...operands, uniforms, grid }
-      return [{ name: 'bytes', dispatches: [dispatch] }]
-    }
-    const chunk = elements(y.shape)
-    const rows = { rows: 1, chunk, from: [0, chunk], x: [chunk, start * pitch(x.shape, 1)], y: [chunk, 0] } as const
-    return [{ name: 'copy', dispatches: [copyRows('range', [x, y], [inputBuffer(0)], rows)] }]
-  },
+  kernel: async (context) => [(await import('./arrangement-kernels.js')).rangeKernel(context)],
   partOfInput: ({ inputs: [x = spec([])], attrs: { start } }) => ({ axis: 0, start, shape: x.shape }),
 })
-
-interface JoinAttrs {
-  readonly starts: readonly number[]
-  readonly output: Spec
-}
-
-/** Bytes as the words that hold them. Throws where samples are no whole words. */
-function asWords(tensor: Spec): Spec {
-  if (tensor.dtype !== 'u8') return tensor
-  const [samples = 1] = tensor.shape
-  const words = dataBytes(tensor) / samples / 4
-  if (!Number.isInteger(words)) throw new Error(`samples of ${showSpec(tensor)} are no whole words`)
-  return spec([samples, words], 'u32')
-}
 
 /** Samples side by side, and zeros where there is none, without gradient. */
 const joinOp = defineOp<JoinAttrs>('join', {
   precision: 'same',
   shape: (_, { output }) => [output],
-  kernel: ({ inputs, outputs: [y = spec([])], attrs: { starts } }) => {
-    const words = byteLength(y) / 4
-    if (inputs.length > 0) return [copyTogether('join', inputs.map(asWords), asWords(y), { axis: 0, starts })]
-    const grid = flatGrid(ceilDiv(words, 64))
-    const operands = { reads: [], writes: [outputBuffer(0)] }
-    const clear = { label: 'join', source: shader(shaders.clear), ...operands, uniforms: [words, grid[0]], grid }
-    return [{ name: 'clear', dispatches: [clear] }]
-  },
+  kernel: async (context) => [(await import('./arrangement-kernels.js')).joinKernel(context)],
   concat: {
     parts: ({ outputs: [y = spec([])], attrs: { starts } }) =>
       starts.map((start) => ({ axis: 0, start, shape: y.shape })),
@@ -73,11 +32,18 @@ const joinOp = defineOp<JoinAttrs>('join', {
   },
 })
 
+/** The sum of two tensors of one shape, without gradient. */
+const addOp = defineOp<undefined>('add', {
+  shape: ([x = spec([])]) => [x],
+  kernel: async (context) => [(await import('./add-kernel.js')).addKernel(context)],
+})
+
 export const arrangement: Arrangement = {
   range: (input, start, size) => {
     return { op: rangeOp as Op, name: 'range', attrs: { start, size }, outputs: [withSamples(input, size)] }
   },
   join: (starts, output) => ({ op: joinOp as Op, name: 'join', attrs: { starts, output }, outputs: [output] }),
+  add: (output) => ({ op: addOp as Op, name: 'add', attrs: undefined, outputs: [output] }),
 }
 
 export type Use = Division['inputs'][number]

@@ -7,7 +7,7 @@ import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arran
 import type { ConvGeometry, ConvKind } from './conv2d-geometry.js'
 import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
 import { convCandidates, sumsRows, weightGradCandidates } from './conv2d-kernels.js'
-import { addCall, formulasCall } from './pointwise.js'
+import { formulasCall } from './pointwise.js'
 import { inplaceOf, readerOf } from './row-sums.js'
 import type { Epilogue } from './slice-sums.js'
 
@@ -82,8 +82,8 @@ function passIn(
 
 const kernelsOf =
   (kind: ConvKind) =>
-  (whole: KernelContext<ConvAttrs>): readonly Candidate[] => {
-    const { context, reader } = readerOf(whole)
+  async (whole: KernelContext<ConvAttrs>): Promise<readonly Candidate[]> => {
+    const { context, reader } = await readerOf(whole)
     const { tensors, geometry } = passIn(kind, context)
     return context.attrs.groups > 1
       ? groupedCandidates(kind, geometry, tensors, context.adapter)
@@ -170,7 +170,6 @@ const sumOfImages = ({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<Si
   inputs: inputs.map((_, i) => (i < 2 ? 'divided' : 'last')),
   outputs: ['summed'],
   piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
-  add: addCall,
   ...(epilogue && { last: formulasCall([epilogue], outputs) }),
 })
 

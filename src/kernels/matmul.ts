@@ -1,18 +1,7 @@
-import type { Expr } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
 import { defineOp, type Tensor } from '../engine/ir.js'
 import { elements, type Shape, sameShape, spec } from '../engine/shape.js'
-import { arrangement, joinedDivision, usesIn } from './arrangement.js'
-import type { ConvGeometry } from './conv2d-geometry.js'
-import { convCandidates, weightGradCandidates } from './conv2d-kernels.js'
-import { addCall } from './pointwise.js'
-
-export interface MatmulAttrs {
-  readonly transposeA: boolean
-  readonly transposeB: boolean
-  /** What is stored, over the product and the operands that follow the two matrices. */
-  readonly epilogue?: Expr
-}
+import type { MatmulAttrs } from './matmul-kernels.js'
 
 /** Rows and columns of a matrix, whose rows may have several axes, after an optional transposition. */
 function extents(shape: Shape, transposed: boolean): [number, number] {
@@ -20,23 +9,6 @@ function extents(shape: Shape, transposed: boolean): [number, number] {
   const rows = elements(shape.slice(0, -1))
   return transposed ? [columns, rows] : [rows, columns]
 }
-
-/** A product of matrices is a 1×1 convolution of maps of one row: one map, or one for each sample of rows [N, ..., C]. */
-const asConvolution = (rows: Shape, xChannels: number, yChannels: number): ConvGeometry => ({
-  n: rows.length > 1 ? (rows[0] ?? 1) : 1,
-  xHeight: 1,
-  xWidth: elements(rows.slice(rows.length > 1 ? 1 : 0)),
-  xChannels,
-  yHeight: 1,
-  yWidth: elements(rows.slice(rows.length > 1 ? 1 : 0)),
-  yChannels,
-  kh: 1,
-  kw: 1,
-  stride: 1,
-  padding: 0,
-  dilation: 1,
-  groups: 1,
-})
 
 const matmulOp = defineOp<MatmulAttrs>('matmul', {
   precision: 'half',
@@ -61,35 +33,8 @@ const matmulOp = defineOp<MatmulAttrs>('matmul', {
     const db = () => (transposeB ? matmul(dy, a, { transposeA: true }) : matmul(a, dy, { transposeA: !transposeA }))
     return [wanted[0] ? da() : undefined, wanted[1] ? db() : undefined]
   },
-  kernel: ({ inputs: [a = spec([]), b = spec([]), ...operands], outputs: [y = spec([])], attrs, adapter }) => {
-    const { transposeA, transposeB } = attrs
-    const epilogue = attrs.epilogue && { expr: attrs.epilogue, operands, result: y }
-    const rows = a.shape.slice(0, -1)
-    const [k, n] = [a.shape.at(-1) ?? 0, y.shape.at(-1) ?? 0]
-    const tensors = { factors: [a, b], result: y } as const
-    if (transposeA) return weightGradCandidates(asConvolution(rows, k, n), tensors, adapter)
-    if (transposeB) return convCandidates('inputGrad', asConvolution(rows, n, k), tensors, adapter, epilogue)
-    return convCandidates('forward', asConvolution(rows, k, n), tensors, adapter, epilogue)
-  },
-  divide: {
-    arrangement,
-    division: (call) => {
-      const { inputs, outputs, attrs } = call
-      const [product = spec([])] = outputs
-      if (attrs.transposeA) {
-        const samples = inputs[0]?.shape[0] ?? 1
-        return {
-          samples,
-          inputs: ['divided', 'divided'],
-          outputs: ['summed'],
-          piece: () => ({ attrs, outputs }),
-          add: addCall,
-        }
-      }
-      const operands = usesIn(product.shape, inputs.slice(2))
-      return operands && joinedDivision(call, ['divided', 'whole', ...operands])
-    },
-  },
+  kernel: async (context) => (await import('./matmul-kernels.js')).matmulCandidates(context),
+  divide: async () => (await import('./matmul-division.js')).matmulDivision,
   // The kernels of a transposed first factor write parts of sums.
   epilogue: { set: (attrs, epilogue) => (attrs.transposeA || attrs.epilogue ? undefined : { ...attrs, epilogue }) },
 })

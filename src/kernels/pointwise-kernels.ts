@@ -1,6 +1,6 @@
 import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
-import type { BatchedCall, Part, Tensor, VjpContext } from '../engine/ir.js'
+import type { BatchedCall, Part } from '../engine/ir.js'
 import {
   type Candidate,
   ceilDiv,
@@ -11,29 +11,18 @@ import {
   outputBuffer,
 } from '../engine/kernel.js'
 import { withExtensions } from '../engine/shader.js'
-import { type DType, elements, type Shape, type Spec, spec } from '../engine/shape.js'
+import { elements, type Spec, spec } from '../engine/shape.js'
+import { inplaceOf, inplaceOfBatch, isFlat, type PointwiseAttrs } from './pointwise-attrs.js'
 import { packed, rowWorkgroup } from './shaders.js'
-import { extentsOf, loadPack, partsOf, storedPack, storedType, type View } from './views.js'
+import { extentsOf, loadPack, partsOf, storedPack, storedType, type View, viewIn } from './views.js'
 
-export interface PointwiseAttrs {
-  readonly label: string
-  readonly exprs: readonly Expr[]
-  /** Shape of the outputs; inputs broadcast to it. */
-  readonly space: Shape
-  readonly dtypes: readonly DType[]
-  /** Pairs of output and input whose buffers are one. */
-  readonly inplace: readonly (readonly [number, number])[]
-  readonly vjp?: (context: VjpContext<PointwiseAttrs>) => readonly (Tensor | undefined)[]
-  /** Where the output lies in a larger tensor, which may follow the operands of the formula as one more input. */
-  readonly part?: Part & { readonly operands: number }
+/** The kernel of a call. */
+export function pointwiseKernel(context: KernelContext<PointwiseAttrs>): Candidate {
+  const { inputs, outputs, attrs } = context
+  const views = inputs.slice(0, attrs.part?.operands).map(({ shape }) => viewIn(attrs.space, shape))
+  if (attrs.part || !views.every(isFlat)) return rowKernel(context, views)
+  return flatKernel(context, [{ attrs, inputs: inputs.map((_, i) => i), outputs: outputs.length }])
 }
-
-/** Pairs of output and input whose buffers are one. */
-export const inplaceOf = ({ inplace, part }: PointwiseAttrs): readonly (readonly [number, number])[] =>
-  part ? [[0, part.operands]] : inplace
-
-/** Operands that are walked as one row with the elements of the space. */
-export const isFlat = (view: View): boolean => view === 'full' || view === 'scalar'
 
 /** Bindings of the inputs that are not updated in place and of the outputs, and how each input is named in WGSL. */
 function bindingsOf(
@@ -163,17 +152,8 @@ ${branches.join('\n')}
   return single(label, { source, reads, writes, uniforms, grid: [gridX, gridY, 1] })
 }
 
-/** Pairs of output and input of a batch whose buffers are one. */
-export function inplaceOfBatch(parts: readonly BatchedCall<PointwiseAttrs>[]): [number, number][] {
-  let first = 0
-  return parts.flatMap(({ attrs, inputs, outputs }) => {
-    first += outputs
-    return attrs.inplace.map(([out, index]): [number, number] => [first - outputs + out, inputs[index] ?? 0])
-  })
-}
-
 /** Some operand broadcasts: a thread walks rows of one pack of channels, so that nothing is divided per element. */
-export function rowKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
+function rowKernel(context: KernelContext<PointwiseAttrs>, views: readonly View[]): Candidate {
   const { label, exprs, space, part } = context.attrs
   const { rows, channels, rowsPerSample } = extentsOf(space)
   const [pitch, offset] = part ? rowsOfPart(part, channels) : [channels, 0]

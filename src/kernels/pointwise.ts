@@ -26,8 +26,8 @@ import {
   spec,
 } from '../engine/shape.js'
 import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
-import { flatKernel, inplaceOf, inplaceOfBatch, isFlat, type PointwiseAttrs, rowKernel } from './pointwise-kernels.js'
-import { rowSumsOf, type SumAttrs, sumKernel } from './reduce-kernels.js'
+import { inplaceOf, inplaceOfBatch, isFlat, type PointwiseAttrs } from './pointwise-attrs.js'
+import type { SumAttrs } from './reduce-kernels.js'
 import { viewIn } from './views.js'
 
 /** Every operator that computes each output element from the input elements at its place. */
@@ -36,12 +36,7 @@ const pointwiseOp = defineOp<PointwiseAttrs>('pointwise', {
   shape: (_, { space, dtypes }) => dtypes.map((dtype) => spec(space, dtype)),
   vjp: (context) => (context.attrs.vjp ?? derivativeVjp)(context),
   inplace: (attrs) => new Map(inplaceOf(attrs)),
-  kernel: (context) => {
-    const { inputs, outputs, attrs } = context
-    const views = inputs.slice(0, attrs.part?.operands).map(({ shape }) => viewIn(attrs.space, shape))
-    if (attrs.part || !views.every(isFlat)) return [rowKernel(context, views)]
-    return [flatKernel(context, [{ attrs, inputs: inputs.map((_, i) => i), outputs: outputs.length }])]
-  },
+  kernel: async (context) => [(await import('./pointwise-kernels.js')).pointwiseKernel(context)],
   formula: {
     elementwise: true,
     get: ({ exprs, space }) => ({ exprs, space }),
@@ -80,7 +75,7 @@ const withSpaceOf = <A extends { readonly space: Shape }>(attrs: A, samples: num
 const batchOp = defineOp<readonly BatchedCall<PointwiseAttrs>[]>('pointwiseBatch', {
   shape: (_, parts) => parts.flatMap(({ attrs: { space, dtypes } }) => dtypes.map((dtype) => spec(space, dtype))),
   inplace: (parts) => new Map(inplaceOfBatch(parts)),
-  kernel: (context) => [flatKernel(context, context.attrs)],
+  kernel: async (context) => [(await import('./pointwise-kernels.js')).flatKernel(context, context.attrs)],
 })
 
 /** The gradient by differentiating the formula, summed over the axes along which an input was broadcast. */
@@ -161,8 +156,8 @@ const sumOp = defineOp<SumAttrs>('sum', {
     // Gradients are taken before fusion, when the formulas still are the inputs themselves.
     return grads.map((dy) => dy && broadcastTo(dy, attrs.space))
   },
-  kernel: (context) => [sumKernel(context)],
-  rowSums: { of: rowSumsOf },
+  kernel: async (context) => [(await import('./reduce-kernels.js')).sumKernel(context)],
+  rowSums: async () => ({ of: (await import('./reduce-kernels.js')).rowSumsOf }),
   formula: {
     elementwise: false,
     get: ({ exprs, space }) => ({ exprs, space }),
@@ -199,7 +194,6 @@ function sumBySpace(call: Call<SumAttrs>): Division | undefined {
       const isSum = elements(attrs.space) !== elements(shape)
       return isSum ? { attrs, outputs: sums } : withoutSum(attrs, sums)
     },
-    add: addCall,
     ...(finish && { last: formulasCall(finish, call.outputs) }),
   }
 }
@@ -320,13 +314,6 @@ export const cast = (x: Tensor, dtype: 'f32' | 'f16'): Tensor =>
 export const castCall: Cast = ({ shape }, dtype) => {
   const attrs: PointwiseAttrs = { label: 'cast', exprs: [a], space: shape, dtypes: [dtype], inplace: [] }
   return { op: pointwiseOp as Op, name: 'cast', attrs }
-}
-
-/** The call that adds two such tensors. */
-export const addCall = (output: Spec): OpCall => {
-  const { shape: space, dtype } = output
-  const attrs: PointwiseAttrs = { label: 'add', exprs: [e.add(a, b)], space, dtypes: [dtype], inplace: [] }
-  return { op: pointwiseOp as Op, name: 'add', attrs, outputs: [output] }
 }
 
 /** Elements as unsigned 32-bit integers, cut off toward zero. */

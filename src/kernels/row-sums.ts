@@ -1,5 +1,5 @@
 // What reads a product's result, in the dispatches of the product: see `SummingAccess`.
-import type { Reading, RowSums } from '../engine/ir.js'
+import { type Reading, type RowSums, rowSumsAccessOf } from '../engine/ir.js'
 import {
   type Candidate,
   type Dispatch,
@@ -33,9 +33,9 @@ export const inplaceOf = (reading: Reading | undefined): ReadonlyMap<number, num
 }
 
 /** The context of a product alone, and what reads its result. */
-export function readerOf<A extends { readonly reading?: Reading }>(
+export async function readerOf<A extends { readonly reading?: Reading }>(
   context: KernelContext<A>,
-): { context: KernelContext<A>; reader?: Reader } {
+): Promise<{ context: KernelContext<A>; reader?: Reader }> {
   const { inputs, outputs, attrs, adapter } = context
   const { reading } = attrs
   const [result] = outputs
@@ -58,17 +58,17 @@ export function readerOf<A extends { readonly reading?: Reading }>(
     reads: dispatch.reads.map((operand) => place(operand, temporaries)),
     writes: dispatch.writes.map((operand) => place(operand, temporaries)),
   })
+  const [next] = await reading.op.kernel(called)
+  if (!next) throw new Error(`${reading.op.name}: no kernel for this adapter`)
   const after = (candidate: Candidate): Candidate => {
     const { temporaries = [], dispatches } = candidate
-    const [next] = reading.op.kernel(called)
-    if (!next) throw new Error(`${reading.op.name}: no kernel for this adapter`)
     return {
       ...candidate,
       temporaries: [...temporaries, ...(next.temporaries ?? [])],
       dispatches: [...dispatches, ...next.dispatches.map((dispatch) => placed(dispatch, temporaries.length))],
     }
   }
-  const sums = reading.op.rowSums?.of(called, reading.at)
+  const sums = (await rowSumsAccessOf(reading.op))?.of(called, reading.at)
   const fused =
     sums && sums.terms.length <= mostSums
       ? {

@@ -1,7 +1,7 @@
 import type { Node } from '../engine/ir.js'
 import { sameShape } from '../engine/shape.js'
 import type { ConvAttrs } from '../kernels/conv2d.js'
-import type { MatmulAttrs } from '../kernels/matmul.js'
+import type { MatmulAttrs } from '../kernels/matmul-kernels.js'
 import type { RangeAttrs } from '../kernels/movement.js'
 import type { PoolAttrs } from '../kernels/pool.js'
 import type { SumAttrs } from '../kernels/reduce-kernels.js'

@@ -1,6 +1,6 @@
 import { Graph, traceOf, tracing } from '../engine/graph.js'
 import type { Node, Tensor } from '../engine/ir.js'
-import { dropDead } from '../engine/passes/rewrite.js'
+import { dropDead } from '../engine/passes/drop-dead.js'
 import { spec } from '../engine/shape.js'
 import { logits, type SegmentationModel } from '../models/segmentation.js'
 

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { build } from 'esbuild'
+import { build, type Metafile } from 'esbuild'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 
@@ -122,6 +122,34 @@ test('esbuild bundles it for a page, minified, and it runs', async () => {
   runs('bundle.js')
 })
 
+const product = `import { compile, matmul, spec } from 'atrous'
+import { open } from 'atrous/browser'
+const program = await compile(await open(), { a: spec([4, 8]), b: spec([8, 4]) }, ({ a, b }) => ({ c: matmul(a, b) }))
+program.run({ a: new Float32Array(32), b: new Float32Array(32) })
+console.log(await program.read('c'))
+`
+
+/** Bytes of the files that an output of esbuild imports when it is loaded, its own included. */
+function bytesAtStart({ outputs }: Metafile, name: string, counted = new Set<string>()): number {
+  counted.add(name)
+  const { bytes = 0, imports = [] } = outputs[name] ?? {}
+  const others = imports.filter(({ kind, path }) => kind === 'import-statement' && !counted.has(path))
+  return others.reduce(
+    (sum, { path }) => sum + (counted.has(path) ? 0 : bytesAtStart({ outputs } as Metafile, path, counted)),
+    bytes,
+  )
+}
+
+test('a page that multiplies matrices begins with less than 40 KB', async () => {
+  writeFileSync(join(folder, 'product.ts'), product)
+  const { metafile } = await build({
+    ...{ absWorkingDir: folder, entryPoints: ['product.ts'], outdir: 'product', bundle: true, splitting: true },
+    ...{ minify: true, format: 'esm', platform: 'browser', target: 'es2022', metafile: true, logLevel: 'silent' },
+  })
+  const bytes = bytesAtStart(metafile, 'product/product.js')
+  assert.ok(bytes > 20_000 && bytes < 40_000, `${bytes} bytes`)
+})
+
 test('Vite bundles it for a page, and it runs', () => {
   writeFileSync(
     join(folder, 'vite.config.js'),
@@ -130,6 +158,10 @@ test('Vite bundles it for a page, and it runs', () => {
   const { status, output } = node(join(tools, 'vite/bin/vite.js'), 'build')
   assert.is(status, 0, output)
   assert.ok(existsSync(join(folder, 'dist/vite.js')))
+  // As such it includes files that a module names by its own address.
+  for (const file of readdirSync(join(folder, 'dist'))) {
+    assert.not.match(readFileSync(join(folder, 'dist', file), 'utf8'), /data:[a-z]+\/[a-z0-9]+;base64/, file)
+  }
   runs('dist/vite.js')
 })
 

@@ -12,6 +12,7 @@ import { setKernelSelection } from '#dist/engine/kernel-selection.js'
 import { type TimedCandidate, timed, withFewerSamples } from '#dist/engine/measure-kernels.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
+import { sampleOutputs } from '#dist/engine/sample-outputs.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { fillVariables } from '#dist/engine/tuning-values.js'
@@ -268,11 +269,11 @@ deviceTest('values of inputs are made on the device, and results are compared in
   assert.equal(values.get('whole'), new Uint32Array(8))
   const program = await compile(device, {}, () => ({ y: add(read(store.get('single')), read(store.get('single'))) }))
   program.run({})
-  const [sample] = await program.sample(['y'], 640)
+  const [sample] = await sampleOutputs(device, program, ['y'], 640)
   assert.is(sample?.length, 640 + 2 * 64)
   assert.is(sample?.[0], 2 * (mixed(0) / 2 ** 24 - 0.5))
   assert.is(sample?.at(-1), 2 * (mixed(count - 1) / 2 ** 24 - 0.5))
-  assert.equal((await program.sample(['y'], count))[0], await program.read('y'))
+  assert.equal((await sampleOutputs(device, program, ['y'], count))[0], await program.read('y'))
   program.destroy()
   store.destroy()
 })
@@ -281,8 +282,8 @@ deviceTest('a large call is timed for fewer samples, by kernels of the same name
   const device = opened()
   const inputs = { x: spec([8, 16, 16, 12]), w: spec([3, 3, 12, 20]) }
   const calls: Selectable[] = []
-  setKernelSelection(device, (trace) => {
-    calls.push(...new Tuning().calls(trace, { ...device.traits, software: false, subgroupSize: 0 }))
+  setKernelSelection(device, async (trace) => {
+    calls.push(...(await new Tuning().calls(trace, { ...device.traits, software: false, subgroupSize: 0 })))
     return new Tuning().selectKernel
   })
   try {
@@ -300,13 +301,13 @@ deviceTest('a large call is timed for fewer samples, by kernels of the same name
   for (const call of products) {
     const traits = { ...device.traits, software: false, subgroupSize: 0 }
     const work = workOfCall(call.node)
-    assert.is(withFewerSamples(call, work, traits), call)
-    const fewer = withFewerSamples(call, work / 3, traits)
+    assert.is(await withFewerSamples(call, work, traits), call)
+    const fewer = await withFewerSamples(call, work / 3, traits)
     assert.is(fewer.node.inputs[0]?.shape[0], 2)
     assert.is(workOfCall(fewer.node), work / 4)
     const names = ({ candidates }: Selectable) => candidates.map(({ name }) => name)
     assert.equal(new Set([...names(call), ...names(fewer)]), new Set(names(call)))
-    assert.is(withFewerSamples(call, 1, traits).node.inputs[0]?.shape[0], 1)
+    assert.is((await withFewerSamples(call, 1, traits)).node.inputs[0]?.shape[0], 1)
   }
 })
 
@@ -335,8 +336,8 @@ products('with other kernels a convolution and its gradients are the same but fo
   const first = await results()
   let calls = 0
   try {
-    setKernelSelection(device, (trace) => {
-      const last = new Tuning().missing(trace, device.traits).map(({ node, candidates }): Measurement => {
+    setKernelSelection(device, async (trace) => {
+      const last = (await new Tuning().missing(trace, device.traits)).map(({ node, candidates }): Measurement => {
         const kernels = candidates.map(({ name, dispatches }) => ({ name, sources: dispatches.map((d) => d.source) }))
         return { call: callOf(node), kernels, milliseconds: kernels.map(() => 1), choice: kernels.at(-1)?.name ?? '' }
       })

@@ -6,6 +6,7 @@ import { applyOne, assign, read } from '#dist/engine/graph.js'
 import { defineOp, type Tensor } from '#dist/engine/ir.js'
 import { ceilDiv, inputBuffer, outputBuffer } from '#dist/engine/kernel.js'
 import { mirrorFormat } from '#dist/engine/mirror.js'
+import { printProgram } from '#dist/engine/print-program.js'
 import { compile, type Program } from '#dist/engine/program.js'
 import { elements, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
@@ -117,7 +118,7 @@ deviceTest(
       { optimize: false, share: true },
     )
     const bytes = 4096 * 16 * 65
-    const printed = String(program)
+    const printed = printProgram(program)
     assert.match(printed, /textures of mirrors +1 +4\.1 MiB/)
     assert.is(mirrorsOf(program), 18)
     assert.ok(program.memory.planned >= bytes)

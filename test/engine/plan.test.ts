@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert'
 import { Graph, traceOf, tracing } from '#dist/engine/graph.js'
 import type { Tensor } from '#dist/engine/ir.js'
 import { type Command, type CommandList, type CopyCommand, lower, readsOf, writesOf } from '#dist/engine/lower.js'
-import { dropDead } from '#dist/engine/passes/rewrite.js'
+import { dropDead } from '#dist/engine/passes/drop-dead.js'
 import { updateEarly } from '#dist/engine/passes/update-early.js'
 import { type Location, type Plan, plan } from '#dist/engine/plan.js'
 import { type Spec, spec } from '#dist/engine/shape.js'
@@ -207,10 +207,7 @@ deviceTest('no plan lets a value be overwritten while it is needed', async (devi
     const ordered = seed % 2 === 0 ? traced : updateEarly(traced)
     // What is too large to be bound is copied at any offset.
     const traits = seed % 3 === 0 ? { ...device.traits, maxBinding: 200 } : device.traits
-    const list = withRandomSizes(
-      lower(ordered, traits, (_, candidates) => candidates[0]),
-      random,
-    )
+    const list = withRandomSizes(await lower(ordered, traits, (_, candidates) => candidates[0]), random)
     for (const share of [true, false]) {
       let planned: Plan
       try {

@@ -1,7 +1,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { assign, Graph, read, scoped, traceOf, tracing } from '#dist/engine/graph.js'
-import { printTrace } from '#dist/engine/print-program.js'
+import { printProgram, printTrace } from '#dist/engine/print-program.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
@@ -57,7 +57,7 @@ async function printed(): Promise<string> {
     },
     { label: 'step' },
   )
-  const text = String(program)
+  const text = printProgram(program)
   program.destroy()
   return text
 }

@@ -58,7 +58,7 @@ for (const row of rows) {
     const prepared = prepare(row)
     // The kernels of CPUs, and those of GPUs.
     for (const traits of [device.traits, { ...device.traits, software: false, subgroupSize: 0 }]) {
-      const selectKernel: SelectKernel = (node) => candidatesOf(node, traits)[0]
+      const selectKernel: SelectKernel = async (node) => (await candidatesOf(node, traits))[0]
       await spoil()
       const results = await runCase(device, prepared, { selectKernel })
       compareOutputs(prepared, results, traits.software ? 'on a CPU' : 'on a GPU')

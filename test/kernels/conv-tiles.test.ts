@@ -36,9 +36,9 @@ for (const row of rows) {
     const usual = await runCase(device, prepared)
     let kernels = 1
     for (let k = 0; k < kernels; k++) {
-      const selectKernel: SelectKernel = (node, own) => {
+      const selectKernel: SelectKernel = async (node, own) => {
         if (!/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
-        const candidates = candidatesOf(node, traits)
+        const candidates = await candidatesOf(node, traits)
         kernels = Math.max(kernels, candidates.length)
         const chosen = candidates[Math.min(k, candidates.length - 1)]
         tried.add(`${node.name}, ${chosen?.name}, ${chosen?.dispatches.length}`)

@@ -128,9 +128,9 @@ for (const { shape, lanes, all, factors = 'f16' } of adapters) {
     for (const each of [...prepared, ...summed, ...(factors === 'f32' ? single : [])]) {
       let kernels = 1
       for (let k = 0; k < kernels; k++) {
-        const selectKernel: SelectKernel = (node, own) => {
+        const selectKernel: SelectKernel = async (node, own) => {
           if (!/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
-          const candidates = candidatesOf(node, traits).filter(({ usesMatrixUnits }) => usesMatrixUnits)
+          const candidates = (await candidatesOf(node, traits)).filter(({ usesMatrixUnits }) => usesMatrixUnits)
           const chosen = candidates[Math.min(k, candidates.length - 1)]
           if (!chosen) throw new Error(`${node.name} has no kernel for these units`)
           // A driver compiles each for a second.

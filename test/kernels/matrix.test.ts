@@ -59,9 +59,9 @@ const tried = new Set<string>()
 /** Chooses the k-th kernel on matrix units, or the last one; tells how many there are. */
 function matrixKernel(k: number): { selectKernel: SelectKernel; count: () => number } {
   let count = 0
-  const selectKernel: SelectKernel = (node, own) => {
+  const selectKernel: SelectKernel = async (node, own) => {
     if (!device || !/^(conv2d|matmul)/.test(node.op?.name ?? '')) return own[0]
-    const candidates = candidatesOf(node, device.traits).filter(({ usesMatrixUnits }) => usesMatrixUnits)
+    const candidates = (await candidatesOf(node, device.traits)).filter(({ usesMatrixUnits }) => usesMatrixUnits)
     const chosen = candidates[Math.min(k, candidates.length - 1)]
     if (!chosen) throw new Error(`${node.name} has no kernel for matrix units`)
     count = Math.max(count, candidates.length)

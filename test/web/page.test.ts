@@ -7,12 +7,22 @@ import { decode, encode } from 'fast-png'
 import type { Browser, Download, Page } from 'playwright-core'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { classNames, palette } from '#dist/demo/classes.js'
 import { scene } from '#dist/demo/scenes.js'
+import { tracingDevice } from '#dist/engine/dry-device.js'
+import { elements } from '#dist/engine/shape.js'
+import { Store } from '#dist/engine/store.js'
+import { createModel } from '#dist/models/index.js'
+import { stateShapes } from '#dist/models/weights.js'
+import { metadataOf, encode as metadataText } from '#dist/train/checkpoint/contents.js'
 import { parseCheckpoint } from '#dist/train/checkpoint/parse.js'
 import { sourceOf } from '#dist/train/io/byte-source.js'
+import { type FileTensor, safetensorsParts } from '#dist/train/io/safetensors-format.js'
+import { Random } from '#dist/train/random.js'
 import { browserPath, openBrowser } from '../support/browser.js'
 import { skipUnless } from '../support/skip.js'
-import { drop, type Served, servePage, waitForResult } from './serve.js'
+import { smallDinoV2 } from '../support/small-dinov2.js'
+import { countTimers, drop, type Served, servePage, waitForResult } from './serve.js'
 
 const pageTest = skipUnless(browserPath !== undefined, 'there is no Chromium')
 
@@ -158,11 +168,14 @@ pageTest('paints with brush, fill and keyboard, and goes back', async () => {
 pageTest('learns three steps from what is painted, and saves weights that predict.js takes', async () => {
   const steps = page.locator('#correct-steps')
   await steps.fill('3')
+  const [worker] = page.workers()
+  await worker?.evaluate(countTimers)
   await page.click('#correct-learn')
   await page.waitForFunction("/^learned|^$/.test(document.getElementById('correct-learned').textContent)", null, {
     timeout: 120_000,
   })
   assert.match(await text('correct-learned'), /^learned 3 steps by supervised/)
+  assert.equal(await worker?.evaluate('asked'), [], 'in a hidden tab timers and frames wait')
   const path = await downloaded('correct-save', 'corrected.safetensors')
   assert.not.equal(readFileSync(path), readFileSync('web/weights/scenes.safetensors'))
   const image = join(folder, 'scene.png')
@@ -188,6 +201,50 @@ pageTest('forgets what was painted with other classes, and does not undo to it',
   await page.click('#tab-correct')
   await page.click('#correct-undo-stroke')
   assert.is(await painted(), 0)
+  await page.click('#tab-try')
+  await page.click('#try-reset')
+  await page.waitForFunction("/^scenes/.test(document.getElementById('try-model').textContent)")
+  await page.waitForSelector('#try-busy', { state: 'hidden' })
+})
+
+/** A file of weights of a narrow DINOv2 with a DPT head, for the classes of the scenes. */
+function tinyDinoV2(): Buffer {
+  const spec = { architecture: 'dpt', config: { ...smallDinoV2, nclass: classNames.length } }
+  const random = new Random(5)
+  const shapes = stateShapes(createModel(new Store(tracingDevice(), 'model'), spec))
+  const tensors = [...shapes].map(([name, shape]): [string, FileTensor] => {
+    const data = Float32Array.from({ length: elements(shape) }, () => random.uniform(-0.3, 0.3))
+    return [name, { dtype: 'F32', shape: [...shape], data }]
+  })
+  const info = { class_names: classNames, palette, ...metadataOf(spec) }
+  return Buffer.concat(safetensorsParts(tensors, metadataText(info)))
+}
+
+pageTest('a DINOv2, whose graph depends on the size of pictures, is tried, exported, corrected and saved', async () => {
+  await page.click('#tab-try')
+  await drop(page, 'tiny-dinov2.safetensors', '', tinyDinoV2())
+  await page.waitForFunction("/^tiny-dinov2/.test(document.getElementById('try-model').textContent)")
+  await page.waitForSelector('#try-busy', { state: 'hidden' })
+  assert.match(await text('try-model'), /^tiny-dinov2.safetensors: dpt, 6 classes/)
+  for (const side of ['96', '64']) {
+    await page.evaluate("document.getElementById('try-line').textContent = ''")
+    await page.selectOption('#try-side', side)
+    await page.waitForFunction("document.getElementById('try-line').textContent !== ''")
+    assert.match(await text('try-line'), /WebAssembly/)
+  }
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('#try-onnx')])
+  assert.match(download.suggestedFilename(), /^tiny-dinov2-64x\d+\.onnx$/)
+  await page.click('#tab-correct')
+  await page.waitForSelector('#correct-busy', { state: 'hidden' })
+  await page.focus('#correct-canvas')
+  for (const key of ['b', '2', 'Space']) await page.keyboard.press(key)
+  assert.ok((await painted()) > 0)
+  await page.locator('#correct-steps').fill('1')
+  await page.click('#correct-learn')
+  await page.waitForFunction("/^learned|^$/.test(document.getElementById('correct-learned').textContent)")
+  assert.match(await text('correct-learned'), /^learned 1 steps by supervised/)
+  const path = await downloaded('correct-save', 'dinov2.safetensors')
+  assert.is(parseCheckpoint(sourceOf(readFileSync(path), path)).metadata.architecture, '"dpt"')
   await page.click('#tab-try')
   await page.click('#try-reset')
   await page.waitForFunction("/^scenes/.test(document.getElementById('try-model').textContent)")

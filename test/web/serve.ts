@@ -53,3 +53,13 @@ export async function drop(page: Page, name: string, type: string, bytes: Uint8A
     for (const event of ['dragover', 'drop']) target.dispatchEvent(new DragEvent(event, settings))
   })()`)
 }
+
+/** Run in a worker: lists in `asked` what asks for a timer or a frame from then on. */
+export const countTimers = `globalThis.asked = []
+for (const name of ['setTimeout', 'setInterval', 'requestAnimationFrame']) {
+  const original = self[name]
+  self[name] = (...list) => {
+    asked.push(name)
+    return original.call(self, ...list)
+  }
+}`

@@ -1,4 +1,4 @@
-import { Client } from './client.js'
+import { Client, type WorkerError } from './client.js'
 import { find, make } from './dom.js'
 import type { Machine, Model, Runtime, Segmentation } from './protocol.js'
 
@@ -26,7 +26,11 @@ export class Watched<T> {
 
 /** What all parts of the page share. */
 export class App {
-  readonly client = new Client()
+  /** Why nothing can be computed any more. */
+  readonly fault = new Watched<WorkerError | undefined>(undefined)
+  readonly client = new Client((error) => {
+    this.fault.value = error
+  })
   readonly machine = new Watched<Machine | undefined>(undefined)
   readonly model = new Watched<Model | undefined>(undefined)
   readonly predicted = new Watched<Segmentation | undefined>(undefined)

@@ -63,6 +63,12 @@ function describe(machine: Machine | undefined): void {
 }
 
 app.machine.follow(describe)
+app.fault.follow((fault) => {
+  if (!fault) return
+  const notice = find('notice', HTMLParagraphElement)
+  notice.hidden = false
+  notice.textContent = `${fault.message.replace(/^t/, 'T')}.`
+})
 app.client.on('machine', (machine) => {
   app.machine.value = machine
 })

@@ -56,6 +56,13 @@ export interface Segmentation {
   readonly runtime: Runtime
 }
 
+/** A network as ONNX. */
+export interface OnnxFile {
+  readonly bytes: Uint8Array<ArrayBuffer>
+  /** That of the pictures that it takes; absent where they may have any. */
+  readonly size?: Size
+}
+
 /** A picture with what was painted on it. */
 export interface Correction {
   readonly picture: Picture
@@ -113,6 +120,8 @@ export type WatchEvent =
 
 /** What the worker tells without being asked. */
 export interface Events {
+  /** The worker runs, and answers. */
+  started: undefined
   /** A line for the log of the page. */
   log: { readonly line: string }
   machine: Machine
@@ -133,7 +142,8 @@ export interface Calls {
   learn: { ask: LearnOptions; answer: Model }
   undo: { ask: undefined; answer: Model }
   weights: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
-  onnx: { ask: undefined; answer: Uint8Array<ArrayBuffer> }
+  /** For pictures of this size, where the network computes none of others alike. */
+  onnx: { ask: Size; answer: OnnxFile }
   /** Answered when both trainings are done, or others replaced them. */
   watch: { ask: WatchOptions; answer: undefined }
   pause: { ask: { readonly paused: boolean }; answer: undefined }

@@ -1,4 +1,15 @@
-import { type Arrangement, type Division, type Node, type OpCall, Tensor, type Trace, valueKey } from '../ir.js'
+import {
+  type Arrangement,
+  type DivideAccess,
+  type Division,
+  divideOf,
+  type Node,
+  type Op,
+  type OpCall,
+  Tensor,
+  type Trace,
+  valueKey,
+} from '../ir.js'
 import { byteLength, type Spec, showShape, withSamples } from '../shape.js'
 
 /**
@@ -8,9 +19,22 @@ import { byteLength, type Spec, showShape, withSamples } from '../shape.js'
  *
  * @param limit bytes that a kernel binds at most
  */
-export function divide(trace: Trace, limit: number): Trace {
+export async function divide(trace: Trace, limit: number): Promise<Trace> {
   const isLarge = (spec: Spec) => byteLength(spec) > limit
-  return trace.nodes.some(({ outputs }) => outputs.some(isLarge)) ? new Divider(trace, limit).result() : trace
+  if (!trace.nodes.some(({ outputs }) => outputs.some(isLarge))) return trace
+  return new Divider(trace, limit, await divisionsOf(trace)).result()
+}
+
+/** How the operators of a trace are divided. */
+export type Divisions = ReadonlyMap<Op | undefined, DivideAccess<never>>
+
+export async function divisionsOf({ nodes }: Pick<Trace, 'nodes'>): Promise<Divisions> {
+  const found = new Map<Op | undefined, DivideAccess<never>>()
+  for (const op of new Set(nodes.map((node) => node.op))) {
+    const access = await divideOf(op)
+    if (access) found.set(op, access)
+  }
+  return found
 }
 
 /** Samples of a value, from `start` on along its first axis. */
@@ -58,6 +82,7 @@ class Divider {
   constructor(
     private readonly trace: Trace,
     private readonly limit: number,
+    private readonly divisions: Divisions,
   ) {
     this.id = Math.max(-1, ...trace.nodes.map((node) => node.id))
   }
@@ -97,7 +122,8 @@ class Divider {
   private arranges(node: Node): boolean {
     const { op, inputs, outputs, attrs } = node
     const [output] = outputs
-    if (!op?.divide || !output) return false
+    const divide = this.divisions.get(op)
+    if (!op || !divide || !output) return false
     const call = { inputs, outputs, attrs: attrs as never }
     const range = op.partOfInput?.(call)
     const parts = range ? [{ ...range, start: -range.start }] : (op.concat?.parts(call) ?? [])
@@ -111,16 +137,17 @@ class Divider {
     const sources = pieces.flatMap((list = [], i) =>
       list.map(({ start, tensor }) => ({ start: start + (parts[i]?.start ?? 0), tensor })),
     )
-    this.assemble(node, 0, sources, op.divide.arrangement)
+    this.assemble(node, 0, sources, divide.arrangement)
     return true
   }
 
   /** Calls a node's operator for a few samples at a time. */
   private divides(node: Node): boolean {
     const { op, inputs, outputs } = node
-    if (!op?.divide) return false
-    const { arrangement } = op.divide
-    const division = op.divide.division({ inputs, outputs, attrs: node.attrs as never })
+    const divide = this.divisions.get(op)
+    if (!op || !divide) return false
+    const { arrangement } = divide
+    const division = divide.division({ inputs, outputs, attrs: node.attrs as never })
     const most = division ? this.mostSamples(node, division) : 0
     if (!division || most < 1) return false
 
@@ -137,7 +164,7 @@ class Divider {
         return [use === 'divided' ? this.samples(node, value, range, arrangement) : this.whole(value)]
       })
       for (const [k, tensor] of this.append(node, call, operands).entries())
-        results[k] = this.combined(node, division, k, results[k] ?? [], tensor)
+        results[k] = this.combined(node, division.outputs[k], results[k] ?? [], tensor, arrangement)
     }
     if (division.last) this.finish(node, division.last, division, results, arrangement)
     else for (const k of outputs.keys()) this.assemble(node, k, results[k] ?? [], arrangement)
@@ -159,12 +186,18 @@ class Divider {
   }
 
   /** What there is of an output, after one more call. */
-  private combined(node: Node, division: Division, k: number, before: readonly Piece[], tensor: Tensor): Piece[] {
+  private combined(
+    node: Node,
+    kind: Division['outputs'][number] | undefined,
+    before: readonly Piece[],
+    tensor: Tensor,
+    arrangement: Arrangement,
+  ): Piece[] {
     const last = before.at(-1)
     if (!last) return [{ start: 0, tensor }]
-    if (division.outputs[k] === 'joined') return [...before, { start: last.start + samplesOf(last.tensor), tensor }]
-    const sum = division.outputs[k] === 'summed' ? division.add?.(tensor) : undefined
-    return [{ start: 0, tensor: sum ? this.appendOne(node, sum, [last.tensor, tensor]) : tensor }]
+    if (kind === 'joined') return [...before, { start: last.start + samplesOf(last.tensor), tensor }]
+    const isSum = kind === 'summed'
+    return [{ start: 0, tensor: isSum ? this.appendOne(node, arrangement.add(tensor), [last.tensor, tensor]) : tensor }]
   }
 
   /** The call that makes a node's results of those of its pieces. */

@@ -1,7 +1,8 @@
 import { input, substitute } from '../expr.js'
 import { type Node, results, type Tensor, type Trace, valueKey } from '../ir.js'
 import { isFloat, sameShape } from '../shape.js'
-import { dropDead, rebuild } from './rewrite.js'
+import { dropDead } from './drop-dead.js'
+import { rebuild } from './rewrite.js'
 
 /**
  * Lets an operator with an epilogue, such as a convolution, pass its result through the pointwise formula that alone

@@ -1,5 +1,6 @@
 import { type Node, results, Tensor, type Trace, valueKey } from '../ir.js'
-import { dropDead, relink } from './rewrite.js'
+import { dropDead } from './drop-dead.js'
+import { relink } from './rewrite.js'
 
 /**
  * Activation checkpointing (Chen et al., 2016, arXiv 1604.06174): what the backward pass needs from within a stage is

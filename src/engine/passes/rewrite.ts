@@ -1,4 +1,4 @@
-import { type Node, results, Tensor, type Trace, valueKey } from '../ir.js'
+import { type Node, Tensor, type Trace, valueKey } from '../ir.js'
 import { showSpec } from '../shape.js'
 import { identityOf, valueText } from '../value-text.js'
 
@@ -67,14 +67,4 @@ export function shareEqual(trace: Trace): Trace {
     known.set(key, node)
     return node
   })
-}
-
-/** Drops nodes that no result depends on. Inputs of the program stay, so that its interface does. */
-export function dropDead(trace: Trace): Trace {
-  const live = new Set(results(trace).map((value) => value.node.id))
-  for (const value of trace.inputs.values()) live.add(value.node.id)
-  for (const node of [...trace.nodes].reverse()) {
-    if (live.has(node.id)) for (const value of node.inputs) live.add(value.node.id)
-  }
-  return { ...trace, nodes: trace.nodes.filter((node) => live.has(node.id)) }
 }

@@ -1,5 +1,6 @@
 import { type Node, Tensor, type Trace } from '../ir.js'
 import { byteLength, type Spec } from '../shape.js'
+import { divisionsOf } from './divide.js'
 import { follow } from './rewrite.js'
 
 /**
@@ -8,9 +9,10 @@ import { follow } from './rewrite.js'
  *
  * @param limit bytes that a kernel binds at most
  */
-export function rowsAsSamples(trace: Trace, limit: number): Trace {
+export async function rowsAsSamples(trace: Trace, limit: number): Promise<Trace> {
   const isLarge = (spec: Spec) => byteLength(spec) / (spec.shape[0] ?? 1) > limit
   if (!trace.nodes.some(({ outputs }) => outputs.some(isLarge))) return trace
+  const divisions = await divisionsOf(trace)
   let id = Math.max(...trace.nodes.map((node) => node.id))
   const nodes: Node[] = []
   const moved = new Map<string, Tensor>()
@@ -21,7 +23,7 @@ export function rowsAsSamples(trace: Trace, limit: number): Trace {
     const inputs = old.inputs.map((value) => follow(moved, value))
     const node = { ...old, inputs }
     const call = { inputs, outputs: node.outputs, attrs: node.attrs as never }
-    const calls = [...inputs, ...node.outputs].some(isLarge) ? node.op?.divide?.rows?.(call) : undefined
+    const calls = [...inputs, ...node.outputs].some(isLarge) ? divisions.get(node.op)?.rows?.(call) : undefined
     if (!calls) nodes.push(node)
     let values: readonly Tensor[] = inputs
     let last = node

@@ -1,6 +1,5 @@
 import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { Store } from '../../engine/store.js'
 import { type Checkpoint, readCheckpoint } from '../checkpoint/read.js'
 import { checkVerified, infoOf, loadStore, loadTraining, prepareCheckpoint, prepareStore } from '../checkpoint/write.js'
 import { DamagedFileError, UserError, WriteError } from '../error.js'
@@ -8,8 +7,9 @@ import { isTemporary, makeFolder, reasonOf, removeQuietly } from '../io/files.js
 import type { WriteFailures } from '../io/write-failures.js'
 import type { MeansState } from '../logging/log.js'
 import type { SnapshotList } from '../methods/snapshots.js'
-import { isLossScale, type LossScaleState, withinLimit } from '../trainer/loss-scale.js'
+import { isLossScale } from '../trainer/loss-scale.js'
 import type { Trainer } from '../trainer/trainer.js'
+import { addSnapshot, type HostState, hostStateOf, restoreHostState } from '../trainer/trainer-state.js'
 import { changedSettings, changesEpochs, type Fingerprint, showChange } from './fingerprint.js'
 
 /** Where a run stands between two steps, besides its tensors. */
@@ -30,7 +30,7 @@ export interface RunState {
 export const initialState = (): RunState => ({ iteration: 0, miou: 0, bestMiou: 0, newBest: false })
 
 /** What `latest.safetensors` says, so that a run continues with the same bits. */
-interface Saved extends RunState {
+interface Saved extends RunState, HostState {
   /** Names of the method's snapshots, files beneath `previous/`. */
   readonly previous: readonly string[]
   readonly means: MeansState
@@ -39,14 +39,6 @@ interface Saved extends RunState {
   readonly fingerprint: Fingerprint
   /** Absent in checkpoints of earlier versions. */
   readonly iterationsPerEpoch?: number
-  /** Steps that changed weights, where the optimizer counts them. */
-  readonly updates?: number
-  /** Batches that the batch norms of further models have seen in training mode, by the models' labels. */
-  readonly batchesTracked?: Readonly<Record<string, Readonly<Record<string, number>>>>
-  /** In half precision. */
-  readonly lossScale?: LossScaleState
-  /** What the method keeps on the host. */
-  readonly methodState?: unknown
 }
 
 /** What a run resumes from. */
@@ -139,8 +131,6 @@ export class RunFiles {
       })
       return
     }
-    const lossScale = await trainer.lossScale?.state()
-    const methodState = trainer.run.state?.()
     const { validationDue, ...where } = state
     const info = {
       ...where,
@@ -148,10 +138,8 @@ export class RunFiles {
       ...rest,
       iterationsPerEpoch: trainer.options.iterationsPerEpoch,
       previous,
-      ...(Object.keys(trainer.optimizer.inputs).length > 0 ? { updates: trainer.updates } : {}),
-      ...countersOf(trainer),
-      ...(lossScale ? { lossScale } : {}),
-      ...(methodState === undefined ? {} : { methodState }),
+      // The first model's counters are in its state_dict.
+      ...(await hostStateOf(trainer, trainer.models.slice(1))),
     }
     const file = await prepareCheckpoint(trainer.model, info, trainer.savedStores)
     const isAgain = this.iteration === state.iteration
@@ -186,17 +174,6 @@ export class RunFiles {
     }
     // One that could not be written may have left the list.
     return failures.attempt(folder, () => {})
-  }
-}
-
-/** The first model's counters are in its state_dict. */
-function countersOf({ models }: Trainer): Pick<Saved, 'batchesTracked'> {
-  const further = models.slice(1)
-  if (further.length === 0) return {}
-  return {
-    batchesTracked: Object.fromEntries(
-      further.map(({ store, batchesTracked }) => [store.label, Object.fromEntries(batchesTracked)]),
-    ),
   }
 }
 
@@ -274,23 +251,10 @@ function restore(path: string, trainer: Trainer, fingerprint: Fingerprint): Rest
   }
   const iteration = changesEpochs(allowed) ? placeOf(saved, trainer, path) : saved.iteration
   loadTraining(checkpoint, trainer.model, trainer.savedStores, path)
-  const { device } = trainer.model.store
   for (const name of saved.previous) {
-    const store = new Store(device, name)
-    for (const variable of trainer.model.store.all()) store.declare(variable.name, variable.spec)
-    loadStore(previousPath(dirname(path), name), store)
-    trainer.run.snapshots?.push(store, name)
-    store.destroy()
+    addSnapshot(trainer, name, (store) => loadStore(previousPath(dirname(path), name), store))
   }
-  for (const { store, batchesTracked } of trainer.models.slice(1)) {
-    for (const [counter, batches] of Object.entries(saved.batchesTracked?.[store.label] ?? {})) {
-      if (batchesTracked.has(counter)) batchesTracked.set(counter, batches)
-    }
-  }
-  if (saved.lossScale) trainer.lossScale?.restore(withinLimit(saved.lossScale))
-  if (saved.methodState !== undefined) trainer.run.restore?.(saved.methodState)
-  trainer.iteration = iteration
-  trainer.updates = saved.updates ?? saved.iteration
+  restoreHostState(trainer, iteration, saved)
   const changes = allowed.map((key) => showChange(key, saved.fingerprint, fingerprint))
   return { saved: { ...saved, iteration }, changes }
 }

@@ -1,6 +1,7 @@
 import { Arena } from '../../engine/arena.js'
 import type { Device } from '../../engine/device.js'
 import type { FirstNonFinite } from '../../engine/passes/trace-nan.js'
+import { printProgram } from '../../engine/print-program.js'
 import { compile, type Program } from '../../engine/program.js'
 import type { Data } from '../../engine/shape.js'
 import { Store } from '../../engine/store.js'
@@ -221,7 +222,7 @@ export class Trainer {
 
   /** The programs of the steps as text. */
   get text(): string {
-    return [...this.allPrograms, ...this.others].join('\n')
+    return [...this.allPrograms, ...this.others].map(printProgram).join('\n')
   }
 
   /**

@@ -33,7 +33,7 @@ export function measureUnknown(
       tuning.add(await cache.add([measurement]))
       onMeasured(measurement, done, total)
     }
-    const missing = tuning.missing(trace, device.traits).slice(0, most)
+    const missing = (await tuning.missing(trace, device.traits)).slice(0, most)
     // On the CPU no kernel is known to lose a device, and there is no desktop to wait.
     const onGpu = device.adapter.software ? {} : { reopen: device.reopen, largest: largestRun }
     await measureKernels(device, missing, keep, { ...onGpu, ...options })

@@ -2,8 +2,8 @@
 import { Device } from '#dist/engine/device.js'
 
 const { guarded } = Device.prototype
-Device.prototype.guarded = function (what, body) {
-  if (!/^allocating .* for \w+ step$/.test(what)) return guarded.call(this, what, body) as never
+Device.prototype.guarded = async function (what, body) {
+  if (!/^allocating .* for \w+ step$/.test(await what())) return guarded.call(this, what, body) as never
   const { gpu } = this
   const { popErrorScope } = gpu
   let scopes = 0

@@ -329,7 +329,9 @@ export class TryPart {
 
   private async saveOnnx(): Promise<void> {
     const { model, client } = this.app
-    download(`${stem(model.value?.name ?? 'network')}.onnx`, await client.call('onnx', undefined))
+    const { bytes, size } = await client.call('onnx', sized(this.source ?? { width: 1, height: 1 }, this.seenSide))
+    const suffix = size ? `-${size.width}x${size.height}` : ''
+    download(`${stem(model.value?.name ?? 'network')}${suffix}.onnx`, bytes)
   }
 }
 

@@ -39,7 +39,7 @@ export class WatchPart {
     if (seed !== null && /^\d{1,6}$/.test(seed)) this.seed.value = seed
     this.form.onsubmit = (event) => {
       event.preventDefault()
-      if (this.state === 'running' || this.state === 'paused') void this.pause()
+      if (this.state === 'running' || this.state === 'paused') void app.attempt(() => this.pause())
       else void this.start()
     }
     this.restart.onclick = () => void this.start()

@@ -4,7 +4,7 @@ import { Segmenter } from '#dist/segmenter/index.js'
 import { describeCheckpoint, type LoadedModel } from '#dist/train/checkpoint/loaded-model.js'
 import { parseCheckpoint } from '#dist/train/checkpoint/parse.js'
 import { sourceOf } from '#dist/train/io/byte-source.js'
-import type { LearnOptions, Model, Picture, Runtime, Segmentation, Size } from '../protocol.js'
+import type { LearnOptions, Model, OnnxFile, Picture, Runtime, Segmentation, Size } from '../protocol.js'
 import { log, tell } from './host.js'
 import type { DeviceKeeper } from './machine.js'
 import { onnxOfFile } from './onnx.js'
@@ -40,14 +40,13 @@ export class Network {
     }
   }
 
-  onnx(): Uint8Array<ArrayBuffer> {
-    return onnxOfFile(this.loaded)
+  onnx(size: Size): OnnxFile {
+    return onnxOfFile(this.loaded, size)
   }
 
   async segment(keeper: DeviceKeeper, picture: Picture, out: Size, runtime: Runtime): Promise<Segmentation> {
     if (runtime === 'wasm') {
-      this.wasm ??= import('./wasm.js').then(({ WasmPredictor }) => WasmPredictor.create(this.onnx()))
-      const { decided, milliseconds } = await (await this.wasm).run(picture, out)
+      const { decided, milliseconds } = await (await this.onWasm(picture)).run(picture, out)
       return { ...decided, milliseconds, runtime }
     }
     try {
@@ -56,6 +55,19 @@ export class Network {
       if (!(error instanceof DeviceLostError)) throw error
       return this.onGpu(keeper, picture, out)
     }
+  }
+
+  /** What predicts pictures of a size; the one of before where it takes that, too. */
+  private async onWasm({ width, height }: Size): Promise<WasmPredictor> {
+    const known = await this.wasm
+    if (known?.takes({ width, height })) return known
+    await known?.destroy()
+    this.wasm = import('./wasm.js').then(({ WasmPredictor }) => WasmPredictor.create(this.onnx({ width, height })))
+    // A network without a counterpart is tried again for another picture.
+    this.wasm.catch(() => {
+      this.wasm = undefined
+    })
+    return this.wasm
   }
 
   /** The network on the device of now: after a loss the weights of the file go to another one. */

@@ -1,6 +1,6 @@
 import * as ort from 'onnxruntime-web/wasm'
 import { MEAN, STD } from '#dist/train/data/pixels.js'
-import type { Picture, Size } from '../protocol.js'
+import type { OnnxFile, Picture, Size } from '../protocol.js'
 import { type Decided, decide } from './scores.js'
 
 // One thread: more need headers that a static host does not send.
@@ -9,11 +9,18 @@ ort.env.wasm.wasmPaths = { wasm: new URL('./ort-wasm-simd-threaded.wasm', import
 
 /** Predictions by onnxruntime-web in WebAssembly, for where there is no GPU. */
 export class WasmPredictor {
-  private constructor(private readonly session: ort.InferenceSession) {}
+  private constructor(
+    private readonly session: ort.InferenceSession,
+    private readonly size: Size | undefined,
+  ) {}
 
-  /** @param onnx a file that `exportOnnx` wrote */
-  static async create(onnx: Uint8Array): Promise<WasmPredictor> {
-    return new WasmPredictor(await ort.InferenceSession.create(onnx, { executionProviders: ['wasm'] }))
+  static async create({ bytes, size }: OnnxFile): Promise<WasmPredictor> {
+    return new WasmPredictor(await ort.InferenceSession.create(bytes, { executionProviders: ['wasm'] }), size)
+  }
+
+  /** Whether it computes pictures of a size. */
+  takes({ width, height }: Size): boolean {
+    return !this.size || (this.size.width === width && this.size.height === height)
   }
 
   /** Logits of a picture, and the milliseconds that the network took. */

@@ -62,7 +62,7 @@ const answers: Answers = {
       return replace(new Network(loaded().name, bytes))
     }),
   weights: async () => loaded().bytes,
-  onnx: async () => loaded().onnx(),
+  onnx: async (size) => loaded().onnx(size),
   watch: async (options) => {
     stopping.abort()
     stopping = new AbortController()
@@ -107,4 +107,12 @@ self.onmessage = ({ data }: MessageEvent<Request | Abort>) => {
 }
 
 self.addEventListener('unhandledrejection', (event) => log(String(event.reason)))
-tell('log', { line: 'the worker is there' })
+/** Lasts as long as the worker: when the page gets the lock, the worker has ended. */
+const life = new Promise<never>(() => {})
+const start = (): Promise<never> => {
+  tell('started', undefined)
+  log('the worker is there')
+  return life
+}
+// Pages of insecure origins have no locks.
+void (navigator.locks ? navigator.locks.request(self.name, start) : start())

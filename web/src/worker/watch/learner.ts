@@ -1,6 +1,5 @@
 import { classNames, palette } from '#dist/demo/classes.js'
 import type { Device } from '#dist/engine/device.js'
-import type { Data } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import type { SegmentationModel } from '#dist/models/segmentation.js'
@@ -13,19 +12,15 @@ import { firstModelOf } from '#dist/train/methods/index.js'
 import { PURPOSE, Random } from '#dist/train/random.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
 import type { Trainer } from '#dist/train/trainer/trainer.js'
+import { copyTrainer, restoreTrainer, type TrainerCopy } from '#dist/train/trainer/trainer-state.js'
 import type { Scene } from '../../protocol.js'
 import type { Extent, World } from './scenes.js'
 
 /** What a training needs to go on elsewhere, in memory of the host. */
 export interface LearnerState {
-  readonly iteration: number
-  readonly updates: number
+  readonly training: TrainerCopy
   readonly best: number
   readonly newBest: boolean
-  /** Values of the stores that a checkpoint holds, in their order. */
-  readonly stores: readonly ReadonlyMap<string, Data>[]
-  readonly snapshots: readonly { readonly name: string; readonly values: ReadonlyMap<string, Data> }[]
-  readonly method: unknown
 }
 
 /** The settings of configs/demo.yaml, at another size. */
@@ -146,34 +141,14 @@ export class Learner {
 
   /** Copies the training to the host. */
   async save(): Promise<LearnerState> {
-    const trainer = this.ready()
-    const stores: ReadonlyMap<string, Data>[] = []
-    for (const store of this.storesOf(trainer)) stores.push(await store.readAll())
-    const { snapshots: list } = trainer.run
-    const snapshots: { name: string; values: ReadonlyMap<string, Data> }[] = []
-    for (const [i, name] of (list?.names ?? []).entries()) {
-      if (list) snapshots.push({ name, values: await list.at(i).readAll() })
-    }
-    const { iteration, updates } = trainer
     const { best, newBest } = this
-    return { iteration, updates, best, newBest, stores, snapshots, method: trainer.run.state?.() }
+    return { training: await copyTrainer(this.ready()), best, newBest }
   }
 
   /** Goes on where a training on another device was copied. */
-  restore(state: LearnerState): void {
-    const trainer = this.ready()
-    for (const [i, store] of this.storesOf(trainer).entries()) fill(store, state.stores[i])
-    for (const { name, values } of state.snapshots) {
-      const copy = new Store(this.model.store.device, name)
-      for (const variable of this.model.store.all()) copy.declare(variable.name, variable.spec)
-      fill(copy, values)
-      trainer.run.snapshots?.push(copy, name)
-      copy.destroy()
-    }
-    if (state.method !== undefined) trainer.run.restore?.(state.method)
-    Object.assign(trainer, { iteration: state.iteration, updates: state.updates })
-    this.best = state.best
-    this.newBest = state.newBest
+  restore({ training, best, newBest }: LearnerState): void {
+    restoreTrainer(this.ready(), training)
+    Object.assign(this, { best, newBest })
   }
 
   destroy(): void {
@@ -189,20 +164,8 @@ export class Learner {
     return memoryBatch(layout, this.world.images, { size, batchSize, seed, ignoreIndex }, place)
   }
 
-  private storesOf(trainer: Trainer): readonly Store[] {
-    return [this.model.store, ...trainer.savedStores.map(({ store }) => store)]
-  }
-
   private ready(): Trainer {
     if (!this.trainer) throw new Error('unreachable: the steps are not compiled')
     return this.trainer
-  }
-}
-
-function fill(store: Store, values: ReadonlyMap<string, Data> | undefined): void {
-  for (const { name } of store.all()) {
-    const value = values?.get(name)
-    if (!value) throw new Error(`unreachable: the copy has no '${name}'`)
-    store.write(name, value)
   }
 }

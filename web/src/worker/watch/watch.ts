@@ -60,7 +60,7 @@ export class Watch {
         if (!(error instanceof DeviceLostError) || this.signal.aborted) throw error
         saved = new Map(runners.flatMap(({ side, saved: state }) => (state ? [[side, state] as const] : [])))
         device = await this.keeper.device()
-        const step = Math.min(...runners.map(({ saved: state }) => state?.iteration ?? 0))
+        const step = Math.min(...runners.map(({ saved: state }) => state?.training.iteration ?? 0))
         send({ kind: 'restarted', step, reason: error.message })
         log(`trainings go on from step ${step}, on another device`)
       } finally {
