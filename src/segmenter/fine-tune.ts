@@ -62,7 +62,10 @@ export interface FineTuneOptions {
    * Default: false. `settings: { lock_backbone: true }` trains the head by any method, with crops drawn as ever.
    */
   readonly head?: boolean | undefined
-  /** A method of `train.js`. Default: `prevmatch` with unlabeled pictures, else `supervised`. */
+  /**
+   * A method of `train.js`. Default: `prevmatch` with unlabeled pictures, else `supervised`. Not `co-training`, whose networks
+   * of different kinds label images for each other: a segmenter has one of them.
+   */
   readonly method?: string | undefined
   /** Pictures without labels, which semi-supervised methods learn from. */
   readonly unlabeled?: readonly Picture[] | undefined
@@ -242,8 +245,11 @@ function configOf(model: SegmentationModel, images: MemoryImages, options: FineT
   if (options.head) checkHead(options, String(method))
   const known = methods().find(({ name }) => name === method)
   if (known?.models || (known && model.input === 'coefficients')) {
-    const own = known.models ? `${method} trains several networks` : 'the model reads DCT coefficients'
-    throw new UserError(`fine-tuning: ${own}, which train.js does alone`)
+    const several =
+      `${method} trains several networks of different kinds, which label images for each other, and a segmenter has one: ` +
+      `choose another method, or train.js --method ${method}`
+    const own = known.models ? several : 'the model reads DCT coefficients, which train.js alone learns from'
+    throw new UserError(`fine-tuning: ${own}`)
   }
   const given = { crop_size: cropSize, batch_size: batchSize, epochs: Math.min(steps, mostEpochs), lr: learningRate }
   const locked = options.head ? { lock_backbone: true } : {}

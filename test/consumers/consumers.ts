@@ -75,7 +75,7 @@ const inPage = `import type { Segmenter } from 'atrous/train'
 export async function colorsOf(segmenter: Segmenter) {
   const { labels } = await segmenter.segment(document.createElement('video'))
   const { overlay } = await segmenter.segmentOnDevice(new OffscreenCanvas(labels.length, 1))
-  // @ts-expect-error
+  // @ts-expect-error: this is no picture
   await segmenter.segment({ videoWidth: 3 })
   return overlay
 }
