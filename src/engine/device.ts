@@ -70,7 +70,7 @@ export class KernelError extends AtrousError {
 
 /**
  * What a pipeline binds, in order: `u`niform, `r`ead-only storage, read-`w`rite storage, mirrors of `f`32 and of `h`alf
- * precision.
+ * precision, a `t`exture of bytes that is read and one of rgba8unorm that is written, an `i`mage.
  */
 export type Layout = string
 
@@ -83,6 +83,8 @@ const bindings = {
   w: { buffer: { type: 'storage' } },
   f: mirrorBinding('rgba32float'),
   h: mirrorBinding('rgba16float'),
+  t: { texture: { sampleType: 'float' } },
+  i: { storageTexture: { access: 'write-only', format: 'rgba8unorm' } },
 } as const
 
 /**

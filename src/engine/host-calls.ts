@@ -72,7 +72,8 @@ export async function runSegments(
   const results = new Map<HostBegin, Promise<readonly Data[]>>()
   const send = (steps: readonly Step[], kernels: readonly KernelInfo[]) => {
     if (steps.length === 0) return
-    submit(device.gpu, { program, began: performance.now(), steps, ends: ends(kernels), kernels: () => kernels })
+    const run = { program, began: performance.now(), steps, ends: ends(kernels), kernels: () => kernels }
+    device.scoped(() => submit(device.gpu, run))
     device.check()
   }
   let turn: Promise<unknown> = Promise.resolve()
@@ -130,7 +131,8 @@ class Readback {
     this.idle = ofDevice.get(size) ?? []
     ofDevice.set(size, this.idle)
     const usage = GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ
-    this.staging = this.idle.pop() ?? device.gpu.createBuffer({ label: 'host call', size, usage })
+    const create = () => device.gpu.createBuffer({ label: 'host call', size, usage })
+    this.staging = this.idle.pop() ?? device.scoped(create)
     this.copies = from.map(({ buffer, offset, spec }, i) => {
       const to = { buffer: this.staging, offset: this.offsets[i] ?? 0 }
       return { kind: 'copy', from: { buffer, offset }, to, bytes: byteLength(spec) }

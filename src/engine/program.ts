@@ -237,9 +237,11 @@ export class Program<
   /** A validation error with the kernel that causes it, which Dawn does not tell: each step is encoded by itself. */
   private naming(error: ValidationError, steps: readonly Step[]): Error {
     for (const step of steps) {
-      const encoder = this.device.gpu.createCommandEncoder({ label: this.parts.label })
-      replay(encoder, this.parts.label, [step])
-      encoder.finish()
+      this.device.scoped(() => {
+        const encoder = this.device.gpu.createCommandEncoder({ label: this.parts.label })
+        replay(encoder, this.parts.label, [step])
+        encoder.finish()
+      })
       try {
         this.device.check()
       } catch {
@@ -326,7 +328,7 @@ export class Program<
       other.size === stores.size && [...stores].every(([from, to]) => other.get(from) === to)
     const known = this.rebound.find((entry) => same(entry.stores))
     if (known) return known.steps
-    const steps = bindSteps(this.device, this.bindings, stores)
+    const steps = this.device.scoped(() => bindSteps(this.device, this.bindings, stores))
     this.rebound.push({ stores: new Map(stores), steps })
     return steps
   }

@@ -35,23 +35,25 @@ export async function fillVariables(device: Device, store: Store): Promise<void>
     const words = Math.ceil(byteLength(spec) / 4)
     const groups = Math.ceil(words / 64)
     const columns = Math.min(groups, 65535)
-    const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST
-    const uniforms = device.gpu.createBuffer({ label: 'tuning uniforms', size: 16, usage })
-    device.gpu.queue.writeBuffer(uniforms, 0, Uint32Array.of(words, columns))
-    const bindGroup = device.gpu.createBindGroup({
-      layout: device.layout('uw'),
-      entries: [
-        { binding: 0, resource: { buffer: uniforms } },
-        { binding: 1, resource: { buffer, size: 4 * words } },
-      ],
+    device.scoped(() => {
+      const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST
+      const uniforms = device.gpu.createBuffer({ label: 'tuning uniforms', size: 16, usage })
+      device.gpu.queue.writeBuffer(uniforms, 0, Uint32Array.of(words, columns))
+      const bindGroup = device.gpu.createBindGroup({
+        layout: device.layout('uw'),
+        entries: [
+          { binding: 0, resource: { buffer: uniforms } },
+          { binding: 1, resource: { buffer, size: 4 * words } },
+        ],
+      })
+      const encoder = device.gpu.createCommandEncoder({ label: 'tuning values' })
+      const pass = encoder.beginComputePass()
+      pass.setPipeline(pipeline)
+      pass.setBindGroup(0, bindGroup)
+      pass.dispatchWorkgroups(columns, Math.ceil(groups / columns))
+      pass.end()
+      device.gpu.queue.submit([encoder.finish()])
+      uniforms.destroy()
     })
-    const encoder = device.gpu.createCommandEncoder({ label: 'tuning values' })
-    const pass = encoder.beginComputePass()
-    pass.setPipeline(pipeline)
-    pass.setBindGroup(0, bindGroup)
-    pass.dispatchWorkgroups(columns, Math.ceil(groups / columns))
-    pass.end()
-    device.gpu.queue.submit([encoder.finish()])
-    uniforms.destroy()
   }
 }

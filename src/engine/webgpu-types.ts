@@ -39,3 +39,17 @@ export type DeviceProperties = GPUDevice extends {
 
 /** What an adapter, or a device, says of its adapter. */
 export type WithAdapterInfo = GPUAdapter extends { readonly info: infer Info } ? { readonly info: Info } : unknown
+
+type InstanceIfAny<Name extends string> = Name extends string
+  ? typeof globalThis extends Readonly<Record<Name, { readonly prototype: infer Type }>>
+    ? Type
+    : never
+  : never
+
+/** A texture; nothing where there are no types of WebGPU. */
+export type TextureImage = InstanceIfAny<'GPUTexture'>
+
+/** What `copyExternalImageToTexture` takes besides `ImageData`; nothing where there are no types of a page. */
+export type PageImage = InstanceIfAny<
+  'HTMLVideoElement' | 'VideoFrame' | 'HTMLCanvasElement' | 'OffscreenCanvas' | 'ImageBitmap' | 'HTMLImageElement'
+>

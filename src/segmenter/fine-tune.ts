@@ -12,6 +12,8 @@ import { nonFiniteIn } from '../train/run/non-finite.js'
 import { createTrainer } from '../train/trainer/create.js'
 import type { StepResult } from '../train/trainer/step-result.js'
 import type { Trainer } from '../train/trainer/trainer.js'
+import { cropBatch, cropsOf, placesOf } from './crops.js'
+import { EncoderFeatures } from './encoder-features.js'
 import { type Picture, rgbOf } from './picture.js'
 
 /** A picture, and what it shows. */
@@ -21,10 +23,22 @@ export interface LabeledPicture {
   readonly labels: Uint8Array
 }
 
+/** How far the features of a fine-tuning of the head are computed. */
+export interface FeatureProgress {
+  /** Crops whose features are there, each of which went through the encoder once. */
+  readonly crops: number
+  /** All that there are to be. */
+  readonly of: number
+  /** What the features of so many crops take in bytes. */
+  readonly bytes: number
+}
+
 /** How far a fine-tuning is. Kernels are compiled first, at step 0. */
 export interface FineTuneProgress {
   readonly compiled: number
   readonly kernels: number
+  /** With `head`, whose features are computed at step 0, too: their kernels first, then they, then the kernels of the steps. */
+  readonly features?: FeatureProgress | undefined
   /** Steps done. */
   readonly step: number
   readonly steps: number
@@ -38,11 +52,24 @@ export interface FineTuneOptions {
   readonly steps: number
   /** At the start; it falls to 0 as in `train.js`. The same for the whole network. */
   readonly learningRate: number
-  /** A method of `train.js`. Default: `prevmatch` with unlabeled pictures, else `supervised`. */
+  /**
+   * Trains the head alone: the encoder stays bit for bit as it is, and computes the features of each crop once, as in
+   * evaluation; a step then takes the time of the head. So nothing is drawn at random of a picture: it is learned from in crops
+   * that cover it as it is, in steps of two thirds of a crop, and in their mirror images, those without any label left out;
+   * pictures smaller than a crop are padded. Features are float32, kept on the device up to 2^30 bytes in all and else on the
+   * host; `onProgress` tells their bytes. By labeled pictures alone: the method is `supervised`. Where the head has a batch norm
+   * of the mean over a picture, as that of DeepLabV3+ has, give several pictures: its statistics are those of the crops.
+   * Default: false. `settings: { lock_backbone: true }` trains the head by any method, with crops drawn as ever.
+   */
+  readonly head?: boolean | undefined
+  /**
+   * A method of `train.js`. Default: `prevmatch` with unlabeled pictures, else `supervised`. Not `co-training`, whose networks
+   * of different kinds label images for each other: a segmenter has one of them.
+   */
   readonly method?: string | undefined
   /** Pictures without labels, which semi-supervised methods learn from. */
   readonly unlabeled?: readonly Picture[] | undefined
-  /** Labeled pictures in a step. Default: as many as there are, but 2 to 4. */
+  /** Labeled pictures in a step, or crops with `head`. Default: as many as there are, but 2 to 4. */
   readonly batchSize?: number | undefined
   /**
    * Side of the square crops that are learned from, in pixels. Default: the shortest side of all pictures, but 33 to 321, or
@@ -90,37 +117,64 @@ export async function fineTune(
   const iterationsPerEpoch = Math.ceil(steps / config.epochs)
   const { batch_size: batchSize, crop_size: size, seed, ignore_index: ignoreIndex } = config
   const longest = Math.max(...layout.map(({ perStep = 1 }) => perStep)) * batchSize * iterationsPerEpoch
+  const crops = options.head ? cropsOf(images.labeled, size, unknownLabel) : []
   // Each place of a list has random choices of its own: no epoch begins one again.
   const lists = { labeled: repeated(images.labeled, longest), unlabeled: repeated(images.unlabeled, longest) }
   let compiled = 0
   let kernels = 0
+  let encoder: EncoderFeatures | undefined
+  let computed: FeatureProgress | undefined
   const report = (step: number, { total_loss: loss = Number.NaN, ...metrics }: Readonly<Record<string, number>> = {}) =>
-    onProgress?.({ compiled, kernels, step, steps, loss, metrics })
-  const told: Promise<void>[] = []
+    onProgress?.({ compiled, kernels, features: computed, step, steps, loss, metrics })
+  let told: Promise<void>[] = []
+  const watch = {
+    signal,
+    onProgress: (done: number, total: number) => {
+      compiled = done
+      kernels = total
+      const answer = Promise.resolve(report(0))
+      // It is awaited when all kernels are compiled; until then a failure would count as unhandled.
+      answer.catch(() => {})
+      told.push(answer)
+    },
+  }
+  const toldAll = async () => {
+    await Promise.all(told)
+    told = []
+  }
   const before = model.store.snapshot('weights before fine-tuning')
   const batches = new Map(model.batchesTracked)
   let trainer: Trainer | undefined
   try {
-    trainer = await createTrainer(device, model, config, {
-      ...{ iterationsPerEpoch, labeled: batchSize, unlabeled: batchSize, height: size, width: size, signal },
-      onProgress: (done, total) => {
-        compiled = done
-        kernels = total
-        const answer = Promise.resolve(report(0))
-        // It is awaited when all kernels are compiled; until then a failure would count as unhandled.
-        answer.catch(() => {})
-        told.push(answer)
-      },
+    if (options.head) {
+      encoder = await EncoderFeatures.create(device, model, { size, batchSize }, watch)
+      await toldAll()
+      for (const { image } of crops) {
+        signal?.throwIfAborted()
+        await turn(() => (encoder as EncoderFeatures).add(image))
+        computed = { crops: (computed?.crops ?? 0) + 1, of: crops.length, bytes: encoder.bytes }
+        await report(0)
+      }
+      encoder.finish()
+    }
+    trainer = await createTrainer(device, encoder?.model ?? model, config, {
+      ...{ iterationsPerEpoch, labeled: batchSize, unlabeled: batchSize, height: size, width: size, ...watch },
     })
-    await Promise.all(told)
+    await toldAll()
     while (trainer.iteration < steps) {
       signal?.throwIfAborted()
       const { iteration, epoch } = trainer
       const within = iteration - epoch * iterationsPerEpoch
       if (within === 0) trainer.beginEpoch(true)
       const place = { epoch, iteration: within, iterationsPerEpoch }
-      const batch = memoryBatch(layout, lists, { size, batchSize, seed, ignoreIndex }, place)
-      const result = await turn(() => (trainer as Trainer).step(batch))
+      const places = encoder ? placesOf(iteration, crops.length, batchSize, seed) : []
+      const batch = encoder
+        ? cropBatch(layout, crops, places)
+        : memoryBatch(layout, lists, { size, batchSize, seed, ignoreIndex }, place)
+      const result = await turn(() => {
+        encoder?.load(places)
+        return (trainer as Trainer).step(batch)
+      })
       check(result, iteration + 1)
       await report(iteration + 1, result.metrics)
     }
@@ -137,6 +191,7 @@ export async function fineTune(
     throw error
   } finally {
     trainer?.destroy()
+    encoder?.destroy()
     before.destroy()
   }
 }
@@ -144,7 +199,9 @@ export async function fineTune(
 function check(result: StepResult, step: number): void {
   const broken = nonFiniteIn(result)
   if (broken === undefined) return
-  throw new UserError(`fine-tuning: step ${step}: ${broken}: lower the learning rate; the weights are those of before`)
+  throw new UserError(
+    `fine-tuning: step ${step}: ${broken.what}: lower the learning rate; the weights are those of before`,
+  )
 }
 
 function imagesOf(
@@ -185,13 +242,21 @@ function configOf(model: SegmentationModel, images: MemoryImages, options: FineT
   if (!Number.isSafeInteger(steps) || steps < 1) {
     throw new UserError(`fine-tuning: steps is ${steps}: give a whole number of at least 1`)
   }
+  if (options.head) checkHead(options, String(method))
   const known = methods().find(({ name }) => name === method)
   if (known?.models || (known && model.input === 'coefficients')) {
-    const own = known.models ? `${method} trains several networks` : 'the model reads DCT coefficients'
-    throw new UserError(`fine-tuning: ${own}, which train.js does alone`)
+    const several =
+      `${method} trains several networks of different kinds, which label images for each other, and a segmenter has one: ` +
+      `choose another method, or train.js --method ${method}`
+    const own = known.models ? several : 'the model reads DCT coefficients, which train.js alone learns from'
+    throw new UserError(`fine-tuning: ${own}`)
   }
   const given = { crop_size: cropSize, batch_size: batchSize, epochs: Math.min(steps, mostEpochs), lr: learningRate }
-  const config = parseConfig({ nclass, method, seed, lr_multi: 1, ...given, ...options.settings }, 'fine-tuning')
+  const locked = options.head ? { lock_backbone: true } : {}
+  const config = parseConfig(
+    { nclass, method, seed, lr_multi: 1, ...given, ...options.settings, ...locked },
+    'fine-tuning',
+  )
   if (config.nclass !== nclass || config.ignore_index !== unknownLabel) {
     throw new UserError(
       `fine-tuning: the model has ${nclass} classes, and ${unknownLabel} is ignored: leave 'nclass' and 'ignore_index' out`,
@@ -206,6 +271,19 @@ function configOf(model: SegmentationModel, images: MemoryImages, options: FineT
   }
   methodOf(config.method).check?.(config, (what) => new UserError(`fine-tuning: ${what}`))
   return config
+}
+
+/** Throws for what does not go with features that are computed once. */
+function checkHead({ unlabeled = [], settings = {} }: FineTuneOptions, method: string): void {
+  const fail = (what: string) => new UserError(`fine-tuning: ${what}`)
+  const instead = "leave out 'head', and give settings: { lock_backbone: true }, which trains the head by any method"
+  if (unlabeled.length > 0)
+    throw fail(`'head' learns from labeled pictures alone: leave out 'unlabeled'; or ${instead}`)
+  if (method !== 'supervised') {
+    throw fail(`${method} changes pictures at each step, but with 'head' their features are computed once: ${instead}`)
+  }
+  if (settings.micro_batch !== undefined) throw fail("a step of 'head' takes its batch whole: leave out 'micro_batch'")
+  if (settings.lock_backbone === false) throw fail("'head' locks the encoder: leave out 'lock_backbone' or 'head'")
 }
 
 /** Crops have sides of a multiple of 16, and one: the strides of a network divide them evenly. Or what the model needs. */

@@ -1,4 +1,6 @@
-export type { FineTuneOptions, FineTuneProgress, LabeledPicture } from './fine-tune.js'
+export type { DeviceSegmentation } from './device-program.js'
+export type { FeatureProgress, FineTuneOptions, FineTuneProgress, LabeledPicture } from './fine-tune.js'
+export type { ImageSource } from './image-source.js'
 export type { Picture } from './picture.js'
 export {
   type CallOptions,

@@ -1,7 +1,7 @@
 import { digestOf, writeAtomically } from '#files'
 import type { Device } from '../engine/device.js'
 import { AtrousError } from '../engine/error.js'
-import type { Signal } from '../engine/pipelines.js'
+import type { CompilationWatch, Signal } from '../engine/pipelines.js'
 import type { SegmentationModel } from '../models/segmentation.js'
 import { stateDict } from '../models/weights.js'
 import { onnxOf } from '../onnx/export.js'
@@ -12,8 +12,9 @@ import type { Rgb } from '../train/data/classes.js'
 import { Evaluator } from '../train/evaluation/evaluator.js'
 import { joinBytes } from '../train/io/byte-source.js'
 import { safetensorsParts } from '../train/io/safetensors-format.js'
+import { DeviceProgram, type DeviceSegmentation } from './device-program.js'
 import { type FineTuneOptions, fineTune, type LabeledPicture } from './fine-tune.js'
-import { type Picture, rgbOf } from './picture.js'
+import { type ImageSource, openSource, pixelsOf } from './image-source.js'
 import { type CheckpointSource, readSource } from './source.js'
 
 /** How far kernels are compiled. */
@@ -72,6 +73,8 @@ export class Segmenter {
   readonly palette: readonly Rgb[]
   private readonly model: SegmentationModel
   private readonly evaluators = new Map<boolean, Evaluator>()
+  /** For pictures of the size of the last one. */
+  private onDevice: DeviceProgram | undefined
   /** What a checkpoint says besides. */
   private info: Readonly<Record<string, unknown>>
   private watched: CallOptions = {}
@@ -117,13 +120,37 @@ export class Segmenter {
    * 2^22 pixels, are computed in tiles that overlap by a quarter.
    * @throws UserError for a picture whose data do not have its size, or that is too small for the model
    */
-  async segment(picture: Picture, options: SegmentOptions = {}): Promise<Segmentation> {
-    const image = rgbOf(picture)
+  async segment(source: ImageSource, options: SegmentOptions = {}): Promise<Segmentation> {
+    const { device } = this
+    const opened = openSource(device, source)
     return this.turn(options, async () => {
+      const image = opened.image ?? (await pixelsOf(device, opened.texture))
       const found = await this.evaluator(options.scores === true).predict(image)
       const { width, height, label, confidence = new Float32Array(), scores } = found
       return { width, height, labels: Uint8Array.from(label), confidence, ...(scores ? { scores } : {}) }
-    })
+    }).finally(() => opened.close())
+  }
+
+  /**
+   * The same labels as of `segment`, with their colors, left on the device: for pictures that follow one another, such as
+   * those of a camera, nothing is read back. What is given is overwritten by the next such call, and destroyed where that is
+   * for a picture of another size. Resolves when the device is done.
+   * @throws UserError for a picture that cannot be used or is too large to be computed at once (2^22 pixels, or less where the
+   * adapter binds less), and for a model that reads DCT coefficients
+   */
+  async segmentOnDevice(source: ImageSource, options: CallOptions = {}): Promise<DeviceSegmentation> {
+    const opened = openSource(this.device, source)
+    return this.turn(options, async () => {
+      const { width, height } = opened.image ?? opened.texture
+      const known = this.onDevice?.result
+      if (known?.width !== width || known.height !== height) {
+        this.onDevice?.destroy()
+        this.onDevice = undefined
+        const size = [height, width] as const
+        this.onDevice = await DeviceProgram.create(this.device, this.model, this.palette, size, this.watch)
+      }
+      return (this.onDevice as DeviceProgram).run(opened)
+    }).finally(() => opened.close())
   }
 
   /**
@@ -179,6 +206,7 @@ export class Segmenter {
   }
 
   private free(): void {
+    this.onDevice?.destroy()
     for (const evaluator of this.evaluators.values()) evaluator.destroy()
     this.model.store.destroy()
   }
@@ -192,6 +220,11 @@ export class Segmenter {
     return safetensorsParts(tensors, metadata, digestOf)
   }
 
+  private get watch(): CompilationWatch {
+    const { signal, onProgress } = this.watched
+    return { signal, onProgress: (compiled, kernels) => onProgress?.({ compiled, kernels }) }
+  }
+
   private evaluator(scores: boolean): Evaluator {
     const known = this.evaluators.get(scores)
     if (known) return known
@@ -199,10 +232,7 @@ export class Segmenter {
       mode: 'original',
       confidence: true,
       scores,
-      watch: () => {
-        const { signal, onProgress } = this.watched
-        return { signal, onProgress: (compiled, kernels) => onProgress?.({ compiled, kernels }) }
-      },
+      watch: () => this.watch,
     })
     this.evaluators.set(scores, made)
     return made

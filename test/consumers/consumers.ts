@@ -66,9 +66,19 @@ export const twice = (x: Tensor): Tensor => add(x, x)
 export async function labelsOf(device: Device): Promise<Uint8Array> {
   const segmenter = await Segmenter.load(device, new Uint8Array(3), { signal: AbortSignal.timeout(1000) })
   const { labels } = await segmenter.segment({ data: new Uint8Array(3), width: 1, height: 1 })
+  await segmenter.segmentOnDevice({ data: labels, width: 1, height: 1 })
   return labels
 }
 export const all = [compile, grad, openDevice, Store, spec, createModel, createTrainer]
+`
+const inPage = `import type { Segmenter } from 'atrous/train'
+export async function colorsOf(segmenter: Segmenter) {
+  const { labels } = await segmenter.segment(document.createElement('video'))
+  const { overlay } = await segmenter.segmentOnDevice(new OffscreenCanvas(labels.length, 1))
+  // @ts-expect-error: this is no picture
+  await segmenter.segment({ videoWidth: 3 })
+  return overlay
+}
 `
 const inNode = `import { open } from 'atrous/node'
 export const device = await open({ gpu: 'llvmpipe' })
@@ -91,11 +101,13 @@ for (const [compiler, path] of Object.entries(compilers)) {
         writeFileSync(join(folder, 'program.ts'), program)
         writeFileSync(join(folder, 'in-node.ts'), inNode)
         const strict = ['--noEmit', '--strict', '--exactOptionalPropertyTypes', '--skipLibCheck', 'false']
-        const args = [...strict, '--target', 'es2022', ...options, ...types, 'program.ts', 'in-node.ts']
+        const files = ['program.ts', 'in-node.ts', ...(library.startsWith('dom') ? ['in-page.ts'] : [])]
+        writeFileSync(join(folder, 'in-page.ts'), inPage)
+        const args = [...strict, '--target', 'es2022', ...options, ...types, ...files]
         const { output } = node(join(path, 'bin/tsc'), ...args)
         // The library dom of TypeScript 7 has WebGPU: with @webgpu/types beside it, these two declare it twice.
         const twice = compiler === 'TypeScript 7' && library.includes('@webgpu/types')
-        const ours = (line: string) => !twice || /atrous|^program|^in-node/.test(line)
+        const ours = (line: string) => !twice || /atrous|^program|^in-(node|page)/.test(line)
         assert.equal(
           output.split('\n').filter((line) => / error TS/.test(line) && ours(line)),
           [],

@@ -4,12 +4,16 @@ import * as assert from 'uvu/assert'
 import { summarizeAdapter } from '#dist/engine/adapter.js'
 import { type Device, DeviceLostError, ValidationError } from '#dist/engine/device.js'
 import { NoAdapterError } from '#dist/engine/error.js'
+import { read } from '#dist/engine/graph.js'
 import { findAdapter, open } from '#dist/engine/node.js'
 import { openDevice, shareDevice } from '#dist/engine/open-device.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
+import { fillVariables } from '#dist/engine/tuning-values.js'
+import { type Exchange, sumOverRanks } from '#dist/kernels/exchange.js'
 import { matmul } from '#dist/kernels/matmul.js'
+import { add } from '#dist/kernels/pointwise.js'
 import { onDevice } from '../support/on-device.js'
 
 const { deviceTest } = await onDevice()
@@ -22,6 +26,8 @@ const thrown = (promise: Promise<unknown>): Promise<unknown> =>
     () => undefined,
     (error: unknown) => error,
   )
+
+const oneRank: Exchange = { size: 1, sum: async (values) => values, gather: async (values) => values }
 
 /** A buffer that WebGPU forbids. */
 const forbidden = (gpu: GPUDevice) =>
@@ -55,6 +61,35 @@ deviceTest('on a shared device the errors of the owner are the owner’s, and ou
   gpu.queue.writeBuffer(buffer, 0, Uint32Array.of(7))
   await buffer.mapAsync(GPUMapMode.READ)
   assert.is(new Uint32Array(buffer.getMappedRange())[0], 7)
+  gpu.destroy()
+})
+
+deviceTest('on a shared device what host calls, tuning and other stores do wrong is ours as well', async (other) => {
+  const { adapter } = await findAdapter()
+  const gpu = await adapter.requestDevice()
+  const seen: string[] = []
+  gpu.addEventListener('uncapturederror', ({ error }) => seen.push(error.message))
+  const device = shareDevice(gpu)
+  const storeOn = (owner: Device) => {
+    const store = new Store(owner, 'store')
+    return [store, store.declare('x', spec([4]))] as const
+  }
+  const [store, x] = storeOn(device)
+  const host = await compile(device, {}, () => ({ y: sumOverRanks([read(x)], oneRank)[0] ?? read(x) }))
+  const plain = await compile(device, {}, () => ({ y: add(read(x), read(x)) }))
+  const [foreign] = storeOn(other)
+  const wrong = [
+    async () => plain.run({}, { stores: new Map([[store, foreign]]) }),
+    async () => host.runAsync({}),
+    () => fillVariables(device, store),
+  ]
+  for (const [i, body] of wrong.entries()) {
+    if (i === 1) store.buffer('x').destroy()
+    const error = await thrown(body().then(() => device.idle()))
+    assert.instance(error, ValidationError, `${i}`)
+    await thrown(device.idle())
+    assert.equal(seen, [], `${i}`)
+  }
   gpu.destroy()
 })
 

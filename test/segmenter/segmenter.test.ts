@@ -6,18 +6,14 @@ import { decode } from 'fast-png'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { writeScenes } from '#dist/demo/dataset.js'
-import { elements } from '#dist/engine/shape.js'
-import { Store } from '#dist/engine/store.js'
-import { createModel } from '#dist/models/index.js'
 import { Segmenter } from '#dist/segmenter/index.js'
 import { prepareCheckpoint } from '#dist/train/checkpoint/write.js'
 import { readImage } from '#dist/train/data/dataset.js'
 import { UserError } from '#dist/train/error.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
-import { Random } from '#dist/train/random.js'
 import { onDevice } from '../support/on-device.js'
-import { smallModel } from '../support/small-model.js'
 import { run } from '../support/tiny-run.js'
+import { variedModel } from '../support/varied-model.js'
 
 const { device, deviceTest } = await onDevice()
 const folder = mkdtempSync(join(tmpdir(), 'atrous-segmenter-'))
@@ -30,15 +26,7 @@ const checkpoint = at('model.safetensors')
 const images = at('data/images')
 if (device) {
   await writeScenes(at('data'), { seed: 5, size: 48, labeled: 2, unlabeled: 1, validation: 1 })
-  const spec = { architecture: 'deeplabv3plus', config: { ...smallModel, nclass: classes.length } }
-  const model = createModel(new Store(device, 'model'), spec, new Random(2))
-  // Weights as they are drawn favour one class everywhere; these differ from place to place.
-  const random = new Random(3)
-  for (const { name, spec } of model.store.all()) {
-    const deviation = spec.shape.length === 4 ? 1 : name.endsWith('.bias') ? 0.5 : 0
-    const draw = () => random.normal() * deviation
-    if (deviation > 0) model.store.write(name, Float32Array.from({ length: elements(spec.shape) }, draw))
-  }
+  const model = variedModel(device, classes.length)
   const file = await prepareCheckpoint(model, { class_names: classes, palette })
   file.write(checkpoint)
   model.store.destroy()

@@ -190,6 +190,23 @@ pageTest('learns three steps from what is painted, and saves weights that predic
   assert.equal(readFileSync(back), readFileSync('web/weights/scenes.safetensors'))
 })
 
+pageTest('the head alone learns, by what is painted', async () => {
+  const scope = page.locator('#correct-scope')
+  assert.is(await scope.inputValue(), 'whole', 'the network of the page has no transformer')
+  await scope.selectOption('head')
+  assert.ok(await page.locator('#correct-method').isDisabled())
+  await page.locator('#correct-steps').fill('1')
+  await page.click('#correct-learn')
+  await page.waitForFunction("/^learned 1/.test(document.getElementById('correct-learned').textContent)", null, {
+    timeout: 120_000,
+  })
+  assert.match(await text('correct-learned'), /by the head alone/)
+  await page.click('#correct-undo')
+  await page.waitForFunction("document.getElementById('correct-learned').textContent === 'back to the weights before'")
+  await scope.selectOption('whole')
+  assert.not.ok(await page.locator('#correct-method').isDisabled())
+})
+
 pageTest('forgets what was painted with other classes, and does not undo to it', async () => {
   assert.ok((await painted()) > 0)
   const weights = readFileSync('web/weights/scenes.safetensors').toString('latin1')

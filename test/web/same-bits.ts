@@ -28,13 +28,16 @@ function inNode(names: readonly string[]): readonly string[] {
   return stdout.trim().split('\n')
 }
 
-/** The same in a page. */
-async function inPage(names: readonly string[]): Promise<readonly string[]> {
+/**
+ * What a call gives in a page.
+ * @param script a file here that defines what is called
+ */
+export async function inPage(script: string, call: string): Promise<unknown> {
   const served = await servePage()
   try {
-    const outfile = join(served.folder, 'computations.js')
+    const outfile = join(served.folder, 'script.js')
     await build({
-      entryPoints: [here('./computations-page.js')],
+      entryPoints: [here(`./${script}`)],
       outfile,
       bundle: true,
       format: 'esm',
@@ -45,8 +48,7 @@ async function inPage(names: readonly string[]): Promise<readonly string[]> {
       const page = await browser.newPage()
       // Any page of that origin will do.
       await page.goto(new URL('icon.svg', served.url).href)
-      const call = `import('/computations.js').then(() => compute(${JSON.stringify(names)}))`
-      return (await page.evaluate(call)) as string[]
+      return await page.evaluate(`import('/script.js').then(() => ${call})`)
     } finally {
       await browser.close()
     }
@@ -57,7 +59,7 @@ async function inPage(names: readonly string[]): Promise<readonly string[]> {
 
 /** Hashes of computations by names, of a page and of Node. */
 export async function hashes(names: readonly string[]): Promise<readonly (readonly [page: string, node: string])[]> {
-  const page = await inPage(names)
+  const page = (await inPage('computations-page.js', `compute(${JSON.stringify(names)})`)) as string[]
   const node = inNode(names)
   return names.map((_, i) => [page[i] ?? '', node[i] ?? ''] as const)
 }

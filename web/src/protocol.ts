@@ -74,6 +74,8 @@ export interface LearnOptions {
   readonly corrections: readonly Correction[]
   readonly unlabeled: readonly Picture[]
   readonly method: string
+  /** Only the head learns, from features that are computed once: see `fineTune`. */
+  readonly head: boolean
   readonly steps: number
   readonly learningRate: number
 }
@@ -127,6 +129,8 @@ export interface Events {
   machine: Machine
   /** Kernels that are compiled. */
   compiling: { readonly what: string; readonly done: number; readonly all: number }
+  /** Features of crops that are computed before the head learns from them. */
+  features: { readonly done: number; readonly all: number }
   learning: { readonly step: number; readonly steps: number; readonly loss: number }
   watch: WatchEvent
   /** Bytes of device memory that were planned, by what for. */

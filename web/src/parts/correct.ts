@@ -11,6 +11,9 @@ interface Entry extends Subject {
   readonly button: HTMLButtonElement
 }
 
+/** Networks whose encoder takes most of a step, and gives features from which a head learns well. */
+const transformers: ReadonlySet<string> = new Set(['segformer', 'dpt'])
+
 /** The part "Correct": painting on predictions, and learning from what is painted. */
 export class CorrectPart {
   private readonly canvas: PaintCanvas
@@ -22,6 +25,8 @@ export class CorrectPart {
   private readonly stopButton = find('correct-stop', HTMLButtonElement)
   private readonly progress = find('correct-progress', HTMLProgressElement)
   private readonly method = find('correct-method', HTMLSelectElement)
+  private readonly scope = find('correct-scope', HTMLSelectElement)
+  private architecture: string | undefined
   private entries: Entry[] = []
   private unlabeled: { readonly name: string; readonly picture: Picture }[] = []
   private classes: readonly string[] = []
@@ -44,6 +49,8 @@ export class CorrectPart {
     this.stopButton.onclick = () => this.learning?.abort()
     this.undoButton.onclick = () => void app.attempt(() => this.undoLearning())
     find('correct-save', HTMLButtonElement).onclick = () => void app.attempt(() => this.save())
+    this.scope.onchange = () => this.buttons()
+    app.client.on('features', ({ done, all }) => this.wait(`computing features: ${done} of ${all}`))
     app.client.on('learning', ({ step, steps, loss }) => {
       this.progress.value = step / steps
       this.learned.textContent = `step ${step} of ${steps}, loss ${loss.toFixed(3)}`
@@ -54,6 +61,10 @@ export class CorrectPart {
     })
     app.model.follow((model) => {
       if (!model) return
+      if (model.architecture !== this.architecture && this.unlabeled.length === 0) {
+        this.scope.value = transformers.has(model.architecture) ? 'head' : 'whole'
+      }
+      this.architecture = model.architecture
       this.buttons()
       const isOther = model.classes.join('\n') !== this.classes.join('\n')
       this.classes = model.classes
@@ -103,7 +114,11 @@ export class CorrectPart {
       this.unlabeled.push({ name: source.name, picture: pixelsOf(source, sized(source, this.side())) })
     }
     // That is what they are given for.
-    if (this.unlabeled.length > 0 && this.method.value === 'supervised') this.method.value = 'prevmatch'
+    if (this.unlabeled.length > 0) {
+      this.scope.value = 'whole'
+      if (this.method.value === 'supervised') this.method.value = 'prevmatch'
+    }
+    this.buttons()
     this.count()
   }
 
@@ -196,15 +211,17 @@ export class CorrectPart {
     this.buttons()
     this.wait('preparing')
     try {
+      const head = this.scope.value === 'head'
       const ask = {
         corrections,
-        unlabeled: this.unlabeled.map(({ picture }) => picture),
-        method: this.method.value,
+        unlabeled: head ? [] : this.unlabeled.map(({ picture }) => picture),
+        method: head ? 'supervised' : this.method.value,
+        head,
         steps: steps.valueAsNumber,
         learningRate: Number(find('correct-rate', HTMLSelectElement).value),
       }
       const model = await app.client.call('learn', ask, { signal: controller.signal })
-      this.learned.textContent = `learned ${ask.steps} steps by ${ask.method}; "Undo learning" goes back to the weights before`
+      this.learned.textContent = `learned ${ask.steps} steps by ${head ? 'the head alone' : ask.method}; "Undo learning" goes back to the weights before`
       app.model.value = model
     } catch (error) {
       this.learned.textContent = controller.signal.aborted ? 'stopped: the weights are those before' : ''
@@ -221,6 +238,7 @@ export class CorrectPart {
     const isLearning = this.learning !== undefined
     this.canvas.isLocked = isLearning
     this.learnButton.disabled = isLearning || machine.value?.adapter === undefined
+    this.method.disabled = this.scope.value === 'head'
     this.undoButton.disabled = isLearning || (model.value?.changes ?? 0) === 0
     this.stopButton.hidden = !isLearning
     this.progress.hidden = !isLearning

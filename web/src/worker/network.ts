@@ -85,19 +85,24 @@ export class Network {
    * @returns the new weights as a file
    */
   async learn(keeper: DeviceKeeper, options: LearnOptions, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
-    const { corrections, unlabeled, method, steps, learningRate } = options
+    const { corrections, unlabeled, method, head, steps, learningRate } = options
     for (let attempt = 1; ; attempt++) {
       const segmenter = await Segmenter.load(await keeper.device(), new File([this.bytes], this.name), { signal })
       try {
         const samples = corrections.map(({ picture, labels }) => ({ image: picture, labels }))
+        let crops = 0
         await segmenter.fineTune(samples, {
+          head,
           steps,
           learningRate,
           method,
           unlabeled,
           signal,
-          onProgress: ({ compiled, kernels, step, loss }) => {
-            if (step === 0) tell('compiling', { what: method, done: compiled, all: kernels })
+          onProgress: ({ compiled, kernels, features, step, loss }) => {
+            if (features && features.crops > crops) {
+              crops = features.crops
+              tell('features', { done: crops, all: features.of })
+            } else if (step === 0) tell('compiling', { what: method, done: compiled, all: kernels })
             else tell('learning', { step, steps, loss })
           },
         })
