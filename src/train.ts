@@ -170,6 +170,8 @@ async function main(options: Options, ranks: Ranks): Promise<void> {
   const adapters = await group.gatherValues(showAdapter(device.adapter))
   for (const [rank, adapter] of adapters.entries())
     print(`adapter${group.size > 1 ? ` of ${describeRank(group, rank)}` : ''}: ${adapter}`)
+  // A rank whose library of MPI waits for another machine says nothing more, and mpirun knows no command of ours.
+  if (new Set(group.hosts).size > 1) print(`to resume, should a machine fail: ${resumeCommand(start, latest)}`)
 
   const interrupt = listenForInterrupt(print, group.size > 1 ? () => ranks.endWithOthers() : undefined)
   const { signal } = interrupt

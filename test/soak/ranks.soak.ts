@@ -59,7 +59,7 @@ for (const [signal, rank, what] of [
   ['SIGSTOP', 1, /rank 1 of 2 \(.+\) has not answered for 40 s; to resume: mpirun -n 2 /],
 ] as const) {
   const name = `${signal}-${rank}`
-  const { code, output, seconds } = await disturbed(name, (pid) => process.kill(pidOf(rank, pid), signal))
+  const { code, output, seconds } = await disturbed(name, () => process.kill(pidOf(rank, join(folder, name)), signal))
   assert.is.not(code, 0)
   assert.match(reasonOf(output), what)
   assert.ok(seconds < 60, `${seconds} s`)

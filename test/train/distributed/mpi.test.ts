@@ -28,10 +28,10 @@ const training = (name: string, ...more: string[]) => {
 
 mpiTest('two ranks train, and one that is killed ends both with its name and the command that resumes', async () => {
   let killed = false
-  const { code, output } = await mpirun([training('killed'), training('killed')], (text, pid) => {
+  const { code, output } = await mpirun([training('killed'), training('killed')], (text) => {
     if (killed || !/epoch 3\/400/.test(text)) return
     killed = true
-    process.kill(pidOf(1, pid), 'SIGKILL')
+    process.kill(pidOf(1, join(folder, 'killed')), 'SIGKILL')
   })
   assert.is.not(code, 0, output)
   const checkpoint = join(folder, 'killed', 'latest.safetensors')
