@@ -49,6 +49,11 @@ const compared: Readonly<Record<string, readonly TaskPass[]>> = {
   globalAveragePool: ['forward', 'training'],
   resizeBilinear: ['forward', 'training'],
   softmax: ['forward'],
+  layerNorm: ['forward', 'training'],
+  gelu: ['forward', 'training'],
+  batchedMatmul: ['forward'],
+  attention: ['forward', 'training'],
+  convTranspose2d: ['forward'],
   crossEntropyMean: ['training'],
 }
 

@@ -86,11 +86,12 @@ function interpolation(from: number, to: number): jax.Array {
 }
 
 function forwardOf({ op, attributes, inputs }: Task): ((t: Arrays) => jax.Array) | undefined {
-  const { stride = 1, padding = 0, dilation = 1, kernel = 1 } = attributes
+  const { stride = 1, padding = 0, dilation = 1, kernel = 1, heads = 1, scale = 1 } = attributes
   switch (op) {
     case 'conv2d':
       return (t) => convolved(need(t.x), need(t.w), stride, padding, dilation)
     case 'matmul':
+    case 'batchedMatmul':
       return (t) => np.matmul(need(t.a), need(t.b))
     case 'batchNormTraining':
       return (t) => normalized(need(t.x), need(t.weight), need(t.bias))
@@ -128,6 +129,17 @@ function forwardOf({ op, attributes, inputs }: Task): ((t: Arrays) => jax.Array)
       return (t) => np.mean(need(t.x), [2, 3], { keepdims: true })
     case 'softmax':
       return (t) => nn.softmax(need(t.x), 1)
+    case 'layerNorm':
+      return (t) => nn.standardize(need(t.x)).mul(need(t.weight)).add(need(t.bias))
+    case 'gelu':
+      return (t) => nn.gelu(need(t.x), { approximate: false })
+    case 'attention':
+      return (t) => {
+        const [n = 1, queries = 1, c = 1] = need(t.q).shape
+        const byHead = (x: jax.Array) => x.reshape([n, -1, heads, c / heads])
+        const y = nn.dotProductAttention(byHead(need(t.q)), byHead(need(t.k)), byHead(need(t.v)), { scale })
+        return y.reshape([n, queries, c])
+      }
     case 'crossEntropyMean':
       return (t) => crossEntropy(need(t.logits), need(t.target))
     default:
@@ -139,7 +151,7 @@ function forwardOf({ op, attributes, inputs }: Task): ((t: Arrays) => jax.Array)
 function gradientOf({ op, attributes, results }: Task): ((t: Arrays) => jax.Array) | undefined {
   const { stride = 1, padding = 0, dilation = 1 } = attributes
   const shape = results.out ?? []
-  if (op === 'conv2dInputGrad') {
+  if (op === 'conv2dInputGrad' || op === 'convTranspose2d') {
     const like = need(toTheirs.map).map((axis) => shape[axis] ?? 1)
     return (t) => {
       const [y, back] = jax.vjp(
@@ -147,7 +159,7 @@ function gradientOf({ op, attributes, results }: Task): ((t: Arrays) => jax.Arra
         [np.zeros(like)],
       )
       y.dispose()
-      const [gradient] = back(need(t.dy)) as [jax.Array]
+      const [gradient] = back(need(t.dy ?? t.x)) as [jax.Array]
       return gradient
     }
   }

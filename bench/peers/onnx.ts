@@ -31,7 +31,7 @@ interface Plan {
 
 function planOf({ op, pass, attributes, inputs, results }: Task): Plan | undefined {
   if (pass !== 'forward') return undefined
-  const { stride = 1, padding = 0, dilation = 1, kernel = 1 } = attributes
+  const { stride = 1, padding = 0, dilation = 1, kernel = 1, heads = 1, scale = 1 } = attributes
   const window = (w: HostTensor) => ({
     kernel_shape: w.shape.slice(0, 2),
     strides: [stride, stride],
@@ -69,7 +69,17 @@ function planOf({ op, pass, attributes, inputs, results }: Task): Plan | undefin
           }),
       }
     }
+    case 'convTranspose2d':
+      return {
+        input: channelsFirst(need(inputs.x)),
+        maps: true,
+        append: (graph) => {
+          const w = need(inputs.w)
+          node(graph, 'ConvTranspose', [constant(graph, 'w', outputsFirst(w))], window(w))
+        },
+      }
     case 'matmul':
+    case 'batchedMatmul':
       return {
         input: need(inputs.a),
         maps: false,
@@ -119,9 +129,53 @@ function planOf({ op, pass, attributes, inputs, results }: Task): Plan | undefin
         maps: false,
         append: (graph) => node(graph, 'Softmax', [], { axis: -1 }),
       }
+    case 'layerNorm':
+      return {
+        input: need(inputs.x),
+        maps: false,
+        append: (graph) =>
+          node(
+            graph,
+            'LayerNormalization',
+            ['weight', 'bias'].map((name) => constant(graph, name, need(inputs[name]))),
+          ),
+      }
+    case 'gelu':
+      return { input: need(inputs.x), maps: false, append: appendGelu }
+    case 'attention':
+      return { input: need(inputs.q), maps: false, append: (graph) => appendAttention(graph, inputs, heads, scale) }
     default:
       return undefined
   }
+}
+
+const scalar = (graph: Builder, name: string, value: number) => graph.constant(name, [], Float32Array.of(value))
+
+/** As exporters of opset 17 write it, which the library joins to one operator. */
+function appendGelu(graph: Builder): void {
+  const scaled = graph.node('scaled', 'Div', ['x', scalar(graph, 'root', Math.SQRT2)])
+  const one = graph.node('one more', 'Add', [graph.node('erf', 'Erf', [scaled]), scalar(graph, 'one', 1)])
+  graph.node('y', 'Mul', [graph.node('product', 'Mul', ['x', one]), scalar(graph, 'half', 0.5)])
+}
+
+/** Products and a softmax, of keys and values that are arranged by heads before. */
+function appendAttention(graph: Builder, inputs: Task['inputs'], heads: number, scale: number): void {
+  const [n = 1, queries = 1, c = 1] = need(inputs.q).shape
+  const shape = (name: string, extents: number[]) =>
+    graph.constant(name, [extents.length], BigInt64Array.from(extents.map(BigInt)))
+  const byHead = (name: 'k' | 'v', order: readonly number[]) => {
+    const { shape, data } = need(inputs[name])
+    const split = reordered({ shape: [n, shape[1] ?? 1, heads, c / heads], data }, order)
+    return graph.constant(name, split.shape, Float32Array.from(split.data))
+  }
+  const split = graph.node('split', 'Reshape', ['x', shape('by head', [n, queries, heads, c / heads])])
+  const q = graph.node('q', 'Transpose', [split], { perm: [0, 2, 1, 3] })
+  const scores = graph.node('scores', 'MatMul', [q, byHead('k', [0, 2, 3, 1])])
+  const scaled = graph.node('scaled', 'Mul', [scores, scalar(graph, 'scale', scale)])
+  const weights = graph.node('weights', 'Softmax', [scaled], { axis: -1 })
+  const each = graph.node('each', 'MatMul', [weights, byHead('v', [0, 2, 1, 3])])
+  const joined = graph.node('joined', 'Transpose', [each], { perm: [0, 2, 1, 3] })
+  graph.node('y', 'Reshape', [joined, shape('whole', [n, queries, c])])
 }
 
 /** The library keeps its memory in a SharedArrayBuffer, which Dawn in Node does not take. */

@@ -26,6 +26,20 @@ const normalized = (x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor): tf.Tensor
   )
 }
 
+/** Over the last axis. */
+function layerNormalized(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor, epsilon: number): tf.Tensor {
+  const { mean, variance } = tf.moments(x, -1, true)
+  return tf.add(tf.mul(tf.mul(tf.sub(x, mean), tf.rsqrt(tf.add(variance, epsilon))), weight), bias)
+}
+
+/** q [N, Q, C], k and v [N, K, C]: the library has no operator for it. */
+function attention(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, heads: number, scale: number): tf.Tensor {
+  const [n = 1, , c = 1] = q.shape
+  const byHead = (t: tf.Tensor) => tf.transpose(tf.reshape(t, [n, -1, heads, c / heads]), [0, 2, 1, 3])
+  const weights = tf.softmax(tf.mul(tf.matMul(byHead(q), byHead(k), false, true), scale))
+  return tf.reshape(tf.transpose(tf.matMul(weights, byHead(v)), [0, 2, 1, 3]), [n, -1, c])
+}
+
 /** Mean over the pixels whose label is a class. */
 function crossEntropy(logits: tf.Tensor, target: tf.Tensor): tf.Tensor {
   const classes = logits.shape.at(-1) ?? 0
@@ -39,7 +53,7 @@ function crossEntropy(logits: tf.Tensor, target: tf.Tensor): tf.Tensor {
 
 /** Outputs of a case from its differentiable inputs and the others; undefined for what the library lacks. */
 function forwardOf({ op, attributes, results }: Task): ((t: Tensors) => tf.Tensor) | undefined {
-  const { stride = 1, padding = 0, dilation = 1, kernel = 1 } = attributes
+  const { stride = 1, padding = 0, dilation = 1, kernel = 1, heads = 1, scale = 1 } = attributes
   const size = (results.out ?? []).slice(1, 3) as [number, number]
   switch (op) {
     case 'conv2d':
@@ -54,7 +68,12 @@ function forwardOf({ op, attributes, results }: Task): ((t: Tensors) => tf.Tenso
       const attrs = { strides: stride, pad: padding, dataFormat: 'NHWC', filterShape: [...(results.out ?? [])] }
       return (t) => tf.engine().runKernel('Conv2DBackpropFilter', { x: need(t.x), dy: need(t.dy) }, attrs)
     }
+    case 'convTranspose2d': {
+      const outputs = [...(results.out ?? [])] as [number, number, number, number]
+      return (t) => tf.conv2dTranspose(t.x as tf.Tensor4D, t.w as tf.Tensor4D, outputs, stride, padding)
+    }
     case 'matmul':
+    case 'batchedMatmul':
       return (t) => tf.matMul(need(t.a), need(t.b))
     case 'batchNormTraining':
       return (t) => normalized(need(t.x), need(t.weight), need(t.bias))
@@ -76,6 +95,12 @@ function forwardOf({ op, attributes, results }: Task): ((t: Tensors) => tf.Tenso
       return (t) => tf.image.resizeBilinear(t.x as tf.Tensor4D, size, true)
     case 'softmax':
       return (t) => tf.softmax(need(t.x))
+    case 'layerNorm':
+      return (t) => layerNormalized(need(t.x), need(t.weight), need(t.bias), eps)
+    case 'gelu':
+      return (t) => tf.mul(tf.mul(need(t.x), 0.5), tf.add(tf.erf(tf.mul(need(t.x), Math.SQRT1_2)), 1))
+    case 'attention':
+      return (t) => attention(need(t.q), need(t.k), need(t.v), heads, scale)
     case 'crossEntropyMean':
       return (t) => crossEntropy(need(t.logits), need(t.target))
     default:
@@ -116,9 +141,9 @@ export async function open({ wait }: PeerContext): Promise<Peer> {
   const backend = tf.backend() as WebGPUBackend
   /** The backend collects dispatches before it submits them. */
   const flush = () => {
-    const { endComputePassEncoder } = backend as unknown as { endComputePassEncoder(): void }
-    endComputePassEncoder.call(backend)
-    backend.submitQueue()
+    const inside = backend as unknown as { endComputePassEncoder(): void; commandEncoder: GPUCommandEncoder | null }
+    inside.endComputePassEncoder()
+    if (inside.commandEncoder) backend.submitQueue()
   }
   const idle = () => {
     flush()
