@@ -127,7 +127,7 @@ fn store_group(pixel: u32, n: u32, low: vec4f, high: vec4f, values: array<array<
   }
 }
 
-// What such a group is when it is stored.
+// What such a group is when it is stored, before it is rounded.
 fn stored_group(pixel: u32, n: u32, low: vec4f, high: vec4f, values: array<array<f32, VALUES>, 8>) -> mat2x4f {
   return mat2x4f(low, high);
 }

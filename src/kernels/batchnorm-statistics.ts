@@ -94,7 +94,7 @@ function momentSums(
     }),
     kept: e.formula((total, squares, other, rows) => {
       const mean = e.div(total, rows)
-      return [e.add(other, mean), e.max(e.sub(squares, e.mul(total, mean)), e.constant(0))]
+      return [other, mean, e.max(e.sub(squares, e.mul(total, mean)), e.constant(0))]
     }),
     finish: (buffer, stretches, rows) => ({
       label: 'batchNorm statistics finish',
@@ -111,11 +111,12 @@ function momentSums(
   }
 }
 
-/** These read means and squared deviations: [2, stretches, C]. */
+/** These read a value, the mean relative to it, and squared deviations: [3, stretches, C]. */
 const momentsOfStretch = `fn moments_of(part: u32, c: u32) -> Moments {
   let count = min(u.per_part, u.rows - part * u.per_part);
   let at = part * u.channels + c;
-  return Moments(f32(count), x[at] - pivot_of(c), x[u.parts * u.channels + at]);
+  let mean = x[at] - pivot_of(c) + x[u.parts * u.channels + at];
+  return Moments(f32(count), mean, x[2u * u.parts * u.channels + at]);
 }`
 const pivotOfStretches = `fn pivot_of(c: u32) -> V {
   return x[c];

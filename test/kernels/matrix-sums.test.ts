@@ -2,13 +2,16 @@
 // units, and which here does not say that it runs on the CPU.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Tensor } from '#dist/engine/ir.js'
+import { type Measurement, Tuning } from '#dist/engine/autotune.js'
+import type { Tensor, Trace } from '#dist/engine/ir.js'
+import { measureKernels } from '#dist/engine/measure-kernels.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
+import { grad } from '#dist/kernels/autograd.js'
 import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
-import { castCall } from '#dist/kernels/pointwise.js'
+import { castCall, relu, sum } from '#dist/kernels/pointwise.js'
 import { Random } from '../../cases/case.js'
 import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
 import { formulas, layers, normalizedBefore, normalizedConvolution } from '../support/normalized-convolution.js'
@@ -23,8 +26,8 @@ const opened = () => {
 }
 
 for (const [k, [name, layer]] of Object.entries(layers).entries()) {
-  // All formulas once: a driver compiles each kernel for a second.
-  for (const formula of k === 0 ? formulas : formulas.slice(k % formulas.length).slice(0, 1)) {
+  // One formula for each: a driver compiles each kernel for a second.
+  for (const formula of formulas.slice(k % formulas.length).slice(0, 1)) {
     matrixTest(`statistics of a convolution: ${name}${formula && `, ${formula}`}`, async () => {
       const prepared = prepare(normalizedConvolution(name, layer, formula), 'half')
       const names = new Set<string>()
@@ -121,7 +124,8 @@ for (const [what, mean, corner] of [
       const x = new Float32Array(specs.x.shape.reduce((a, b) => a * b)).map(
         (_, i) => random.normal() + mean + (i < channels ? corner : 0),
       )
-      const w = new Float32Array(channels ** 2).map((_, i) => (i % (channels + 1) === 0 ? 1 : 0))
+      // Products that f16 rounds: a driver is known that would leave the rounding out.
+      const w = new Float32Array(channels ** 2).map((_, i) => random.normal() / 8 + (i % (channels + 1) === 0 ? 1 : 0))
       program.run({ x, w, zeros: new Float32Array(channels), ones: new Float32Array(channels).fill(1) })
       const expected = momentsOf(await program.read('map'), channels)
       const [means, variances] = [await program.read('runningMean'), await program.read('runningVar')]
@@ -146,6 +150,41 @@ for (const [what, mean, corner] of [
     assert.ok(kernels.at(-1)?.includes('batchNorm statistics'))
   })
 }
+
+matrixTest('the tuner finds the same results by all kernels', async () => {
+  const vector = spec([16])
+  const specs = {
+    x: spec([2, 9, 9, 16]),
+    w: spec([1, 1, 16, 16]),
+    next: spec([3, 3, 16, 16]),
+    zeros: vector,
+    ones: vector,
+  }
+  const program = await compile(
+    opened(),
+    specs,
+    ({ x, w, next, zeros, ones }) => {
+      const parameters = { weight: ones, bias: zeros, runningMean: zeros, runningVar: ones }
+      const { y, runningMean, runningVar } = batchNormTraining(conv2d(x, w), parameters)
+      const [dx] = grad(sum(conv2d(relu(y), next, { padding: 1 })), [x])
+      return { dx: dx as Tensor, runningMean, runningVar }
+    },
+    { autocast: castCall },
+  )
+  const trace: Trace = { nodes: program.nodes, inputs: new Map(), outputs: new Map(), assigned: new Map() }
+  const calls = new Tuning()
+    .calls(trace, opened().traits)
+    .filter(({ node }) => /^conv2d.*(Statistics|sum)$/.test(node.name))
+  program.destroy()
+  assert.is(calls.length, 2)
+  const measured: Measurement[] = []
+  await measureKernels(opened(), calls, (measurement) => void measured.push(measurement))
+  for (const { call, kernels, milliseconds, wrong } of measured) {
+    assert.ok(kernels.length > 1)
+    assert.is(wrong, undefined, `${call}: ${wrong}`)
+    assert.not(milliseconds.includes(null), call)
+  }
+})
 
 test.after(() => device?.destroy())
 test.run()
