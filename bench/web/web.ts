@@ -1,6 +1,6 @@
 // npm run bench:web [-- --sizes 64,128]: what docs/web.md says of the page in numbers, as its tables: sizes of the files, and
 // times in a Chromium of this machine.
-import { copyFileSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { copyFileSync, readdirSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -30,10 +30,16 @@ function printSizes(folder: string): void {
   row('file', 'KB', 'gzipped')
   row('---', '---', '---')
   const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
-  for (const path of files.map((entry) => join(entry.parentPath, entry.name)).sort()) {
-    const bytes = readFileSync(path)
-    row(`\`${relative(folder, path)}\``, kilobytes(statSync(path).size), kilobytes(gzipSync(bytes).length))
+  const paths = files.map((entry) => relative(folder, join(entry.parentPath, entry.name))).sort()
+  const isPart = (path: string) => path.startsWith('part-')
+  const sizeOf = (of: readonly string[]) => {
+    const contents = of.map((path) => readFileSync(join(folder, path)))
+    const sum = (size: (bytes: Buffer) => number) => kilobytes(contents.reduce((total, each) => total + size(each), 0))
+    return [sum((bytes) => bytes.length), sum((bytes) => gzipSync(bytes).length)] as const
   }
+  for (const path of paths.filter((each) => !isPart(each))) row(`\`${path}\``, ...sizeOf([path]))
+  const parts = paths.filter(isPart)
+  row(`\`part-*.js\`, ${parts.length} files that are loaded when they are needed`, ...sizeOf(parts))
 }
 
 /** The page that measures, beside the page that is served. */

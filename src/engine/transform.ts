@@ -30,7 +30,7 @@ export async function transform(full: Trace, traits: AdapterTraits, options: Tra
   const passes = optimize && isSeveral ? await import('./optimize.js') : undefined
   const fused = passes?.fuse(raw, traits, recompute) ?? raw
   const passed = pass?.(fused) ?? fused
-  const divided = isTooLarge(passed, traits) ? await divideWhole(passed, traits) : passed
+  const divided = isTooLarge(passed, traits) ? await divideLarge(passed, traits) : passed
   const arranged = (await passes?.arrange(divided, traits)) ?? divided
   if (isTooLarge(arranged, traits)) {
     await (await import('./memory-report.js')).checkBindings(arranged, label, traits.maxBinding)
@@ -41,7 +41,7 @@ export async function transform(full: Trace, traits: AdapterTraits, options: Tra
 const isTooLarge = ({ nodes }: Trace, { maxBinding }: AdapterTraits): boolean =>
   nodes.some(({ outputs }) => outputs.some((spec) => byteLength(spec) > maxBinding))
 
-async function divideWhole(trace: Trace, { maxBinding }: AdapterTraits): Promise<Trace> {
+async function divideLarge(trace: Trace, { maxBinding }: AdapterTraits): Promise<Trace> {
   const { divide } = await import('./passes/divide.js')
   const { rowsAsSamples } = await import('./passes/rows-as-samples.js')
   return divide(await rowsAsSamples(trace, maxBinding), maxBinding)

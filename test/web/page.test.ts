@@ -268,6 +268,18 @@ pageTest('a DINOv2, whose graph depends on the size of pictures, is tried, expor
   await page.waitForSelector('#try-busy', { state: 'hidden' })
 })
 
+pageTest('on a phone no part is wider than the screen, and what is said of the adapter can be read', async () => {
+  await page.setViewportSize({ width: 390, height: 844 })
+  for (const part of ['try', 'watch', 'correct', 'status']) {
+    await page.click(`#tab-${part}`)
+    assert.is(await page.evaluate('document.documentElement.scrollWidth'), 390, part)
+  }
+  const value = await page.locator('#status-adapter dd').first().boundingBox()
+  assert.ok((value?.width ?? 0) > 120, `${value?.width} pixels`)
+  await page.setViewportSize({ width: 1100, height: 800 })
+  await page.click('#tab-try')
+})
+
 pageTest('of trainings that are begun one upon the other, the last alone is watched', async () => {
   const watch = `new Promise((resolve, reject) => {
     const worker = new Worker('./worker.js', { type: 'module' })

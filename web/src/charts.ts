@@ -1,19 +1,51 @@
 import UPlot from 'uplot'
+import { followTheme } from './dom.js'
 
 /** One curve for each of two trainings, over their steps. */
 export class PairChart {
-  private readonly plot: UPlot
+  private plot: UPlot
   private readonly points = new Map<number, [number | null, number | null]>()
   private readonly observer: ResizeObserver
+  private readonly unfollow: () => void
   /** The timer of a drawing that is due. */
   private drawing: ReturnType<typeof setTimeout> | undefined
 
   /** @param range of the values; null leaves an end to the data */
   constructor(
     private readonly place: HTMLElement,
-    names: readonly [string, string],
+    private readonly names: readonly [string, string],
     private readonly range: readonly [number | null, number | null],
   ) {
+    this.plot = this.build()
+    this.observer = new ResizeObserver(() => {
+      if (place.clientWidth > 0) this.plot.setSize({ width: place.clientWidth, height: 220 })
+    })
+    this.observer.observe(place)
+    this.unfollow = followTheme(() => {
+      this.plot.destroy()
+      this.plot = this.build()
+      this.draw()
+    })
+  }
+
+  add(curve: 0 | 1, step: number, value: number): void {
+    const point = this.points.get(step) ?? [null, null]
+    point[curve] = value
+    this.points.set(step, point)
+    // Several messages in a row are one drawing; a hidden page draws when it is seen again.
+    this.drawing ??= setTimeout(() => this.draw(), 60)
+  }
+
+  destroy(): void {
+    this.observer.disconnect()
+    this.unfollow()
+    clearTimeout(this.drawing)
+    this.plot.destroy()
+    this.place.replaceChildren()
+  }
+
+  /** A plot without data, in the colours of now. */
+  private build(): UPlot {
     const style = getComputedStyle(document.documentElement)
     const color = (name: string) => resolved(style.getPropertyValue(name))
     const [muted, line] = [color('--muted'), color('--line')]
@@ -31,9 +63,9 @@ export class PairChart {
       points: { show: false },
       value: (_: UPlot, value: number | null) => (value === null ? '–' : value.toFixed(2)),
     })
-    this.plot = new UPlot(
+    return new UPlot(
       {
-        width: Math.max(200, place.clientWidth),
+        width: Math.max(200, this.place.clientWidth),
         height: 220,
         cursor: { y: false },
         scales: { x: { time: false }, y: { range: (_, low, high) => [this.range[0] ?? low, this.range[1] ?? high] } },
@@ -41,30 +73,11 @@ export class PairChart {
           { ...axis, size: 30 },
           { ...axis, size: 44 },
         ],
-        series: [{ label: 'step' }, series(names[0], '--supervised'), series(names[1], '--method')],
+        series: [{ label: 'step' }, series(this.names[0], '--supervised'), series(this.names[1], '--method')],
       },
       [[], [], []],
-      place,
+      this.place,
     )
-    this.observer = new ResizeObserver(() => {
-      if (place.clientWidth > 0) this.plot.setSize({ width: place.clientWidth, height: 220 })
-    })
-    this.observer.observe(place)
-  }
-
-  add(curve: 0 | 1, step: number, value: number): void {
-    const point = this.points.get(step) ?? [null, null]
-    point[curve] = value
-    this.points.set(step, point)
-    // Several messages in a row are one drawing; a hidden page draws when it is seen again.
-    this.drawing ??= setTimeout(() => this.draw(), 60)
-  }
-
-  destroy(): void {
-    this.observer.disconnect()
-    clearTimeout(this.drawing)
-    this.plot.destroy()
-    this.place.replaceChildren()
   }
 
   private draw(): void {

@@ -32,6 +32,18 @@ export function drawing(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
   return context
 }
 
+/** Calls `change` when the colours of the page change. Returns what ends that. */
+export function followTheme(change: () => void): () => void {
+  const system = matchMedia('(prefers-color-scheme: dark)')
+  const chosen = new MutationObserver(change)
+  system.addEventListener('change', change)
+  chosen.observe(document.documentElement, { attributes: true, attributeFilter: ['data-theme'] })
+  return () => {
+    system.removeEventListener('change', change)
+    chosen.disconnect()
+  }
+}
+
 type Rgb = readonly [number, number, number]
 
 /** A square in the colour of a class. */
