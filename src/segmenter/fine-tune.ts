@@ -26,10 +26,10 @@ export interface LabeledPicture {
 /** How far the features of a fine-tuning of the head are computed. */
 export interface FeatureProgress {
   /** Crops whose features are there, each of which went through the encoder once. */
+  readonly computed: number
+  /** All that there are to be, mirror images included. */
   readonly crops: number
-  /** All that there are to be. */
-  readonly of: number
-  /** What the features of so many crops take in bytes. */
+  /** What the features so far take in bytes. */
   readonly bytes: number
 }
 
@@ -57,9 +57,8 @@ export interface FineTuneOptions {
    * evaluation; a step then takes the time of the head. So nothing is drawn at random of a picture: it is learned from in crops
    * that cover it as it is, in steps of two thirds of a crop, and in their mirror images, those without any label left out;
    * pictures smaller than a crop are padded. Features are float32, kept on the device up to 2^30 bytes in all and else on the
-   * host; `onProgress` tells their bytes. By labeled pictures alone: the method is `supervised`. Where the head has a batch norm
-   * of the mean over a picture, as that of DeepLabV3+ has, give several pictures: its statistics are those of the crops.
-   * Default: false. `settings: { lock_backbone: true }` trains the head by any method, with crops drawn as ever.
+   * host; `onProgress` tells their bytes. By labeled pictures alone: the method is `supervised`. Default: false.
+   * `settings: { lock_backbone: true }` trains the head by any method, with crops drawn as ever.
    */
   readonly head?: boolean | undefined
   /**
@@ -123,10 +122,10 @@ export async function fineTune(
   let compiled = 0
   let kernels = 0
   let encoder: EncoderFeatures | undefined
-  let computed: FeatureProgress | undefined
+  let features: FeatureProgress | undefined
   const report = (step: number, { total_loss: loss = Number.NaN, ...metrics }: Readonly<Record<string, number>> = {}) =>
-    onProgress?.({ compiled, kernels, features: computed, step, steps, loss, metrics })
-  let told: Promise<void>[] = []
+    onProgress?.({ compiled, kernels, features, step, steps, loss, metrics })
+  const told: Promise<void>[] = []
   const watch = {
     signal,
     onProgress: (done: number, total: number) => {
@@ -138,21 +137,17 @@ export async function fineTune(
       told.push(answer)
     },
   }
-  const toldAll = async () => {
-    await Promise.all(told)
-    told = []
-  }
   const before = model.store.snapshot('weights before fine-tuning')
   const batches = new Map(model.batchesTracked)
   let trainer: Trainer | undefined
   try {
     if (options.head) {
       encoder = await EncoderFeatures.create(device, model, { size, batchSize }, watch)
-      await toldAll()
+      await Promise.all(told)
       for (const { image } of crops) {
         signal?.throwIfAborted()
         await turn(() => (encoder as EncoderFeatures).add(image))
-        computed = { crops: (computed?.crops ?? 0) + 1, of: crops.length, bytes: encoder.bytes }
+        features = { computed: (features?.computed ?? 0) + 1, crops: crops.length, bytes: encoder.bytes }
         await report(0)
       }
       encoder.finish()
@@ -160,7 +155,7 @@ export async function fineTune(
     trainer = await createTrainer(device, encoder?.model ?? model, config, {
       ...{ iterationsPerEpoch, labeled: batchSize, unlabeled: batchSize, height: size, width: size, ...watch },
     })
-    await toldAll()
+    await Promise.all(told)
     while (trainer.iteration < steps) {
       signal?.throwIfAborted()
       const { iteration, epoch } = trainer

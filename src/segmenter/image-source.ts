@@ -9,9 +9,8 @@ import { type Picture, rgbOf } from './picture.js'
 
 /**
  * What is segmented: pixels; a texture of the segmenter's device, rgba8unorm or bgra8unorm, with TEXTURE_BINDING among its
- * usages; or what a page's `copyExternalImageToTexture` takes (a video, VideoFrame, canvas, OffscreenCanvas, ImageBitmap or
- * image element), as it is when the call is made. Alpha is dropped. A texture must not
- * change until the call is done.
+ * usages, which must not change until the call is done; or what a page's `copyExternalImageToTexture` takes (a video,
+ * VideoFrame, canvas, OffscreenCanvas, ImageBitmap or image element), as it is when the call is made. Alpha is dropped.
  */
 export type ImageSource = Picture | TextureImage | PageImage
 

@@ -106,7 +106,7 @@ for (const network of networks) {
       if (name.startsWith('backbone.')) assert.equal(data, first.get(name)?.data, name)
     }
     assert.ok([...found].some(([name, { data }]) => String(data) !== String(first.get(name)?.data)))
-    const counts = [...new Set(seen.map(({ features }) => features?.crops ?? 0))]
+    const counts = [...new Set(seen.map(({ features }) => features?.computed ?? 0))]
     assert.equal(counts, [...crops.keys(), crops.length], 'each crop goes through the encoder once')
   })
 }
@@ -177,7 +177,7 @@ deviceTest('what ends it while features are computed leaves the weights as they 
   const controller = new AbortController()
   let crops = 0
   const onProgress = ({ features }: FineTuneProgress) => {
-    crops = features?.crops ?? 0
+    crops = features?.computed ?? 0
     if (crops === 2) controller.abort(reason)
   }
   const options = { head: true, steps: 2, learningRate: 0.1, cropSize: 33, signal: controller.signal, onProgress }

@@ -90,7 +90,7 @@ export class Network {
       const segmenter = await Segmenter.load(await keeper.device(), new File([this.bytes], this.name), { signal })
       try {
         const samples = corrections.map(({ picture, labels }) => ({ image: picture, labels }))
-        let crops = 0
+        let computed = 0
         await segmenter.fineTune(samples, {
           head,
           steps,
@@ -99,9 +99,9 @@ export class Network {
           unlabeled,
           signal,
           onProgress: ({ compiled, kernels, features, step, loss }) => {
-            if (features && features.crops > crops) {
-              crops = features.crops
-              tell('features', { done: crops, all: features.of })
+            if (features && features.computed > computed) {
+              computed = features.computed
+              tell('features', { done: computed, all: features.crops })
             } else if (step === 0) tell('compiling', { what: method, done: compiled, all: kernels })
             else tell('learning', { step, steps, loss })
           },
