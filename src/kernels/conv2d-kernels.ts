@@ -22,6 +22,7 @@ import {
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
 import { convPanel, type PanelCandidate, weightGradPanel } from './conv2d-panels.js'
 import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
+import { convWinograd, weightGradWinograd } from './conv2d-winograd.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, sliceSums, type Target } from './slice-sums.js'
@@ -60,7 +61,10 @@ export function convCandidates(
     const candidate = sliceSums(tiling, dispatch, target, callOf(label, product))
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
-  return withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles)
+  return withPanel(
+    convWinograd(kind, g, tensors, adapter, epilogue),
+    withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles),
+  )
 }
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
@@ -115,7 +119,10 @@ export function weightGradCandidates(
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
     return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target, callOf(label, product))
   })
-  return withPanel(weightGradPanel(g, tensors, adapter, epilogue), tiles)
+  return withPanel(
+    weightGradWinograd(g, tensors, adapter, epilogue),
+    withPanel(weightGradPanel(g, tensors, adapter, epilogue), tiles),
+  )
 }
 
 /** More rows keep every adapter as busy, and more terms take no other tiling. */
