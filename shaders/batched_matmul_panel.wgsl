@@ -4,10 +4,10 @@
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
-// A multiple of 32.
+// A multiple of 16.
 const TERMS = 32u;
 const BLOCKS = 2u; // TERMS / 16
-const READS = 1u; // TERMS / 32
+const READS = 1u; // TERMS / 32, rounded up
 const ROWS = 64u;
 const HALVES = 2u;
 

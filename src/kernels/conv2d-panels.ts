@@ -30,7 +30,7 @@ import { storedType } from './views.js'
 /** Columns of a result that lanes hold in one vector each: a workgroup owns one such half, or two. */
 const halfColumns = 32
 /** Terms of a panel: with 64 columns they fill half of a cache of 32 KiB, or three quarters. */
-export const termChoices = [96, 64] as const
+const termChoices = [96, 64] as const
 /** Those of a weight gradient are pixels, whose numbers on small maps leave little choice. */
 const pixelChoices = [112, 96, 64] as const
 /** What a panel costs beside its products, in terms. */

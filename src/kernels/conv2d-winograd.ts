@@ -19,7 +19,6 @@ import {
   Preparation,
   panelsOf,
   rowsOf,
-  termChoices,
   worthwhile,
 } from './conv2d-panels.js'
 import * as shaders from './shaders.generated.js'
@@ -34,8 +33,10 @@ import { type Epilogue, operandsOf, stored, together } from './slice-sums.js'
 const side = 3
 /** Values that stand for a tile. */
 const points = (2 * side - 1) ** 2
+/** Terms of a panel. */
+const termChoices = [112, 96, 80, 64] as const
 /** Bytes of the transformed map of a piece of the tiles: more make the products no faster. */
-const pieceBytes = 2 ** 23
+const pieceBytes = 2 ** 24
 
 /** How the written pixels of all images are divided into tiles. */
 interface Tiling {
@@ -169,7 +170,7 @@ function product(
     multiplies: true,
     label,
     source: shader(shaders.batched_matmul_panel, {
-      constants: { TERMS, BLOCKS: TERMS / 16, READS: TERMS / 32, ROWS, HALVES },
+      constants: { TERMS, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 32), ROWS, HALVES },
     }),
     reads: [mirrored(a), mirrored(b)],
     writes: [y],
@@ -210,7 +211,7 @@ function meetings(read: number, written: number, padding: number, dilation: numb
 }
 
 /** What a transform costs for each value, in multiply-adds of a product. */
-const costOfValue = 45
+const costOfValue = 60
 /** How many times as fast an estimate must be. */
 const leastGain = 1.2
 
