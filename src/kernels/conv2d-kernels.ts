@@ -61,10 +61,8 @@ export function convCandidates(
     const candidate = sliceSums(tiling, dispatch, target, callOf(label, product))
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
-  return withPanel(
-    convWinograd(kind, g, tensors, adapter, epilogue),
-    withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles),
-  )
+  const others = withMirrored(convPanel(kind, g, tensors, adapter, epilogue), tiles)
+  return withMirrored(convWinograd(kind, g, tensors, adapter, epilogue), others)
 }
 
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
@@ -119,10 +117,8 @@ export function weightGradCandidates(
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
     return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target, callOf(label, product))
   })
-  return withPanel(
-    weightGradWinograd(g, tensors, adapter, epilogue),
-    withPanel(weightGradPanel(g, tensors, adapter, epilogue), tiles),
-  )
+  const others = withMirrored(weightGradPanel(g, tensors, adapter, epilogue), tiles)
+  return withMirrored(weightGradWinograd(g, tensors, adapter, epilogue), others)
 }
 
 /** More rows keep every adapter as busy, and more terms take no other tiling. */
@@ -136,10 +132,10 @@ function callOf(label: string, { rows, columns, terms, long, phases, types }: Pr
   return `${label} as a product of ${extents}, ${types.join(' by ')}${phases > 1 ? `, ${phases} phases` : ''}`
 }
 
-/** The candidates with that of panels, in front of the others where the rule prefers it. */
-const withPanel = (panel: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
-  if (!panel) return [...others]
-  return panel.isBest ? [panel.candidate, ...others] : [...others, panel.candidate]
+/** The candidates with one that reads mirrors, in front of the others where the rule prefers it. */
+const withMirrored = (mirrored: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
+  if (!mirrored) return [...others]
+  return mirrored.isBest ? [mirrored.candidate, ...others] : [...others, mirrored.candidate]
 }
 
 /**

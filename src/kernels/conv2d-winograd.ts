@@ -26,8 +26,7 @@ import { shader } from './shaders.js'
 import { type Epilogue, operandsOf, stored, together } from './slice-sums.js'
 
 // Winograd's convolutions F(3x3, 3x3) take 25 products for each pair of channels and 3x3 pixels, where 3x3 taps take 81. The
-// results differ in their last bits from those of other kernels, with errors of the same size: at these points of
-// interpolation 0.6 to 1.3 times as large, root mean square.
+// results differ from those of other kernels in their last bits, with errors of the same size (docs/performance.md).
 
 /** Pixels of a side of a tile, and taps of a side of the filters. */
 const side = 3
@@ -125,8 +124,11 @@ function transform(
 }
 
 /** The values of filters [3, 3, tiles, channels], whose tiles are channels, too. */
-const transformFilters = (what: Transform): Dispatch =>
-  transform('filter transform', what, { isExpanded: true, WEIGHTS: true }, Array(9).fill(1))
+function transformFilters(what: Transform): Dispatch {
+  // They lie in no map: what divides by these extents must not divide by zero.
+  const place = Array(9).fill(1)
+  return transform('filter transform', what, { isExpanded: true, WEIGHTS: true }, place)
+}
 
 /** The values of a piece of a map: of windows of 5x5 pixels around its tiles, or of the tiles themselves. */
 function transformMap(
