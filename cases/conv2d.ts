@@ -81,6 +81,8 @@ const convShapes: Record<string, ConvShape> = {
   '3x3, dilation 6 beyond the map': { map: [5, 4], c: 7, o: 5, kernel: k3, padding: 6, dilation: 6 },
   '3x3, dilation 6, partly outside': { map: [9, 8], c: 4, o: 4, kernel: k3, padding: 6, dilation: 6 },
   '3x3, dilation 18 beyond the map': { n: 2, map: [3, 7], c: 3, o: 8, kernel: k3, padding: 18, dilation: 18 },
+  '3x3, dilation 2, padding 1': { n: 2, map: [8, 11], c: 12, o: 20, kernel: k3, padding: 1, dilation: 2 },
+  '3x3, dilation 3, padding 7': { map: [4, 7], c: 9, o: 6, kernel: k3, padding: 7, dilation: 3 },
   '5x5, larger than the map': { map: [2, 3], c: 4, o: 3, kernel: [5, 5], padding: 2 },
   '7x7, stride 2': { map: [11, 9], c: 3, o: 4, kernel: [7, 7], stride: 2, padding: 3 },
   '2x2': { map: [5, 4], c: 3, o: 4, kernel: [2, 2] },

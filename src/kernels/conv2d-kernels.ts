@@ -22,6 +22,7 @@ import {
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
 import { convPanel, type PanelCandidate, weightGradPanel } from './conv2d-panels.js'
 import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
+import { convWinograd, weightGradWinograd } from './conv2d-winograd.js'
 import type { Reader } from './row-sums.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
@@ -61,7 +62,10 @@ export function convCandidates(
     const candidate = reader ? reader.after(alone) : alone
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
-  return withPanel(convPanel(kind, g, tensors, adapter, epilogue), tiles)
+  // The kernels that read mirrors sum nothing on the way.
+  if (reader) return tiles
+  const others = withMirrored(convPanel(kind, g, tensors, adapter, epilogue), tiles)
+  return withMirrored(convWinograd(kind, g, tensors, adapter, epilogue), others)
 }
 
 function productOf(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors): Product {
@@ -140,7 +144,8 @@ export function weightGradCandidates(
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
     return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target, callOf(label, product))
   })
-  return withPanel(weightGradPanel(g, tensors, adapter, epilogue), tiles)
+  const others = withMirrored(weightGradPanel(g, tensors, adapter, epilogue), tiles)
+  return withMirrored(weightGradWinograd(g, tensors, adapter, epilogue), others)
 }
 
 /** More rows keep every adapter as busy, and more terms take no other tiling. */
@@ -154,10 +159,10 @@ function callOf(label: string, { rows, columns, terms, long, phases, types }: Pr
   return `${label} as a product of ${extents}, ${types.join(' by ')}${phases > 1 ? `, ${phases} phases` : ''}`
 }
 
-/** The candidates with that of panels, in front of the others where the rule prefers it. */
-const withPanel = (panel: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
-  if (!panel) return [...others]
-  return panel.isBest ? [panel.candidate, ...others] : [...others, panel.candidate]
+/** The candidates with one that reads mirrors, in front of the others where the rule prefers it. */
+const withMirrored = (mirrored: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
+  if (!mirrored) return [...others]
+  return mirrored.isBest ? [mirrored.candidate, ...others] : [...others, mirrored.candidate]
 }
 
 /**

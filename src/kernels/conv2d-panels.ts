@@ -37,7 +37,7 @@ const pixelChoices = [112, 96, 64] as const
 const panelOverhead = 8
 
 /** Products below which panels save less time in a run than their kernels take to compile, a second each. */
-const worthwhile = 2 ** 24
+export const worthwhile = 2 ** 24
 /** The share of a panel's products that must be asked for: the others are computed for nothing. */
 const leastEfficiency = 0.7
 
@@ -59,7 +59,7 @@ interface Panels {
   readonly efficiency: number
 }
 
-function panelsOf(
+export function panelsOf(
   terms: number,
   columns: number,
   choices: readonly number[],
@@ -80,14 +80,15 @@ export const canMirror = (
 ): boolean => software && subgroupSize === 8 && counts.every((count) => mirrorOf(spec([count])).rows <= maxMirrorRows)
 
 /** Elements of a map whose channels are filled up by fours. */
-const filledElements = (n: number, [height, width, channels]: Extents): number => n * height * width * byFours(channels)
+export const filledElements = (n: number, [height, width, channels]: Extents): number =>
+  n * height * width * byFours(channels)
 
-const byFours = (count: number): number => 4 * ceilDiv(count, 4)
+export const byFours = (count: number): number => 4 * ceilDiv(count, 4)
 
 export const mirrorType = (factor: Spec): string => `texture_storage_2d<${mirrorFormat(factor)}, read>`
 
 /** The dispatches in front of a product that fill its factors up to whole texels, with what they write. */
-class Preparation {
+export class Preparation {
   readonly temporaries: Spec[] = []
   readonly dispatches: Dispatch[] = []
 
@@ -133,7 +134,7 @@ export interface PanelCandidate {
 }
 
 /** Rows of a workgroup: as many as its memory holds, unless that leaves cores idle. */
-function rowsOf(rows: number, others: number, most: number): number {
+export function rowsOf(rows: number, others: number, most: number): number {
   const least = 24
   let tiles = ceilDiv(rows, most)
   while (tiles * others < 8 && ceilDiv(rows, tiles) > least) tiles++

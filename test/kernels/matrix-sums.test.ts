@@ -172,9 +172,9 @@ matrixTest('the tuner finds the same results by all kernels', async () => {
     { autocast: castCall },
   )
   const trace: Trace = { nodes: program.nodes, inputs: new Map(), outputs: new Map(), assigned: new Map() }
-  const calls = new Tuning()
-    .calls(trace, opened().traits)
-    .filter(({ node }) => /^conv2d.*(Statistics|sum)$/.test(node.name))
+  const calls = (await new Tuning().calls(trace, opened().traits)).filter(({ node }) =>
+    /^conv2d.*(Statistics|sum)$/.test(node.name),
+  )
   program.destroy()
   assert.is(calls.length, 2)
   const measured: Measurement[] = []
