@@ -42,11 +42,18 @@ interface Geometry {
   readonly fixed: readonly View[]
 }
 
+const rowByRow = { byChannel: true, indices: 'let row = first_row + r; let c = n;' }
+
+/** All rows of each channel. */
+const geometryOfChannels = (rows: number, channels: number): Geometry => ({
+  ...{ ...rowByRow, inner: channels, outer: 1, reduced: rows, firstRow: '0u' },
+  fixed: ['scalar', 'channel'],
+})
+
 function geometryOf(space: Shape, shape: Shape): Geometry {
   const { rows, channels, rowsPerSample } = extentsOf(space)
   const samples = rows / rowsPerSample
   const view: View = elements(shape) === 1 ? 'scalar' : viewIn(space, shape)
-  const byChannel = { byChannel: true, inner: channels, indices: 'let row = first_row + r; let c = n;' }
   const byElement = { byChannel: false, inner: 1, indices: 'let row = i / u.channels; let c = i - row * u.channels;' }
   switch (view) {
     case 'scalar':
@@ -61,10 +68,10 @@ function geometryOf(space: Shape, shape: Shape): Geometry {
       return { ...byElement, outer: rows, reduced: channels, firstRow: 'o', indices, fixed }
     }
     case 'channel':
-      return { ...byChannel, outer: 1, reduced: rows, firstRow: '0u', fixed: ['scalar', 'channel'] }
+      return geometryOfChannels(rows, channels)
     case 'sampleChannel': {
       const fixed: View[] = ['scalar', 'channel', 'sample', 'sampleChannel']
-      return { ...byChannel, outer: samples, reduced: rowsPerSample, firstRow: 'o * u.reduced', fixed }
+      return { ...rowByRow, inner: channels, outer: samples, reduced: rowsPerSample, firstRow: 'o * u.reduced', fixed }
     }
     default:
       throw new Error(`sum: ${showShape(shape)} is not ${showShape(space)} with axes summed`)
@@ -134,7 +141,7 @@ export function rowSumsOf({ inputs, attrs }: KernelContext<SumAttrs>, input: num
     finish: (buffer, stretches) => {
       const channels = elements(shape)
       const part = spec([1, stretches, channels])
-      const geometry = geometryOf(part.shape, [1, 1, channels])
+      const geometry = geometryOfChannels(stretches, channels)
       const joined: Terms = {
         operands: exprs.map(() => ({ spec: part, view: 'full' })),
         stacked: true,

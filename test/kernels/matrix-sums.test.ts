@@ -50,10 +50,15 @@ for (const [k, [name, layer]] of Object.entries(layers).entries()) {
   }
 }
 
-for (const formula of formulas) {
-  matrixTest(`gradients of batch norm in front of a convolution${formula && `, ${formula}`}`, async () => {
-    // Rows that are no whole number of tiles.
-    const prepared = prepare(normalizedBefore('3x3', [2, 9, 7, 40], formula), 'half')
+for (const [shape, formula] of [
+  // Rows that are no whole number of tiles, or less than one.
+  [[2, 9, 7, 40], ''],
+  [[2, 9, 7, 40], 'residual'],
+  [[2, 9, 7, 40], 'relu'],
+  [[1, 5, 5, 8], 'bias'],
+] as const) {
+  matrixTest(`gradients of batch norm in front of a convolution: ${shape}${formula && `, ${formula}`}`, async () => {
+    const prepared = prepare(normalizedBefore('3x3', shape, formula), 'half')
     const names = new Set<string>()
     const results = await runCase(opened(), prepared, {
       selectKernel: (node, candidates) => {
