@@ -39,7 +39,7 @@ const panelOverhead = 8
 /** Products below which panels save less time in a run than their kernels take to compile, a second each. */
 export const worthwhile = 2 ** 24
 /** The share of a panel's products that must be asked for: the others are computed for nothing. */
-const leastEfficiency = 0.7
+export const leastEfficiency = 0.7
 
 /** Terms of the panels that compute the fewest products beside those asked for. */
 function termsOf(terms: number, choices: readonly number[]): number {

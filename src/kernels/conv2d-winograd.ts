@@ -15,6 +15,7 @@ import {
   byFours,
   canMirror,
   filledElements,
+  leastEfficiency,
   type PanelCandidate,
   Preparation,
   panelsOf,
@@ -34,7 +35,7 @@ const side = 3
 const points = (2 * side - 1) ** 2
 /** Terms of a panel. */
 const termChoices = [112, 96, 80, 64] as const
-/** Bytes of the transformed map of a piece of the tiles: more make the products no faster. */
+/** Bytes of the transformed map of a piece of the tiles: more make the products hardly faster. */
 const pieceBytes = 2 ** 24
 
 /** How the written pixels of all images are divided into tiles. */
@@ -217,8 +218,17 @@ const costOfValue = 60
 /** How many times as fast an estimate must be. */
 const leastGain = 1.2
 
-/** Whether the rule takes these kernels. */
-function isWorthwhile(g: ConvGeometry, { count }: Tiling): boolean {
+/**
+ * Whether the rule takes these kernels.
+ * @param terms of the products, and their columns
+ */
+function isWorthwhile(
+  g: ConvGeometry,
+  { count }: Tiling,
+  [terms, columns]: readonly [number, number],
+  adapter: AdapterTraits,
+): boolean {
+  if (panelsOf(terms, columns, termChoices, adapter).efficiency < leastEfficiency) return false
   const { xHeight, xWidth, xChannels, yChannels, padding, dilation } = g
   const pairs = xChannels * yChannels
   const rows = meetings(xHeight, g.yHeight, padding, dilation)
@@ -281,7 +291,8 @@ export function convWinograd(
       outputTransform(p, written[2], tiles, epilogue, { tiling, first }),
     )
   }
-  return { candidate: { name: 'winograd', temporaries, dispatches }, isBest: isWorthwhile(g, tiling) }
+  const isBest = isWorthwhile(g, tiling, [terms, written[2]], adapter)
+  return { candidate: { name: 'winograd', temporaries, dispatches }, isBest }
 }
 
 /** The kernel for a weight gradient; undefined where it cannot compute it, or the adapter is not for it. */
@@ -300,7 +311,8 @@ export function weightGradWinograd(
   const x = preparation.mirrorMap(0, tensors.factors[0], g.n, input)
   const dy = preparation.mirrorMap(1, tensors.factors[1], g.n, gradient)
   const p = preparation.temporary(spec([points, g.xChannels, columns]))
-  for (const piece of piecesOf(tiling, Math.max(rows, columns))) {
+  const pieces = piecesOf(tiling, Math.max(rows, columns))
+  for (const piece of pieces) {
     const filled = byFours(piece.tiles)
     const v = preparation.temporary(spec([points, rows, filled]))
     const d = preparation.temporary(spec([points, filled, columns]))
@@ -316,5 +328,6 @@ export function weightGradWinograd(
     )
   }
   dispatches.push(outputTransform(p, g.yChannels, g.xChannels, epilogue))
-  return { candidate: { name: 'winograd', temporaries, dispatches }, isBest: isWorthwhile(g, tiling) }
+  const isBest = isWorthwhile(g, tiling, [pieces[0]?.tiles ?? 1, g.yChannels], adapter)
+  return { candidate: { name: 'winograd', temporaries, dispatches }, isBest }
 }
