@@ -35,8 +35,10 @@ const side = 3
 const points = (2 * side - 1) ** 2
 /** Terms of a panel. */
 const termChoices = [112, 96, 80, 64] as const
-/** Bytes of the transformed map of a piece of the tiles: more make the products hardly faster. */
-const pieceBytes = 2 ** 24
+/** Bytes of the transformed map of a piece of the tiles: more make the products hardly faster, and fewer the plan longer. */
+const pieceBytes = { least: 2 ** 24, most: 2 ** 26 }
+/** Pieces of a map, while they are larger than the least and smaller than the most. */
+const usualPieces = 16
 
 /** How the written pixels of all images are divided into tiles. */
 interface Tiling {
@@ -71,7 +73,8 @@ interface Piece {
 
 /** Pieces of a tiling whose values, for so many channels, take about as many bytes as is worthwhile. */
 function piecesOf({ count }: Tiling, channels: number): Piece[] {
-  const number = ceilDiv(count * channels * points * 4, pieceBytes)
+  const bytes = count * channels * points * 4
+  const number = ceilDiv(bytes, Math.max(pieceBytes.least, Math.min(pieceBytes.most, bytes / usualPieces)))
   const each = Math.min(count, byFours(ceilDiv(count, number)))
   return Array.from({ length: ceilDiv(count, each) }, (_, i) => {
     return { first: i * each, tiles: Math.min(each, count - i * each) }
