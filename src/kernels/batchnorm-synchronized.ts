@@ -46,7 +46,7 @@ export function batchNormSynchronized(
       if (!total || !product || !residue || !dBias || !ownProduct) throw new Error('unreachable: the sums are three')
       const dWeight = pointwise('batchNormWeightGrad', [withoutResidue], [ownProduct, dBias, residue, rows])
       // A kernel binds eight buffers on every adapter: what is one number per channel is computed before.
-      const centre = pointwise('batchNormCentre', [share], [total, rows])
+      const centre = pointwise('batchNormCentre', [meanGradient], [product, total, residue, rows])
       const slope = pointwise('batchNormSlope', [meanProduct], [product, total, residue, rows])
       const dx = pointwise('batchNormGrad', [inputGradient], [dy, x, mean, inverse, weight, centre, slope])
       return [dx, undefined, undefined, dWeight, dBias]
@@ -69,8 +69,10 @@ const corrected = (product: e.Expr, total: e.Expr, residue: e.Expr, rows: e.Expr
   e.sub(product, e.mul(total, e.div(residue, rows)))
 const withoutResidue = e.formula(corrected)
 
-/** sum(dy) / n and sum(dy · x̂) / n, with the sums and n over all ranks. */
-const share = e.formula((total, rows) => e.div(total, rows))
+/** sum(dy) / n less what the rounding of the mean adds to x̂, and sum(dy · x̂) / n, with the sums and n over all ranks. */
+const meanGradient = e.formula((product, total, residue, rows) =>
+  e.sub(e.div(total, rows), e.mul(e.div(residue, rows), e.div(product, rows))),
+)
 const meanProduct = e.formula((product, total, residue, rows) => e.div(corrected(product, total, residue, rows), rows))
 
 /** dx = weight / deviation · (dy − sum(dy) / n − x̂ · sum(dy · x̂) / n). */

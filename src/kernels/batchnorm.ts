@@ -320,9 +320,9 @@ export function batchNormTraining(
     // The mean and the deviation depend on x too, which the derivative of the formula alone would miss.
     vjp: ({ grads: [dy] }) => {
       if (!dy) return []
-      const [dBias, dWeight] = parameterGradients(dy, x, mean, inverse)
-      if (!dBias || !dWeight) throw new Error('unreachable: two formulas were asked for')
-      return [inputGradient(dy, x, mean, inverse, weight, dBias, dWeight), undefined, undefined, dWeight, dBias]
+      const [dBias, dWeight, centre] = parameterGradients(dy, x, mean, inverse)
+      if (!dBias || !dWeight || !centre) throw new Error('unreachable: three formulas were asked for')
+      return [inputGradient(dy, x, mean, inverse, weight, centre, dWeight), undefined, undefined, dWeight, dBias]
     },
   })
   return { y, runningMean: newMean, runningVar: newVar }
@@ -340,36 +340,40 @@ export const sumTerms = e.formula((dy, x, mean, inverse) => {
 })
 
 /**
- * The sums of dy and of dy · x̂, with x̂ the normalised input. The sum of x̂ is 0 but for the rounding of the mean, which a
- * mean that is large beside the deviation makes large, and which would enter the second sum as often as dy is summed: what
- * it contributes is taken off.
+ * The sums of dy and of dy · x̂, with x̂ the normalised input, and the mean of dy as x's gradient needs it. The sum of x̂ is 0
+ * but for the rounding of the mean, which a mean that is large beside the deviation makes large. It would enter the second sum
+ * as often as dy is summed, and x's gradient, which sums up to 0, as often as there are rows: what it contributes is taken off.
  */
 function parameterGradients(dy: Tensor, x: Tensor, mean: Tensor, inverse: Tensor): Tensor[] {
   const perRow = e.constant((x.shape.at(-1) ?? 1) / elements(x.shape))
-  const gradients = e.formula((dBias, product, residue) => [
-    dBias,
-    e.sub(product, e.mul(dBias, e.mul(residue, perRow))),
-  ])
+  const gradients = e.formula((dBias, product, residue) => {
+    const meanOfNormalized = e.mul(residue, perRow)
+    return [
+      dBias,
+      e.sub(product, e.mul(dBias, meanOfNormalized)),
+      e.sub(e.mul(dBias, perRow), e.mul(meanOfNormalized, e.mul(product, perRow))),
+    ]
+  })
   return formulasOfSums(sumTerms, gradients, [dy, x, mean, inverse], mean.shape)
 }
 
-/** dx = weight / deviation · (dy − mean(dy) − x̂ · mean(dy · x̂)), with x̂ the normalised input. */
+/** dx = weight / deviation · (dy − mean(dy) − (x̂ − mean(x̂)) · mean(dy · x̂)), what belongs to no row being `centre`. */
 function inputGradient(
   dy: Tensor,
   x: Tensor,
   mean: Tensor,
   inverse: Tensor,
   weight: Tensor,
-  dBias: Tensor,
+  centre: Tensor,
   dWeight: Tensor,
 ): Tensor {
   const perRow = e.constant((x.shape.at(-1) ?? 1) / elements(x.shape))
-  const formula = e.formula((dy, x, mean, inverse, weight, dBias, dWeight) => {
+  const formula = e.formula((dy, x, mean, inverse, weight, centre, dWeight) => {
     const slope = e.mul(inverse, e.mul(dWeight, perRow))
-    const centred = e.sub(e.sub(dy, e.mul(dBias, perRow)), e.mul(e.sub(x, mean), slope))
+    const centred = e.sub(e.sub(dy, centre), e.mul(e.sub(x, mean), slope))
     return e.mul(e.mul(weight, inverse), centred)
   })
-  return pointwise('batchNormGrad', [formula], [dy, x, mean, inverse, weight, dBias, dWeight])
+  return pointwise('batchNormGrad', [formula], [dy, x, mean, inverse, weight, centre, dWeight])
 }
 
 /** Of x, weight, bias, running mean and running variance. */

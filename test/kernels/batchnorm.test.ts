@@ -118,6 +118,30 @@ for (const { mean, corner, ...errors } of errorsOfPyTorch) {
   })
 }
 
+deviceTest('the gradient of an input about a mean of 100 sums up to nothing, as it does without rounding', async () => {
+  if (!device) throw new Error('unreachable: the test is skipped without a device')
+  const { x, dy: noise, weight, bias } = inputsOf(100, 0)
+  // Where dy follows x, the rounding of the mean of x enters all rows alike.
+  const dy = noise.map((value, i) => value + (x[i] ?? Number.NaN) - 100)
+  const vector = spec([channels])
+  const inputs = { x: spec(shape), dy: spec(shape), weight: vector, bias: vector }
+  const program = await compile(device, { ...inputs, runningMean: vector, runningVar: vector }, ({ dy, ...t }) => {
+    const [dx] = grad(sum(mul(batchNormTraining(t.x, t, { eps }).y, dy)), [t.x])
+    if (!dx) throw new Error('unreachable: a gradient was asked for')
+    return { dx }
+  })
+  const zeros = new Float32Array(channels)
+  program.run({ x, dy, weight, bias, runningMean: zeros, runningVar: zeros })
+  const dx = await program.read('dx')
+  for (let c = 0; c < channels; c++) {
+    let total = 0
+    for (let row = 0; row < rows; row++) total += dx[row * channels + c] ?? Number.NaN
+    const relative = Math.abs(total / rows) / largest(dx)
+    assert.ok(relative <= 2 ** -24, `channel ${c}: the mean is ${relative.toExponential(2)} of the largest`)
+  }
+  program.destroy()
+})
+
 test.after(() => device?.destroy())
 
 test.run()
