@@ -4,8 +4,8 @@ import { type Light, shade } from './light.js'
 import { noise, type Random, wave } from './noise.js'
 
 const hull: Rgb = [0.3, 0.12, 0.36]
-const band: Rgb = [0.86, 0.7, 0.9]
-const sail: Rgb = [0.64, 0.28, 0.7]
+const band: Rgb = [0.94, 0.84, 0.94]
+const sail: Rgb = [0.86, 0.62, 0.82]
 const cabin: Rgb = [0.92, 0.92, 0.9]
 const antifouling = mix(hull, [0.2, 0.06, 0.05], 0.6)
 
