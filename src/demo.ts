@@ -13,7 +13,7 @@ import { duration } from './train/logging/log.js'
 import { createDisplay } from './train/logging/terminal.js'
 
 /** Small scenes; the few labeled ones are the point. */
-const scenes = { size: 64, labeled: 3, unlabeled: 200, validation: 60 }
+const scenes = { size: 128, labeled: 3, unlabeled: 320, validation: 60 }
 
 const display = createDisplay(process.stdout)
 const print = (line: string) => display.line(line)

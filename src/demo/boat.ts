@@ -4,8 +4,8 @@ import { type Light, shade } from './light.js'
 import { noise, type Random, wave } from './noise.js'
 
 const hull: Rgb = [0.3, 0.12, 0.36]
-const band: Rgb = [0.9, 0.86, 0.9]
-const sail: Rgb = [0.97, 0.95, 0.9]
+const band: Rgb = [0.94, 0.84, 0.94]
+const sail: Rgb = [0.86, 0.62, 0.82]
 const cabin: Rgb = [0.92, 0.92, 0.9]
 const antifouling = mix(hull, [0.2, 0.06, 0.05], 0.6)
 
@@ -79,7 +79,7 @@ export function paintBoat(
     if (canvas.labelAt(x, y) !== Class.water) return 0
     const down = y - y0
     const shift = wave(down * 28 + noise(x * 20, down * 30, seed)) * swell * (1 + 14 * down)
-    return body(((x + shift - x0) / half) * way, down * 1.3, out) ? 0.5 * (1 - down / top) : 0
+    return body(((x + shift - x0) / half) * way, down * 1.3, out) ? 0.3 * (1 - down / top) : 0
   })
   canvas.paint(box, Class.boat, (x, y, out) => (body(((x - x0) / half) * way, y0 - y, out) ? 1 : 0))
 }

@@ -28,7 +28,7 @@ export interface ScenePaths {
 }
 
 /** Raised when the scenes of a seed change, so that folders written before are written anew. */
-const version = 2
+const version = 3
 const stampName = 'scenes.json'
 
 /**

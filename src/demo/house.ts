@@ -5,15 +5,15 @@ import { type Light, shade } from './light.js'
 import { noise, type Random } from './noise.js'
 
 const walls: readonly [Rgb, ...Rgb[]] = [
-  [0.7, 0.28, 0.2],
-  [0.78, 0.4, 0.3],
-  [0.6, 0.24, 0.2],
+  [0.76, 0.24, 0.16],
+  [0.84, 0.34, 0.24],
+  [0.66, 0.18, 0.16],
 ]
 
 const roofs: readonly [Rgb, ...Rgb[]] = [
-  [0.66, 0.2, 0.14],
-  [0.44, 0.2, 0.18],
-  [0.32, 0.26, 0.28],
+  [0.7, 0.18, 0.12],
+  [0.5, 0.16, 0.14],
+  [0.42, 0.2, 0.2],
 ]
 
 /** Paints a house whose front's lower middle is at (x0, y0); `tall` is its height with the roof; `depth` 0 far, 1 near. */
@@ -40,7 +40,7 @@ export function paintHouse(
   const floors = flat ? random.integer(2, 5) : random.integer(1, 2)
   const columns = random.integer(2, 3)
   const chimney = !flat && random.chance(0.5)
-  const brick = mix(wall, [0.5, 0.25, 0.2], 0.6)
+  const brick = mix(wall, [0.56, 0.2, 0.16], 0.6)
   const seed = random.bits()
   const half = wide / 2
   const overhang = flat ? 0 : 0.06

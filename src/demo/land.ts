@@ -115,7 +115,6 @@ function drawColour(random: Random, vivid: number): Rgb {
 const soils: readonly [Rgb, ...Rgb[]] = [
   [0.8, 0.72, 0.36], // dry grass
   [0.9, 0.8, 0.56], // sand
-  [0.84, 0.66, 0.42], // clay
 ]
 
 const seas: readonly [Rgb, ...Rgb[]] = [
@@ -130,7 +129,6 @@ export function paintHills(canvas: Canvas, random: Random, light: Light, land: L
     const high = random.uniform(0.05, 0.16)
     const scale = random.uniform(1.5, 6)
     const soil = jitter(random, random.pick(soils), 0.1)
-    const snow = random.chance(0.3) ? random.uniform(0.5, 0.9) : 2
     const rugged = random.uniform(0, 0.25)
     const pale = 0.1
     canvas.paint([0, land.horizon - high, 1, land.horizon + 0.01], Class.ground, (x, y, out) => {
@@ -140,7 +138,7 @@ export function paintHills(canvas: Canvas, random: Random, light: Light, land: L
       const slope = noise2(x * scale + 0.04, 0.5, seed) - noise2(x * scale - 0.04, 0.5, seed)
       const grain = noise2(x * 30, y * 40, seed + 5)
       const lit = 0.55 - slope * light.side * 5 + (grain - 0.5) * 0.5
-      shade(light, v > snow * rise + (grain - 0.5) * 0.2 ? [0.95, 0.96, 1] : soil, lit, 0.25 - pale, out)
+      shade(light, soil, lit, 0.25 - pale, out)
       return 1
     })
   }
@@ -148,15 +146,15 @@ export function paintHills(canvas: Canvas, random: Random, light: Light, land: L
 
 export function paintGround(canvas: Canvas, random: Random, light: Light, land: Land): void {
   const seed = random.bits()
-  const soil = jitter(random, random.pick(soils), 0.12)
-  const other = jitter(random, random.pick(soils), 0.12)
+  const soil = jitter(random, random.pick(soils), 0.08)
+  const other = jitter(random, random.pick(soils), 0.08)
   const patches = random.chance(0.5) ? random.uniform(0.35, 0.6) : 2
   const contrast = random.uniform(0.15, 0.4)
   const fine = random.uniform(3, 16)
   const stripes = random.chance(0.3) ? random.uniform(0.2, 0.4) : 0
   const turn = random.uniform(-0.6, 0.6)
   const rows = random.uniform(2, 7)
-  const flowers = random.chance(0.2) ? random.uniform(0.8, 0.9) : 2
+  const flowers = random.chance(0.1) ? random.uniform(0.8, 0.9) : 2
   const flower = drawColour(random, random.uniform(0.2, 1))
   canvas.paint([0, land.horizon, 1, 1], Class.ground, (x, y, out) => {
     const z = land.depth(y)

@@ -42,7 +42,7 @@ export function scene(seed: number, index: number, size: number): Scene {
 
   const zoom = random.uniform(0.85, 1.25)
   const groves = [drawGrove(random), drawGrove(random)] as const
-  const forest = random.integer(1, 4)
+  const forest = random.integer(1, 3)
   const things: { x: number; y: number; kind: 'tree' | 'house' | 'boat' | 'clutter' }[] = []
   const add = (
     kind: (typeof things)[number]['kind'],
@@ -51,14 +51,14 @@ export function scene(seed: number, index: number, size: number): Scene {
     margin: number,
   ): void => {
     for (let i = 0; i < count; i++) {
-      const spot = findSpot(random, land, wet, margin)
+      const spot = findSpot(random, land, wet, margin, things)
       if (spot !== undefined) things.push({ ...spot, kind })
     }
   }
   add('tree', forest, false, 0)
   add('house', random.integer(1, 2), false, 0.04)
   add('boat', random.integer(1, 2), true, 0.06)
-  add('clutter', random.integer(0, 3), undefined, 0)
+  add('clutter', random.integer(0, 2), undefined, 0)
   things.sort((a, b) => a.y - b.y)
 
   for (const { x, y, kind } of things) {
@@ -73,12 +73,16 @@ export function scene(seed: number, index: number, size: number): Scene {
   return photograph(canvas, random, size)
 }
 
-/** A random place on water (`wet`), on land or on either; `margin` is kept free of the other to both sides. */
+/**
+ * A random place on water (`wet`), on land or on either, beside what is there already; `margin` is kept free of the other to
+ * both sides.
+ */
 function findSpot(
   random: Random,
   land: Land,
   wet: boolean | undefined,
   margin: number,
+  taken: readonly { x: number; y: number }[],
 ): { x: number; y: number } | undefined {
   for (let attempt = 0; attempt < 12; attempt++) {
     const t = random.uniform()
@@ -86,17 +90,18 @@ function findSpot(
     const y = land.horizon + (1 - land.horizon) * (0.02 + 1.08 * t * (wet === true ? 0.85 : 1))
     if (wet === undefined) return { x, y }
     const clear = [x - margin, x, x + margin].every((at) => land.isWater(at, y) === wet)
-    if (clear) return { x, y }
+    const apart = taken.every((at) => Math.abs(at.x - x) > 0.16)
+    if (clear && apart) return { x, y }
   }
   return undefined
 }
 
 /** What the camera makes of the canvas: exposure, contrast, white balance, saturation, vignetting, blur, sensor noise, 8 bits. */
 function photograph(canvas: Canvas, random: Random, size: number): Scene {
-  const gain = random.uniform(0.65, 1.25)
+  const gain = random.uniform(0.7, 1.25)
   const contrast = random.uniform(0.7, 1.2)
   const balance = [random.uniform(0.84, 1.16), random.uniform(0.92, 1.08), random.uniform(0.84, 1.16)] as const
-  const saturation = random.uniform(0.45, 1.25)
+  const saturation = random.uniform(0.65, 1.3)
   const vignette = random.uniform(0, 0.4)
   const grain = random.uniform(0.005, 0.03)
   const blur = random.chance(0.3)

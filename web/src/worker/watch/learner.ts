@@ -24,7 +24,7 @@ export interface LearnerState {
 }
 
 /** The settings of configs/demo.yaml, at another size. */
-export function settingsOf(method: string, seed: number, { crop, batchSize, epochs, lr }: Extent): Config {
+export function settingsOf(method: string, seed: number, { crop, batchSize, epochs, size }: Extent): Config {
   return parseConfig(
     {
       dataset: 'scenes',
@@ -36,19 +36,20 @@ export function settingsOf(method: string, seed: number, { crop, batchSize, epoc
       epoch_of: 'unlabeled',
       crop_size: crop,
       batch_size: batchSize,
-      lr,
+      lr: 0.005,
       lr_multi: 1,
-      conf_thresh: 0.8,
-      prev: { conf_thresh: 0.7 },
-      augseg: { threshold: 0.8, ema_decay: 0.99, resize: { base: crop - 1 } },
+      optimizer: { name: 'adamw' },
+      conf_thresh: 0.95,
+      prev: { conf_thresh: 0.9 },
+      augseg: { threshold: 0.95, ema_decay: 0.99, resize: { base: size } },
       model: {
-        stem: [8, 8, 16],
-        planes: [12, 12, 16, 16],
+        stem: [12, 12, 16],
+        planes: [16, 24, 32, 32],
         blocks: [1, 1, 1, 1],
         expansion: 2,
-        reduce_channels: 12,
-        aspp_channels: 16,
-        fuse_channels: 16,
+        reduce_channels: 16,
+        aspp_channels: 32,
+        fuse_channels: 32,
       },
       replace_stride_with_dilation: [false, true, true],
       dilations: [1, 2, 4],

@@ -12,16 +12,15 @@ export interface Extent {
   readonly batchSize: number
   readonly unlabeled: number
   readonly epochs: number
-  readonly lr: number
   /** Steps from one look at the held-out scenes to the next; a divisor of those of an epoch. */
   readonly look: number
 }
 
 /** As the command `demo` trains. */
-export const large: Extent = { size: 64, crop: 65, batchSize: 4, unlabeled: 200, epochs: 16, lr: 0.1, look: 10 }
+export const large: Extent = { size: 128, crop: 73, batchSize: 4, unlabeled: 320, epochs: 10, look: 10 }
 
 /** For software adapters, where a step of the large one takes many seconds. */
-export const small: Extent = { size: 48, crop: 33, batchSize: 2, unlabeled: 20, epochs: 12, lr: 0.05, look: 5 }
+export const small: Extent = { size: 48, crop: 33, batchSize: 2, unlabeled: 20, epochs: 12, look: 5 }
 
 const labeledScenes = 3
 const heldOutScenes = 6
