@@ -54,7 +54,7 @@ const variants: readonly Variant[] = [
   { name: 'workgroups in the opposite order', imitation: 'groups=backwards', quick: 'single' },
 ]
 
-/** Test files that meet what an adapter can differ in. */
+/** Test files that meet what an adapter can differ in; the last two train beside recorded values. */
 const files = [
   'engine/mirror',
   'engine/pace',
@@ -68,6 +68,8 @@ const files = [
   'engine/plan',
   'engine/program',
   'engine/store',
+  'train/trainer/trainer',
+  'train/trainer/amp',
 ].map((name) => `${name}.test.js`)
 
 const root = fileURLToPath(new URL('../../../', import.meta.url))
