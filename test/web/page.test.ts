@@ -259,7 +259,7 @@ pageTest('a DINOv2, whose graph depends on the size of pictures, is tried, expor
   await page.locator('#correct-steps').fill('1')
   await page.click('#correct-learn')
   await page.waitForFunction("/^learned|^$/.test(document.getElementById('correct-learned').textContent)")
-  assert.match(await text('correct-learned'), /^learned 1 steps by supervised/)
+  assert.match(await text('correct-learned'), /^learned 1 steps by the head alone/)
   const path = await downloaded('correct-save', 'dinov2.safetensors')
   assert.is(parseCheckpoint(sourceOf(readFileSync(path), path)).metadata.architecture, '"dpt"')
   await page.click('#tab-try')
