@@ -153,7 +153,12 @@ export async function fineTune(
       encoder.finish()
     }
     trainer = await createTrainer(device, encoder?.model ?? model, config, {
-      ...{ iterationsPerEpoch, labeled: batchSize, unlabeled: batchSize, height: size, width: size, ...watch },
+      iterationsPerEpoch,
+      labeled: batchSize,
+      unlabeled: batchSize,
+      height: size,
+      width: size,
+      ...watch,
     })
     await Promise.all(told)
     while (trainer.iteration < steps) {
