@@ -24,10 +24,26 @@ export interface BufferLayout {
   readonly ranges: ReadonlyMap<string, BufferRange>
 }
 
+interface Placed {
+  readonly value: Interval
+  readonly offset: number
+}
+
 interface FilledBuffer {
   bytes: number
   /** The values in it by their offsets. */
-  readonly values: { readonly value: Interval; readonly offset: number }[]
+  readonly values: Placed[]
+  /** Those that live in each stretch of commands, by their offsets. */
+  readonly inStretch: (Placed[] | undefined)[]
+}
+
+/** Commands of a stretch: most values live within one, and are compared with those alone that live there too. */
+const stretchCommands = 64
+
+/** The stretches of commands that an interval touches. */
+function stretchesOf({ first, last }: Pick<Interval, 'first' | 'last'>): number[] {
+  const start = Math.floor(first / stretchCommands)
+  return Array.from({ length: Math.floor(last / stretchCommands) - start + 1 }, (_, i) => start + i)
 }
 
 /** Offsets of bindings are multiples of this on every adapter. */
@@ -46,16 +62,23 @@ export function assignBuffers(values: readonly Interval[], share: boolean): Buff
   const order = [...values].sort((a, b) => b.bytes - a.bytes || a.first - b.first)
   const limit = order[0]?.bytes ?? 0
   for (const value of order) {
+    const stretches = stretchesOf(value)
     let best = { buffer: buffers.length, offset: 0, growth: value.bytes, gap: 0 }
     for (const [buffer, candidate] of share ? buffers.entries() : []) {
-      const fit = tightest(candidate, value, limit)
+      const fit = tightest(candidate, value, stretches, limit)
       if (fit && (fit.growth < best.growth || (fit.growth === best.growth && fit.gap < best.gap)))
         best = { buffer, ...fit }
     }
     const { buffer, offset } = best
-    const target = buffers[buffer] ?? { bytes: 0, values: [] }
+    const target = buffers[buffer] ?? { bytes: 0, values: [], inStretch: [] }
     buffers[buffer] = target
-    insert(target, value, offset)
+    target.bytes = Math.max(target.bytes, offset + value.bytes)
+    insert(target.values, { value, offset })
+    for (const stretch of stretches) {
+      const values = target.inStretch[stretch] ?? []
+      target.inStretch[stretch] = values
+      insert(values, { value, offset })
+    }
     ranges.set(value.key, { buffer, offset, bytes: value.bytes })
   }
   return { sizes: buffers.map(({ bytes }) => bytes), ranges }
@@ -70,26 +93,38 @@ interface Fit {
 }
 
 /** Where in a buffer a value fits best; undefined where it fits nowhere. */
-function tightest(buffer: FilledBuffer, value: Interval, limit: number): Fit | undefined {
+function tightest(
+  { bytes, values, inStretch }: FilledBuffer,
+  value: Interval,
+  stretches: readonly number[],
+  limit: number,
+): Fit | undefined {
+  const [stretch = 0] = stretches
+  const near = stretches.length > 1 ? values : (inStretch[stretch] ?? [])
   let best: Fit | undefined
   let offset = 0
-  for (const { value: other, offset: start } of buffer.values) {
+  for (const { value: other, offset: start } of near) {
     if (other.last < value.first || value.last < other.first) continue
     if (value.apart.has(other.key)) return undefined
     const gap = start - offset
     if (gap >= value.bytes && gap < (best?.gap ?? Number.POSITIVE_INFINITY)) best = { offset, growth: 0, gap }
     offset = Math.max(offset, align(start + other.bytes))
   }
-  const growth = Math.max(0, offset + value.bytes - buffer.bytes)
-  const gap = Math.max(value.bytes, buffer.bytes - offset)
-  if (best ? growth > 0 || best.gap <= gap : buffer.bytes + growth > limit) return best
+  const growth = Math.max(0, offset + value.bytes - bytes)
+  const gap = Math.max(value.bytes, bytes - offset)
+  if (best ? growth > 0 || best.gap <= gap : bytes + growth > limit) return best
   return { offset, growth, gap }
 }
 
-function insert(buffer: FilledBuffer, value: Interval, offset: number): void {
-  buffer.bytes = Math.max(buffer.bytes, offset + value.bytes)
-  const next = buffer.values.findIndex((other) => other.offset > offset)
-  buffer.values.splice(next < 0 ? buffer.values.length : next, 0, { value, offset })
+/** Behind those that lie at the same offset or before it. */
+function insert(values: Placed[], placed: Placed): void {
+  let [start, end] = [0, values.length]
+  while (start < end) {
+    const middle = (start + end) >> 1
+    if ((values[middle]?.offset ?? 0) > placed.offset) end = middle
+    else start = middle + 1
+  }
+  values.splice(start, 0, placed)
 }
 
 /** A mirror that needs a texture while it lives. */
@@ -106,15 +141,19 @@ export function assignTextures(
   mirrors: readonly MirrorInterval[],
   share: boolean,
 ): { readonly mirrors: readonly Mirror[]; readonly places: ReadonlyMap<string, number> } {
-  const textures: { readonly mirror: Mirror; readonly held: MirrorInterval[] }[] = []
+  const textures: { readonly mirror: Mirror; readonly inStretch: (MirrorInterval[] | undefined)[] }[] = []
   const places = new Map<string, number>()
   for (const wanted of [...mirrors].sort((a, b) => b.mirror.rows - a.mirror.rows || a.first - b.first)) {
-    const isFree = ({ mirror, held }: (typeof textures)[number]) =>
+    const stretches = stretchesOf(wanted)
+    const isFree = ({ mirror, inStretch }: (typeof textures)[number]) =>
       mirror.format === wanted.mirror.format &&
-      held.every(({ first, last }) => last < wanted.first || wanted.last < first)
+      stretches.every((stretch) =>
+        (inStretch[stretch] ?? []).every(({ first, last }) => last < wanted.first || wanted.last < first),
+      )
     const found = share ? textures.findIndex(isFree) : -1
-    const texture = found < 0 ? textures.push({ mirror: wanted.mirror, held: [] }) - 1 : found
-    textures[texture]?.held.push(wanted)
+    const texture = found < 0 ? textures.push({ mirror: wanted.mirror, inStretch: [] }) - 1 : found
+    const inStretch = textures[texture]?.inStretch ?? []
+    for (const stretch of stretches) inStretch[stretch] = [...(inStretch[stretch] ?? []), wanted]
     places.set(wanted.key, texture)
   }
   return { mirrors: textures.map(({ mirror }) => mirror), places }

@@ -1,6 +1,6 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { assignBuffers, type Interval, livePeak } from '#dist/engine/buffers.js'
+import { assignBuffers, assignTextures, type Interval, livePeak } from '#dist/engine/buffers.js'
 import { Random } from '../../cases/case.js'
 
 function randomIntervals(random: Random, count: number): Interval[] {
@@ -11,9 +11,9 @@ function randomIntervals(random: Random, count: number): Interval[] {
     apart[b]?.add(`v${a}`)
   }
   return apart.map((others, i) => {
-    const first = random.integer(40)
+    const first = random.integer(200)
     const bytes = 100 * (1 + random.integer(30))
-    return { key: `v${i}`, bytes, first, last: first + random.integer(12), apart: others }
+    return { key: `v${i}`, bytes, first, last: first + random.integer(60), apart: others }
   })
 }
 
@@ -41,7 +41,7 @@ test('values that live at the same time do not overlap, and lie in different buf
       kept += a.apart.size
     }
     assert.ok(Math.max(...sizes) <= Math.max(...values.map(({ bytes }) => bytes)))
-    const live = Array.from({ length: 60 }, (_, at) =>
+    const live = Array.from({ length: 260 }, (_, at) =>
       sum(values.filter(({ first, last }) => first <= at && at <= last).map(({ bytes }) => bytes)),
     )
     assert.is(livePeak(values), Math.max(...live))
@@ -49,6 +49,29 @@ test('values that live at the same time do not overlap, and lie in different buf
     assert.is(sum(assignBuffers(values, false).sizes), sum(values.map(({ bytes }) => bytes)))
   }
   assert.ok(beside > 100 && kept > 100, `${beside} pairs side by side, ${kept} kept apart`)
+})
+
+test('mirrors that live at the same time have textures of their own, each of its format', () => {
+  for (let seed = 0; seed < 50; seed++) {
+    const random = new Random(`textures ${seed}`)
+    const wanted = randomIntervals(random, 40).map(({ key, first, last, bytes }) => {
+      const format = random.integer(2) === 0 ? ('rgba16float' as const) : ('rgba32float' as const)
+      return { key, first, last, mirror: { format, rows: bytes } }
+    })
+    const { mirrors, places } = assignTextures(wanted, true)
+    assert.ok(mirrors.length < wanted.length)
+    for (const [i, a] of wanted.entries()) {
+      const texture = places.get(a.key) ?? -1
+      assert.is(mirrors[texture]?.format, a.mirror.format)
+      assert.ok((mirrors[texture]?.rows ?? 0) >= a.mirror.rows)
+      for (const b of wanted.slice(i + 1))
+        assert.ok(
+          places.get(b.key) !== texture || a.last < b.first || b.last < a.first,
+          `seed ${seed}: ${a.key}, ${b.key}`,
+        )
+    }
+    assert.is(assignTextures(wanted, false).mirrors.length, wanted.length)
+  }
 })
 
 test.run()
