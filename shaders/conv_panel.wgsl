@@ -1,16 +1,17 @@
-// Convolution, its input gradient and the matrix product, as an implicit GEMM for CPU drivers whose subgroups have 8 lanes.
-// One workgroup is one subgroup. It owns rows, which are pixels, by 32 HALVES columns, which are channels of the result. It takes
+// Convolution, its input gradient and the matrix product, as an implicit GEMM for CPU drivers. One workgroup is one subgroup,
+// of 8 lanes or 4. It owns rows, which are pixels, by 4 LANES HALVES columns, which are channels of the result. It takes
 // the terms of the sums in panels: the weights of TERMS terms are read once and stay in the cache of the first
 // level for all rows, since nothing changes them. Both factors are mirrors: a lane reads four elements of a texture in the
 // time in which it reads one of a buffer. The sums of the rows lie in workgroup memory between panels.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
-// A multiple of 32.
+const LANES = 8u;
+// A multiple of 4 LANES.
 const TERMS = 32u;
 const QUADS = 8u; // TERMS / 4
 const BLOCKS = 2u; // TERMS / 16
-const READS = 1u; // TERMS / 32
+const READS = 1u; // TERMS / (4 LANES)
 const ROWS = 64u;
 const HALVES = 2u;
 alias A = texture_storage_2d<rgba32float, read>;
@@ -37,7 +38,7 @@ struct Shape {
 @group(0) @binding(2) var w: B;
 @group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
 
-var<workgroup> sums: array<vec4f, ROWS * HALVES * 8>;
+var<workgroup> sums: array<vec4f, ROWS * HALVES * LANES>;
 
 // Texel t of a tensor lies behind a row of zeros.
 const FIRST_TEXEL = 4096u;
@@ -90,7 +91,7 @@ fn offset_of(tap: u32, phase: u32, pad: u32, dil: u32, stride: u32) -> i32 {
   return offset;
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   // The strides of the written map: its pixels of one phase share the taps that reach them.
   let step = select(vec2u(1), vec2u(s.stride_h, s.stride_w), INPUT_GRAD);
@@ -116,10 +117,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   let taps_x = taps_of(phase.y, s.pad_w, s.dil_w, s.stride_w, s.kw);
   let terms = taps_y.z * taps_x.z * s.in_c;
   // The lane's columns: of vector g of half h. Texels of weights hold four columns, or four terms of the input gradient's.
-  let n0 = wg.y * HALVES * 32;
+  let n0 = wg.y * HALVES * LANES * 4;
   var column: array<u32, HALVES * 4>;
   for (var g = 0u; g < HALVES * 4; g++) {
-    column[g] = n0 + select(g / 4 * 32 + lane * 4 + g % 4, g * 8 + lane, INPUT_GRAD);
+    column[g] = n0 + select(g / 4 * LANES * 4 + lane * 4 + g % 4, g * LANES + lane, INPUT_GRAD);
   }
 
   // What the compiler cannot know.
@@ -160,7 +161,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     } else {
       for (var i = 0u; i < TERMS; i++) { // unrolled
         for (var h = 0u; h < HALVES; h++) { // unrolled
-          let n = n0 / 4 + h * 8 + lane;
+          let n = n0 / 4 + h * LANES + lane;
           panel[i * HALVES + h] = load_w(select(OUTSIDE, FIRST_TEXEL + (k0 + i) * w_c4 + n, k0 + i < terms && n < w_c4));
         }
       }
@@ -171,7 +172,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     var tx: array<i32, READS>;
     var offset: array<i32, READS>;
     for (var q = 0u; q < READS; q++) { // unrolled
-      let k = k0 + (q * 8 + lane) * 4;
+      let k = k0 + (q * LANES + lane) * 4;
       let t = k / s.in_c;
       ty[q] = offset_of(taps_y.x + t / taps_x.z * taps_y.y, phase.x, s.pad_h, s.dil_h, s.stride_h);
       tx[q] = offset_of(taps_x.x + t % taps_x.z * taps_x.y, phase.y, s.pad_w, s.dil_w, s.stride_w);
@@ -197,17 +198,17 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
         for (var q = 0u; q < READS; q++) { // unrolled
           x[q] = load_a(select(OUTSIDE, u32(base + offset[q]), inside[q]));
         }
-        let at = r * HALVES * 8 + lane;
+        let at = r * HALVES * LANES + lane;
         var c: array<vec4f, HALVES>;
         for (var h = 0u; h < HALVES; h++) { // unrolled
           c[h] = vec4f();
           if (begun) {
-            c[h] = sums[at + h * 8];
+            c[h] = sums[at + h * LANES];
           }
         }
         for (var b = 0u; b < BLOCKS; b++) { // unrolled
           for (var j = 0u; j < 16u; j++) { // unrolled
-            let v = vec4f(subgroupShuffle(x[(b * 16 + j) / 32][j % 4], (b * 16 + j) / 4 % 8));
+            let v = vec4f(subgroupShuffle(x[(b * 16 + j) / (4 * LANES)][j % 4], (b * 16 + j) / 4 % LANES));
             for (var h = 0u; h < HALVES; h++) { // unrolled
               c[h] = fma(v, panel[(b * 16 + j) * HALVES + h], c[h]);
             }
@@ -216,7 +217,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
           c[0] = select(c[0], c[HALVES - 1], never);
         }
         for (var h = 0u; h < HALVES; h++) { // unrolled
-          sums[at + h * 8] = c[h];
+          sums[at + h * LANES] = c[h];
         }
       }
       let end_x = ox + 1 == width;
@@ -239,7 +240,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     let pixel = (image * s.out_h + oy * step.x + phase.x) * s.out_w + ox * step.y + phase.y;
     for (var h = 0u; h < HALVES; h++) {
       // Where no tap reaches the map, nothing was summed.
-      let v = select(vec4f(), sums[(r * HALVES + h) * 8 + lane], begun);
+      let v = select(vec4f(), sums[(r * HALVES + h) * LANES + lane], begun);
       for (var g = 0u; g < 4; g++) {
         if (column[h * 4 + g] < s.out_c) {
           store(pixel, column[h * 4 + g], v[g], values[h * 4 + g]);

@@ -1,14 +1,15 @@
-// Convolution, its input gradient and the matrix product, as an implicit GEMM for adapters whose subgroups have 8 lanes.
-// One workgroup is one subgroup. It owns P vectors of PIXELS pixels by N vectors of CHANNELS output channels. A product of
+// Convolution, its input gradient and the matrix product, as an implicit GEMM for CPU drivers. One workgroup is one subgroup,
+// of 8 lanes or 4. It owns P vectors of PIXELS pixels by N vectors of CHANNELS output channels. A product of
 // two vectors is an outer product: one of them meets the other as it is and with its lanes exchanged in every way i ^ j.
-// So a load brings 8 elements that are multiplied 8 times each: where a load is a gather, loads dominate.
+// So a load brings an element for each lane that is multiplied as many times: where a load is a gather, loads dominate.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
+const LANES = 8u;
 const P = 4u;
 const N = 4u;
 alias V = vec4f;
-// 4 where there are no more, which the lanes then hold twice; else 8.
+// As many as lanes; of 8 lanes 4 where there are no more, which they then hold twice.
 const PIXELS = 8u;
 const CHANNELS = 8u;
 const EXCHANGES = min(PIXELS, CHANNELS);
@@ -66,7 +67,7 @@ fn weights(tap: u32, k: u32, n: array<u32, N>) -> V {
   return b;
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   // The strides of the written map: its pixels of one phase share the taps that reach them.
   let step = select(vec2u(1), vec2u(s.stride_h, s.stride_w), INPUT_GRAD);

@@ -1,14 +1,15 @@
-// Weight gradient of a convolution, as an implicit GEMM for CPU drivers whose subgroups have 8 lanes: as `conv_panel.wgsl`,
-// with pixels as the terms. Rows are output channels, of which dy is given transposed; columns are 32 HALVES input channels
-// of one tap. A 1x1 convolution with fewer input than output channels exchanges the two maps: SWAPPED.
+// Weight gradient of a convolution, as an implicit GEMM for CPU drivers: as `conv_panel.wgsl`, with pixels as the terms.
+// Rows are output channels, of which dy is given transposed; columns are 4 LANES HALVES input channels of one tap.
+// A 1x1 convolution with fewer input than output channels exchanges the two maps: SWAPPED.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
+const LANES = 8u;
 // A multiple of 16.
 const TERMS = 32u;
-const EIGHTS = 4u; // TERMS / 8
+const VECTORS = 4u; // TERMS / LANES
 const BLOCKS = 2u; // TERMS / 16
-const READS = 1u; // TERMS / 32, rounded up
+const READS = 1u; // TERMS / (4 LANES), rounded up
 const ROWS = 64u;
 const HALVES = 2u;
 alias A = texture_storage_2d<rgba32float, read>;
@@ -34,7 +35,7 @@ struct Shape {
 @group(0) @binding(2) var x: B;
 @group(0) @binding(Y_BINDING) var<storage, read_write> y: array<U>;
 
-var<workgroup> sums: array<vec4f, ROWS * HALVES * 8>;
+var<workgroup> sums: array<vec4f, ROWS * HALVES * LANES>;
 
 // Texel t of a tensor lies behind a row of zeros.
 const FIRST_TEXEL = 4096u;
@@ -55,12 +56,12 @@ fn reaching(offset: i32, stride: u32, size: u32, places: u32) -> vec2u {
   return vec2u((u32(max(-offset, 0)) + stride - 1) / stride, u32(clamp(last, 0, i32(places))));
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let c4 = (s.in_c + 3) / 4;
-  let tiles = (c4 + HALVES * 8 - 1) / (HALVES * 8);
+  let tiles = (c4 + HALVES * LANES - 1) / (HALVES * LANES);
   let tap = wg.y / tiles;
-  let quad = (wg.y - tap * tiles) * HALVES * 8 + lane;
+  let quad = (wg.y - tap * tiles) * HALVES * LANES + lane;
   let m0 = wg.x * s.rows;
   let rows = min(s.rows, s.out_c - m0);
   let ty = i32(tap / s.kw * s.dil_h) - i32(s.pad_h);
@@ -82,10 +83,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   let never = s.n == 0;
   for (var k = first; k < last; k++) {
     let k0 = begin + k * TERMS;
-    // The lane's pixel of each eight of the panel: the texel that its tap reads.
-    var base: array<u32, EIGHTS>;
-    for (var e = 0u; e < EIGHTS; e++) { // unrolled
-      let p = k0 + e * 8 + lane;
+    // The lane's pixel of each vector of the panel: the texel that its tap reads.
+    var base: array<u32, VECTORS>;
+    for (var e = 0u; e < VECTORS; e++) { // unrolled
+      let p = k0 + e * LANES + lane;
       let place = p / s.n;
       let oy = place / width;
       let iy = i32(oy * s.stride_h) + ty;
@@ -97,16 +98,16 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     // The panel: vector HALVES i + h holds the lane's columns of half h for pixel i.
     var panel: array<vec4f, TERMS * HALVES>;
     for (var i = 0u; i < TERMS; i++) { // unrolled
-      let from_pixel = subgroupShuffle(base[i / 8], i % 8);
+      let from_pixel = subgroupShuffle(base[i / LANES], i % LANES);
       for (var h = 0u; h < HALVES; h++) { // unrolled
-        let t = select(OUTSIDE, from_pixel + quad + h * 8, from_pixel != OUTSIDE && quad + h * 8 < c4);
+        let t = select(OUTSIDE, from_pixel + quad + h * LANES, from_pixel != OUTSIDE && quad + h * LANES < c4);
         panel[i * HALVES + h] = textureLoad(x, vec2u(t & 4095, t >> 12));
       }
     }
     // The lane's four pixels of each read of a row.
     var texel: array<u32, READS>;
     for (var q = 0u; q < READS; q++) { // unrolled
-      let p = k0 + (q * 8 + lane) * 4;
+      let p = k0 + (q * LANES + lane) * 4;
       let place = p / s.n;
       let oy = place / width;
       let pixel = select(p, (oy * s.out_w + place - oy * width + left) * s.n + p - place * s.n, by_place);
@@ -119,17 +120,17 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
         let t = select(OUTSIDE, texel[q] + row, texel[q] != OUTSIDE);
         d[q] = textureLoad(a, vec2u(t & 4095, t >> 12));
       }
-      let at = r * HALVES * 8 + lane;
+      let at = r * HALVES * LANES + lane;
       var c: array<vec4f, HALVES>;
       for (var h = 0u; h < HALVES; h++) { // unrolled
         c[h] = vec4f();
         if (k > first) {
-          c[h] = sums[at + h * 8];
+          c[h] = sums[at + h * LANES];
         }
       }
       for (var b = 0u; b < BLOCKS; b++) { // unrolled
         for (var j = 0u; j < 16u; j++) { // unrolled
-          let v = vec4f(subgroupShuffle(d[(b * 16 + j) / 32][j % 4], (b * 16 + j) / 4 % 8));
+          let v = vec4f(subgroupShuffle(d[(b * 16 + j) / (4 * LANES)][j % 4], (b * 16 + j) / 4 % LANES));
           for (var h = 0u; h < HALVES; h++) { // unrolled
             c[h] = fma(v, panel[(b * 16 + j) * HALVES + h], c[h]);
           }
@@ -138,7 +139,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
         c[0] = select(c[0], c[HALVES - 1], never);
       }
       for (var h = 0u; h < HALVES; h++) { // unrolled
-        sums[at + h * 8] = c[h];
+        sums[at + h * LANES] = c[h];
       }
     }
   }
@@ -150,9 +151,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   if (SWAPPED) {
     for (var r = 0u; r < rows; r++) {
       for (var h = 0u; h < HALVES; h++) {
-        let v = select(sums[(r * HALVES + h) * 8 + lane], vec4f(), is_empty);
+        let v = select(sums[(r * HALVES + h) * LANES + lane], vec4f(), is_empty);
         for (var g = 0u; g < 4; g++) {
-          let n = (quad + h * 8) * 4 + g;
+          let n = (quad + h * LANES) * 4 + g;
           if (n < s.in_c) {
             store(slice * s.out_c + m0 + r, n, v[g], channel_values(n));
           }
@@ -160,9 +161,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
       }
     }
   } else {
-    for (var r = lane; r < rows; r += 8) {
-      for (var q = 0u; q < min(HALVES * 8, c4 - (quad - lane)); q++) {
-        let v = select(sums[r * HALVES * 8 + q], vec4f(), is_empty);
+    for (var r = lane; r < rows; r += LANES) {
+      for (var q = 0u; q < min(HALVES * LANES, c4 - (quad - lane)); q++) {
+        let v = select(sums[r * HALVES * LANES + q], vec4f(), is_empty);
         for (var g = 0u; g < 4; g++) {
           let n = (quad - lane + q) * 4 + g;
           if (n < s.in_c) {

@@ -1,13 +1,14 @@
-// Weight gradient of a convolution, as an implicit GEMM for adapters whose subgroups have 8 lanes.
-// One workgroup is one subgroup. It owns P vectors of 8 rows (tap and input channel) by N vectors of CHANNELS output
-// channels of the gradient and sums over a slice of the pixels, by outer products as `conv_subgroup.wgsl` does.
+// Weight gradient of a convolution, as an implicit GEMM for CPU drivers. One workgroup is one subgroup, of 8 lanes or 4. It
+// owns P vectors of LANES rows (tap and input channel) by N vectors of CHANNELS output channels of the gradient and sums over a slice
+// of the pixels, by outer products as `conv_subgroup.wgsl` does.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
+const LANES = 8u;
 const P = 4u;
 const N = 4u;
 alias V = vec4f;
-// 4 where there are no more, else 8.
+// As many as lanes; of 8 lanes 4 where there are no more.
 const CHANNELS = 8u;
 // Pixels that an iteration adds.
 const K = 2u;
@@ -61,10 +62,10 @@ fn reaching(offset: i32, stride: u32, size: u32, places: u32) -> vec2u {
   return vec2u((u32(max(-offset, 0)) + stride - 1) / stride, u32(clamp(last, 0, i32(places))));
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let rows = s.kh * s.kw * s.in_c;
-  let m0 = wg.x * 8 * P;
+  let m0 = wg.x * LANES * P;
   let n0 = wg.y * CHANNELS * N + lane % CHANNELS;
   var n: array<u32, N>;
   for (var g = 0u; g < N; g++) {
@@ -79,7 +80,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   var low = vec2u(s.out_h, s.out_w);
   var high = vec2u(0);
   for (var p = 0u; p < P; p++) {
-    let m = m0 + p * 8 + lane;
+    let m = m0 + p * LANES + lane;
     let tap = m / s.in_c;
     let ky = tap / s.kw;
     let ty = i32(ky * s.dil_h) - i32(s.pad_h);
@@ -143,8 +144,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   }
 
   // The trip count is unknown to the compiler, which therefore leaves this a loop: unrolled, the stores fill the caches.
-  for (var r = 0u; r < min(P, (rows - m0 + 7) / 8) * CHANNELS; r++) {
-    let m = m0 + r / CHANNELS * 8 + (lane ^ (r % CHANNELS));
+  for (var r = 0u; r < min(P, (rows - m0 + LANES - 1) / LANES) * CHANNELS; r++) {
+    let m = m0 + r / CHANNELS * LANES + (lane ^ (r % CHANNELS));
     let v = acc[r];
     for (var g = 0u; g < N; g++) {
       if (m < rows && n0 + g * CHANNELS < s.out_c) {

@@ -1,5 +1,5 @@
 // The values that Winograd's convolutions F(3x3, 3x3) multiply: 5x5 for each tile and channel, from windows of 5x5 pixels
-// that begin three apart, or from 3x3 pixels or taps. For CPU drivers whose subgroups have 8 lanes.
+// that begin three apart, or from 3x3 pixels or taps. For CPU drivers.
 // A convolution of d by g along one axis is contract(expand(g) * interpolate(d)), see `winograd_output.wgsl`: Toom and Cook's
 // products of polynomials, transposed, at the points 3/8, -3/8, 9/8, -9/8 and infinity, which keep errors small (Barabasz et
 // al., "Error analysis and improving the accuracy of Winograd convolution for deep neural networks", 2020).

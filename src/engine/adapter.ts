@@ -65,7 +65,7 @@ export interface AdapterTraits {
   readonly matrixUnits?: MatrixUnits | undefined
   readonly maxStorageBuffers: number
   readonly maxWorkgroupStorage: number
-  /** Rows of the largest texture that mirrors a tensor. */
+  /** Rows of the largest texture that mirrors a tensor; 0 where kernels had better read none. */
   readonly maxMirrorRows: number
   /** Bytes of a buffer that a kernel binds at most. */
   readonly maxBinding: number
@@ -122,6 +122,7 @@ export const usableMatrixShapes = (adapter: GPUAdapter): MatrixShape[] =>
 /** What is known of an adapter beside its device. */
 export interface KnownOfAdapter {
   readonly software: boolean
+  readonly canReadTextures: boolean
   /** What its matrix units compute. */
   readonly matrixConfigs: readonly MatrixConfig[]
   /** Bytes that kernels bind at most, where the adapter binds more. */
@@ -143,7 +144,7 @@ export function traitsOf(device: DeviceProperties, known: KnownOfAdapter): Adapt
     matrixUnits: unitsOf(matrixConfigs, subgroupMaxSize),
     maxStorageBuffers: limits.maxStorageBuffersPerShaderStage,
     maxWorkgroupStorage: limits.maxComputeWorkgroupStorageSize,
-    maxMirrorRows: limits.maxTextureDimension2D,
+    maxMirrorRows: known.canReadTextures ? limits.maxTextureDimension2D : 0,
     maxBinding: Math.min(known.bindingLimit, limits.maxStorageBufferBindingSize),
     // Kernels load and store 16 bytes at once.
     storageAlignment: Math.max(16, limits.minStorageBufferOffsetAlignment),
@@ -163,6 +164,10 @@ export function summarizeAdapter(adapter: WithAdapterInfo): AdapterSummary {
   const software = isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software/i.test(`${device} ${description}`)
   return { vendor, architecture, device, driver: description, software }
 }
+
+/** Whether kernels may read tensors as textures: SwiftShader compiles one that does for over a minute. */
+export const canReadTextures = ({ device, driver }: AdapterSummary): boolean =>
+  !/swiftshader/i.test(`${device} ${driver}`)
 
 /** An adapter on one line: its name, driver and backend. */
 export const showAdapter = ({ device, driver, backend }: AdapterSummary): string =>

@@ -1,4 +1,4 @@
-import { type AdapterSummary, type AdapterTraits, type MatrixConfig, traitsOf } from './adapter.js'
+import { type AdapterSummary, type AdapterTraits, canReadTextures, type MatrixConfig, traitsOf } from './adapter.js'
 import { AtrousError } from './error.js'
 import type { ErrorScopes } from './error-scopes.js'
 import type { HalfStores } from './half-stores.js'
@@ -118,7 +118,9 @@ export class Device {
     facts: DeviceFacts = {},
   ) {
     const { matrixConfigs = [], bindingLimit = Number.POSITIVE_INFINITY, halfStores, roundStores } = facts
-    this.traits = traitsOf(gpu, { software: adapter.software, matrixConfigs, bindingLimit })
+    const { software } = adapter
+    const known = { software, canReadTextures: canReadTextures(adapter), matrixConfigs, bindingLimit }
+    this.traits = traitsOf(gpu, known)
     this.halfStores = halfStores
     this.roundStores = roundStores
     this.pace = adapter.software ? undefined : Pace.of(adapter)

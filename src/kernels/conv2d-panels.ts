@@ -22,13 +22,16 @@ import {
   xExtents,
   yExtents,
 } from './conv2d-geometry.js'
+import { cpuLanes } from './conv2d-tiles.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, operandsOf, slicesOf, stored, sumSlices, type Target, together } from './slice-sums.js'
 import { storedType } from './views.js'
 
-/** Columns of a result that lanes hold in one vector each: a workgroup owns one such half, or two. */
-const halfColumns = 32
+/** Vectors of columns that a lane holds at most, by the number of lanes. */
+const mostHalves = { 4: 4, 8: 2 } as const
+/** Columns of a workgroup: with fewer, there are too few sums for each row that is read. */
+const leastWidth = 32
 /** Terms of a panel: with 64 columns they fill half of a cache of 32 KiB, or three quarters. */
 const termChoices = [96, 64] as const
 /** Those of a weight gradient are pixels, whose numbers on small maps leave little choice. */
@@ -39,7 +42,7 @@ const panelOverhead = 8
 /** Products below which panels save less time in a run than their kernels take to compile, a second each. */
 export const worthwhile = 2 ** 24
 /** The share of a panel's products that must be asked for: the others are computed for nothing. */
-export const leastEfficiency = 0.7
+const leastEfficiency = 0.7
 
 /** Terms of the panels that compute the fewest products beside those asked for. */
 function termsOf(terms: number, choices: readonly number[]): number {
@@ -49,35 +52,37 @@ function termsOf(terms: number, choices: readonly number[]): number {
 
 /** How a product is divided into panels. */
 interface Panels {
-  readonly TERMS: number
-  readonly HALVES: number
+  readonly constants: {
+    readonly LANES: number
+    readonly TERMS: number
+    readonly BLOCKS: number
+    readonly READS: number
+    readonly HALVES: number
+    readonly ROWS: number
+  }
   /** Rows that workgroup memory has room for. */
-  readonly ROWS: number
+  readonly rows: number
   /** Tiles of columns. */
   readonly tiles: number
-  /** The share of its products that were asked for. */
-  readonly efficiency: number
+  /** Whether enough of its products were asked for, and a row that is read meets enough columns. */
+  readonly isEfficient: boolean
 }
 
-export function panelsOf(
-  terms: number,
-  columns: number,
-  choices: readonly number[],
-  { maxWorkgroupStorage }: AdapterTraits,
-): Panels {
+export function panelsOf(terms: number, columns: number, choices: readonly number[], adapter: AdapterTraits): Panels {
+  const LANES = cpuLanes(adapter) ?? 8
   const TERMS = termsOf(terms, choices)
-  const HALVES = columns <= halfColumns ? 1 : 2
-  const tiles = ceilDiv(columns, HALVES * halfColumns)
-  const ROWS = Math.min(128, Math.floor(maxWorkgroupStorage / (4 * HALVES * halfColumns)))
-  const efficiency = ((terms / ceilDiv(terms, TERMS) / TERMS) * columns) / (tiles * HALVES * halfColumns)
-  return { TERMS, HALVES, ROWS, tiles, efficiency }
+  const HALVES = Math.min(mostHalves[LANES], ceilDiv(columns, 4 * LANES))
+  const width = 4 * LANES * HALVES
+  const tiles = ceilDiv(columns, width)
+  const rows = Math.min(128, Math.floor(adapter.maxWorkgroupStorage / (4 * width)))
+  const efficiency = ((terms / ceilDiv(terms, TERMS) / TERMS) * columns) / (tiles * width)
+  const constants = { LANES, TERMS, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 4 * LANES), HALVES, ROWS: rows }
+  return { constants, rows, tiles, isEfficient: efficiency >= leastEfficiency && width >= leastWidth }
 }
 
-/** Whether kernels that read mirrors are for an adapter: CPU drivers of 8 lanes whose textures hold mirrors of so many elements. */
-export const canMirror = (
-  { software, subgroupSize, maxMirrorRows }: AdapterTraits,
-  counts: readonly number[],
-): boolean => software && subgroupSize === 8 && counts.every((count) => mirrorOf(spec([count])).rows <= maxMirrorRows)
+/** Whether kernels that read mirrors are for an adapter: CPU drivers whose textures hold mirrors of so many elements. */
+export const canMirror = (adapter: AdapterTraits, counts: readonly number[]): boolean =>
+  cpuLanes(adapter) !== undefined && counts.every((count) => mirrorOf(spec([count])).rows <= adapter.maxMirrorRows)
 
 /** Elements of a map whose channels are filled up by fours. */
 export const filledElements = (n: number, [height, width, channels]: Extents): number =>
@@ -155,8 +160,8 @@ export function convPanel(
   const taps = g.kh * g.kw
   if (!canMirror(adapter, [filledElements(g.n, read), taps * filled * byFours(columns)])) return undefined
   const phases = step ** 2
-  const { TERMS, HALVES, ROWS, tiles, efficiency } = panelsOf(taps * filled, columns, termChoices, adapter)
-  const rowsEach = rowsOf(rows, tiles * phases, ROWS)
+  const { constants, rows: most, tiles, isEfficient } = panelsOf(taps * filled, columns, termChoices, adapter)
+  const rowsEach = rowsOf(rows, tiles * phases, most)
   const preparation = new Preparation()
   const reads = [
     preparation.mirrorMap(0, a, g.n, read),
@@ -165,7 +170,7 @@ export function convPanel(
       : preparation.mirror(1, w, [taps, channels, columns], [filled, byFours(columns)]),
   ]
   const changes = {
-    constants: { TERMS, QUADS: TERMS / 4, BLOCKS: TERMS / 16, READS: TERMS / 32, ROWS, HALVES, INPUT_GRAD: inputGrad },
+    constants: { ...constants, QUADS: constants.TERMS / 4, INPUT_GRAD: inputGrad },
     aliases: { A: mirrorType(a), B: mirrorType(w) },
   }
   const [x, layers] = flatGrid(ceilDiv(rows, rowsEach))
@@ -181,7 +186,7 @@ export function convPanel(
   const { temporaries, dispatches } = preparation
   const candidate = { name: 'panel', temporaries, dispatches: [...dispatches, product] }
   const products = rows * phases * columns * channels * ceilDiv(taps, phases)
-  const isBest = efficiency >= leastEfficiency && channels >= 16 && rows >= 32 && products >= worthwhile
+  const isBest = isEfficient && channels >= 16 && rows >= 32 && products >= worthwhile
   return { candidate, isBest }
 }
 
@@ -207,9 +212,9 @@ export function weightGradPanel(
   const pixels = g.n * g.yHeight * g.yWidth
   const taps = g.kh * g.kw
   const most = panelsOf(pixels, columns, pixelChoices, adapter)
-  const tilesOfRows = ceilDiv(rows, most.ROWS)
+  const tilesOfRows = ceilDiv(rows, most.rows)
   const slices = Math.max(1, Math.min(ceilDiv(4, tilesOfRows * taps * most.tiles), Math.floor(pixels / 512)))
-  const { TERMS, HALVES, ROWS, tiles, efficiency } = panelsOf(ceilDiv(pixels, slices), columns, pixelChoices, adapter)
+  const { constants, tiles, isEfficient } = panelsOf(ceilDiv(pixels, slices), columns, pixelChoices, adapter)
   const filled = byFours(pixels)
   const mirrored = [filledElements(g.n, rowMap), filledElements(g.n, panelMap), rows * filled]
   if (!canMirror(adapter, mirrored)) return undefined
@@ -232,7 +237,7 @@ export function weightGradPanel(
   const label = 'conv2dWeightGrad'
   const written = slices > 1 ? preparation.temporary(slicesOf(target, slices)) : outputBuffer(0)
   const changes = {
-    constants: { TERMS, EIGHTS: TERMS / 8, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 32), ROWS, HALVES, SWAPPED },
+    constants: { ...constants, VECTORS: constants.TERMS / constants.LANES, SWAPPED },
     aliases: { A: mirrorType(rowFactor), B: mirrorType(panelFactor) },
   }
   dispatches.push({
@@ -247,5 +252,5 @@ export function weightGradPanel(
   if (slices > 1) dispatches.push(sumSlices(label, written, slices, target))
   const candidate = { name: 'panel', temporaries, dispatches }
   const products = pixels * taps * rows * columns
-  return { candidate, isBest: efficiency >= leastEfficiency && rows >= 32 && products >= worthwhile }
+  return { candidate, isBest: isEfficient && rows >= 32 && products >= worthwhile }
 }

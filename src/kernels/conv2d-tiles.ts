@@ -44,9 +44,13 @@ export interface Tiling {
 
 type Unsliced = Omit<Tiling, 'slices'>
 
+/** Lanes of the subgroups of a CPU driver for which kernels are made: 8, or 4 without AVX; undefined on other adapters. */
+export const cpuLanes = ({ software, subgroupSize }: AdapterTraits): 4 | 8 | undefined =>
+  software && (subgroupSize === 4 || subgroupSize === 8) ? subgroupSize : undefined
+
 /**
- * Register tiles of one subgroup of 8 lanes: what is fast on a CPU driver. A tile is vectors of rows by vectors of
- * columns; the smallest ones hold 4, and are held twice.
+ * Register tiles of one subgroup: what is fast on a CPU driver. A tile is vectors of rows by vectors of columns; where lanes
+ * are 8, the smallest ones hold 4, and are held twice.
  *
  * @param fixed the shader's other constants
  * @param rowLanes name of the shader's constant for the rows of a vector, where it has one
@@ -54,18 +58,19 @@ type Unsliced = Omit<Tiling, 'slices'>
 function subgroupTile(
   shader: Shader,
   { rows, columns, types: [A, B] }: Product,
+  LANES: 4 | 8,
   fixed: Readonly<Record<string, boolean>> = {},
   rowLanes?: string,
 ): Unsliced {
-  const lanes = (extent: number) => (extent <= 4 ? 4 : 8)
-  const R = rowLanes === undefined ? 8 : lanes(rows)
+  const lanes = (extent: number) => (extent <= 4 ? 4 : LANES)
+  const R = rowLanes === undefined ? LANES : lanes(rows)
   const C = lanes(columns)
   const P = Math.min(4, ceilDiv(rows, R))
   // Loads and products of a tile take about as long as 2 + N of its vectors.
   const cost = (N: number) => ceilDiv(columns, N * C) * (2 + N)
   const N = [4, 3, 2, 1].reduce((best, each) => (cost(each) < cost(best) ? each : best))
   const changes = {
-    constants: { ...fixed, P, N, CHANNELS: C, ...(rowLanes === undefined ? {} : { [rowLanes]: R }) },
+    constants: { ...fixed, LANES, P, N, CHANNELS: C, ...(rowLanes === undefined ? {} : { [rowLanes]: R }) },
     aliases: { A, B, V: `vec${Math.max(2, N)}f` },
   }
   return { name: 'subgroup', shader, changes, rows: P * R, columns: N * C, filling: 1 }
@@ -164,7 +169,10 @@ export const sliced = (product: Product, tiling: Unsliced, adapter: AdapterTrait
   slices: workgroupsOf(product, tiling, adapter).slices,
 })
 
-/** The tilings to choose from: subgroups of 8 lanes are those of CPU drivers, where others only take part. */
+/**
+ * The tilings to choose from. Where there are some for subgroups of a CPU driver, others only take part, but for wide results
+ * on drivers that read no mirrors.
+ */
 function tilings(
   product: Product,
   adapter: AdapterTraits,
@@ -175,22 +183,27 @@ function tilings(
     sliced(product, workgroup(tile), adapter),
   )
   if (!first) return []
-  if (adapter.software && adapter.subgroupSize === 8) return [...subgroups, first]
+  if (subgroups.length > 0)
+    return adapter.maxMirrorRows > 0 || product.columns <= 32 ? [...subgroups, first] : [first, ...subgroups]
   const whole = first.slices > 1 && !product.long ? [{ ...first, name: `${first.name}, whole sums`, slices: 1 }] : []
   return [first, ...whole, ...others]
 }
 
 /** Tilings of a convolution or of its input gradient, best by rule first. */
 export function convTilings(product: Product, inputGrad: boolean, adapter: AdapterTraits): Tiling[] {
-  const subgroup = (name: string, transposed: boolean): Tiling => {
+  const lanes = cpuLanes(adapter)
+  const subgroup = (name: string, transposed: boolean): Tiling[] => {
+    if (lanes === undefined) return []
     const constants = { INPUT_GRAD: inputGrad, TRANSPOSED: transposed }
-    return { ...subgroupTile(shaders.conv_subgroup, product, constants, 'PIXELS'), name, slices: 1, transposed }
+    return [
+      { ...subgroupTile(shaders.conv_subgroup, product, lanes, constants, 'PIXELS'), name, slices: 1, transposed },
+    ]
   }
   const plain = subgroup('subgroup', false)
   // Weights a multiple of 2 KiB apart meet in few sets of a cache of the first level, where few of them find room. With
   // several taps, exchanging their axes takes as long as it saves.
   const crowded = inputGrad && product.terms === product.extents[1] && product.terms % 512 === 0 && product.rows >= 64
-  const subgroups = crowded ? [subgroup('subgroup, transposed weights', true), plain] : [plain]
+  const subgroups = crowded ? [...subgroup('subgroup, transposed weights', true), ...plain] : plain
   return tilings(product, adapter, subgroups, ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY, C: columns / TX / 4, INPUT_GRAD: inputGrad }
     const changes = { constants, ...vectorLoads(product, ['a', 'w']) }
@@ -200,8 +213,9 @@ export function convTilings(product: Product, inputGrad: boolean, adapter: Adapt
 
 /** Tilings of a weight gradient, best by rule first. */
 export function weightGradTilings(product: Product, adapter: AdapterTraits): Tiling[] {
-  const subgroup = sliced(product, subgroupTile(shaders.conv_weight_grad_subgroup, product), adapter)
-  return tilings(product, adapter, [subgroup], ({ rows, columns, TY, TX }) => {
+  const lanes = cpuLanes(adapter)
+  const tile = lanes && subgroupTile(shaders.conv_weight_grad_subgroup, product, lanes)
+  return tilings(product, adapter, tile ? [sliced(product, tile, adapter)] : [], ({ rows, columns, TY, TX }) => {
     const constants = { TX, TY, R: rows / TY / 4, C: columns / TX / 4 }
     const changes = { constants, ...vectorLoads(product, ['x', 'dy']) }
     return {

@@ -15,7 +15,6 @@ import {
   byFours,
   canMirror,
   filledElements,
-  leastEfficiency,
   type PanelCandidate,
   Preparation,
   panelsOf,
@@ -170,14 +169,12 @@ function product(
   { a, b, y, rows, filled, terms, columns, added }: Product,
   adapter: AdapterTraits,
 ): Dispatch {
-  const { TERMS, HALVES, ROWS, tiles } = panelsOf(terms, columns, termChoices, adapter)
-  const each = rowsOf(rows, tiles * points, ROWS)
+  const { constants, rows: most, tiles } = panelsOf(terms, columns, termChoices, adapter)
+  const each = rowsOf(rows, tiles * points, most)
   return {
     multiplies: true,
     label,
-    source: shader(shaders.batched_matmul_panel, {
-      constants: { TERMS, BLOCKS: TERMS / 16, READS: ceilDiv(TERMS, 32), ROWS, HALVES },
-    }),
+    source: shader(shaders.batched_matmul_panel, { constants }),
     reads: [mirrored(a), mirrored(b)],
     writes: [y],
     uniforms: [rows, filled, terms, columns, each, added ? 1 : 0],
@@ -231,7 +228,7 @@ function isWorthwhile(
   [terms, columns]: readonly [number, number],
   adapter: AdapterTraits,
 ): boolean {
-  if (panelsOf(terms, columns, termChoices, adapter).efficiency < leastEfficiency) return false
+  if (!panelsOf(terms, columns, termChoices, adapter).isEfficient) return false
   const { xHeight, xWidth, xChannels, yChannels, padding, dilation } = g
   const pairs = xChannels * yChannels
   const rows = meetings(xHeight, g.yHeight, padding, dilation)

@@ -6,13 +6,17 @@ import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { compile } from '#dist/engine/program.js'
 import { type Data, elements, type Shape, spec } from '#dist/engine/shape.js'
 import { conv2d, conv2dInputGrad, conv2dWeightGrad } from '#dist/kernels/conv2d.js'
+import { canMirror } from '#dist/kernels/conv2d-panels.js'
 import { Random } from '../../cases/case.js'
 import { onDevice } from '../support/on-device.js'
 import { skipUnless } from '../support/skip.js'
 
 const { device } = await onDevice()
-const hasMirrors = device?.traits.software === true && device.traits.subgroupSize === 8
-const depthwiseTest = skipUnless(hasMirrors, 'the kernels are for CPU drivers with subgroups of 8 lanes')
+const hasMirrors = device !== undefined && canMirror(device.traits, [1])
+const depthwiseTest = skipUnless(
+  hasMirrors,
+  'the kernels are for CPU drivers with subgroups of 4 or 8 lanes that read textures',
+)
 
 /** Sizes around those of a block, and distances that share factors or do not. */
 const geometries = fc.record({

@@ -11,6 +11,7 @@ import { type Data, elements, type Shape, spec } from '#dist/engine/shape.js'
 import { conv2d, conv2dInputGrad, conv2dWeightGrad } from '#dist/kernels/conv2d.js'
 import type { ConvGeometry } from '#dist/kernels/conv2d-geometry.js'
 import { convCandidates, weightGradCandidates } from '#dist/kernels/conv2d-kernels.js'
+import { canMirror } from '#dist/kernels/conv2d-panels.js'
 import { add, mul, relu } from '#dist/kernels/pointwise.js'
 import { allowance, Random } from '../../cases/case.js'
 import * as reference from '../../cases/reference/index.js'
@@ -18,8 +19,11 @@ import { onDevice } from '../support/on-device.js'
 import { skipUnless } from '../support/skip.js'
 
 const { device } = await onDevice()
-const isForCpu = device?.traits.software === true && device.traits.subgroupSize === 8
-const winogradTest = skipUnless(isForCpu, "Winograd's convolutions are for CPU drivers with subgroups of 8 lanes")
+const isForCpu = device !== undefined && canMirror(device.traits, [1])
+const winogradTest = skipUnless(
+  isForCpu,
+  "Winograd's convolutions are for CPU drivers with subgroups of 4 or 8 lanes that read textures",
+)
 
 const opened = (): Device => {
   if (!device) throw new Error('unreachable: the test is skipped without a device')
@@ -189,7 +193,8 @@ test('the rule takes other kernels for other taps, types and adapters', () => {
   }
   for (const adapter of [
     { ...traits, software: false },
-    { ...traits, subgroupSize: 4 },
+    { ...traits, subgroupSize: 16 },
+    { ...traits, maxMirrorRows: 0 },
   ]) {
     for (const name of chosen(large, { adapter })) assert.match(name ?? '', /^(workgroup|subgroup)/)
   }
