@@ -106,8 +106,12 @@ export function convNarrow(
   return { candidate, isBest: efficiency * reached >= leastEfficiency && isWhole && products >= worthwhile }
 }
 
+/** Least share of the lanes' sums of a weight gradient that are asked for. */
+const leastEfficiencyOfSums = 0.8
 /** As many products with more than 16 channels are left to panels. */
 const largeSums = 2 ** 26
+/** Workgroups of a weight gradient that keep the cores of a CPU busy. */
+const busyWorkgroupsOfSums = 16
 /** Pixels of a row over which a lane sums at once. */
 const pixelsOfSum = 6
 
@@ -126,13 +130,13 @@ export function weightGradNarrow(
   const { QUADS, GROUPS, LANES, tiles, efficiency } = groupsOf(columns)
   const quads = channels / 4
   const strips = g.n * g.yHeight * ceilDiv(g.yWidth, pixelsOfSum)
-  const wanted = Math.max(1, Math.min(ceilDiv(16, quads * tiles), Math.floor(strips / (GROUPS * 8))))
+  const wanted = Math.max(1, Math.min(ceilDiv(busyWorkgroupsOfSums, quads * tiles), Math.floor(strips / (GROUPS * 8))))
   const each = ceilDiv(strips, GROUPS * wanted)
   const slices = ceilDiv(strips, GROUPS * each)
   const label = 'conv2dWeightGrad'
   const target: Target = { extents: [1, taps, channels, columns], type: storedType(result), epilogue }
   const whole = slices === 1 && !epilogue
-  const written0 = whole ? outputBuffer(0) : temporaryBuffer(0)
+  const into = whole ? outputBuffer(0) : temporaryBuffer(0)
   const product: Dispatch = {
     multiplies: true,
     label,
@@ -147,13 +151,13 @@ export function weightGradNarrow(
       { ...inputBuffer(0), mirror: mirrorFormat(x) },
       { ...inputBuffer(1), mirror: mirrorFormat(dy) },
     ],
-    writes: [written0],
+    writes: [into],
     uniforms: shapeUniforms(g, read, written, [each]),
     grid: [slices, quads, tiles],
   }
-  const dispatches = whole ? [product] : [product, sumSlices(label, written0, slices, target)]
+  const dispatches = whole ? [product] : [product, sumSlices(label, into, slices, target)]
   const candidate = { name: 'narrow', temporaries: whole ? [] : [slicesOf(target, slices)], dispatches }
   const products = g.n * g.yHeight * g.yWidth * taps * channels * columns
   const isSmall = columns <= 16 || (columns <= 32 && products < largeSums)
-  return { candidate, isBest: efficiency >= leastEfficiency && isSmall && products >= worthwhile }
+  return { candidate, isBest: efficiency >= leastEfficiencyOfSums && isSmall && products >= worthwhile }
 }
