@@ -20,6 +20,7 @@ import {
   yExtents,
 } from './conv2d-geometry.js'
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
+import { convNarrow, weightGradNarrow } from './conv2d-narrow.js'
 import { convPanel, type PanelCandidate, weightGradPanel } from './conv2d-panels.js'
 import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
 import { convWinograd, weightGradWinograd } from './conv2d-winograd.js'
@@ -64,7 +65,8 @@ export function convCandidates(
   })
   // The kernels that read mirrors sum nothing on the way.
   if (reader) return tiles
-  const others = withMirrored(convPanel(kind, g, tensors, adapter, epilogue), tiles)
+  const panels = withMirrored(convPanel(kind, g, tensors, adapter, epilogue), tiles)
+  const others = withMirrored(convNarrow(kind, g, tensors, adapter, epilogue), panels)
   return withMirrored(convWinograd(kind, g, tensors, adapter, epilogue), others)
 }
 
@@ -144,7 +146,8 @@ export function weightGradCandidates(
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
     return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target, callOf(label, product))
   })
-  const others = withMirrored(weightGradPanel(g, tensors, adapter, epilogue), tiles)
+  const panels = withMirrored(weightGradPanel(g, tensors, adapter, epilogue), tiles)
+  const others = withMirrored(weightGradNarrow(g, tensors, adapter, epilogue), panels)
   return withMirrored(weightGradWinograd(g, tensors, adapter, epilogue), others)
 }
 

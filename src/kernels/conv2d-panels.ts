@@ -101,7 +101,7 @@ export class Preparation {
     return temporaryBuffer(this.temporaries.push(temporary) - 1)
   }
 
-  /** The mirror of an input, seen as planes of rows and columns that are filled up with zeros. */
+  /** The mirror of an input, seen as planes of rows and columns that are filled up with zeros: columns to whole texels. */
   mirror(
     index: number,
     { dtype }: Spec,
@@ -112,14 +112,15 @@ export class Preparation {
     if (filledRows === rows && filledColumns === columns) return { ...inputBuffer(index), mirror }
     const filled = spec([planes, filledRows, filledColumns], dtype)
     const buffer = this.temporary(filled)
-    const count = planes * filledRows * filledColumns
+    const quads = filledColumns / 4
+    const count = planes * filledRows * quads
     const grid = flatGrid(ceilDiv(count, 64))
     this.dispatches.push({
       label: 'pad',
       source: shader(shaders.pad_rows, { aliases: { T: storedType(filled) } }),
       reads: [inputBuffer(index)],
       writes: [buffer],
-      uniforms: [rows, columns, filledRows, filledColumns, count, grid[0]],
+      uniforms: [rows, columns, filledRows, quads, count, grid[0]],
       grid,
     })
     return { ...buffer, mirror }

@@ -66,6 +66,46 @@ ${stored.code}
   return { constants, hooks: { ...hooks, store } }
 }
 
+const isWide = ({ source, view }: { source: Spec; view: View }): boolean => view === 'full' && source.dtype !== 'u8'
+
+/**
+ * The same for a shader that stores four channels of a pixel at once, by its hook `store_quad`, into an array of `vec4<U>`.
+ * Operands that lie as the result does are loaded so, too.
+ *
+ * @param expr over the result (input 0) and the operands
+ * @param result [N, H, W, C], C a multiple of four
+ */
+export function storeQuads(expr: e.Expr, operands: readonly Spec[], result: Spec, first: number): Specialization {
+  const { values, hooks, rests, names, varying, load } = splitOf([expr], operands, result)
+  const wide = new Set(varying.filter(isWide).map(({ k }) => k))
+  const bindings = operands.map((source, k) => {
+    const type = storedType(source)
+    return bindingOf(k, first, wide.has(k) ? `vec4<${type}>` : type)
+  })
+  const quad = (each: (lane: number) => string) => `vec4f(${[0, 1, 2, 3].map(each).join(', ')})`
+  const loads = varying.map(({ source, k, view }) => {
+    const index = (lane: number) => indexOf[view].replace(/\bn\b/, `(n + ${lane})`)
+    const loaded = wide.has(k) ? `vec4f(operand${k}[at])` : quad((lane) => load(source, k, index(lane)))
+    return `  let g${k} = ${loaded};`
+  })
+  const { code, results } = e.wgslStatements(rests, names)
+  const parameters = varying.map(({ k }) => `, o${k}: f32`).join('')
+  const each = (lane: number) =>
+    `epilogue(v[${lane}], values[${lane}]${varying.map(({ k }) => `, g${k}[${lane}]`).join('')})`
+  const storeQuad = `${bindings.join('\n')}
+fn epilogue(v: f32, values: array<f32, VALUES>${parameters}) -> f32 {
+${code}
+  return ${results[0]};
+}
+fn store_quad(pixel: u32, n: u32, v: vec4f, values: array<array<f32, VALUES>, 4>) {
+  let at = (pixel * s.out_c + n) / 4;
+${loads.join('\n')}
+  y[at] = vec4<U>(${quad(each)});
+}`
+  const constants = { Y_BINDING: first + operands.length, ...(values > 0 ? { VALUES: values } : {}) }
+  return { constants, aliases: { Y: 'vec4<U>' }, hooks: { ...hooks, store: '', store_quad: storeQuad } }
+}
+
 const lanes = [0, 1, 2, 3, 4, 5, 6, 7]
 const partOf = (lane: number): string => `[${Math.floor(lane / 4)}][${lane % 4}]`
 /** WGSL of eight values from those of each lane. */
@@ -100,7 +140,6 @@ export function storeGroups(
   const ofElement = [e.input(1), e.input(2), ...(sums?.operands.map((_, k) => operand(operands.length + k)) ?? [])]
   const terms = sums?.terms.map((term) => e.substitute(term, ofElement)) ?? []
   const { values, hooks, rests, names, varying, load } = splitOf([formula, ...terms], all, result, results)
-  const isWide = ({ source, view }: { source: Spec; view: View }) => view === 'full' && source.dtype !== 'u8'
   const wide = new Set(varying.filter(isWide).map(({ k }) => k))
   const bindings = all.map((source, k) =>
     bindingOf(k, first, !wide.has(k) ? storedType(source) : source.dtype === 'f16' ? 'vec4u' : 'vec4f'),
