@@ -1,5 +1,5 @@
-// Convolution with few channels, and its input gradient, for CPU drivers whose subgroups have 8 lanes. A workgroup is one
-// subgroup, whose weights fill one panel that stays in the cache. Its lanes are groups: each computes QUADS * 4 output channels
+// Convolution with few channels, and its input gradient, for CPU drivers. A workgroup is one
+// subgroup, of 8 lanes or 4, whose weights fill one panel that stays in the cache. Its lanes are groups: each computes QUADS * 4 output channels
 // of P neighbouring pixels at a time, whose windows overlap in what it reads, and walks along the rows of the map. Both factors
 // are mirrors: a lane reads four elements of a texture in the time in which it reads one of a buffer.
 enable subgroups;
@@ -7,7 +7,7 @@ diagnostic(off, subgroup_uniformity);
 
 const P = 2u;
 const GROUPS = 2u;
-const LANES = 4u; // 8 / GROUPS
+const LANES = 4u; // of a group
 const QUADS = 4u; // at most LANES
 // Texels of a pixel that is read.
 const IN_QUADS = 4u;
@@ -74,7 +74,7 @@ fn store_quad(pixel: u32, n: u32, v: vec4f, values: array<array<f32, VALUES>, 4>
   }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(GROUPS * LANES)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let group = lane / LANES;
   let at = lane - group * LANES;

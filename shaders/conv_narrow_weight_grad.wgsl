@@ -1,5 +1,5 @@
-// Weight gradient of a convolution with few output channels, for CPU drivers whose subgroups have 8 lanes. A workgroup is one
-// subgroup and owns four input channels. Its lanes are groups, each of which sums over pixels of its own, P neighbours of a row
+// Weight gradient of a convolution with few output channels, for CPU drivers. A workgroup is one
+// subgroup, of 8 lanes or 4, and owns four input channels. Its lanes are groups, each of which sums over pixels of its own, P neighbours of a row
 // at a time, whose windows overlap in what is read; a lane has four output channels. Both maps are mirrors: a lane reads four
 // elements of a texture in the time in which it reads one of a buffer.
 enable subgroups;
@@ -7,7 +7,7 @@ diagnostic(off, subgroup_uniformity);
 
 const P = 11u;
 const GROUPS = 2u;
-const LANES = 4u; // 8 / GROUPS
+const LANES = 4u; // of a group
 const QUADS = 4u; // at most LANES
 const ROWS = 3u;
 const TAPS = 3u;
@@ -32,7 +32,7 @@ struct Shape {
 @group(0) @binding(2) var dy: B;
 @group(0) @binding(3) var<storage, read_write> y: array<U>;
 
-var<workgroup> totals: array<vec4f, TERMS * 8>;
+var<workgroup> totals: array<vec4f, TERMS * GROUPS * LANES>;
 
 // Texel t of a tensor lies behind a row of zeros.
 const FIRST_TEXEL = 4096u;
@@ -46,7 +46,7 @@ fn load_dy(t: u32) -> vec4f {
   return textureLoad(dy, vec2u(t & 4095, t >> 12));
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(GROUPS * LANES)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let group = lane / LANES;
   let at = lane - group * LANES;
@@ -98,13 +98,13 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
 
   // A loop that is not written out stores: stores are long, and take long to compile.
   for (var k = 0u; k < TERMS; k++) { // unrolled
-    totals[k * 8 + lane] = sums[k];
+    totals[k * GROUPS * LANES + lane] = sums[k];
   }
   workgroupBarrier();
   for (var k = group; k < TERMS; k += GROUPS) {
     var total = vec4f();
     for (var g = 0u; g < GROUPS; g++) {
-      total += totals[k * 8 + g * LANES + at];
+      total += totals[(k * GROUPS + g) * LANES + at];
     }
     if (at < QUADS && quad < out_quads) {
       let weight = (wg.x * ROWS * TAPS + k / 4) * s.in_c + wg.y * 4 + k % 4;

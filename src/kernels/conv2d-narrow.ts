@@ -12,6 +12,7 @@ import {
   yExtents,
 } from './conv2d-geometry.js'
 import { byFours, canMirror, filledElements, mirrorType, type PanelCandidate, Preparation } from './conv2d-panels.js'
+import { cpuLanes } from './conv2d-tiles.js'
 import { storeQuads } from './epilogue.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
@@ -36,12 +37,13 @@ const busyWorkgroups = 12
 const mostWorkgroups = 65535
 
 /** How the lanes of a subgroup share the output channels, four each. */
-function groupsOf(columns: number) {
+function groupsOf(columns: number, adapter: AdapterTraits) {
+  const lanes = cpuLanes(adapter) ?? 8
   const quads = ceilDiv(columns, 4)
-  const tiles = ceilDiv(quads, 8)
+  const tiles = ceilDiv(quads, lanes)
   const QUADS = ceilDiv(quads, tiles)
-  const GROUPS = [8, 4, 2].find((groups) => groups * QUADS <= 8) ?? 1
-  return { QUADS, GROUPS, LANES: 8 / GROUPS, tiles, efficiency: (columns / 4 / tiles) * (GROUPS / 8) }
+  const GROUPS = [8, 4, 2].find((groups) => groups * QUADS <= lanes) ?? 1
+  return { QUADS, GROUPS, LANES: lanes / GROUPS, tiles, efficiency: (columns / 4 / tiles) * (GROUPS / lanes) }
 }
 
 /** The kernel of `conv_narrow.wgsl` for a convolution or its input gradient; undefined where it is not for them. */
@@ -60,7 +62,7 @@ export function convNarrow(
   const taps = g.kh * g.kw
   if (ROWS * TAPS * filled > mostTerms || (g.dilation > 1 && taps > 1)) return undefined
   if (!canMirror(adapter, [filledElements(g.n, read), taps * filled * byFours(columns)])) return undefined
-  const { QUADS, GROUPS, LANES, tiles, efficiency } = groupsOf(columns)
+  const { QUADS, GROUPS, LANES, tiles, efficiency } = groupsOf(columns, adapter)
   const strips = g.n * ceilDiv(height, step) * ceilDiv(ceilDiv(width, step), pixelsAtOnce)
   const wanted = Math.min(mostStrips, ceilDiv(strips * step ** 2, GROUPS * busyWorkgroups))
   const each = Math.max(wanted, ceilDiv(strips, GROUPS * mostWorkgroups))
@@ -127,7 +129,7 @@ export function weightGradNarrow(
   if (channels % 4 > 0 || columns % 4 > 0 || taps > 9 || (g.dilation > 1 && taps > 1)) return undefined
   const [read, written] = [xExtents(g), yExtents(g)]
   if (!canMirror(adapter, [filledElements(g.n, read), filledElements(g.n, written)])) return undefined
-  const { QUADS, GROUPS, LANES, tiles, efficiency } = groupsOf(columns)
+  const { QUADS, GROUPS, LANES, tiles, efficiency } = groupsOf(columns, adapter)
   const quads = channels / 4
   const strips = g.n * g.yHeight * ceilDiv(g.yWidth, pixelsOfSum)
   const wanted = Math.max(1, Math.min(ceilDiv(busyWorkgroupsOfSums, quads * tiles), Math.floor(strips / (GROUPS * 8))))

@@ -7,14 +7,18 @@ import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { compile } from '#dist/engine/program.js'
 import { type Data, elements, type Shape, spec } from '#dist/engine/shape.js'
 import { conv2d, conv2dInputGrad, conv2dWeightGrad } from '#dist/kernels/conv2d.js'
+import { canMirror } from '#dist/kernels/conv2d-panels.js'
 import { add, mul, relu } from '#dist/kernels/pointwise.js'
 import { Random } from '../../cases/case.js'
 import { onDevice } from '../support/on-device.js'
 import { skipUnless } from '../support/skip.js'
 
 const { device } = await onDevice()
-const hasMirrors = device?.traits.software === true && device.traits.subgroupSize === 8
-const narrowTest = skipUnless(hasMirrors, 'the kernels are for CPU drivers with subgroups of 8 lanes')
+const hasMirrors = device !== undefined && canMirror(device.traits, [1])
+const narrowTest = skipUnless(
+  hasMirrors,
+  'the kernels are for CPU drivers with subgroups of 4 or 8 lanes that read textures',
+)
 
 /** Register tiles, or the kernels of few channels where there are any. */
 const select =
