@@ -110,7 +110,7 @@ export function convNarrow(
 
 /** Least share of the lanes' sums of a weight gradient that are asked for. */
 const leastEfficiencyOfSums = 0.8
-/** As many products with more than 16 channels are left to panels. */
+/** As many products with more than two channels for each lane are left to panels. */
 const largeSums = 2 ** 26
 /** Workgroups of a weight gradient that keep the cores of a CPU busy. */
 const busyWorkgroupsOfSums = 16
@@ -160,6 +160,7 @@ export function weightGradNarrow(
   const dispatches = whole ? [product] : [product, sumSlices(label, into, slices, target)]
   const candidate = { name: 'narrow', temporaries: whole ? [] : [slicesOf(target, slices)], dispatches }
   const products = g.n * g.yHeight * g.yWidth * taps * channels * columns
-  const isSmall = columns <= 16 || (columns <= 32 && products < largeSums)
+  const lanes = GROUPS * LANES
+  const isSmall = columns <= 2 * lanes || (columns <= 4 * lanes && products < largeSums)
   return { candidate, isBest: efficiency >= leastEfficiencyOfSums && isSmall && products >= worthwhile }
 }
