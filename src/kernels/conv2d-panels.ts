@@ -133,6 +133,12 @@ export interface PanelCandidate {
   readonly isBest: boolean
 }
 
+/** The candidates with one that reads mirrors, in front of the others where the rule prefers it. */
+export const withMirrored = (mirrored: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
+  if (!mirrored) return [...others]
+  return mirrored.isBest ? [mirrored.candidate, ...others] : [...others, mirrored.candidate]
+}
+
 /** Rows of a workgroup: as many as its memory holds, unless that leaves cores idle. */
 export function rowsOf(rows: number, others: number, most: number): number {
   const least = 24

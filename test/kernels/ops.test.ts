@@ -54,6 +54,12 @@ several('the products were also computed by their other kernels', () => {
   }
 })
 
+const mirrors = skipUnless(
+  device?.traits.software === true && device.traits.subgroupSize === 8,
+  'panels are for CPU drivers with subgroups of 8 lanes',
+)
+mirrors('batched products were also computed in panels', () => assert.ok(alternatives.has('batchedMatmul panel')))
+
 test.after(() => device?.destroy())
 
 test.run()
