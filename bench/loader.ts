@@ -46,7 +46,7 @@ const coefficientStream: StreamSpec = {
 }
 
 /** The list names each photograph so often: pausing between epochs would spoil the measurement. */
-const repeats = 400
+const repeats = 2000
 
 function settings(crop: number, batch: number, classes: number): Config {
   const keys = { nclass: classes, crop_size: crop, batch_size: batch, epochs: 100, lr: 0.001, method: 'prevmatch' }

@@ -86,6 +86,8 @@ export const batchedMatmulFamily = family<BatchedShape>(
     'transposed b': { batch: [2, 2], m: 33, k: 17, n: 40, transposeB: true },
     'both transposed': { batch: [3], m: 5, k: 9, n: 35, transposeA: true, transposeB: true },
     'long sum': { batch: [2], m: 3, k: 515, n: 5 },
+    'panels, transposed a': { batch: [2], m: 37, k: 116, n: 72, transposeA: true },
+    'panels, transposed b': { batch: [3], m: 130, k: 20, n: 20, transposeB: true },
     'many products': { batch: [65], m: 2, k: 3, n: 2 },
   },
   () => ({ '64 products of 256x256x64': { batch: [64], m: 256, k: 64, n: 256 } }),

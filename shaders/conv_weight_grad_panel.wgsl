@@ -19,7 +19,8 @@ const Y_BINDING = 3u;
 const VALUES = 1u;
 const SWAPPED = false;
 
-// x [n, in_h, in_w, in_c filled up to a multiple of four], a = dy [out_c, filled], y = dw [slices, kh, kw, in_c, out_c].
+// x [n, in_h, in_w, in_c filled up to a multiple of four], a = dy [out_c, filled], y = dw [slices, kh, kw, in_c, out_c];
+// SWAPPED: dy in the place of x, and x in that of dy.
 // The pixels of dy are ordered by place and then image. Those that a tap reaches lie in a box of the map, of which panels
 // take whole texels: where images are no multiple of four, rows of the map.
 // Grid: tiles of rows, tiles of columns for each tap, slices, each of which sums as many panels.
@@ -47,7 +48,7 @@ fn channel_values(n: u32) -> array<f32, VALUES> {
 }
 
 fn store(row: u32, n: u32, v: f32, values: array<f32, VALUES>) {
-  y[row * select(s.out_c, s.in_c, SWAPPED) + n] = U(v);
+  y[row * s.out_c + n] = U(v);
 }
 
 // The first of `places` windows that reach the map with a tap at `offset`, and the one after the last.
@@ -58,12 +59,13 @@ fn reaching(offset: i32, stride: u32, size: u32, places: u32) -> vec2u {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let c4 = (s.in_c + 3) / 4;
+  let columns = select(s.in_c, s.out_c, SWAPPED);
+  let c4 = (columns + 3) / 4;
   let tiles = (c4 + HALVES * LANES - 1) / (HALVES * LANES);
   let tap = wg.y / tiles;
   let quad = (wg.y - tap * tiles) * HALVES * LANES + lane;
   let m0 = wg.x * s.rows;
-  let rows = min(s.rows, s.out_c - m0);
+  let rows = min(s.rows, select(s.out_c, s.in_c, SWAPPED) - m0);
   let ty = i32(tap / s.kw * s.dil_h) - i32(s.pad_h);
   let tx = i32(tap % s.kw * s.dil_w) - i32(s.pad_w);
   let range_y = reaching(ty, s.stride_h, s.in_h, s.out_h);
@@ -154,8 +156,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
         let v = select(sums[(r * HALVES + h) * LANES + lane], vec4f(), is_empty);
         for (var g = 0u; g < 4; g++) {
           let n = (quad + h * LANES) * 4 + g;
-          if (n < s.in_c) {
-            store(slice * s.out_c + m0 + r, n, v[g], channel_values(n));
+          if (n < columns) {
+            store(slice * s.in_c + m0 + r, n, v[g], channel_values(n));
           }
         }
       }
@@ -166,7 +168,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
         let v = select(sums[r * HALVES * LANES + q], vec4f(), is_empty);
         for (var g = 0u; g < 4; g++) {
           let n = (quad - lane + q) * 4 + g;
-          if (n < s.in_c) {
+          if (n < columns) {
             store((slice + tap) * s.in_c + n, m0 + r, v[g], channel_values(m0 + r));
           }
         }

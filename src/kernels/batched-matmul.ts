@@ -3,12 +3,10 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { elements, sameShape, showShape, spec } from '../engine/shape.js'
 import { arrangement, bySample } from './arrangement.js'
-import type { MatmulAttrs } from './matmul-kernels.js'
+import type { BatchedMatmulAttrs } from './batched-matmul-panels.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { storedType } from './views.js'
-
-export type BatchedMatmulAttrs = Pick<MatmulAttrs, 'transposeA' | 'transposeB'>
 
 /** WebGPU's limit on a grid's third dimension. */
 const maxBatch = 65535
@@ -65,10 +63,12 @@ const batchedMatmulOp = defineOp<BatchedMatmulAttrs>('batchedMatmul', {
         : batchedMatmul(a, dy, { transposeA: !transposeA })
     return [wanted[0] ? da() : undefined, wanted[1] ? db() : undefined]
   },
-  kernel: (context) => {
+  kernel: async (context) => {
     const [m = 0, n = 0] = context.outputs[0]?.shape.slice(-2) ?? []
     const tiles = [tile(context, [4, 1]), tile(context, [8, 2])]
-    return Math.min(m, n) > 128 ? tiles.reverse() : tiles
+    if (Math.min(m, n) > 128) tiles.reverse()
+    if (!context.adapter.software) return tiles
+    return (await import('./batched-matmul-panels.js')).withPanel(context, tiles)
   },
 })
 

@@ -1,13 +1,5 @@
 import type { AdapterTraits } from '../engine/adapter.js'
-import {
-  type Candidate,
-  ceilDiv,
-  type Dispatch,
-  flatGrid,
-  inputBuffer,
-  type Operand,
-  temporaryBuffer,
-} from '../engine/kernel.js'
+import { type Candidate, ceilDiv, flatGrid, inputBuffer, type Operand, temporaryBuffer } from '../engine/kernel.js'
 import { type Spec, spec } from '../engine/shape.js'
 import {
   type ConvGeometry,
@@ -21,12 +13,11 @@ import {
 } from './conv2d-geometry.js'
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
 import { convNarrow, weightGradNarrow } from './conv2d-narrow.js'
-import { convPanel, type PanelCandidate, weightGradPanel } from './conv2d-panels.js'
+import { convPanel, weightGradPanel, withMirrored } from './conv2d-panels.js'
 import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
 import { convWinograd, weightGradWinograd } from './conv2d-winograd.js'
+import { exchangeAxes } from './exchange-axes.js'
 import type { Reader } from './row-sums.js'
-import * as shaders from './shaders.generated.js'
-import { shader } from './shaders.js'
 import { type Epilogue, sliceSums, type Target } from './slice-sums.js'
 import { storedType } from './views.js'
 
@@ -97,23 +88,14 @@ const canSum = ({ storesGroups, slices }: Tiling, { columns, phases }: Product):
 /** Exchanges the channels of the weights first, of which the candidate then reads the result. */
 function withTransposedWeights(candidate: Candidate, g: ConvGeometry, weights: Spec): Candidate {
   const [rows, columns, taps] = [g.xChannels, g.yChannels, g.kh * g.kw]
-  const perThread = 16
-  const transpose: Dispatch = {
-    label: 'transpose',
-    source: shader(shaders.transpose, {
-      constants: { PER_THREAD: perThread },
-      aliases: { T: storedType(weights), U: storedType(weights) },
-    }),
-    reads: [inputBuffer(1)],
-    writes: [temporaryBuffer(0)],
-    uniforms: [rows, columns],
-    grid: [ceilDiv(rows, 64), ceilDiv(columns, perThread), taps],
-  }
+  const transposed = spec([taps, columns, rows], weights.dtype)
+  const sizes = [taps, rows, columns] as const
+  const transpose = exchangeAxes('transpose', [weights, transposed], sizes, inputBuffer(1), temporaryBuffer(0))
   const exchanged = (read: Operand) => (read.role === 'input' && read.index === 1 ? temporaryBuffer(0) : read)
   const products = candidate.dispatches.map((dispatch) => ({ ...dispatch, reads: dispatch.reads.map(exchanged) }))
   return {
     ...candidate,
-    temporaries: [spec([taps, columns, rows], weights.dtype)],
+    temporaries: [transposed],
     dispatches: [transpose, ...products],
   }
 }
@@ -160,12 +142,6 @@ function callOf(label: string, { rows, columns, terms, long, phases, types }: Pr
   const about = (count: number, most: number) => `~${Math.min(most, 4 ** Math.round(Math.log2(count) / 2))}`
   const extents = [about(rows, manyRows), columns, about(terms, long ? manyRows : manyTerms)].join(' x ')
   return `${label} as a product of ${extents}, ${types.join(' by ')}${phases > 1 ? `, ${phases} phases` : ''}`
-}
-
-/** The candidates with one that reads mirrors, in front of the others where the rule prefers it. */
-const withMirrored = (mirrored: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
-  if (!mirrored) return [...others]
-  return mirrored.isBest ? [mirrored.candidate, ...others] : [...others, mirrored.candidate]
 }
 
 /**

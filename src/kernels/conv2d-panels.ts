@@ -10,7 +10,6 @@ import {
   temporaryBuffer,
 } from '../engine/kernel.js'
 import { mirrorFormat, mirrorOf } from '../engine/mirror.js'
-import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import {
   type ConvGeometry,
@@ -139,6 +138,12 @@ export interface PanelCandidate {
   readonly isBest: boolean
 }
 
+/** The candidates with one that reads mirrors, in front of the others where the rule prefers it. */
+export const withMirrored = (mirrored: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
+  if (!mirrored) return [...others]
+  return mirrored.isBest ? [mirrored.candidate, ...others] : [...others, mirrored.candidate]
+}
+
 /** Rows of a workgroup: as many as its memory holds, unless that leaves cores idle. */
 export function rowsOf(rows: number, others: number, most: number): number {
   const least = 24
@@ -191,12 +196,6 @@ export function convPanel(
   return { candidate, isBest }
 }
 
-/** What stores a weight gradient, in a shader whose two maps are exchanged. */
-const exchanged = ({ hooks = {}, ...changes }: Specialization): Specialization => ({
-  ...changes,
-  hooks: Object.fromEntries(Object.entries(hooks).map(([name, text]) => [name, text.replaceAll('s.out_c', 's.in_c')])),
-})
-
 /** The kernel of `conv_weight_grad_panel.wgsl`; undefined where the adapter is not for it. */
 export function weightGradPanel(
   g: ConvGeometry,
@@ -244,10 +243,10 @@ export function weightGradPanel(
   dispatches.push({
     multiplies: true,
     label,
-    source: shader(shaders.conv_weight_grad_panel, together(changes, SWAPPED ? exchanged(storing) : storing)),
+    source: shader(shaders.conv_weight_grad_panel, together(changes, storing)),
     reads: [{ ...transposed, mirror: mirrorFormat(rowFactor) }, panel, ...(slices > 1 ? [] : operandsOf(epilogue))],
     writes: [written],
-    uniforms: shapeUniforms(g, panelMap, rowMap, [slices, ceilDiv(rows, tilesOfRows), filled]),
+    uniforms: shapeUniforms(g, xExtents(g), yExtents(g), [slices, ceilDiv(rows, tilesOfRows), filled]),
     grid: [tilesOfRows, taps * tiles, slices],
   })
   if (slices > 1) dispatches.push(sumSlices(label, written, slices, target))

@@ -1,7 +1,7 @@
 import type { AdapterTraits } from '../engine/adapter.js'
 import { ceilDiv, type Dispatch, flatGrid, type Operand, outputBuffer } from '../engine/kernel.js'
-import { mirrorFormat } from '../engine/mirror.js'
 import { spec } from '../engine/shape.js'
+import { type BatchedProduct, batchedProduct, batchedTermChoices } from './batched-panels.js'
 import {
   type ConvGeometry,
   type ConvKind,
@@ -18,7 +18,6 @@ import {
   type PanelCandidate,
   Preparation,
   panelsOf,
-  rowsOf,
   worthwhile,
 } from './conv2d-panels.js'
 import * as shaders from './shaders.generated.js'
@@ -32,8 +31,6 @@ import { type Epilogue, operandsOf, stored, together } from './slice-sums.js'
 const side = 3
 /** Values that stand for a tile. */
 const points = (2 * side - 1) ** 2
-/** Terms of a panel. */
-const termChoices = [112, 96, 80, 64] as const
 /** Bytes of the transformed map of a piece of the tiles: more make the products hardly faster, and fewer the plan longer. */
 const pieceBytes = { least: 2 ** 24, most: 2 ** 26 }
 /** Pieces of a map, while they are larger than the least and smaller than the most. */
@@ -79,8 +76,6 @@ function piecesOf({ count }: Tiling, channels: number): Piece[] {
     return { first: i * each, tiles: Math.min(each, count - i * each) }
   })
 }
-
-const mirrored = (operand: Operand): Operand => ({ ...operand, mirror: mirrorFormat({ dtype: 'f32' }) })
 
 /** What a transform reads and writes. */
 interface Transform {
@@ -151,36 +146,9 @@ function transformMap(
   )
 }
 
-/** A product of matrices for each point: y [points, rows, columns] = a [points, filled, terms] times b [points, terms, columns]. */
-interface Product {
-  readonly a: Operand
-  readonly b: Operand
-  readonly y: Operand
-  readonly rows: number
-  readonly filled: number
-  readonly terms: number
-  readonly columns: number
-  /** Whether it is added to what y holds. */
-  readonly added: boolean
-}
-
-function product(
-  label: string,
-  { a, b, y, rows, filled, terms, columns, added }: Product,
-  adapter: AdapterTraits,
-): Dispatch {
-  const { constants, rows: most, tiles } = panelsOf(terms, columns, termChoices, adapter)
-  const each = rowsOf(rows, tiles * points, most)
-  return {
-    multiplies: true,
-    label,
-    source: shader(shaders.batched_matmul_panel, { constants }),
-    reads: [mirrored(a), mirrored(b)],
-    writes: [y],
-    uniforms: [rows, filled, terms, columns, each, added ? 1 : 0],
-    grid: [ceilDiv(rows, each), tiles, points],
-  }
-}
+/** The products of matrices for all points. */
+const product = (label: string, what: Omit<BatchedProduct, 'batch'>, adapter: AdapterTraits): Dispatch =>
+  batchedProduct(label, { ...what, batch: points }, adapter)
 
 /** What products stand for: tiles of a map [n, height, width, channels], or filters [3, 3, tiles, channels]. */
 function outputTransform(
@@ -228,7 +196,7 @@ function isWorthwhile(
   [terms, columns]: readonly [number, number],
   adapter: AdapterTraits,
 ): boolean {
-  if (!panelsOf(terms, columns, termChoices, adapter).isEfficient) return false
+  if (!panelsOf(terms, columns, batchedTermChoices, adapter).isEfficient) return false
   const { xHeight, xWidth, xChannels, yChannels, padding, dilation } = g
   const pairs = xChannels * yChannels
   const rows = meetings(xHeight, g.yHeight, padding, dilation)

@@ -3,9 +3,10 @@ import { defineOp, type Tensor } from '../engine/ir.js'
 import { type Candidate, ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, spec } from '../engine/shape.js'
 import { arrangement, bySample } from './arrangement.js'
+import { exchangeAxes } from './exchange-axes.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
-import { packType, storedType } from './views.js'
+import { packType } from './views.js'
 
 export interface PermuteAttrs {
   /** Axis k of the result is axis `axes[k]` of the operand. */
@@ -61,18 +62,8 @@ function exchange(x: Spec, y: Spec, axes: readonly Axis[]): Candidate | undefine
   const isExchange = rows?.stride === 1 && columns?.stride === rows.extent && axes.length <= 3
   if (!isExchange || !planes || planes.extent > 65535) return undefined
   if (axes.length === 3 && planes.stride !== rows.extent * columns.extent) return undefined
-  const perThread = 16
-  const dispatch = {
-    label: 'permute',
-    source: shader(shaders.transpose, {
-      constants: { PER_THREAD: perThread },
-      aliases: { T: storedType(x), U: storedType(y) },
-    }),
-    reads: [inputBuffer(0)],
-    writes: [outputBuffer(0)],
-    uniforms: [columns.extent, rows.extent],
-    grid: [ceilDiv(columns.extent, 64), ceilDiv(rows.extent, perThread), planes.extent] as const,
-  }
+  const sizes = [planes.extent, columns.extent, rows.extent] as const
+  const dispatch = exchangeAxes('permute', [x, y], sizes, inputBuffer(0), outputBuffer(0))
   return { name: 'transpose', dispatches: [dispatch] }
 }
 

@@ -1,7 +1,7 @@
 import { type Node, valueKey } from '../engine/ir.js'
 import { valueText } from '../engine/value-text.js'
 import type { AttentionAttrs } from '../kernels/attention.js'
-import type { BatchedMatmulAttrs } from '../kernels/batched-matmul.js'
+import type { BatchedMatmulAttrs } from '../kernels/batched-matmul-panels.js'
 import { type LayerNormAttrs, layerNormFormula } from '../kernels/layernorm.js'
 import type { PermuteAttrs } from '../kernels/permute.js'
 import type { Emitter, Value } from './emitter.js'

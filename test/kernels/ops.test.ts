@@ -4,6 +4,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
+import { canMirror } from '#dist/kernels/conv2d-panels.js'
 import { cpuLanes } from '#dist/kernels/conv2d-tiles.js'
 import { cases } from '../../cases/index.js'
 import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
@@ -57,6 +58,12 @@ several('the products were also computed by their other kernels', () => {
     )
   }
 })
+
+const mirrors = skipUnless(
+  device !== undefined && canMirror(device.traits, [1]),
+  'panels are for CPU drivers with subgroups of 4 or 8 lanes that read textures',
+)
+mirrors('batched products were also computed in panels', () => assert.ok(alternatives.has('batchedMatmul panel')))
 
 test.after(() => device?.destroy())
 

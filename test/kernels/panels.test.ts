@@ -7,6 +7,7 @@ import { compile } from '#dist/engine/program.js'
 import { type Data, elements, type Shape, spec } from '#dist/engine/shape.js'
 import { conv2d, conv2dInputGrad, conv2dWeightGrad } from '#dist/kernels/conv2d.js'
 import { canMirror } from '#dist/kernels/conv2d-panels.js'
+import { add, mul } from '#dist/kernels/pointwise.js'
 import { Random } from '../../cases/case.js'
 import { onDevice } from '../support/on-device.js'
 import { skipUnless } from '../support/skip.js'
@@ -47,16 +48,17 @@ panelTest('panels: convolutions and input gradients of random sizes, bit for bit
     const outHeight = Math.floor((height - 1) / options.stride) + 1
     const outWidth = Math.floor((width - 1) / options.stride) + 1
     const dy = [n, outHeight, outWidth, out]
-    const inputs = { x: draw(x), w: draw(w), dy: draw(dy) }
+    const inputs = { x: draw(x), w: draw(w), dy: draw(dy), factor: draw([out]) }
     const results: Data[][] = []
     for (const isPanel of [false, true]) {
       const program = await compile(
         device,
-        { x: spec(x), w: spec(w), dy: spec(dy) },
+        { x: spec(x), w: spec(w), dy: spec(dy), factor: spec([out]) },
         (t) => ({
           y: conv2d(t.x, t.w, options),
           dx: conv2dInputGrad(t.dy, t.w, { ...options, size: x }),
-          dw: conv2dWeightGrad(t.x, t.dy, { ...options, size: w }),
+          // With what reads operands where it stores the result.
+          dw: add(mul(conv2dWeightGrad(t.x, t.dy, { ...options, size: w }), t.factor), t.w),
         }),
         { selectKernel: select(isPanel) },
       )

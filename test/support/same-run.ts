@@ -8,12 +8,9 @@ export function previousOf(folder: string): string[] {
   return (JSON.parse(previous) as string[]).map((model) => join('previous', `${model}.safetensors`))
 }
 
-/**
- * Asserts that weights, momentum buffers, the best model and the previous models of two runs have the same bits.
- * @param what best: whether the best model is compared
- */
-export function assertSameRun(actual: string, expected: string, { best = true } = {}): void {
-  const files = ['latest.safetensors', ...(best ? ['best.safetensors'] : []), ...previousOf(expected)]
+/** Asserts that weights, momentum buffers, the best model and the previous models of two runs have the same bits. */
+export function assertSameRun(actual: string, expected: string): void {
+  const files = ['latest.safetensors', 'best.safetensors', ...previousOf(expected)]
   assert.equal(previousOf(actual), previousOf(expected))
   for (const file of files) {
     const { tensors: wanted } = readSafetensors(join(expected, file))

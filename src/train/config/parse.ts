@@ -1,4 +1,5 @@
 import { UserError } from '../error.js'
+import { isRecord } from '../record.js'
 import { checkTogether } from './check.js'
 import { explain, type Origin } from './explain.js'
 import { aliases, type Config, configSchema } from './schema.js'
@@ -31,9 +32,4 @@ function withoutAliases(value: unknown, origin: Origin): unknown {
     return [now, entry] as const
   })
   return Object.fromEntries(renamed)
-}
-
-/** Whether a value is an object with keys. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

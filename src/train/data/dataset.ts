@@ -4,9 +4,10 @@ import type { Sharp } from 'sharp'
 import { UserError } from '../error.js'
 import { explainUnreadable, sharp } from '../io/decoders.js'
 import { firstLineOf, readWhole } from '../io/files.js'
-import { jpegChannels } from '../io/jpeg.js'
+import { type JpegHeader, jpegHeader } from '../io/jpeg.js'
 import { PNG_SIGNATURE } from '../io/png.js'
 import { decodeText } from '../io/text.js'
+import { decodeTurboJpeg } from '../io/turbojpeg.js'
 import { cmykToRgb } from './color.js'
 import { isInside, pairFolders } from './folders.js'
 import { type LabelRules, labelRules } from './label-rules.js'
@@ -177,15 +178,24 @@ export async function rgbOf(file: Sharp, space: string | undefined): Promise<Ima
 const maxFileInMemory = 2 ** 28
 
 /** Whether a file is known to hold other colours than CMYK without asking its decoder. */
-const isSurelyRgb = (bytes: Buffer): boolean => {
-  const channels = jpegChannels(bytes)
-  return channels === 1 || channels === 3 || bytes.subarray(0, 8).equals(PNG_SIGNATURE)
+const isSurelyRgb = (bytes: Buffer, jpeg: JpegHeader | undefined): boolean =>
+  jpeg ? jpeg.channels === 1 || jpeg.channels === 3 : bytes.subarray(0, 8).equals(PNG_SIGNATURE)
+
+/** The pixels of most photographs, decoded by the fastest decoder where it is at hand; undefined for all others. */
+async function decodePlainJpeg(bytes: Buffer, { width, height, isPlain }: JpegHeader): Promise<Image | undefined> {
+  if (!isPlain || width * height > maxDecodedPixels) return undefined
+  const data = await decodeTurboJpeg(bytes, width, height)
+  return data && { data, width, height }
 }
 
 /** @param needsExif whether the EXIF orientation is wanted, 1 else */
 async function decodePhoto(path: string, orientation: ExifOrientation, needsExif: boolean): Promise<Photo> {
   try {
     const bytes = await readWhole(path, maxFileInMemory)
+    const jpeg = bytes && jpegHeader(bytes)
+    const plain = bytes && jpeg && (await decodePlainJpeg(bytes, jpeg))
+    if (plain) return { image: plain, exif: 1 }
+    // All others, and what is wrong with damaged files.
     const autoOrient = orientation === 'apply'
     const file = sharp(bytes ?? path, {
       limitInputPixels: maxDecodedPixels,
@@ -193,7 +203,7 @@ async function decodePhoto(path: string, orientation: ExifOrientation, needsExif
       ignoreIcc: true,
       autoOrient,
     })
-    const isKnown = !needsExif && bytes !== undefined && isSurelyRgb(bytes)
+    const isKnown = !needsExif && bytes !== undefined && isSurelyRgb(bytes, jpeg)
     const { orientation: exif = 1, space } = isKnown ? { space: 'srgb' } : await file.metadata()
     return { image: await rgbOf(file, space), exif }
   } catch (error) {

@@ -1,6 +1,7 @@
 import { Float16Array } from '@petamoriken/float16'
 import { elements } from '../../engine/shape.js'
 import { DamagedFileError } from '../error.js'
+import { isRecord } from '../record.js'
 import { type ByteSource, demanding, type Fail } from './byte-source.js'
 import { sha256 } from './sha256.js'
 
@@ -64,10 +65,6 @@ interface Entry {
 
 /** Whether a value of a file is a number of things. */
 export const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
 
 function parseEntry(name: string, value: unknown, fail: Fail): Entry {
   const wrong = (what: string) => fail(`tensor '${name}' ${what}`)

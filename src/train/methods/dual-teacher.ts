@@ -293,6 +293,7 @@ export const dualTeacher: Method<typeof keys> = {
       },
       afterUpdate(inputs, _skipped, phase) {
         const teacher = teacherOf(phase)
+        // Behind skipped steps, too: else it would not begin anew in an epoch whose first step is one.
         scoped('teacher', () => updateMeanTeacher(parametersOf(teacher), student, get(inputs, 'decay')))
       },
       compile: (compile) => strong.compile(compile),

@@ -1,11 +1,37 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { type PreparedFile, prepareCheckpoint } from '../checkpoint/write.js'
 import type { Config } from '../config/load.js'
 import { paletteOf } from '../data/classes.js'
+import type { WriteFailures } from '../io/write-failures.js'
 import type { Run } from './run.js'
+import { backupOf } from './run-state.js'
 import { decisiveOf, type ScoredModel } from './validate.js'
 
 /** Best models by the names of their files in the run's folder. */
 export type BestFiles = ReadonlyMap<string, PreparedFile>
+
+/** The best models of a run. They stay in memory, since what was written may be lost with its folder. */
+export class BestModels {
+  private readonly files = new Map<string, PreparedFile>()
+  private readonly unwritten = new Set<string>()
+
+  add(files: BestFiles): void {
+    for (const [name, file] of files) {
+      this.files.set(name, file)
+      this.unwritten.add(name)
+    }
+  }
+
+  /** Writes those that the folder lacks. */
+  write(folder: string, failures: WriteFailures): void {
+    for (const [name, file] of this.files) {
+      const path = join(folder, name)
+      if (!this.unwritten.has(name) && existsSync(path)) continue
+      if (failures.attempt(path, () => file.write(path, { backup: backupOf(path) }))) this.unwritten.delete(name)
+    }
+  }
+}
 
 /** What a checkpoint says of its classes, for those who predict with it. */
 export const namesOf = (config: Config) => ({

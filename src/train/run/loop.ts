@@ -6,7 +6,7 @@ import { writeAtomically } from '../io/files.js'
 import { duration, lossParts, maskRatios, showLosses } from '../logging/log.js'
 import { trainingLine } from '../logging/terminal.js'
 import type { StepResult, SubmittedStep } from '../trainer/step-result.js'
-import { type BestFiles, bestFilesOf } from './best-files.js'
+import { type BestFiles, BestModels, bestFilesOf } from './best-files.js'
 import { explainNonFinite, nonFiniteIn } from './non-finite.js'
 import type { Run, TrainingResult } from './run.js'
 import { save } from './save.js'
@@ -24,8 +24,7 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
   const begin = performance.now()
   const seconds = () => (performance.now() - begin) / 1000
   let scores: Scores | undefined
-  /** The best models, until they are written. */
-  let best: BestFiles = new Map()
+  const best = new BestModels()
   let skipped = run.options.skipIterations ?? 0
   const start: Start = { time: begin, iteration: trainer.iteration + skipped }
   while ((trainer.iteration < lastIteration || state.validationDue) && !agreement.stopped) {
@@ -40,18 +39,18 @@ export async function runEpochs(run: Run): Promise<TrainingResult> {
       if (agreement.stopped && trainer.epoch === epoch && trainer.iteration < lastIteration) break
       state.validationDue = true
       // Whatever happens in the validation, the weights of the epoch are kept.
-      best = await run.watchdog.during(savingWatched, save(run, best))
+      await run.watchdog.during(savingWatched, save(run, best))
     }
     const validated = await validate(run, seconds)
     scores = validated.scores
-    best = new Map([...best, ...validated.best])
+    best.add(validated.best)
     state.validationDue = false
     await agreement.after()
     const samples = group.rank === 0 ? await samplesOf(run, validated.decisive) : []
-    best = await run.watchdog.during(savingWatched, save(run, best, samples))
+    await run.watchdog.during(savingWatched, save(run, best, samples))
   }
   const interrupted = agreement.stopped && (trainer.iteration < lastIteration || state.validationDue === true)
-  if (interrupted) best = await save(run, best)
+  if (interrupted) await save(run, best)
   const missing = run.failures.paths.length > 0 ? `${run.failures.summary}; ${run.files.lastGood}` : undefined
   const { bestMiou } = state
   return { iterations: trainer.iteration, scores, bestMiou, seconds: seconds(), interrupted, unsaved: missing }

@@ -3,16 +3,23 @@ import * as assert from 'uvu/assert'
 import { open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
+import { Store } from '#dist/engine/store.js'
 import { toU32 } from '#dist/kernels/pointwise.js'
+import { createModel } from '#dist/models/index.js'
 import { mitPresets } from '#dist/models/mit.js'
-import { type Config, loadConfig } from '#dist/train/config/load.js'
+import { parametersOf } from '#dist/models/segmentation.js'
+import { type Config, loadConfig, parseConfig } from '#dist/train/config/load.js'
+import { bytesOf } from '#dist/train/data/batch.js'
 import type { dualTeacher } from '#dist/train/methods/dual-teacher.js'
 import { classMask, confidentBytes } from '#dist/train/methods/dual-teacher-losses.js'
-import { epochImages, modelsOf } from '#dist/train/methods/index.js'
+import { epochImages, firstModelOf, modelsOf } from '#dist/train/methods/index.js'
 import type { Settings } from '#dist/train/methods/method.js'
+import { Random } from '#dist/train/random.js'
+import { createTrainer } from '#dist/train/trainer/create.js'
 import { learningRateAt } from '#dist/train/trainer/lr-schedule.js'
 import { passes } from '../../golden/report.js'
 import { checkFinal, finalTensors, runsOf, runTrajectory } from '../../golden/trajectory.js'
+import { skipUnless } from '../../support/skip.js'
 
 const device = await open()
 test.after(() => device.destroy())
@@ -88,6 +95,41 @@ test('a confidence that went through a byte reaches the threshold from the first
     program.destroy()
   }
 })
+
+const settings = {
+  ...{ method: 'dual-teacher', nclass: 6, crop_size: 33, batch_size: 2, epochs: 2, lr: 0.01, dilations: [1, 2, 3] },
+  model: {
+    ...{ stem: [4, 4, 8], planes: [4, 4, 8, 8], blocks: [1, 1, 1, 1], expansion: 2 },
+    ...{ reduce_channels: 4, aspp_channels: 8, fuse_channels: 8 },
+  },
+}
+
+skipUnless(device.traits.half, 'the adapter has no shader-f16')(
+  'the first step of an epoch makes the teacher the student, even where half precision skips it',
+  async () => {
+    const config = parseConfig(settings, 'the test')
+    const model = createModel(new Store(device, 'model'), firstModelOf(config), new Random(2, 0, 6))
+    const sizes = { iterationsPerEpoch: 3, labeled: 2, unlabeled: 2, height: 33, width: 33 }
+    const trainer = await createTrainer(device, model, config, { ...sizes, amp: true })
+    const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
+    const data = Object.fromEntries(
+      fields.map(([name, field]) => [
+        name,
+        new Uint8Array(2 * bytesOf(field, 33)).map((_, i) => i % (field.view === 'label' ? 6 : 256)),
+      ]),
+    )
+    const teacher = trainer.models[1]
+    assert.ok(teacher)
+    const names = parametersOf(teacher).map(({ name }) => name)
+    const student = await model.store.readAll(names)
+    for (const [name, values] of student) teacher.store.write(name, Float32Array.from(values).fill(0.5))
+    trainer.lossScale?.restore({ scale: 2 ** 100, goodSteps: 0, skippedSteps: 0 })
+    assert.is((await trainer.step(data)).skipped_steps, 1)
+    assert.equal(await teacher.store.readAll(names), student)
+    trainer.destroy()
+    model.store.destroy()
+  },
+)
 
 test('configs/dual-teacher-ade20k.yaml has the published settings', () => {
   const config = loadConfig('configs/dual-teacher-ade20k.yaml') as Config & Settings<typeof dualTeacher.keys>
