@@ -1,7 +1,7 @@
 // The passes of a program, in their order.
 import type { AdapterTraits } from './adapter.js'
 import type { Trace } from './ir.js'
-import { batchUpdates } from './passes/batch-updates.js'
+import { batchSmall } from './passes/batch-small.js'
 import { concatInPlace } from './passes/concat-in-place.js'
 import { dropDead } from './passes/drop-dead.js'
 import { fuseEpilogues } from './passes/fuse-epilogues.js'
@@ -22,5 +22,5 @@ export function fuse(trace: Trace, traits: AdapterTraits, stageOf?: Parameters<t
 /** Where results are written and summed, and when. */
 export async function arrange(trace: Trace, traits: AdapterTraits): Promise<Trace> {
   const summed = await fuseRowSums(trace, traits)
-  return batchUpdates(updateEarly(concatInPlace(summed, traits.storageAlignment)), traits.maxStorageBuffers)
+  return batchSmall(updateEarly(concatInPlace(summed, traits.storageAlignment)), traits)
 }
