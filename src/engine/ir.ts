@@ -154,6 +154,15 @@ export interface PartAccess<A> {
   set(attrs: A, part: Part, inputs: number): A | undefined
 }
 
+/** How an operator with one output computes some of its channels, the last axis, alone. */
+export interface ChannelAccess<A> {
+  /**
+   * The call for channels `start` to `start + size`: its attributes, and the slice of the input `at` that it reads in that
+   * one's place. Undefined where nothing is gained by it.
+   */
+  part(context: KernelContext<A>, start: number, size: number): { attrs: A; at: number; slice: OpCall } | undefined
+}
+
 /** A call of an operator, as its declaration sees it. */
 export type Call<A> = Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>
 
@@ -269,6 +278,7 @@ export interface Op<A = never> {
   readonly summing?: SummingAccess<A>
   readonly batch?: BatchAccess<A>
   readonly part?: PartAccess<A>
+  readonly channels?: ChannelAccess<A>
   readonly concat?: ConcatAccess<A>
   /** The part of its first input that its one output is. */
   partOfInput?(call: Call<A>): Part

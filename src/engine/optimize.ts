@@ -9,11 +9,12 @@ import { fusePointwise } from './passes/fuse-pointwise.js'
 import { fuseRowSums } from './passes/fuse-row-sums.js'
 import { recompute } from './passes/recompute.js'
 import { shareEqual } from './passes/rewrite.js'
+import { splitChannels } from './passes/split-channels.js'
 import { updateEarly } from './passes/update-early.js'
 
 /** What is computed, by fewer kernels. */
 export function fuse(trace: Trace, traits: AdapterTraits, stageOf?: Parameters<typeof recompute>[1]): Trace {
-  const pointwise = fusePointwise(dropDead(shareEqual(trace)), traits.maxStorageBuffers)
+  const pointwise = fusePointwise(dropDead(shareEqual(splitChannels(trace, traits))), traits.maxStorageBuffers)
   const fused = fuseEpilogues(pointwise, traits.maxStorageBuffers)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
   return stageOf ? recompute(fused, stageOf) : fused

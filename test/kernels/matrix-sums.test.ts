@@ -11,6 +11,7 @@ import { spec } from '#dist/engine/shape.js'
 import { grad } from '#dist/kernels/autograd.js'
 import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
+import { concat } from '#dist/kernels/movement.js'
 import { castCall, relu, sum } from '#dist/kernels/pointwise.js'
 import { Random } from '../../cases/case.js'
 import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
@@ -75,6 +76,56 @@ for (const [shape, formula] of [
     compareRuns(prepared, await runCase(opened(), prepared, { optimize: false }), results, 'fused')
   })
 }
+
+matrixTest('the gradient of maps side by side, each part by itself, which is fused with what reads it', async () => {
+  const shapes = { a: [2, 9, 7, 16], b: [2, 9, 7, 24], w: [3, 3, 40, 16], weight: [24], bias: [24] }
+  const specs = Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, spec(shape)]))
+  const random = new Random('parts')
+  const data = Object.fromEntries(
+    Object.entries(shapes).map(([name, shape]) => [
+      name,
+      new Float32Array(shape.reduce((a, b) => a * b)).map(() => random.normal()),
+    ]),
+  )
+  const results: Record<string, Float32Array>[] = []
+  for (const optimize of [true, false]) {
+    const program = await compile(
+      opened(),
+      specs,
+      (t) => {
+        const { a, b, w, weight, bias } = t as Record<keyof typeof shapes, Tensor>
+        const moments = { runningMean: bias.detach(), runningVar: weight.detach() }
+        const { y } = batchNormTraining(b, { weight, bias, ...moments })
+        const loss = sum(relu(conv2d(concat([a, relu(y)], 3), w, { padding: 1 })))
+        const [da, db, dweight] = grad(loss, [a, b, weight]) as [Tensor, Tensor, Tensor]
+        return { da, db, dweight }
+      },
+      { autocast: castCall, optimize },
+    )
+    const names = program.nodes.map(({ name }) => name).filter((name) => /InputGrad/.test(name))
+    assert.is(names.length, optimize ? 2 : 1)
+    if (optimize)
+      assert.ok(
+        names.some((name) => /sum$/.test(name)),
+        names.join(),
+      )
+    program.run(data)
+    const gradients = ['da', 'db', 'dweight'] as const
+    const read = await Promise.all(gradients.map((name) => program.read(name)))
+    results.push(Object.fromEntries(gradients.map((name, i) => [name, read[i] ?? new Float32Array()])))
+    program.destroy()
+  }
+  const [parts = {}, whole = {}] = results
+  for (const [name, values] of Object.entries(whole)) {
+    const scale = Math.max(...values.map(Math.abs))
+    // Values of f16, and sums of 126 of them, which are taken in another order.
+    const differences = values.map((value, i) => Math.abs(value - (parts[name]?.[i] ?? Number.NaN)))
+    assert.ok(
+      scale > 0.1 && Math.max(...differences) <= 2 ** -9 * scale,
+      `${name}: ${Math.max(...differences)} of ${scale}`,
+    )
+  }
+})
 
 /** Mean and unbiased variance of each channel, in double precision. */
 function momentsOf(map: ArrayLike<number>, channels: number): { mean: number[]; variance: number[] } {
