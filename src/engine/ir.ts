@@ -128,6 +128,8 @@ export interface Reading {
 
 /** How an operator with one output goes on to the row sums of it. */
 export interface SummingAccess<A> {
+  /** Whether such a call can. */
+  fits(context: KernelContext<A>): boolean
   /**
    * The attributes of a call that returns its output and then those of the reader, and whose inputs are its own and then the
    * reader's others; undefined where nothing is gained by it.

@@ -15,7 +15,7 @@ import { updateEarly } from './passes/update-early.js'
 /** What is computed, by fewer kernels. */
 export function fuse(trace: Trace, traits: AdapterTraits, stageOf?: Parameters<typeof recompute>[1]): Trace {
   const pointwise = fusePointwise(dropDead(shareEqual(splitChannels(trace, traits))), traits.maxStorageBuffers)
-  const fused = fuseEpilogues(pointwise, traits.maxStorageBuffers)
+  const fused = fuseEpilogues(pointwise, traits)
   // Behind fusion: what is computed again then goes through the same kernels as before, and gives the same bits.
   return stageOf ? recompute(fused, stageOf) : fused
 }

@@ -91,14 +91,15 @@ const kernelsOf =
       : convCandidates(kind, geometry, tensors, context.adapter, epilogueOf(context), reader)
   }
 
-const summing = <A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> => ({
-  set: (context, reading) => {
+function summing<A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> {
+  const fits = (context: KernelContext<A>): boolean => {
     const { attrs, adapter } = context
-    if (attrs.groups > 1 || attrs.reading) return undefined
+    if (attrs.groups > 1 || attrs.reading) return false
     const { tensors, geometry } = passIn(kind, context)
-    return sumsRows(kind, geometry, tensors, adapter) ? { ...attrs, reading } : undefined
-  },
-})
+    return sumsRows(kind, geometry, tensors, adapter)
+  }
+  return { fits, set: (context, reading) => (fits(context) ? { ...context.attrs, reading } : undefined) }
+}
 
 /** Of a convolution or its input gradient: every image by itself, with the weights and what the epilogue broadcasts. */
 function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samples: number) => A) {

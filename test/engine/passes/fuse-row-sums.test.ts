@@ -103,4 +103,33 @@ test('sums of an input gradient that batch norm takes are begun by it, where its
   device.destroy()
 })
 
+test('of two input gradients that are added up, the one that can sum does both', async () => {
+  const device = nullDevice(gpu)
+  const channels = 64
+  const vector = spec([channels])
+  for (const strides of [
+    [1, 2],
+    [2, 1],
+  ]) {
+    const specs = { x: spec([4, 129, 129, channels]), w: spec([1, 1, channels, 64]), ones: vector, zeros: vector }
+    const program = await compile(
+      device,
+      specs,
+      ({ x, w, ones, zeros }) => {
+        const { y } = batchNormTraining(x, { weight: ones, bias: zeros, runningMean: zeros, runningVar: ones })
+        const map = relu(y)
+        const [first, second] = strides.map((stride) => sum(conv2d(map, w, { stride }))) as [Tensor, Tensor]
+        const [dx] = grad(add(first, second), [x])
+        return { dx: dx as Tensor }
+      },
+      { autocast: castCall },
+    )
+    const names = program.nodes.map(({ name }) => name).filter((name) => /InputGrad/.test(name))
+    assert.is(names.length, 2)
+    assert.match(names[1] ?? '', /^conv2dInputGrad\+.*\+sum$/)
+    program.destroy()
+  }
+  device.destroy()
+})
+
 test.run()
