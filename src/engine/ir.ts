@@ -190,6 +190,15 @@ export interface BatchAccess<A> {
   join(parts: readonly BatchedCall<A>[]): { op: Op; attrs: unknown }
 }
 
+/** How an operator does several calls that walk through the same elements at once. */
+export interface JoinAccess<A> {
+  /**
+   * The attributes of one call that does all, whose outputs are theirs in their order; undefined where they walk through
+   * other elements each.
+   */
+  set(parts: readonly BatchedCall<A>[]): A | undefined
+}
+
 /** A call that takes the place of another one, or of a part of it. */
 export interface OpCall {
   readonly op: Op
@@ -279,6 +288,7 @@ export interface Op<A = never> {
   readonly rowSums?: RowSumsAccess<A> | (() => Promise<RowSumsAccess<A>>)
   readonly summing?: SummingAccess<A>
   readonly batch?: BatchAccess<A>
+  readonly join?: JoinAccess<A>
   readonly part?: PartAccess<A>
   readonly channels?: ChannelAccess<A>
   readonly concat?: ConcatAccess<A>

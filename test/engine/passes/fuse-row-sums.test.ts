@@ -132,4 +132,35 @@ test('of two input gradients that are added up, the one that can sum does both',
   device.destroy()
 })
 
+test('sums of both branches of a block are begun by one product, where it can bind all that they read', async () => {
+  const channels = 64
+  const vector = spec([channels])
+  const map = spec([4, 129, 129, channels])
+  for (const [buffers, name] of [
+    [16, /^conv2dInputGrad\+[a-zA-Z+]*sum\+[a-zA-Z+]*sum$/],
+    [10, /^conv2dInputGrad\+[a-zA-Z]*\+reluGrad\+addGrad\+sum$/],
+  ] as const) {
+    const device = nullDevice({ ...gpu, buffers })
+    const program = await compile(
+      device,
+      { a: map, b: map, w: spec([3, 3, channels, 64]), ones: vector, zeros: vector },
+      ({ a, b, w, ones, zeros }) => {
+        const parameters = { weight: ones, bias: zeros, runningMean: zeros, runningVar: ones }
+        const branches = [a, b].map((branch) => batchNormTraining(branch, parameters).y) as [Tensor, Tensor]
+        const loss = sum(conv2d(relu(add(...branches)), w, { padding: 1 }))
+        const [da, db] = grad(loss, [a, b]) as [Tensor, Tensor]
+        return { da, db }
+      },
+      { autocast: castCall },
+    )
+    const names = program.nodes.map((node) => node.name)
+    assert.ok(
+      names.some((each) => name.test(each)),
+      `${buffers}: ${names.join()}`,
+    )
+    program.destroy()
+    device.destroy()
+  }
+})
+
 test.run()
