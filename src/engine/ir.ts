@@ -128,7 +128,7 @@ export interface Reading {
 
 /** How an operator with one output goes on to the row sums of it. */
 export interface SummingAccess<A> {
-  /** Whether such a call can. */
+  /** Whether the call's best kernel by rule sums what it stores. */
   fits(context: KernelContext<A>): boolean
   /**
    * The attributes of a call that returns its output and then those of the reader, and whose inputs are its own and then the

@@ -178,11 +178,7 @@ const sumOp = defineOp<SumAttrs>('sum', {
 
 /** Sums over the same elements, as sums of one call. */
 function joinedSums(parts: readonly BatchedCall<SumAttrs>[]): SumAttrs | undefined {
-  const [
-    {
-      attrs: { space, shape },
-    } = { attrs: { space: [], shape: [] } },
-  ] = parts
+  const [{ space, shape } = { space: [], shape: [] }] = parts.map(({ attrs }) => attrs)
   if (!parts.every(({ attrs }) => sameShape(attrs.space, space) && sameShape(attrs.shape, shape))) return undefined
   const exprs: Expr[] = []
   const finish = parts.flatMap(({ attrs, inputs }) => {

@@ -25,16 +25,17 @@ export async function fuseRowSums(trace: Trace, adapter: AdapterTraits): Promise
       // The product then runs where the reader did: nothing may need its result before.
       if (first !== reader || gone.has(value.node.id)) continue
       const isThere = (input: Tensor) => (position.get(input.node.id) ?? 0) < (position.get(reader.id) ?? 0)
-      const second = others.find(({ inputs, id }) => inputs.every(isThere) && !fused.has(id) && !gone.has(id))
-      const both = second && joined(reader, second)
-      const ofBoth = both && (await merge(both, at, adapter, id + 1))
+      const [pair] = others.flatMap((second) => {
+        const both = second.inputs.every(isThere) && !gone.has(second.id) && joined(reader, second)
+        return both ? [{ second, both }] : []
+      })
+      const ofBoth = pair && (await merge(pair.both, at, adapter, id + 1))
       const node = ofBoth ?? (await merge(reader, at, adapter, id + 1))
       if (!node) continue
       id++
       fused.set(reader.id, node)
-      gone.add(value.node.id)
-      const made = [value.node, reader, ...(ofBoth && second ? [second] : [])]
-      if (ofBoth && second) gone.add(second.id)
+      const made = ofBoth ? [value.node, reader, pair.second] : [value.node, reader]
+      for (const old of made) if (old !== reader) gone.add(old.id)
       const places = made.flatMap((old) => old.outputs.map((_, k) => `${old.id}.${k}`))
       for (const [k, { shape, dtype }] of node.outputs.entries())
         moved.set(places[k] ?? '', new Tensor(node, k, shape, dtype))
