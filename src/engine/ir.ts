@@ -1,3 +1,4 @@
+import type { AdapterTraits } from './adapter.js'
 import type { Expr } from './expr.js'
 import type { Candidate, Dispatch, KernelContext, Operand } from './kernel.js'
 import { type DType, elements, type Shape, type Spec, showShape } from './shape.js'
@@ -90,9 +91,10 @@ export interface FormulaAccess<A> {
 export interface EpilogueAccess<A> {
   /**
    * The attributes with a formula over the result (its input 0) and operands that follow the operator's own inputs and
-   * broadcast to the result; undefined where the operator cannot with these attributes, such as those that have one.
+   * broadcast to the result; undefined where the operator cannot with these attributes, such as those that have one, or where
+   * it gains nothing on the adapter.
    */
-  set(attrs: A, expr: Expr): A | undefined
+  set(attrs: A, expr: Expr, adapter: AdapterTraits): A | undefined
 }
 
 /** Sums over the rows of a tensor [..., C], channel by channel, that the kernel which stores the tensor can begin. */

@@ -73,7 +73,10 @@ const crossEntropyGradOp = defineOp<CrossEntropyGradAttrs>('crossEntropyGrad', {
     rows: (call) => callByRows(call, gradDivision(call), call.attrs),
   },
   shape: ([logits = spec([])]) => [logits],
-  epilogue: { set: (attrs, epilogue) => (attrs.epilogue ? undefined : { ...attrs, epilogue }) },
+  epilogue: {
+    // On a CPU the kernel of a sum, which takes four elements at once, is about as fast (1.03 times the time of both).
+    set: (attrs, epilogue, { software }) => (software || attrs.epilogue ? undefined : { ...attrs, epilogue }),
+  },
   kernel: ({ inputs, outputs: [result = spec([])], attrs: { ignoreIndex, epilogue } }) => {
     const [logits = spec([]), target = spec([]), dy = spec([])] = inputs
     const { rows, channels, rowsPerSample } = extentsOf(result.shape)

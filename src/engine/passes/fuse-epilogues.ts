@@ -18,7 +18,7 @@ export function fuseEpilogues(trace: Trace, adapter: AdapterTraits): Trace {
   const isReadOnce = (value: Tensor) => !kept.has(valueKey(value)) && readers.get(valueKey(value))?.size === 1
   const fused = rebuild(trace, (node) => {
     for (const value of inOrder(node.inputs, adapter)) {
-      const merged = isReadOnce(value) && merge(value, node, adapter.maxStorageBuffers)
+      const merged = isReadOnce(value) && merge(value, node, adapter)
       if (merged) return merged
     }
     return node
@@ -38,7 +38,7 @@ function inOrder(values: readonly Tensor[], adapter: AdapterTraits): Tensor[] {
 }
 
 /** The producer of `value` with the formula of its reader as its epilogue; undefined where that cannot be. */
-function merge(value: Tensor, reader: Node, maxInputs: number): Node | undefined {
+function merge(value: Tensor, reader: Node, adapter: AdapterTraits): Node | undefined {
   const producer = value.node
   const formula = reader.op?.formula
   if (!producer.op?.epilogue || !reader.op || !formula?.elementwise || reader.outputs.length !== 1) return undefined
@@ -49,9 +49,10 @@ function merge(value: Tensor, reader: Node, maxInputs: number): Node | undefined
   const uses = reader.inputs.filter((other) => valueKey(other) === valueKey(value))
   if (!uses.every((use) => sameShape(use.shape, space))) return undefined
   const others = reader.inputs.filter((other) => valueKey(other) !== valueKey(value))
-  if (producer.inputs.length + others.length + 1 > maxInputs) return undefined
+  if (producer.inputs.length + others.length + 1 > adapter.maxStorageBuffers) return undefined
   const place = (operand: Tensor) => input(valueKey(operand) === valueKey(value) ? 0 : others.indexOf(operand) + 1)
-  const attrs = producer.op.epilogue.set(producer.attrs as never, substitute(exprs[0], reader.inputs.map(place)))
+  const expr = substitute(exprs[0], reader.inputs.map(place))
+  const attrs = producer.op.epilogue.set(producer.attrs as never, expr, adapter)
   if (attrs === undefined) return undefined
   const { op, scope } = producer
   return {
