@@ -136,11 +136,11 @@ test('sums of both branches of a block are begun by one product, where it can bi
   const channels = 64
   const vector = spec([channels])
   const map = spec([4, 129, 129, channels])
-  for (const [buffers, name] of [
+  for (const [maxStorageBuffers, name] of [
     [16, /^conv2dInputGrad\+[a-zA-Z+]*sum\+[a-zA-Z+]*sum$/],
     [10, /^conv2dInputGrad\+[a-zA-Z]*\+reluGrad\+addGrad\+sum$/],
   ] as const) {
-    const device = nullDevice({ ...gpu, buffers })
+    const device = nullDevice({ ...gpu, maxStorageBuffers })
     const program = await compile(
       device,
       { a: map, b: map, w: spec([3, 3, channels, 64]), ones: vector, zeros: vector },
@@ -156,7 +156,7 @@ test('sums of both branches of a block are begun by one product, where it can bi
     const names = program.nodes.map((node) => node.name)
     assert.ok(
       names.some((each) => name.test(each)),
-      `${buffers}: ${names.join()}`,
+      `${maxStorageBuffers}: ${names.join()}`,
     )
     program.destroy()
     device.destroy()
