@@ -35,10 +35,10 @@ interface Options {
 /** Kinds of dispatches: the first whose pattern finds something in a dispatch's kernel and operator. */
 const kinds: readonly (readonly [name: string, pattern: RegExp])[] = [
   ["batch norm's statistics", /^batchNorm statistics|: batchNormStatistics$/],
-  ['sums of backward passes', /^sum parts|^sum, sum|: (?!conv).*\+sum$/],
-  ['input gradients', /: conv2dInputGrad/],
-  ['weight gradients', /: conv2dWeightGrad/],
-  ['convolutions', /: conv2d/],
+  ['sums of backward passes', /^sum parts|^sum, sum|: (?!.*conv2d).*\+sum$/],
+  ['input gradients', /: .*conv2dInputGrad/],
+  ['weight gradients', /: .*conv2dWeightGrad/],
+  ['convolutions', /: .*conv2d/],
   ['normalising, relu, residuals, and their gradients', /: .*(batchNorm|relu)/],
   ['all else', /./],
 ]
