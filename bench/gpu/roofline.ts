@@ -1,6 +1,7 @@
-// node build/bench/gpu/roofline.js [--card NAME] [--crop PIXELS] [--batch IMAGES] [--model NAME] [--calls]: what the PrevMatch
-// step with AMP does on a card that need not be there, and the least time that its data sheet allows: each dispatch takes
-// the time of its products or that of its bytes. Also how many kernels the tuner would measure.
+// node build/bench/gpu/roofline.js [--card NAME] [--crop PIXELS] [--batch IMAGES] [--model NAME] [--by WHAT] [--calls]: what
+// the PrevMatch step with AMP does on a card that need not be there, and the least time that its data sheet allows: each
+// dispatch takes the time of its products or that of its bytes. By operators, by shapes, or by kinds, as in
+// docs/performance.md. Also how many kernels the tuner would measure.
 
 import { createHash } from 'node:crypto'
 import { Command, Option } from 'commander'
@@ -28,7 +29,28 @@ interface Options {
   readonly batch: string
   readonly model: keyof typeof stepModels
   readonly calls?: boolean
+  readonly by: keyof typeof names
 }
+
+/** Kinds of dispatches: the first whose pattern finds something in a dispatch's kernel and operator. */
+const kinds: readonly (readonly [name: string, pattern: RegExp])[] = [
+  ["batch norm's statistics", /^batchNorm statistics|: batchNormStatistics$/],
+  ['sums of backward passes', /^sum parts|^sum, sum|: (?!.*conv2d).*\+sum$/],
+  ['input gradients', /: .*conv2dInputGrad/],
+  ['weight gradients', /: .*conv2dWeightGrad/],
+  ['convolutions', /: .*conv2d/],
+  ['normalising, relu, residuals, and their gradients', /: .*(batchNorm|relu)/],
+  ['all else', /./],
+]
+
+const kindOf = ({ kernel, op }: KernelInfo): string =>
+  kinds.find(([, pattern]) => pattern.test(`${kernel}: ${op}`))?.[0] ?? ''
+
+const names = {
+  operators: ({ op }: KernelInfo) => op,
+  kinds: kindOf,
+  shapes: ({ op, kernel, shapes }: KernelInfo) => `${op}, ${kernel}: ${shapes}`,
+} as const
 
 /** A dry device of a card of NVIDIA's. */
 function deviceOf(card: keyof typeof cards) {
@@ -72,6 +94,7 @@ const command = new Command('roofline')
   .option('--crop <pixels>', 'side of the images', '321')
   .option('--batch <images>', 'labeled images, and as many unlabeled ones', '8')
   .addOption(new Option('--model <name>', 'model').choices(Object.keys(stepModels)).default('resnet50'))
+  .addOption(new Option('--by <what>', 'how dispatches are grouped').choices(Object.keys(names)).default('operators'))
   .option('--calls', 'also show how many kernels each call has')
   .action((options: Options) =>
     runCommand(async () => {
@@ -102,8 +125,9 @@ const command = new Command('roofline')
       const groups = new Map<string, { count: number; bytes: number; multiplyAdds: number; time: number }>()
       const all = { count: 0, bytes: 0, multiplyAdds: 0, time: 0 }
       for (const info of kernels) {
-        const group = groups.get(info.op) ?? { count: 0, bytes: 0, multiplyAdds: 0, time: 0 }
-        groups.set(info.op, group)
+        const name = names[options.by](info)
+        const group = groups.get(name) ?? { count: 0, bytes: 0, multiplyAdds: 0, time: 0 }
+        groups.set(name, group)
         for (const sum of [group, all]) {
           sum.count++
           sum.bytes += info.bytes
@@ -113,14 +137,14 @@ const command = new Command('roofline')
       }
       const show = (name: string, { count, bytes, multiplyAdds, time }: typeof all) =>
         console.log(
-          `${name.slice(0, 50).padEnd(50)} ${String(count).padStart(5)} ${(bytes / 1e9).toFixed(2).padStart(8)} GB ` +
-            `${((2 * multiplyAdds) / 1e12).toFixed(3).padStart(7)} TFLOP ${(time / 1000).toFixed(2).padStart(8)} ms`,
+          `${String(count).padStart(5)} ${(bytes / 1e9).toFixed(2).padStart(8)} GB ` +
+            `${((2 * multiplyAdds) / 1e12).toFixed(3).padStart(7)} TFLOP ${(time / 1000).toFixed(2).padStart(8)} ms  ${name}`,
         )
       for (const [name, group] of [...groups].sort(([, a], [, b]) => b.time - a.time).slice(0, 45)) show(name, group)
       show(`all, by the data sheet of ${options.card}`, all)
-      const names = [...seen.values()]
-      const count = names.reduce((sum, list) => sum + list.length, 0)
-      console.log(`${names.length} calls to tune, ${count} kernels; ${trainer.memory.planned / 2 ** 20} MiB planned`)
+      const lists = [...seen.values()]
+      const count = lists.reduce((sum, list) => sum + list.length, 0)
+      console.log(`${lists.length} calls to tune, ${count} kernels; ${trainer.memory.planned / 2 ** 20} MiB planned`)
       if (options.calls) for (const [call, list] of seen) console.log(`${list.length}  ${call}: ${list.join('; ')}`)
       trainer.destroy()
       device.destroy()

@@ -1,3 +1,4 @@
+import type { AdapterTraits } from './adapter.js'
 import type { Expr } from './expr.js'
 import type { Candidate, Dispatch, KernelContext, Operand } from './kernel.js'
 import { type DType, elements, type Shape, type Spec, showShape } from './shape.js'
@@ -90,9 +91,10 @@ export interface FormulaAccess<A> {
 export interface EpilogueAccess<A> {
   /**
    * The attributes with a formula over the result (its input 0) and operands that follow the operator's own inputs and
-   * broadcast to the result; undefined where the operator cannot with these attributes, such as those that have one.
+   * broadcast to the result; undefined where the operator cannot with these attributes, such as those that have one, or where
+   * it gains nothing on the adapter.
    */
-  set(attrs: A, expr: Expr): A | undefined
+  set(attrs: A, expr: Expr, adapter: AdapterTraits): A | undefined
 }
 
 /** Sums over the rows of a tensor [..., C], channel by channel, that the kernel which stores the tensor can begin. */
@@ -128,6 +130,8 @@ export interface Reading {
 
 /** How an operator with one output goes on to the row sums of it. */
 export interface SummingAccess<A> {
+  /** Whether the call's best kernel by rule sums what it stores. */
+  fits(context: KernelContext<A>): boolean
   /**
    * The attributes of a call that returns its output and then those of the reader, and whose inputs are its own and then the
    * reader's others; undefined where nothing is gained by it.
@@ -154,6 +158,15 @@ export interface PartAccess<A> {
   set(attrs: A, part: Part, inputs: number): A | undefined
 }
 
+/** How an operator with one output computes some of its channels, the last axis, alone. */
+export interface ChannelAccess<A> {
+  /**
+   * The call for channels `start` to `start + size`: its attributes, and the slice of the input `at` that it reads in that
+   * one's place. Undefined where nothing is gained by it.
+   */
+  part(context: KernelContext<A>, start: number, size: number): { attrs: A; at: number; slice: OpCall } | undefined
+}
+
 /** A call of an operator, as its declaration sees it. */
 export type Call<A> = Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>
 
@@ -177,6 +190,15 @@ export interface BatchAccess<A> {
   fits(call: Call<A>): boolean
   /** The operator of the whole batch, whose outputs are those of the calls in their order. */
   join(parts: readonly BatchedCall<A>[]): { op: Op; attrs: unknown }
+}
+
+/** How an operator does several calls that walk through the same elements at once. */
+export interface JoinAccess<A> {
+  /**
+   * The attributes of one call that does all, whose outputs are theirs in their order; undefined where they walk through
+   * other elements each.
+   */
+  set(parts: readonly BatchedCall<A>[]): A | undefined
 }
 
 /** A call that takes the place of another one, or of a part of it. */
@@ -268,7 +290,9 @@ export interface Op<A = never> {
   readonly rowSums?: RowSumsAccess<A> | (() => Promise<RowSumsAccess<A>>)
   readonly summing?: SummingAccess<A>
   readonly batch?: BatchAccess<A>
+  readonly join?: JoinAccess<A>
   readonly part?: PartAccess<A>
+  readonly channels?: ChannelAccess<A>
   readonly concat?: ConcatAccess<A>
   /** The part of its first input that its one output is. */
   partOfInput?(call: Call<A>): Part

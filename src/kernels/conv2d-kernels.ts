@@ -74,10 +74,17 @@ function productOf(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors): Produ
   }
 }
 
-/** Whether the best kernel by rule is one that sums the rows of the result as it stores them. A CPU only imitates it. */
+/** The best tiling by rule, where it is one of matrix units. A CPU only imitates them. */
+const matrixTilingOf = (kind: ConvKind, product: Product, adapter: AdapterTraits): Tiling | undefined =>
+  adapter.software ? undefined : convMatrixTilings(product, kind === 'inputGrad', adapter)[0]
+
+export const onMatrixUnits = (kind: ConvKind, g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): boolean =>
+  matrixTilingOf(kind, productOf(kind, g, tensors), adapter) !== undefined
+
+/** Whether the best kernel by rule is one that sums the rows of the result as it stores them. */
 export function sumsRows(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): boolean {
   const product = productOf(kind, g, tensors)
-  const [best] = adapter.software ? [] : convMatrixTilings(product, kind === 'inputGrad', adapter)
+  const best = matrixTilingOf(kind, product, adapter)
   return best !== undefined && canSum(best, product)
 }
 

@@ -1,5 +1,5 @@
 import type { AdapterTraits, MatrixShape, MatrixUnits } from '../engine/adapter.js'
-import { type Product, sliced, type Tiling, workgroupsOf } from './conv2d-tiles.js'
+import { type Product, type Tiling, workgroupsOf } from './conv2d-tiles.js'
 import * as shaders from './shaders.generated.js'
 
 /** What a workgroup owns, and the rows and columns of subgroups that compute it. */
@@ -129,17 +129,32 @@ const productsPerLoad = 24
 const productsPerStore = 100
 const productsPerDispatch = 2 ** 28
 
+/** Processors of a GPU, about, for whose last workgroups the others wait. */
+const processors = 128
+
 /**
- * Time of a product by its tiles, in products of the units: all of a tile are computed; few tiles leave units idle; slices
- * are written and read again.
+ * Time of a product by its tiles and slices, in products of the units: all of a tile are computed; few workgroups leave units
+ * idle, and so do the last ones that are no whole round; slices are written and read again.
  */
-function timeOf(product: Product, tile: MatrixTile, adapter: AdapterTraits): number {
+function timeOf(product: Product, tile: MatrixTile, slices: number, adapter: AdapterTraits): number {
   const { rows, columns } = tile
-  const { tiles, slices, busy } = workgroupsOf(product, tile, adapter)
+  const { tiles, busy } = workgroupsOf(product, tile, adapter)
   const term = tiles * Math.max(rows * columns, productsPerLoad * 2 * (rows + columns))
-  const multiplying = (product.terms * term) / Math.min(1, (tiles * slices) / busy)
+  const workgroups = tiles * slices
+  const rounds = adapter.software ? 0 : (Math.ceil(workgroups / processors) * processors) / workgroups
+  const multiplying = product.terms * term * Math.max(1, busy / workgroups, rounds)
   if (slices === 1) return multiplying
   return multiplying + productsPerDispatch + productsPerStore * 8 * slices * product.rows * product.columns
+}
+
+/** The slices of the sums, of those that keep an adapter busy or of fewer, that take the least time. */
+function slicesOf(product: Product, tile: MatrixTile, adapter: AdapterTraits): { slices: number; estimate: number } {
+  const most = workgroupsOf(product, tile, adapter).slices
+  const all = Array.from({ length: most }, (_, i) => ({
+    slices: i + 1,
+    estimate: timeOf(product, tile, i + 1, adapter),
+  }))
+  return all.reduce((best, each) => (each.estimate < best.estimate ? each : best))
 }
 
 /** Tilings for one shape of the units, the best by rule first. */
@@ -165,11 +180,11 @@ function tilingsOf(
   const fitting = (tiles: readonly MatrixTile[]) =>
     tiles.filter(suits).flatMap((tile) => {
       const staging = stagingOf(tile, shape, own, units, adapter.maxWorkgroupStorage)
-      return staging ? [{ tile, staging, estimate: timeOf(product, tile, adapter) }] : []
+      return staging ? [{ tile, staging, ...slicesOf(product, tile, adapter) }] : []
     })
   const divided = fitting(matrixTiles)
   const ordered = (divided.length > 0 ? divided : fitting(undividedTiles)).sort((a, b) => a.estimate - b.estimate)
-  return ordered.map(({ tile, staging, estimate }): Tiling => {
+  return ordered.map(({ tile, staging, slices, estimate }): Tiling => {
     const { rows, columns, SY, SX } = tile
     const [a, b] = own.tilesOf(tile, staging.DEPTH)
     const loads = ({ lines, length }: Lines) => Math.ceil((lines * length) / group / (SY * SX * lanes))
@@ -190,7 +205,7 @@ function tilingsOf(
     const size = adapter.subgroupSizes.length > 1 ? ` of ${lanes} lanes` : ''
     const name = `matrix ${M}x${N}x${K}, ${rows}x${columns} by ${SY * SX}${size}`
     const fixed = { usesMatrixUnits: true, shader: own.shader, filling: group, storesGroups: true }
-    return sliced(product, { ...fixed, name, changes, rows, columns, estimate }, adapter)
+    return { ...fixed, name, changes, rows, columns, slices, estimate }
   })
 }
 

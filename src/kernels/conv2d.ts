@@ -6,7 +6,8 @@ import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../
 import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
 import type { ConvGeometry, ConvKind } from './conv2d-geometry.js'
 import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
-import { convCandidates, sumsRows, weightGradCandidates } from './conv2d-kernels.js'
+import { convCandidates, onMatrixUnits, sumsRows, weightGradCandidates } from './conv2d-kernels.js'
+import { sliceCall } from './movement.js'
 import { formulasCall } from './pointwise.js'
 import { inplaceOf, readerOf } from './row-sums.js'
 import type { Epilogue } from './slice-sums.js'
@@ -90,14 +91,15 @@ const kernelsOf =
       : convCandidates(kind, geometry, tensors, context.adapter, epilogueOf(context), reader)
   }
 
-const summing = <A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> => ({
-  set: (context, reading) => {
+function summing<A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> {
+  const fits = (context: KernelContext<A>): boolean => {
     const { attrs, adapter } = context
-    if (attrs.groups > 1 || attrs.reading) return undefined
+    if (attrs.groups > 1 || attrs.reading) return false
     const { tensors, geometry } = passIn(kind, context)
-    return sumsRows(kind, geometry, tensors, adapter) ? { ...attrs, reading } : undefined
-  },
-})
+    return sumsRows(kind, geometry, tensors, adapter)
+  }
+  return { fits, set: (context, reading) => (fits(context) ? { ...context.attrs, reading } : undefined) }
+}
 
 /** Of a convolution or its input gradient: every image by itself, with the weights and what the epilogue broadcasts. */
 function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samples: number) => A) {
@@ -154,6 +156,20 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
   inplace: ({ reading }) => inplaceOf(reading),
   epilogue: { set: withEpilogue },
   summing: summing('inputGrad'),
+  channels: {
+    part: (context, start, size) => {
+      const { inputs, attrs, adapter } = context
+      const { tensors, geometry } = passIn('inputGrad', context)
+      const [, w] = inputs
+      if (!w || attrs.groups > 1 || attrs.epilogue || attrs.reading) return undefined
+      if (!onMatrixUnits('inputGrad', geometry, tensors, adapter)) return undefined
+      return {
+        attrs: { ...attrs, size: [...attrs.size.slice(0, 3), size] },
+        at: 1,
+        slice: sliceCall(w, 2, start, size),
+      }
+    },
+  },
   divide: {
     arrangement,
     division: (call) => byImages(call, (attrs, samples) => ({ ...attrs, size: [samples, ...attrs.size.slice(1)] })),

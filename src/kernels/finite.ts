@@ -41,11 +41,12 @@ export const countNonFinite = defineOp<CountAttrs>('countNonFinite', {
   },
 })
 
-/** Tensors of a dispatch: every adapter binds 8 storage buffers, and one holds the counters. */
-const perDispatch = 7
-
-/** How many elements of each tensor are NaN or infinite: u32 [tensors]. */
-export function nonFiniteCounts(tensors: readonly Tensor[]): Tensor {
+/**
+ * How many elements of each tensor are NaN or infinite: u32 [tensors].
+ * @param maxBuffers storage buffers that a kernel may bind, one of which holds the counters: every adapter binds 8
+ */
+export function nonFiniteCounts(tensors: readonly Tensor[], maxBuffers = 8): Tensor {
+  const perDispatch = maxBuffers - 1
   let counts = pointwise('zero', [constant(0)], [], { space: [tensors.length], dtypes: ['u32'] })
   for (let first = 0; first < tensors.length; first += perDispatch) {
     const group = tensors.slice(first, first + perDispatch)

@@ -1,15 +1,17 @@
+import type { Expr } from '../engine/expr.js'
 import * as e from '../engine/expr.js'
 import { apply, applyOne } from '../engine/graph.js'
-import { defineOp, type Tensor } from '../engine/ir.js'
+import { type Call, type Division, defineOp, type Tensor } from '../engine/ir.js'
 import { ceilDiv, flatGrid, inputBuffer, type KernelContext, outputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, type Spec, sameShape, spec } from '../engine/shape.js'
-import { byRow } from './arrangement.js'
+import { arrangement, byRow, callByRows, joinedDivision, usesIn } from './arrangement.js'
 import { atLeast, div, mul, pointwise, sum, sumAllTo } from './pointwise.js'
 import { kthSmallest } from './select.js'
 import type { Shader } from './shaders.generated.js'
 import * as shaders from './shaders.generated.js'
 import { loadTarget, shader } from './shaders.js'
-import { storedType } from './views.js'
+import { stored, together } from './slice-sums.js'
+import { extentsOf, storedType } from './views.js'
 
 interface CrossEntropyAttrs {
   readonly ignoreIndex: number
@@ -21,17 +23,12 @@ function checkTarget(logits: Spec, target: Spec): void {
   if (isFloat(target)) throw new Error('the target must be u8 or u32')
 }
 
-function rowKernel(
-  label: string,
-  file: Shader,
-  { inputs, outputs, attrs }: KernelContext<CrossEntropyAttrs>,
-  types: Readonly<Record<string, string>> = {},
-) {
+function rowKernel(label: string, file: Shader, { inputs, outputs, attrs }: KernelContext<CrossEntropyAttrs>) {
   const [logits = spec([]), target = spec([])] = inputs
   const channels = logits.shape.at(-1) ?? 1
   const rows = elements(target.shape)
   const grid = flatGrid(ceilDiv(rows, 64))
-  const aliases = { T: storedType(logits), ...types }
+  const aliases = { T: storedType(logits) }
   const source = shader(file, { aliases, hooks: { load_target: loadTarget(target.dtype) } })
   const reads = inputs.map((_, i) => inputBuffer(i))
   const writes = outputs.map((_, i) => outputBuffer(i))
@@ -54,14 +51,54 @@ const crossEntropyOp = defineOp<CrossEntropyAttrs>('crossEntropy', {
   kernel: (context) => rowKernel('crossEntropy', shaders.cross_entropy, context),
 })
 
-const crossEntropyGradOp = defineOp<CrossEntropyAttrs>('crossEntropyGrad', {
+interface CrossEntropyGradAttrs extends CrossEntropyAttrs {
+  /** What is stored, over the gradient and the operands that follow the operator's own five. */
+  readonly epilogue?: Expr
+}
+
+const ownInputs = 5
+
+function gradDivision(call: Call<CrossEntropyGradAttrs>): Division | undefined {
+  const own = call.inputs.slice(0, ownInputs).map(() => 'divided' as const)
+  const operands = usesIn(call.outputs[0]?.shape ?? [], call.inputs.slice(ownInputs))
+  return operands && joinedDivision(call, [...own, ...operands])
+}
+
+/** Logits, target, gradient of the loss, largest logit, sum of exponentials → gradient of the logits. */
+const crossEntropyGradOp = defineOp<CrossEntropyGradAttrs>('crossEntropyGrad', {
   precision: 'same',
-  divide: byRow(),
+  divide: {
+    arrangement,
+    division: gradDivision,
+    rows: (call) => callByRows(call, gradDivision(call), call.attrs),
+  },
   shape: ([logits = spec([])]) => [logits],
-  kernel: (context) => {
-    const { inputs, outputs } = context
-    const types = { G: storedType(inputs[2] ?? spec([])), U: storedType(outputs[0] ?? spec([])) }
-    return rowKernel('crossEntropyGrad', shaders.cross_entropy_grad, context, types)
+  epilogue: {
+    // On a CPU the kernel of a sum, which takes four elements at once, is about as fast (1.03 times the time of both).
+    set: (attrs, epilogue, { software }) => (software || attrs.epilogue ? undefined : { ...attrs, epilogue }),
+  },
+  kernel: ({ inputs, outputs: [result = spec([])], attrs: { ignoreIndex, epilogue } }) => {
+    const [logits = spec([]), target = spec([]), dy = spec([])] = inputs
+    const { rows, channels, rowsPerSample } = extentsOf(result.shape)
+    const grid = flatGrid(ceilDiv(rows, 64))
+    const source = shader(
+      shaders.cross_entropy_grad,
+      together(
+        {
+          aliases: { T: storedType(logits), G: storedType(dy) },
+          hooks: { load_target: loadTarget(target.dtype) },
+        },
+        stored(
+          storedType(result),
+          epilogue && { expr: epilogue, operands: inputs.slice(ownInputs), result },
+          ownInputs + 1,
+        ),
+      ),
+    )
+    const reads = inputs.map((_, i) => inputBuffer(i))
+    const uniforms = [rows, channels, ignoreIndex, grid[0], rowsPerSample, 1]
+    const dispatch = { label: 'crossEntropyGrad', source, reads, writes: [outputBuffer(0)], uniforms, grid }
+    return [{ name: 'rows', dispatches: [dispatch] }]
   },
 })
 

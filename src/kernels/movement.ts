@@ -1,5 +1,5 @@
 import { applyOne } from '../engine/graph.js'
-import { type DivideAccess, defineOp, type Op, type Part, type Tensor } from '../engine/ir.js'
+import { type DivideAccess, defineOp, type Op, type OpCall, type Part, type Tensor } from '../engine/ir.js'
 import { inputBuffer } from '../engine/kernel.js'
 import { elements, isFloat, type Spec, sameShape, spec } from '../engine/shape.js'
 import { bySample, callByRows, rowsOf } from './arrangement.js'
@@ -105,6 +105,14 @@ const sliceOp = defineOp<RangeAttrs>('slice', {
 /** `size` elements of an axis from `start` on. */
 export const slice = (x: Tensor, axis: number, start: number, size: number): Tensor =>
   start === 0 && size === x.shape[axis] ? x : applyOne(sliceOp, [x], { axis, start, size })
+
+/** The call of `slice`. */
+export const sliceCall = ({ shape, dtype }: Spec, axis: number, start: number, size: number): OpCall => ({
+  op: sliceOp as Op,
+  name: 'slice',
+  attrs: { axis, start, size } satisfies RangeAttrs,
+  outputs: [spec(withAxis(shape, axis, size), dtype)],
+})
 
 interface PadAttrs extends Placing {
   /** Extent of the axis. */

@@ -158,6 +158,7 @@ const sumOp = defineOp<SumAttrs>('sum', {
   },
   kernel: async (context) => [(await import('./reduce-kernels.js')).sumKernel(context)],
   rowSums: async () => ({ of: (await import('./reduce-kernels.js')).rowSumsOf }),
+  join: { set: (parts) => joinedSums(parts) },
   formula: {
     elementwise: false,
     get: ({ exprs, space }) => ({ exprs, space }),
@@ -174,6 +175,19 @@ const sumOp = defineOp<SumAttrs>('sum', {
     },
   },
 })
+
+/** Sums over the same elements, as sums of one call. */
+function joinedSums(parts: readonly BatchedCall<SumAttrs>[]): SumAttrs | undefined {
+  const [{ space, shape } = { space: [], shape: [] }] = parts.map(({ attrs }) => attrs)
+  if (!parts.every(({ attrs }) => sameShape(attrs.space, space) && sameShape(attrs.shape, shape))) return undefined
+  const exprs: Expr[] = []
+  const finish = parts.flatMap(({ attrs, inputs }) => {
+    const sums = attrs.exprs.map((_, k) => e.input(exprs.length + k))
+    exprs.push(...attrs.exprs.map((expr) => e.substitute(expr, inputs.map(e.input))))
+    return attrs.finish?.map((expr) => e.substitute(expr, sums)) ?? sums
+  })
+  return parts.some(({ attrs }) => attrs.finish) ? { exprs, finish, space, shape } : { exprs, space, shape }
+}
 
 function sumBySpace(call: Call<SumAttrs>): Division | undefined {
   const { space, shape, exprs, finish } = call.attrs

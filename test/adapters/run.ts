@@ -58,7 +58,7 @@ const variants: readonly Variant[] = [
 const files = [
   'engine/mirror',
   'engine/pace',
-  'engine/passes/batch-updates',
+  'engine/passes/batch-small',
   'engine/passes/concat-in-place',
   'engine/passes/fuse-epilogues',
   'engine/passes/fuse-pointwise',

@@ -11,7 +11,8 @@ import { spec } from '#dist/engine/shape.js'
 import { grad } from '#dist/kernels/autograd.js'
 import { batchNormTraining } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
-import { castCall, relu, sum } from '#dist/kernels/pointwise.js'
+import { concat } from '#dist/kernels/movement.js'
+import { add, castCall, relu, sum } from '#dist/kernels/pointwise.js'
 import { Random } from '../../cases/case.js'
 import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
 import { formulas, layers, normalizedBefore, normalizedConvolution } from '../support/normalized-convolution.js'
@@ -75,6 +76,81 @@ for (const [shape, formula] of [
     compareRuns(prepared, await runCase(opened(), prepared, { optimize: false }), results, 'fused')
   })
 }
+
+/** Gradients of a program by fused kernels and by those of its operators, which must agree. */
+async function compareToUnfused<N extends string>(
+  shapes: Record<string, readonly number[]>,
+  gradients: readonly N[],
+  body: (tensors: Record<string, Tensor>) => Record<N, Tensor>,
+  check: (names: readonly string[]) => void,
+): Promise<void> {
+  const specs = Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, spec(shape)]))
+  const random = new Random('unfused')
+  const data = Object.fromEntries(
+    Object.entries(shapes).map(([name, shape]) => [
+      name,
+      new Float32Array(shape.reduce((a, b) => a * b)).map(() => random.normal()),
+    ]),
+  )
+  const results: Float32Array[][] = []
+  for (const optimize of [true, false]) {
+    const program = await compile(opened(), specs, body, { autocast: castCall, optimize })
+    if (optimize) check(program.nodes.map(({ name }) => name).filter((name) => /InputGrad/.test(name)))
+    program.run(data)
+    results.push(await Promise.all(gradients.map((name) => program.read(name))))
+    program.destroy()
+  }
+  const [fused = [], whole = []] = results
+  for (const [k, values] of whole.entries()) {
+    const scale = Math.max(...values.map(Math.abs))
+    // Values of f16, and sums of 126 of them, which are taken in another order.
+    const largest = Math.max(...values.map((value, i) => Math.abs(value - (fused[k]?.[i] ?? Number.NaN))))
+    assert.ok(scale > 0.1 && largest <= 2 ** -9 * scale, `${gradients[k]}: ${largest} of ${scale}`)
+  }
+}
+
+/** Batch norm of a map in training, whose running statistics do not matter. */
+const normalized = (map: Tensor, weight: Tensor, bias: Tensor): Tensor =>
+  batchNormTraining(map, { weight, bias, runningMean: bias.detach(), runningVar: weight.detach() }).y
+
+matrixTest('the gradient of maps side by side, each part by itself, which is fused with what reads it', () =>
+  compareToUnfused(
+    { a: [2, 9, 7, 16], b: [2, 9, 7, 24], w: [3, 3, 40, 16], weight: [24], bias: [24] },
+    ['da', 'db', 'dweight'],
+    (t) => {
+      const { a, b, w, weight, bias } = t as Record<'a' | 'b' | 'w' | 'weight' | 'bias', Tensor>
+      const joined = concat([a, relu(normalized(b, weight, bias))], 3)
+      const loss = sum(relu(conv2d(joined, w, { padding: 1 })))
+      const [da, db, dweight] = grad(loss, [a, b, weight]) as [Tensor, Tensor, Tensor]
+      return { da, db, dweight }
+    },
+    (names) => {
+      assert.is(names.length, 2)
+      assert.ok(
+        names.some((name) => /sum$/.test(name)),
+        names.join(),
+      )
+    },
+  ),
+)
+
+matrixTest('the sums of both branches of a block, in one kernel', () =>
+  compareToUnfused(
+    { a: [2, 9, 7, 16], b: [2, 9, 7, 16], w: [3, 3, 16, 16], weights: [16], bias: [16] },
+    ['da', 'db', 'dweights'],
+    (t) => {
+      const { a, b, w, weights, bias } = t as Record<'a' | 'b' | 'w' | 'weights' | 'bias', Tensor>
+      const block = relu(add(normalized(a, weights, bias), normalized(b, relu(weights), bias)))
+      const loss = sum(relu(conv2d(block, w, { padding: 1 })))
+      const [da, db, dweights] = grad(loss, [a, b, weights]) as [Tensor, Tensor, Tensor]
+      return { da, db, dweights }
+    },
+    (names) => {
+      assert.is(names.length, 1)
+      assert.match(names[0] ?? '', /sum\+.*sum$/)
+    },
+  ),
+)
 
 /** Mean and unbiased variance of each channel, in double precision. */
 function momentsOf(map: ArrayLike<number>, channels: number): { mean: number[]; variance: number[] } {

@@ -5,34 +5,65 @@ import { moveHandles } from './rewrite.js'
 
 /**
  * Lets an operator that sums its result on the way, such as a convolution, begin the sums over rows for which another one,
- * such as the statistics of batch norm, would read the result again.
+ * such as the statistics of batch norm, would read the result again. Where two would, as the gradients of batch norm in both
+ * branches of a block, it begins those of both.
  */
 export async function fuseRowSums(trace: Trace, adapter: AdapterTraits): Promise<Trace> {
-  const firstReader = new Map<string, Node>()
+  const position = new Map(trace.nodes.map(({ id }, at) => [id, at]))
+  const readers = new Map<string, Node[]>()
   for (const node of trace.nodes)
-    for (const key of node.inputs.map(valueKey)) if (!firstReader.has(key)) firstReader.set(key, node)
+    for (const key of new Set(node.inputs.map(valueKey))) readers.set(key, [...(readers.get(key) ?? []), node])
   let id = Math.max(-1, ...trace.nodes.map((node) => node.id))
   const moved = new Map<string, Tensor>()
   /** By the reader's id. */
   const fused = new Map<number, Node>()
   const gone = new Set<number>()
   for (const reader of trace.nodes) {
+    if (gone.has(reader.id)) continue
     for (const [at, value] of reader.inputs.entries()) {
+      const [first, ...others] = readers.get(valueKey(value)) ?? []
       // The product then runs where the reader did: nothing may need its result before.
-      if (firstReader.get(valueKey(value)) !== reader || gone.has(value.node.id)) continue
-      const node = await merge(reader, at, adapter, id + 1)
+      if (first !== reader || gone.has(value.node.id)) continue
+      const isThere = (input: Tensor) => (position.get(input.node.id) ?? 0) < (position.get(reader.id) ?? 0)
+      const [pair] = others.flatMap((second) => {
+        const both = second.inputs.every(isThere) && !gone.has(second.id) && joined(reader, second)
+        return both ? [{ second, both }] : []
+      })
+      const ofBoth = pair && (await merge(pair.both, at, adapter, id + 1))
+      const node = ofBoth ?? (await merge(reader, at, adapter, id + 1))
       if (!node) continue
       id++
       fused.set(reader.id, node)
-      gone.add(value.node.id)
+      const made = ofBoth ? [value.node, reader, pair.second] : [value.node, reader]
+      for (const old of made) if (old !== reader) gone.add(old.id)
+      const places = made.flatMap((old) => old.outputs.map((_, k) => `${old.id}.${k}`))
       for (const [k, { shape, dtype }] of node.outputs.entries())
-        moved.set(k === 0 ? valueKey(value) : `${reader.id}.${k - 1}`, new Tensor(node, k, shape, dtype))
+        moved.set(places[k] ?? '', new Tensor(node, k, shape, dtype))
       break
     }
   }
   if (moved.size === 0) return trace
   const nodes = trace.nodes.flatMap((node) => (gone.has(node.id) ? [] : [fused.get(node.id) ?? node]))
   return moveHandles({ ...trace, nodes }, moved)
+}
+
+/** One call that does what two readers of a value do; undefined where that cannot be. */
+function joined(a: Node, b: Node): Node | undefined {
+  if (!a.op?.join || a.op !== b.op) return undefined
+  const isSame = (value: Tensor, other: Tensor) =>
+    valueKey(value) === valueKey(other) && sameShape(value.shape, other.shape)
+  const inputs = [...a.inputs]
+  const places = b.inputs.map((value) => {
+    const known = inputs.findIndex((other) => isSame(value, other))
+    return known >= 0 ? known : inputs.push(value) - 1
+  })
+  const attrs = a.op.join.set([
+    { attrs: a.attrs as never, inputs: a.inputs.map((_, i) => i), outputs: a.outputs.length },
+    { attrs: b.attrs as never, inputs: places, outputs: b.outputs.length },
+  ])
+  return attrs === undefined
+    ? undefined
+    : { ...a, name: `${a.name}+${b.name}`, inputs, attrs, outputs: [...a.outputs, ...b.outputs] }
 }
 
 /** The producer of the reader's input `at`, which also delivers what the reader did; undefined where that cannot be. */

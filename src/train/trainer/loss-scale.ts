@@ -66,7 +66,7 @@ export class LossScale {
    * @returns a scalar that is 0 where all are finite, and the steps skipped so far
    */
   update(gradients: readonly Tensor[]): { nonFinite: Tensor; skippedSteps: Tensor } {
-    const nonFinite = sum(nonFiniteCounts(gradients))
+    const nonFinite = sum(nonFiniteCounts(gradients, this.store.device.traits.maxStorageBuffers))
     const { scale, goodSteps, skippedSteps } = this.variables
     const [one, two] = [e.constant(1), e.constant(2)]
     const state = [read(scale), read(goodSteps), nonFinite]

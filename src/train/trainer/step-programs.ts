@@ -76,7 +76,8 @@ function delivered(context: StepContext, gradients: readonly Tensor[], scaled: S
   const variables = context.run.trained.flatMap(({ store }) => store.all())
   const scaling = scaled ? { loss_scale: scaled.scale, skipped_steps: scaled.skippedSteps } : {}
   const norms = context.gradNorm ? normsOf(context, gradients, scaled) : {}
-  return { ...scaling, non_finite: nonFiniteCounts(variables.map(read)), ...norms }
+  const maxBuffers = variables[0]?.store.device.traits.maxStorageBuffers
+  return { ...scaling, non_finite: nonFiniteCounts(variables.map(read), maxBuffers), ...norms }
 }
 
 /** Norm of all gradients, and of those of each model where there are several. */

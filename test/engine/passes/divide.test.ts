@@ -10,6 +10,7 @@ import { byteLength, type Data, spec } from '#dist/engine/shape.js'
 import { Store } from '#dist/engine/store.js'
 import { grad } from '#dist/kernels/autograd.js'
 import { conv2dWeightGrad } from '#dist/kernels/conv2d.js'
+import { crossEntropyMean } from '#dist/kernels/loss.js'
 import { concat, slice } from '#dist/kernels/movement.js'
 import { add, mul, relu, scale, sum, sumTo } from '#dist/kernels/pointwise.js'
 import { kthSmallest } from '#dist/kernels/select.js'
@@ -23,8 +24,8 @@ import { ramp } from '../../support/random-program.js'
 const { deviceTest } = await onDevice()
 
 /** The same device, of which kernels bind so many bytes at most. */
-const binding = ({ gpu, adapter, traits }: Device, limit: number): Device =>
-  new Device(gpu, adapter, undefined, { matrixConfigs: traits.matrixConfigs, bindingLimit: limit })
+const binding = ({ gpu, adapter, traits }: Device, limit: number, software = adapter.software): Device =>
+  new Device(gpu, { ...adapter, software }, undefined, { matrixConfigs: traits.matrixConfigs, bindingLimit: limit })
 
 /** How often each operator is called in a run, and bytes of the largest tensor. */
 async function callsOf(device: Device, prepared: Prepared, optimize: boolean) {
@@ -126,6 +127,42 @@ deviceTest('a weight gradient to which another one is added', async (device) => 
       `${i}: ${divided[i]}, not ${value}`,
     )
   }
+})
+
+deviceTest('gradients of two losses of the same logits, the second with what is added to it', async (device) => {
+  // Rows as samples, too: the smallest limit binds less than an image.
+  const shape = [4, 5, 6, 7]
+  const target = spec(shape.slice(0, -1), 'u8')
+  const specs = { logits: spec(shape), first: target, second: target, bias: spec([7]) }
+  const results: Data[] = []
+  const image = 5 * 6 * 7 * 4
+  for (const [limit, optimize, calls] of [
+    [Number.POSITIVE_INFINITY, true, 2],
+    [2 * image, true, 4],
+    [3 * 6 * 7 * 4, true, undefined],
+    [Number.POSITIVE_INFINITY, false, 2],
+  ] as const) {
+    // A CPU adds the gradients by themselves.
+    const program = await compile(
+      binding(device, limit, false),
+      specs,
+      ({ logits, first, second, bias }) => {
+        const biased = add(logits, bias)
+        const loss = add(scale(crossEntropyMean(biased, first), 3), crossEntropyMean(biased, second))
+        return { out: (grad(loss, [biased]) as [Tensor])[0] }
+      },
+      { optimize },
+    )
+    const classes = (step: number) => new Uint8Array(120).map((_, i) => (i % 11 === 0 ? 255 : (i * step) % 7))
+    const logits = ramp(840, -420).map((value) => (value % 31) / 8)
+    program.run({ logits, first: classes(3), second: classes(5), bias: ramp(7, -3) })
+    results.push(await program.read('out'))
+    const names = program.nodes.filter(({ op }) => op?.name === 'crossEntropyGrad').map(({ name }) => name)
+    if (calls) assert.is(names.length, calls, names.join())
+    if (optimize) assert.ok(names.includes('crossEntropyGrad+add'), names.join())
+    program.destroy()
+  }
+  for (const result of results) assert.equal(result, results.at(-1))
 })
 
 /** 6 samples are halved into 3 and 3, and these into 2 and 1. */

@@ -103,4 +103,64 @@ test('sums of an input gradient that batch norm takes are begun by it, where its
   device.destroy()
 })
 
+test('of two input gradients that are added up, the one that can sum does both', async () => {
+  const device = nullDevice(gpu)
+  const channels = 64
+  const vector = spec([channels])
+  for (const strides of [
+    [1, 2],
+    [2, 1],
+  ]) {
+    const specs = { x: spec([4, 129, 129, channels]), w: spec([1, 1, channels, 64]), ones: vector, zeros: vector }
+    const program = await compile(
+      device,
+      specs,
+      ({ x, w, ones, zeros }) => {
+        const { y } = batchNormTraining(x, { weight: ones, bias: zeros, runningMean: zeros, runningVar: ones })
+        const map = relu(y)
+        const [first, second] = strides.map((stride) => sum(conv2d(map, w, { stride }))) as [Tensor, Tensor]
+        const [dx] = grad(add(first, second), [x])
+        return { dx: dx as Tensor }
+      },
+      { autocast: castCall },
+    )
+    const names = program.nodes.map(({ name }) => name).filter((name) => /InputGrad/.test(name))
+    assert.is(names.length, 2)
+    assert.match(names[1] ?? '', /^conv2dInputGrad\+.*\+sum$/)
+    program.destroy()
+  }
+  device.destroy()
+})
+
+test('sums of both branches of a block are begun by one product, where it can bind all that they read', async () => {
+  const channels = 64
+  const vector = spec([channels])
+  const map = spec([4, 129, 129, channels])
+  for (const [maxStorageBuffers, name] of [
+    [16, /^conv2dInputGrad\+[a-zA-Z+]*sum\+[a-zA-Z+]*sum$/],
+    [10, /^conv2dInputGrad\+[a-zA-Z]*\+reluGrad\+addGrad\+sum$/],
+  ] as const) {
+    const device = nullDevice({ ...gpu, maxStorageBuffers })
+    const program = await compile(
+      device,
+      { a: map, b: map, w: spec([3, 3, channels, 64]), ones: vector, zeros: vector },
+      ({ a, b, w, ones, zeros }) => {
+        const parameters = { weight: ones, bias: zeros, runningMean: zeros, runningVar: ones }
+        const branches = [a, b].map((branch) => batchNormTraining(branch, parameters).y) as [Tensor, Tensor]
+        const loss = sum(conv2d(relu(add(...branches)), w, { padding: 1 }))
+        const [da, db] = grad(loss, [a, b]) as [Tensor, Tensor]
+        return { da, db }
+      },
+      { autocast: castCall },
+    )
+    const names = program.nodes.map((node) => node.name)
+    assert.ok(
+      names.some((each) => name.test(each)),
+      `${maxStorageBuffers}: ${names.join()}`,
+    )
+    program.destroy()
+    device.destroy()
+  }
+})
+
 test.run()

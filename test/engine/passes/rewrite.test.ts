@@ -19,7 +19,8 @@ deviceTest('equal calls run once, and what nothing needs does not run', async (d
   assert.equal(kernelsOf(program), ['sum', 'add'])
   const naive = await compile(device, { x: spec([5]) }, ({ x }) => ({ y: add(sum(x), sum(x)) }), { optimize: false })
   assert.equal(kernelsOf(naive), ['sum', 'sum', 'add'])
-  const different = await compile(device, { x: spec([4]) }, ({ x }) => ({ a: scale(x, 2), b: scale(x, 3) }))
+  // Too large to share a dispatch.
+  const different = await compile(device, { x: spec([2 ** 17]) }, ({ x }) => ({ a: scale(x, 2), b: scale(x, 3) }))
   assert.is(different.kernels.length, 2)
 })
 

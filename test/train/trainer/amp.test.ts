@@ -184,6 +184,27 @@ halfTest('what f16 cannot hold becomes infinite, by which overflowing gradients 
   program.destroy()
 })
 
+halfTest('tensors are counted in as few dispatches as the adapter binds buffers for', async () => {
+  const specs = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`x${i}`, spec([i + 1])]))
+  const data = Object.fromEntries(
+    Object.entries(specs).map(([name, { shape }], i) => [
+      name,
+      new Float32Array(shape[0] ?? 1).fill(i % 3 ? 1 : Infinity),
+    ]),
+  )
+  for (const [maxBuffers, dispatches] of [
+    [4, 4],
+    [7, 2],
+  ] as const) {
+    const body = (tensors: Record<string, Tensor>) => ({ counts: nonFiniteCounts(Object.values(tensors), maxBuffers) })
+    const program = await compile(device, specs, body)
+    assert.is(program.kernels.filter((label) => label === 'countNonFinite').length, dispatches)
+    program.run(data)
+    assert.equal([...(await program.read('counts', 'u32'))], [1, 0, 0, 4, 0, 0, 7, 0, 0, 10, 0, 0])
+    program.destroy()
+  }
+})
+
 halfTest('--trace-nan finds what overflows in half precision', async () => {
   const { trainInto, remove } = await tinyData('overflow')
   const diverging = ['--set', 'lr=1e5', '--set', 'amp=true', '--trace-nan', '--max-iters', '3']

@@ -1,17 +1,21 @@
+import type { AdapterTraits } from '../adapter.js'
 import { type Node, Tensor, type Trace, valueKey } from '../ir.js'
 import { byteLength, sameShape } from '../shape.js'
 import { type Moved, moveHandles } from './rewrite.js'
 
-/** Larger updates gain nothing from company, and waiting for it would keep their gradients. */
+/** Larger calls gain nothing from company, and waiting for it would keep what they read. */
 const maxBytes = 2 ** 18
 
 /**
- * Joins small updates in place that follow one another, such as an optimizer's, into one node each that does them in a
- * single dispatch: starting a dispatch costs as much as updating many parameters.
- *
- * @param maxBuffers buffers that a kernel may bind
+ * Joins small calls that follow one another and do not read each other, such as an optimizer's updates or the sums of two
+ * passes' gradients, into one node each that does them in a single dispatch: starting a dispatch costs as much as updating
+ * many parameters. On a CPU only updates in place, which every step has many of: its drivers take longer to compile a kernel
+ * for each company than the dispatches take.
  */
-export function batchUpdates(trace: Trace, maxBuffers: number): Trace {
+export function batchSmall(
+  trace: Trace,
+  { maxStorageBuffers, software }: Pick<AdapterTraits, 'maxStorageBuffers' | 'software'>,
+): Trace {
   const groups: Node[][] = []
   let open: Node[] = []
   const close = () => {
@@ -21,20 +25,22 @@ export function batchUpdates(trace: Trace, maxBuffers: number): Trace {
   for (const node of trace.nodes) {
     const reads = (member: Node) => node.inputs.some((value) => value.node.id === member.id)
     if (open.some(reads)) close()
-    if (!isSmallUpdate(node)) continue
+    if (!isSmall(node) || (software && !updates(node))) continue
     const [first] = open
-    const isAnother = first !== undefined && first.op !== node.op
-    if (isAnother || open.some((member) => collide(member, node)) || buffersOf([...open, node]) > maxBuffers) close()
+    const isAnother = first !== undefined && (first.op !== node.op || updates(first) !== updates(node))
+    if (isAnother || open.some((member) => collide(member, node)) || buffersOf([...open, node]) > maxStorageBuffers)
+      close()
     open.push(node)
   }
   close()
   return groups.length > 0 ? replaced(trace, groups) : trace
 }
 
-const isSmallUpdate = ({ op, attrs, inputs, outputs }: Node): boolean =>
+const isSmall = ({ op, attrs, inputs, outputs }: Node): boolean =>
   op?.batch?.fits({ inputs, outputs, attrs: attrs as never }) === true &&
-  (op.inplace?.(attrs as never).size ?? 0) > 0 &&
   [...inputs, ...outputs].every((value) => byteLength(value) <= maxBytes)
+
+const updates = ({ op, attrs }: Node): boolean => (op?.inplace?.(attrs as never).size ?? 0) > 0
 
 /** Whether one reads or replaces what the other replaces: then their order matters. */
 function collide(a: Node, b: Node): boolean {

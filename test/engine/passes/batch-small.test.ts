@@ -1,11 +1,12 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { assign, read } from '#dist/engine/graph.js'
-import type { Tensor } from '#dist/engine/ir.js'
+import type { Tensor, Trace } from '#dist/engine/ir.js'
+import { batchSmall } from '#dist/engine/passes/batch-small.js'
 import { compile } from '#dist/engine/program.js'
 import { type Data, spec } from '#dist/engine/shape.js'
 import { Store, type Variable } from '#dist/engine/store.js'
-import { scale } from '#dist/kernels/pointwise.js'
+import { add, scale } from '#dist/kernels/pointwise.js'
 import { adamw, sgd } from '#dist/kernels/update.js'
 import { onDevice } from '../../support/on-device.js'
 import { ramp } from '../../support/random-program.js'
@@ -85,6 +86,31 @@ deviceTest('updates of AdamW share dispatches', async (device) => {
     results.push([...(await store.readAll()).values()].map((data) => [...data]))
     program.destroy()
     store.destroy()
+  }
+  assert.equal(results[0], results[1])
+})
+
+deviceTest('small formulas share a dispatch on GPUs, and those that read one another do not', async (device) => {
+  const sizes = [4, 7, 12, 1, 64]
+  const inputs = Object.fromEntries(sizes.flatMap((size, i) => ['a', 'b'].map((name) => [`${name}${i}`, spec([size])])))
+  const body = (t: Record<string, Tensor>) => {
+    const sums = sizes.map((_, i) => add(t[`a${i}`] as Tensor, t[`b${i}`] as Tensor))
+    // Returned, so that the formula behind is no part of the last sum's.
+    const behind = scale(sums.at(-1) as Tensor, 3)
+    return Object.fromEntries([...sums, behind].map((value, i) => [`y${i}`, value]))
+  }
+  const data = Object.fromEntries(Object.entries(inputs).map(([name, { shape }], i) => [name, ramp(shape[0] ?? 1, i)]))
+  const { maxStorageBuffers } = device.traits
+  const results: Float32Array[][] = []
+  for (const software of [true, false]) {
+    const pass = (trace: Trace) => batchSmall(trace, { maxStorageBuffers, software })
+    const program = await compile(device, inputs, body, { pass })
+    // A sum binds three buffers.
+    const together = Math.floor(maxStorageBuffers / 3)
+    if (!software) assert.is(program.kernels.length, Math.ceil(sizes.length / together) + 1, program.kernels.join())
+    program.run(data)
+    results.push(await Promise.all([...sizes, 64].map((_, i) => program.read(`y${i}`))))
+    program.destroy()
   }
   assert.equal(results[0], results[1])
 })
