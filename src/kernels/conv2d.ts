@@ -1,13 +1,22 @@
-import type { Expr } from '../engine/expr.js'
+import { type Expr, exprSize, hoist } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
-import { type Call, type Division, defineOp, type Reading, type SummingAccess, type Tensor } from '../engine/ir.js'
+import {
+  type Call,
+  type Division,
+  defineOp,
+  type PrologueAccess,
+  type Reading,
+  type SummingAccess,
+  type Tensor,
+} from '../engine/ir.js'
 import type { Candidate, KernelContext } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
 import type { ConvGeometry, ConvKind } from './conv2d-geometry.js'
 import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
-import { convCandidates, sumsRows, weightGradCandidates } from './conv2d-kernels.js'
+import { convCandidates, sumsRows, timesLoaded, weightGradCandidates } from './conv2d-kernels.js'
 import { formulasCall } from './pointwise.js'
+import type { LoadedFormula } from './prologue.js'
 import { inplaceOf, readerOf } from './row-sums.js'
 import type { Epilogue } from './slice-sums.js'
 
@@ -23,6 +32,8 @@ export interface Conv2dOptions {
 export interface ConvAttrs extends Required<Conv2dOptions> {
   /** What is stored, over the result and the operands that follow the operator's own two. */
   readonly epilogue?: Expr
+  /** What x is, over what is read in its place and operands that follow those of the epilogue. */
+  readonly prologue?: LoadedFormula
   /** A call that reads what is stored, whose outputs follow. */
   readonly reading?: Reading
 }
@@ -65,11 +76,15 @@ const multiplyAddsOf = (w: Spec, y: Spec): number => (elements(w.shape) / (w.sha
 
 /** Grouped kernels store their results as they are. */
 const withEpilogue = <A extends ConvAttrs>(attrs: A, epilogue: Expr): A | undefined =>
-  attrs.groups === 1 && !attrs.epilogue ? { ...attrs, epilogue } : undefined
+  attrs.groups === 1 && !attrs.epilogue && !attrs.prologue ? { ...attrs, epilogue } : undefined
 
 /** The formula that the result passes through, with the tensors that it reads. */
 const epilogueOf = ({ inputs, outputs: [result = spec([])], attrs }: KernelContext<ConvAttrs>): Epilogue | undefined =>
-  attrs.epilogue && { expr: attrs.epilogue, operands: inputs.slice(2), result }
+  attrs.epilogue && { expr: attrs.epilogue, operands: inputs.slice(2, attrs.prologue?.first), result }
+
+/** What loads x where a formula computes it. */
+const loaderOf = async ({ inputs, attrs: { prologue }, adapter }: KernelContext<ConvAttrs>) =>
+  prologue && (await import('./prologue.js')).loaderOf(prologue, inputs, adapter)
 
 /** A convolution or its input gradient as kernels see it. */
 function passIn(
@@ -87,8 +102,34 @@ const kernelsOf =
     const { tensors, geometry } = passIn(kind, context)
     return context.attrs.groups > 1
       ? groupedCandidates(kind, geometry, tensors, context.adapter)
-      : convCandidates(kind, geometry, tensors, context.adapter, epilogueOf(context), reader)
+      : convCandidates(kind, geometry, tensors, context.adapter, epilogueOf(context), reader, await loaderOf(context))
   }
+
+/**
+ * Operations of a formula on an element, in all the times that a kernel loads it, which take about as long as the value would
+ * to be stored or loaded: GPUs compute some 10 to 40 in the time of a byte, and in part while the units multiply.
+ */
+const mostOperations = 48
+
+/** @param geometry of the call */
+const prologue = <A extends ConvAttrs>(
+  weightGrad: boolean,
+  geometry: (call: Call<A>) => ConvGeometry,
+): PrologueAccess<A> => ({
+  set: (context, at, { expr, source, operands }) => {
+    const { inputs, outputs, attrs, adapter } = context
+    const [a = spec([]), b = spec([])] = inputs
+    const isPlain = at === 0 && attrs.groups === 1 && !attrs.prologue && !attrs.reading
+    const isOfChannel = ({ shape, dtype }: Spec) => dtype === 'f32' && sameShape(shape, source.shape.slice(-1))
+    if (!isPlain || source.dtype !== a.dtype || !operands.every(isOfChannel)) return undefined
+    const tensors = { factors: [a, b], result: outputs[0] ?? spec([]) } as const
+    const times = timesLoaded(geometry(context), tensors, weightGrad, adapter)
+    // What depends on the channel alone is computed for many elements at once.
+    const { rest } = hoist(expr, (index) => index > 0, operands.length + 1)
+    if (times === undefined || times * exprSize([rest]) > mostOperations) return undefined
+    return { ...attrs, prologue: { expr, first: inputs.length } }
+  },
+})
 
 const summing = <A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> => ({
   set: (context, reading) => {
@@ -101,7 +142,7 @@ const summing = <A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> => ({
 
 /** Of a convolution or its input gradient: every image by itself, with the weights and what the epilogue broadcasts. */
 function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samples: number) => A) {
-  if (call.attrs.reading) return undefined
+  if (call.attrs.reading || call.attrs.prologue) return undefined
   const operands = usesIn(call.outputs[0]?.shape ?? [], call.inputs.slice(2))
   return operands && joinedDivision(call, ['divided', 'whole', ...operands], attrsFor)
 }
@@ -126,6 +167,7 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
   kernel: kernelsOf('forward'),
   inplace: ({ reading }) => inplaceOf(reading),
   epilogue: { set: withEpilogue },
+  prologue: prologue(false, (call) => passIn('forward', call).geometry),
   summing: summing('forward'),
   divide: {
     arrangement,
@@ -173,6 +215,9 @@ const sumOfImages = ({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<Si
   ...(epilogue && { last: formulasCall([epilogue], outputs) }),
 })
 
+const weightGradGeometry = ({ inputs: [x, dy], outputs: [dw], attrs }: Call<SizedAttrs>): ConvGeometry =>
+  geometryOf(x ?? spec([]), dw ?? spec([]), dy ?? spec([]), attrs)
+
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
   precision: 'sum',
   multiplyAdds: ({ inputs: [, dy = spec([])], outputs: [dw = spec([])] }) => multiplyAddsOf(dw, dy),
@@ -181,7 +226,7 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
     return [spec(attrs.size)]
   },
-  kernel: (context) => {
+  kernel: async (context) => {
     const {
       inputs: [x = spec([]), dy = spec([])],
       outputs: [dw = spec([])],
@@ -189,15 +234,16 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
       adapter,
     } = context
     const tensors = { factors: [x, dy], result: dw } as const
-    const geometry = geometryOf(x, dw, dy, attrs)
+    const geometry = weightGradGeometry(context)
     return attrs.groups > 1
       ? groupedWeightGrad(geometry, tensors, adapter)
-      : weightGradCandidates(geometry, tensors, adapter, epilogueOf(context))
+      : weightGradCandidates(geometry, tensors, adapter, epilogueOf(context), await loaderOf(context))
   },
   epilogue: { set: withEpilogue },
+  prologue: prologue(true, weightGradGeometry),
   divide: {
     arrangement,
-    division: (call) => sumOfImages(call),
+    division: (call) => (call.attrs.prologue ? undefined : sumOfImages(call)),
     rows: (call) => byRows(call, call.attrs.size, sumOfImages(call), call.attrs),
   },
 })

@@ -10,6 +10,8 @@ export interface NullAdapter {
   readonly subgroupSize?: number
   /** It has matrix units, of 16x16x16. */
   readonly matrixUnits?: boolean
+  /** maxStorageBuffersPerShaderStage. */
+  readonly maxStorageBuffers?: number
   /** maxStorageBufferBindingSize in bytes. */
   readonly bindingLimit?: number
   /** Bytes that it has. */
@@ -19,7 +21,7 @@ export interface NullAdapter {
 /** A dry device of an adapter that no machine need have. */
 export function nullDevice(adapter: NullAdapter = {}): Device {
   const { software = true, half = false, matrixUnits = false, subgroupSize = 8 } = adapter
-  const { bindingLimit = 2 ** 40, memory } = adapter
+  const { bindingLimit = 2 ** 40, maxStorageBuffers = 10, memory } = adapter
   const { GPUBufferUsage, GPUTextureUsage, GPUShaderStage, GPUMapMode } = globalThis as Partial<typeof globalThis>
   // WebGPU's constants are there once an adapter was looked for; here their values do not matter.
   if (!GPUBufferUsage) Object.assign(globalThis, { GPUBufferUsage: {} })
@@ -34,7 +36,7 @@ export function nullDevice(adapter: NullAdapter = {}): Device {
       ...(matrixUnits ? ['chromium-experimental-subgroup-matrix'] : []),
     ]),
     limits: {
-      maxStorageBuffersPerShaderStage: 10,
+      maxStorageBuffersPerShaderStage: maxStorageBuffers,
       maxComputeWorkgroupStorageSize: 32768,
       maxStorageBufferBindingSize: bindingLimit,
       maxTextureDimension2D: 8192,
