@@ -106,15 +106,15 @@ const kernelsOf =
   }
 
 /**
- * Operations of a formula on an element, in all the times that a kernel loads it, which take about as long as the value would
- * to be stored or loaded: GPUs compute some 10 to 40 in the time of a byte, and in part while the units multiply.
+ * Operations of a formula that a kernel spends on an element, over all the times that it loads it: about what GPUs compute in the
+ * time of its share of storing the value and loading it, 10 to 40 for a byte, and in part while the units multiply.
  */
 const mostOperations = 48
 
-/** @param geometry of the call */
+/** @param geometryIn sizes of a call, which is a weight gradient or a convolution */
 const prologue = <A extends ConvAttrs>(
   weightGrad: boolean,
-  geometry: (call: Call<A>) => ConvGeometry,
+  geometryIn: (call: Call<A>) => ConvGeometry,
 ): PrologueAccess<A> => ({
   set: (context, at, { expr, source, operands }) => {
     const { inputs, outputs, attrs, adapter } = context
@@ -123,7 +123,7 @@ const prologue = <A extends ConvAttrs>(
     const isOfChannel = ({ shape, dtype }: Spec) => dtype === 'f32' && sameShape(shape, source.shape.slice(-1))
     if (!isPlain || source.dtype !== a.dtype || !operands.every(isOfChannel)) return undefined
     const tensors = { factors: [a, b], result: outputs[0] ?? spec([]) } as const
-    const times = timesLoaded(geometry(context), tensors, weightGrad, adapter)
+    const times = timesLoaded(geometryIn(context), tensors, weightGrad, adapter)
     // What depends on the channel alone is computed for many elements at once.
     const { rest } = hoist(expr, (index) => index > 0, operands.length + 1)
     if (times === undefined || times * exprSize([rest]) > mostOperations) return undefined
