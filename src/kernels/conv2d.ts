@@ -207,13 +207,16 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
 })
 
 /** The weights' gradient is the sum of the images', which then passes through the formula. */
-const sumOfImages = ({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<SizedAttrs>): Division => ({
-  samples: inputs[0]?.shape[0] ?? 1,
-  inputs: inputs.map((_, i) => (i < 2 ? 'divided' : 'last')),
-  outputs: ['summed'],
-  piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
-  ...(epilogue && { last: formulasCall([epilogue], outputs) }),
-})
+function sumOfImages({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<SizedAttrs>): Division | undefined {
+  if (attrs.prologue) return undefined
+  return {
+    samples: inputs[0]?.shape[0] ?? 1,
+    inputs: inputs.map((_, i) => (i < 2 ? 'divided' : 'last')),
+    outputs: ['summed'],
+    piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
+    ...(epilogue && { last: formulasCall([epilogue], outputs) }),
+  }
+}
 
 const weightGradGeometry = ({ inputs: [x, dy], outputs: [dw], attrs }: Call<SizedAttrs>): ConvGeometry =>
   geometryOf(x ?? spec([]), dw ?? spec([]), dy ?? spec([]), attrs)
@@ -243,7 +246,7 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
   prologue: prologue(true, weightGradGeometry),
   divide: {
     arrangement,
-    division: (call) => (call.attrs.prologue ? undefined : sumOfImages(call)),
+    division: (call) => sumOfImages(call),
     rows: (call) => byRows(call, call.attrs.size, sumOfImages(call), call.attrs),
   },
 })

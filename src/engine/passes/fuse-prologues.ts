@@ -1,7 +1,7 @@
 import type { AdapterTraits } from '../adapter.js'
 import { input, substitute } from '../expr.js'
 import { type Node, type Prologue, results, type Tensor, type Trace, valueKey } from '../ir.js'
-import { byteLength, isFloat, sameShape } from '../shape.js'
+import { byteLength, isFloat, type Spec, sameShape } from '../shape.js'
 import { relink } from './rewrite.js'
 
 /**
@@ -65,6 +65,6 @@ function merge(reader: Node, key: string, loading: Loading, adapter: AdapterTrai
 
 /** What is loaded and stored less where so many readers compute a value themselves. */
 function bytesGained({ inputs, outputs }: Node, { source, operands }: Loading, readers: number): number {
-  const sum = (specs: Parameters<typeof byteLength>[0][]) => specs.reduce((total, each) => total + byteLength(each), 0)
-  return sum([...inputs, ...outputs]) + readers * (sum([...outputs]) - sum([source, ...operands]))
+  const sum = (specs: readonly Spec[]) => specs.reduce((total, each) => total + byteLength(each), 0)
+  return sum([...inputs, ...outputs]) + readers * (sum(outputs) - sum([source, ...operands]))
 }
