@@ -105,6 +105,28 @@ const kernelsOf =
       : convCandidates(kind, geometry, tensors, context.adapter, epilogueOf(context), reader, await loaderOf(context))
   }
 
+const summing = <A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> => ({
+  set: (context, reading) => {
+    const { attrs, adapter } = context
+    if (attrs.groups > 1 || attrs.reading) return undefined
+    const { tensors, geometry } = passIn(kind, context)
+    return sumsRows(kind, geometry, tensors, adapter) ? { ...attrs, reading } : undefined
+  },
+})
+
+/** Of a convolution or its input gradient: every image by itself, with the weights and what the epilogue broadcasts. */
+function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samples: number) => A) {
+  if (call.attrs.reading || call.attrs.prologue) return undefined
+  const operands = usesIn(call.outputs[0]?.shape ?? [], call.inputs.slice(2))
+  return operands && joinedDivision(call, ['divided', 'whole', ...operands], attrsFor)
+}
+
+/** A convolution that sees one pixel at a time computes each row by itself; undefined of others. */
+const byRows = <A extends ConvAttrs>(call: Call<A>, w: Shape, division: Division | undefined, attrs: A) => {
+  const isOfPixels = w[0] === 1 && w[1] === 1 && attrs.stride === 1 && attrs.padding === 0
+  return isOfPixels ? callByRows(call, division, attrs) : undefined
+}
+
 /**
  * Operations of a formula that a kernel spends on an element, over all the times that it loads it: about what GPUs compute in the
  * time of its share of storing the value and loading it, 10 to 40 for a byte, and in part while the units multiply.
@@ -130,28 +152,6 @@ const prologue = <A extends ConvAttrs>(
     return { ...attrs, prologue: { expr, first: inputs.length } }
   },
 })
-
-const summing = <A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> => ({
-  set: (context, reading) => {
-    const { attrs, adapter } = context
-    if (attrs.groups > 1 || attrs.reading) return undefined
-    const { tensors, geometry } = passIn(kind, context)
-    return sumsRows(kind, geometry, tensors, adapter) ? { ...attrs, reading } : undefined
-  },
-})
-
-/** Of a convolution or its input gradient: every image by itself, with the weights and what the epilogue broadcasts. */
-function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samples: number) => A) {
-  if (call.attrs.reading || call.attrs.prologue) return undefined
-  const operands = usesIn(call.outputs[0]?.shape ?? [], call.inputs.slice(2))
-  return operands && joinedDivision(call, ['divided', 'whole', ...operands], attrsFor)
-}
-
-/** A convolution that sees one pixel at a time computes each row by itself; undefined of others. */
-const byRows = <A extends ConvAttrs>(call: Call<A>, w: Shape, division: Division | undefined, attrs: A) => {
-  const isOfPixels = w[0] === 1 && w[1] === 1 && attrs.stride === 1 && attrs.padding === 0
-  return isOfPixels ? callByRows(call, division, attrs) : undefined
-}
 
 const conv2dOp = defineOp<ConvAttrs>('conv2d', {
   precision: 'half',
