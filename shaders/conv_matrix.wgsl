@@ -37,6 +37,10 @@ alias Y = f32;
 alias U = f32;
 alias V = vec4f;
 const INPUT_GRAD = false;
+// Whether what is read of `a` passes through a formula on its way to workgroup memory, and how many values this takes of a
+// channel.
+const THROUGH = false;
+const A_VALUES = 1u;
 const Y_BINDING = 3u;
 const VALUES = 1u;
 // Whether a tile also sums what it stores over its rows, how many sums there are for each channel, and whether they are of
@@ -101,6 +105,16 @@ fn load_b(i: u32, count: u32) -> mat2x4<E> {
     select(vec4<E>(), low, vec4u(0, 1, 2, 3) < vec4u(count)),
     select(vec4<E>(), high, vec4u(4, 5, 6, 7) < vec4u(count)),
   );
+}
+
+// What `through` needs of eight channels from c on.
+fn channel_values_a(c: u32) -> array<array<f32, A_VALUES>, 8> {
+  return array<array<f32, A_VALUES>, 8>();
+}
+
+// Eight channels of `a`, as the units get them.
+fn through(v: mat2x4<E>, values: array<array<f32, A_VALUES>, 8>) -> mat2x4<E> {
+  return v;
 }
 
 // What `store` needs of an output channel, loaded once for all pixels.
@@ -218,6 +232,8 @@ fn main(
   var acc: array<subgroup_matrix_result<f32, N, M>, WM * WN>;
   var next_a: array<mat2x4<E>, A_LOADS>;
   var next_b: array<mat2x4<E>, B_LOADS>;
+  // A bit for each of `next_a` that lies within the map.
+  var within = 0u;
 
   let taps = s.kh * s.kw;
   let chunks = (s.in_c + DEPTH - 1) / DEPTH;
@@ -248,14 +264,16 @@ fn main(
     let more = k < end;
 
     // What comes next is under way while the units work on what is there.
+    let c = chunk * DEPTH + id % GROUPS * 8;
     if (more) {
-      let c = chunk * DEPTH + id % GROUPS * 8;
+      within = 0u;
       for (var i = 0u; i < A_LOADS; i++) { // unrolled
         let iy = py[i] + t.y;
         let ix = px[i] + t.x;
         next_a[i] = mat2x4<E>();
         if (iy >= 0 && iy < i32(s.in_h) && ix >= 0 && ix < i32(s.in_w) && c < s.in_c) {
           next_a[i] = load_a(u32((image[i] + iy * i32(s.in_w) + ix) * i32(s.in_c)) + c, s.in_c - c);
+          within |= 1u << i;
         }
       }
       for (var i = 0u; i < B_LOADS; i++) { // unrolled
@@ -307,6 +325,14 @@ fn main(
     let other = (current + 1) % BUFFERS;
     if (other == current) {
       workgroupBarrier();
+    }
+    if (THROUGH && within != 0) {
+      let values = channel_values_a(c);
+      for (var i = 0u; i < A_LOADS; i++) { // unrolled
+        if (((within >> i) & 1u) != 0) {
+          next_a[i] = through(next_a[i], values);
+        }
+      }
     }
     for (var i = 0u; i < A_LOADS; i++) { // unrolled
       let g = id + THREADS * i;

@@ -37,6 +37,10 @@ alias U = f32;
 alias V = vec4f;
 const Y_BINDING = 3u;
 const VALUES = 1u;
+// Whether what is read of x passes through a formula on its way to workgroup memory, and how many values this takes of a
+// channel.
+const THROUGH = false;
+const A_VALUES = 1u;
 
 // x [n, in_h, in_w, in_c], dy [n, out_h, out_w, out_c], y = dw [slices, kh, kw, in_c, out_c].
 // Grid: tiles of rows, tiles of channels, slices, each of which sums as many of the pixels that meet the tile's taps.
@@ -58,6 +62,8 @@ const COLUMNS = SX * WN * N;
 // in different banks.
 const A_GROUPS = ROWS / 8;
 const B_GROUPS = COLUMNS / 8;
+// Whether all that a thread loads of a tile of `x` is of the same channels.
+const SAME_CHANNELS = THREADS % A_GROUPS == 0;
 const A_PITCH = ROWS + 8;
 const B_PITCH = COLUMNS + 8;
 const A_SIZE = DEPTH * A_PITCH;
@@ -87,6 +93,16 @@ fn load_b(i: u32, count: u32) -> mat2x4<E> {
     select(vec4<E>(), low, vec4u(0, 1, 2, 3) < vec4u(count)),
     select(vec4<E>(), high, vec4u(4, 5, 6, 7) < vec4u(count)),
   );
+}
+
+// What `through` needs of eight channels from c on.
+fn channel_values_a(c: u32) -> array<array<f32, A_VALUES>, 8> {
+  return array<array<f32, A_VALUES>, 8>();
+}
+
+// Eight channels of x, as the units get them.
+fn through(v: mat2x4<E>, values: array<array<f32, A_VALUES>, 8>) -> mat2x4<E> {
+  return v;
 }
 
 // What `store` needs of an output channel.
@@ -194,12 +210,15 @@ fn main(
   var acc: array<subgroup_matrix_result<f32, N, M>, WM * WN>;
   var next_a: array<mat2x4<E>, A_LOADS>;
   var next_b: array<mat2x4<E>, B_LOADS>;
+  // A bit for each of `next_a` that lies within the map.
+  var within = 0u;
   // The tiles that the units work on.
   var current = 0u;
   for (var k = begin; ; k += DEPTH) {
     let more = k < end;
     // What comes next is under way while the units work on what is there.
     if (more) {
+      within = 0u;
       for (var i = 0u; i < A_LOADS; i++) { // unrolled
         let y = i32((at_a[i].y + low.x) * s.stride_h) + offset[i].x;
         let x = i32((at_a[i].z + low.y) * s.stride_w) + offset[i].y;
@@ -208,6 +227,7 @@ fn main(
         if (there && y >= 0 && y < i32(s.in_h) && x >= 0 && x < i32(s.in_w)) {
           let pixel = (at_a[i].x * s.in_h + u32(y)) * s.in_w + u32(x);
           next_a[i] = load_a(pixel * s.in_c + channel[i], s.in_c - channel[i]);
+          within |= 1u << i;
         }
         at_a[i] = moved(at_a[i], step, width, height);
       }
@@ -244,6 +264,17 @@ fn main(
     let other = (current + 1) % BUFFERS;
     if (other == current) {
       workgroupBarrier();
+    }
+    if (THROUGH && within != 0) {
+      var values: array<array<f32, A_VALUES>, 8>;
+      for (var i = 0u; i < A_LOADS; i++) { // unrolled
+        if (i == 0 || !SAME_CHANNELS) {
+          values = channel_values_a(channel[i]);
+        }
+        if (((within >> i) & 1u) != 0) {
+          next_a[i] = through(next_a[i], values);
+        }
+      }
     }
     for (var i = 0u; i < A_LOADS; i++) { // unrolled
       let g = id + THREADS * i;

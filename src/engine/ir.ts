@@ -97,6 +97,25 @@ export interface EpilogueAccess<A> {
   set(attrs: A, expr: Expr, adapter: AdapterTraits): A | undefined
 }
 
+/** A tensor as a formula of others, computed element by element where it is loaded. */
+export interface Prologue {
+  /** Over `source` (input 0) and the operands. */
+  readonly expr: Expr
+  /** Of the shape of the tensor. */
+  readonly source: Spec
+  /** Broadcast to it. */
+  readonly operands: readonly Spec[]
+}
+
+/** How an operator passes one of its inputs through a formula as it loads it. */
+export interface PrologueAccess<A> {
+  /**
+   * The attributes of a call that reads the formula's source in place of its input `at`, and the operands behind its own
+   * inputs; undefined where the operator cannot, or nothing is gained by it.
+   */
+  set(context: KernelContext<A>, at: number, prologue: Prologue): A | undefined
+}
+
 /** Sums over the rows of a tensor [..., C], channel by channel, that the kernel which stores the tensor can begin. */
 export interface RowSums {
   /** Indices of the other inputs that the terms read, which broadcast to the tensor. */
@@ -286,6 +305,7 @@ export interface Op<A = never> {
   multiplyAdds?(call: Pick<KernelContext<A>, 'inputs' | 'outputs' | 'attrs'>): number
   readonly formula?: FormulaAccess<A>
   readonly epilogue?: EpilogueAccess<A>
+  readonly prologue?: PrologueAccess<A>
   /** Or what loads it. */
   readonly rowSums?: RowSumsAccess<A> | (() => Promise<RowSumsAccess<A>>)
   readonly summing?: SummingAccess<A>

@@ -6,6 +6,7 @@ import { concatInPlace } from './passes/concat-in-place.js'
 import { dropDead } from './passes/drop-dead.js'
 import { fuseEpilogues } from './passes/fuse-epilogues.js'
 import { fusePointwise } from './passes/fuse-pointwise.js'
+import { fusePrologues } from './passes/fuse-prologues.js'
 import { fuseRowSums } from './passes/fuse-row-sums.js'
 import { recompute } from './passes/recompute.js'
 import { shareEqual } from './passes/rewrite.js'
@@ -20,8 +21,8 @@ export function fuse(trace: Trace, traits: AdapterTraits, stageOf?: Parameters<t
   return stageOf ? recompute(fused, stageOf) : fused
 }
 
-/** Where results are written and summed, and when. */
+/** Where results are computed, written and summed, and when. */
 export async function arrange(trace: Trace, traits: AdapterTraits): Promise<Trace> {
-  const summed = await fuseRowSums(trace, traits)
+  const summed = await fuseRowSums(fusePrologues(trace, traits), traits)
   return batchSmall(updateEarly(concatInPlace(summed, traits.storageAlignment)), traits)
 }

@@ -17,6 +17,7 @@ import { convPanel, weightGradPanel, withMirrored } from './conv2d-panels.js'
 import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
 import { convWinograd, weightGradWinograd } from './conv2d-winograd.js'
 import { exchangeAxes } from './exchange-axes.js'
+import type { Loader } from './prologue.js'
 import type { Reader } from './row-sums.js'
 import { type Epilogue, sliceSums, type Target } from './slice-sums.js'
 import { storedType } from './views.js'
@@ -24,6 +25,7 @@ import { storedType } from './views.js'
 /**
  * Kernels of a convolution without groups, or of its input gradient: x or dy, and w, to y or dx.
  * @param reader a call that follows, and sums the rows of the result
+ * @param loader of x, where that is computed as it is loaded
  */
 export function convCandidates(
   kind: ConvKind,
@@ -32,11 +34,12 @@ export function convCandidates(
   adapter: AdapterTraits,
   epilogue?: Epilogue,
   reader?: Reader,
+  loader?: Loader,
 ): Candidate[] {
   const { inputGrad, label, read, written, pixels } = passOf(kind, g)
   const product = productOf(kind, g, tensors)
   const { columns: channels, phases } = product
-  const matrix = convMatrixTilings(product, inputGrad, adapter)
+  const matrix = through(loader, convMatrixTilings(product, inputGrad, adapter))
   const tiles = inOrder(adapter, matrix, convTilings(product, inputGrad, adapter)).map((tiling) => {
     const [x, layers] = flatGrid(ceilDiv(pixels, tiling.rows))
     const dispatch = {
@@ -50,12 +53,12 @@ export function convCandidates(
       const summing = sliceSums(tiling, dispatch, { ...target, sums: fused.target }, callOf(label, product))
       return fused.complete(summing, tiling.rows)
     }
-    const alone = sliceSums(tiling, dispatch, target, callOf(label, product))
+    const alone = loaded(sliceSums(tiling, dispatch, target, callOf(label, product)), loader)
     const candidate = reader ? reader.after(alone) : alone
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
-  // The kernels that read mirrors sum nothing on the way.
-  if (reader) return tiles
+  // The kernels that read mirrors sum nothing on the way, and load x as it is.
+  if (reader || loader) return tiles
   const panels = withMirrored(convPanel(kind, g, tensors, adapter, epilogue), tiles)
   const others = withMirrored(convNarrow(kind, g, tensors, adapter, epilogue), panels)
   return withMirrored(convWinograd(kind, g, tensors, adapter, epilogue), others)
@@ -88,6 +91,26 @@ export function sumsRows(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors, 
   return best !== undefined && canSum(best, product)
 }
 
+/**
+ * How often the best kernel by rule loads an element of x, where it can pass it through a formula: for every tap and tile of
+ * columns. Undefined where it cannot. A CPU only imitates it.
+ */
+export function timesLoaded(g: ConvGeometry, tensors: ConvTensors, weightGrad: boolean, adapter: AdapterTraits) {
+  const product = weightGrad ? weightGradProductOf(g, tensors) : productOf('forward', g, tensors)
+  const tilings = () =>
+    weightGrad ? weightGradMatrixTilings(product, adapter) : convMatrixTilings(product, false, adapter)
+  const [best] = adapter.software || g.xChannels % 8 !== 0 ? [] : tilings()
+  const loads = best && product.rows * product.terms * ceilDiv(product.columns, best.columns)
+  return loads && loads / (g.n * g.xHeight * g.xWidth * g.xChannels)
+}
+
+const through = (loader: Loader | undefined, tilings: readonly Tiling[]): readonly Tiling[] =>
+  loader ? tilings.map(loader.through) : tilings
+
+/** Kernels without matrix units read x as it is stored before. */
+const loaded = (candidate: Candidate, loader: Loader | undefined): Candidate =>
+  loader && !candidate.usesMatrixUnits ? loader.before(candidate) : candidate
+
 /** Whether a tile sums its rows as it stores them: whole results, eight channels at a time. */
 const canSum = ({ storesGroups, slices }: Tiling, { columns, phases }: Product): boolean =>
   storesGroups === true && slices === 1 && phases === 1 && columns % 8 === 0
@@ -113,32 +136,36 @@ export function weightGradCandidates(
   tensors: ConvTensors,
   adapter: AdapterTraits,
   epilogue?: Epilogue,
+  loader?: Loader,
 ): Candidate[] {
-  const types = factorTypes(tensors)
   const label = 'conv2dWeightGrad'
-  const rows = g.kh * g.kw * g.xChannels
-  const pixels = g.n * g.yHeight * g.yWidth
+  const product = weightGradProductOf(g, tensors)
+  const { rows } = product
   const uniforms = (slices: number) => shapeUniforms(g, xExtents(g), yExtents(g), [slices, g.groups])
-  const product: Product = {
-    rows,
-    columns: g.yChannels,
-    terms: pixels,
-    long: true,
-    phases: 1,
-    extents: [g.xChannels, g.yChannels],
-    types,
-  }
   const target: Target = { extents: [1, 1, rows, g.yChannels], type: storedType(tensors.result), epilogue }
-  const tilings = inOrder(adapter, weightGradMatrixTilings(product, adapter), weightGradTilings(product, adapter))
+  const matrix = through(loader, weightGradMatrixTilings(product, adapter))
+  const tilings = inOrder(adapter, matrix, weightGradTilings(product, adapter))
   const tiles = tilings.map((tiling) => {
     const filled = g.kh * g.kw * ceilDiv(g.xChannels, tiling.filling) * tiling.filling
     const grid = [ceilDiv(filled, tiling.rows), ceilDiv(g.yChannels, tiling.columns), tiling.slices] as const
-    return sliceSums(tiling, { label, uniforms: uniforms(tiling.slices), grid }, target, callOf(label, product))
+    const dispatch = { label, uniforms: uniforms(tiling.slices), grid }
+    return loaded(sliceSums(tiling, dispatch, target, callOf(label, product)), loader)
   })
+  if (loader) return tiles
   const panels = withMirrored(weightGradPanel(g, tensors, adapter, epilogue), tiles)
   const others = withMirrored(weightGradNarrow(g, tensors, adapter, epilogue), panels)
   return withMirrored(weightGradWinograd(g, tensors, adapter, epilogue), others)
 }
+
+const weightGradProductOf = (g: ConvGeometry, tensors: ConvTensors): Product => ({
+  rows: g.kh * g.kw * g.xChannels,
+  columns: g.yChannels,
+  terms: g.n * g.yHeight * g.yWidth,
+  long: true,
+  phases: 1,
+  extents: [g.xChannels, g.yChannels],
+  types: factorTypes(tensors),
+})
 
 /** More rows keep every adapter as busy, and more terms take no other tiling. */
 const manyRows = 4 ** 8

@@ -1,5 +1,5 @@
 import type { AdapterTraits } from '../engine/adapter.js'
-import { ceilDiv } from '../engine/kernel.js'
+import { ceilDiv, type Operand } from '../engine/kernel.js'
 import type { Specialization } from '../engine/shader.js'
 import type { Shader } from './shaders.generated.js'
 import * as shaders from './shaders.generated.js'
@@ -26,6 +26,8 @@ export interface Tiling {
   readonly name: string
   readonly shader: Shader
   readonly changes: Specialization
+  /** What the shader binds behind its factors. */
+  readonly reads?: readonly Operand[]
   /** What one workgroup owns. */
   readonly rows: number
   readonly columns: number

@@ -1,14 +1,23 @@
-import type { Expr } from '../engine/expr.js'
+import { type Expr, exprSize, hoist } from '../engine/expr.js'
 import { applyOne } from '../engine/graph.js'
-import { type Call, type Division, defineOp, type Reading, type SummingAccess, type Tensor } from '../engine/ir.js'
+import {
+  type Call,
+  type Division,
+  defineOp,
+  type PrologueAccess,
+  type Reading,
+  type SummingAccess,
+  type Tensor,
+} from '../engine/ir.js'
 import type { Candidate, KernelContext } from '../engine/kernel.js'
 import { elements, type Shape, type Spec, sameShape, showShape, spec } from '../engine/shape.js'
 import { arrangement, callByRows, joinedDivision, rowsOf, usesIn } from './arrangement.js'
 import type { ConvGeometry, ConvKind } from './conv2d-geometry.js'
 import { groupedCandidates, groupedWeightGrad } from './conv2d-grouped.js'
-import { convCandidates, onMatrixUnits, sumsRows, weightGradCandidates } from './conv2d-kernels.js'
+import { convCandidates, onMatrixUnits, sumsRows, timesLoaded, weightGradCandidates } from './conv2d-kernels.js'
 import { sliceCall } from './movement.js'
 import { formulasCall } from './pointwise.js'
+import type { LoadedFormula } from './prologue.js'
 import { inplaceOf, readerOf } from './row-sums.js'
 import type { Epilogue } from './slice-sums.js'
 
@@ -24,6 +33,8 @@ export interface Conv2dOptions {
 export interface ConvAttrs extends Required<Conv2dOptions> {
   /** What is stored, over the result and the operands that follow the operator's own two. */
   readonly epilogue?: Expr
+  /** What x is, over what is read in its place and operands that follow those of the epilogue. */
+  readonly prologue?: LoadedFormula
   /** A call that reads what is stored, whose outputs follow. */
   readonly reading?: Reading
 }
@@ -66,11 +77,15 @@ const multiplyAddsOf = (w: Spec, y: Spec): number => (elements(w.shape) / (w.sha
 
 /** Grouped kernels store their results as they are. */
 const withEpilogue = <A extends ConvAttrs>(attrs: A, epilogue: Expr): A | undefined =>
-  attrs.groups === 1 && !attrs.epilogue ? { ...attrs, epilogue } : undefined
+  attrs.groups === 1 && !attrs.epilogue && !attrs.prologue ? { ...attrs, epilogue } : undefined
 
 /** The formula that the result passes through, with the tensors that it reads. */
 const epilogueOf = ({ inputs, outputs: [result = spec([])], attrs }: KernelContext<ConvAttrs>): Epilogue | undefined =>
-  attrs.epilogue && { expr: attrs.epilogue, operands: inputs.slice(2), result }
+  attrs.epilogue && { expr: attrs.epilogue, operands: inputs.slice(2, attrs.prologue?.first), result }
+
+/** What loads x where a formula computes it. */
+const loaderOf = async ({ inputs, attrs: { prologue }, adapter }: KernelContext<ConvAttrs>) =>
+  prologue && (await import('./prologue.js')).loaderOf(prologue, inputs, adapter)
 
 /** A convolution or its input gradient as kernels see it. */
 function passIn(
@@ -88,7 +103,7 @@ const kernelsOf =
     const { tensors, geometry } = passIn(kind, context)
     return context.attrs.groups > 1
       ? groupedCandidates(kind, geometry, tensors, context.adapter)
-      : convCandidates(kind, geometry, tensors, context.adapter, epilogueOf(context), reader)
+      : convCandidates(kind, geometry, tensors, context.adapter, epilogueOf(context), reader, await loaderOf(context))
   }
 
 function summing<A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> {
@@ -103,7 +118,7 @@ function summing<A extends ConvAttrs>(kind: ConvKind): SummingAccess<A> {
 
 /** Of a convolution or its input gradient: every image by itself, with the weights and what the epilogue broadcasts. */
 function byImages<A extends ConvAttrs>(call: Call<A>, attrsFor?: (attrs: A, samples: number) => A) {
-  if (call.attrs.reading) return undefined
+  if (call.attrs.reading || call.attrs.prologue) return undefined
   const operands = usesIn(call.outputs[0]?.shape ?? [], call.inputs.slice(2))
   return operands && joinedDivision(call, ['divided', 'whole', ...operands], attrsFor)
 }
@@ -113,6 +128,32 @@ const byRows = <A extends ConvAttrs>(call: Call<A>, w: Shape, division: Division
   const isOfPixels = w[0] === 1 && w[1] === 1 && attrs.stride === 1 && attrs.padding === 0
   return isOfPixels ? callByRows(call, division, attrs) : undefined
 }
+
+/**
+ * Operations of a formula that a kernel spends on an element, over all the times that it loads it: about what GPUs compute in the
+ * time of its share of storing the value and loading it, 10 to 40 for a byte, and in part while the units multiply.
+ */
+const mostOperations = 48
+
+/** @param geometryIn sizes of a call, which is a weight gradient or a convolution */
+const prologue = <A extends ConvAttrs>(
+  weightGrad: boolean,
+  geometryIn: (call: Call<A>) => ConvGeometry,
+): PrologueAccess<A> => ({
+  set: (context, at, { expr, source, operands }) => {
+    const { inputs, outputs, attrs, adapter } = context
+    const [a = spec([]), b = spec([])] = inputs
+    const isPlain = at === 0 && attrs.groups === 1 && !attrs.prologue && !attrs.reading
+    const isOfChannel = ({ shape, dtype }: Spec) => dtype === 'f32' && sameShape(shape, source.shape.slice(-1))
+    if (!isPlain || source.dtype !== a.dtype || !operands.every(isOfChannel)) return undefined
+    const tensors = { factors: [a, b], result: outputs[0] ?? spec([]) } as const
+    const times = timesLoaded(geometryIn(context), tensors, weightGrad, adapter)
+    // What depends on the channel alone is computed for many elements at once.
+    const { rest } = hoist(expr, (index) => index > 0, operands.length + 1)
+    if (times === undefined || times * exprSize([rest]) > mostOperations) return undefined
+    return { ...attrs, prologue: { expr, first: inputs.length } }
+  },
+})
 
 const conv2dOp = defineOp<ConvAttrs>('conv2d', {
   precision: 'half',
@@ -128,6 +169,7 @@ const conv2dOp = defineOp<ConvAttrs>('conv2d', {
   kernel: kernelsOf('forward'),
   inplace: ({ reading }) => inplaceOf(reading),
   epilogue: { set: withEpilogue },
+  prologue: prologue(false, (call) => passIn('forward', call).geometry),
   summing: summing('forward'),
   divide: {
     arrangement,
@@ -181,13 +223,19 @@ const inputGradOp = defineOp<SizedAttrs>('conv2dInputGrad', {
 })
 
 /** The weights' gradient is the sum of the images', which then passes through the formula. */
-const sumOfImages = ({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<SizedAttrs>): Division => ({
-  samples: inputs[0]?.shape[0] ?? 1,
-  inputs: inputs.map((_, i) => (i < 2 ? 'divided' : 'last')),
-  outputs: ['summed'],
-  piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
-  ...(epilogue && { last: formulasCall([epilogue], outputs) }),
-})
+function sumOfImages({ inputs, outputs, attrs: { epilogue, ...attrs } }: Call<SizedAttrs>): Division | undefined {
+  if (attrs.prologue) return undefined
+  return {
+    samples: inputs[0]?.shape[0] ?? 1,
+    inputs: inputs.map((_, i) => (i < 2 ? 'divided' : 'last')),
+    outputs: ['summed'],
+    piece: () => ({ attrs, outputs: epilogue ? [spec(attrs.size)] : outputs }),
+    ...(epilogue && { last: formulasCall([epilogue], outputs) }),
+  }
+}
+
+const weightGradGeometry = ({ inputs: [x, dy], outputs: [dw], attrs }: Call<SizedAttrs>): ConvGeometry =>
+  geometryOf(x ?? spec([]), dw ?? spec([]), dy ?? spec([]), attrs)
 
 const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
   precision: 'sum',
@@ -197,7 +245,7 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
     if (!sameShape(expected, dy.shape)) throw new Error(`the convolution's result is ${showShape(expected)}`)
     return [spec(attrs.size)]
   },
-  kernel: (context) => {
+  kernel: async (context) => {
     const {
       inputs: [x = spec([]), dy = spec([])],
       outputs: [dw = spec([])],
@@ -205,12 +253,13 @@ const weightGradOp = defineOp<SizedAttrs>('conv2dWeightGrad', {
       adapter,
     } = context
     const tensors = { factors: [x, dy], result: dw } as const
-    const geometry = geometryOf(x, dw, dy, attrs)
+    const geometry = weightGradGeometry(context)
     return attrs.groups > 1
       ? groupedWeightGrad(geometry, tensors, adapter)
-      : weightGradCandidates(geometry, tensors, adapter, epilogueOf(context))
+      : weightGradCandidates(geometry, tensors, adapter, epilogueOf(context), await loaderOf(context))
   },
   epilogue: { set: withEpilogue },
+  prologue: prologue(true, weightGradGeometry),
   divide: {
     arrangement,
     division: (call) => sumOfImages(call),

@@ -66,17 +66,21 @@ export function storedInGroups({ extents, type: U, epilogue, sums }: Target, fir
  * @param call what its speed depends on besides the tiling: see `Candidate.tuned`
  */
 export function sliceSums(
-  tiling: Pick<Tiling, 'name' | 'usesMatrixUnits' | 'storesGroups' | 'estimate' | 'shader' | 'changes' | 'slices'>,
+  tiling: Pick<
+    Tiling,
+    'name' | 'usesMatrixUnits' | 'storesGroups' | 'estimate' | 'shader' | 'changes' | 'reads' | 'slices'
+  >,
   dispatch: Pick<Dispatch, 'label' | 'uniforms' | 'grid'>,
   target: Target,
   call?: string,
 ): Candidate {
   const { name, usesMatrixUnits, slices, estimate } = tiling
-  const factors = [inputBuffer(0), inputBuffer(1)]
+  const factors = [inputBuffer(0), inputBuffer(1), ...(tiling.reads ?? [])]
+  const first = factors.length + 1
   const { epilogue } = target
   const product = (changes: Specialization) => shader(tiling.shader, together(tiling.changes, changes))
   const storing = (what: Target) =>
-    tiling.storesGroups ? storedInGroups(what, 3) : stored(what.type, what.epilogue, 3)
+    tiling.storesGroups ? storedInGroups(what, first) : stored(what.type, what.epilogue, first)
   // An epilogue takes as long with every tiling.
   const tuned = call === undefined ? undefined : { call, sources: [product({})] }
   if (slices === 1) {

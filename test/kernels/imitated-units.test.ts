@@ -9,7 +9,7 @@ import { candidatesOf, type SelectKernel } from '#dist/engine/kernel-selection.j
 import { findAdapters, open } from '#dist/engine/node.js'
 import { cases } from '../../cases/index.js'
 import { compareGradients, compareOutputs, prepare, runCase } from '../support/check.js'
-import { layers, normalizedConvolution } from '../support/normalized-convolution.js'
+import { layers, normalizedBefore, normalizedConvolution } from '../support/normalized-convolution.js'
 import { skipUnless } from '../support/skip.js'
 import { withFormula } from '../support/with-formula.js'
 
@@ -100,6 +100,9 @@ const summed = Object.entries(layers)
   .slice(0, 1)
   .map(([name, layer]) => prepare(normalizedConvolution(name, layer, 'residual'), 'half'))
 
+/** One that computes what it reads as it loads it, forward and in the weight gradient. */
+const loaded = [prepare(normalizedBefore('3x3', [2, 9, 7, 40], ''), 'half')]
+
 /** Units of NVIDIA (and AMD), and of Intel, and others; `all` tiles, or the one best by rule. */
 const adapters: readonly {
   readonly shape: MatrixShape
@@ -125,7 +128,7 @@ for (const { shape, lanes, all, factors = 'f16' } of adapters) {
     const traits = { ...device.traits, software: false, subgroupSize: 0, matrixUnits }
     const tried = new Set<string>()
     const adapter: Device = Object.create(device, { traits: { value: traits } })
-    for (const each of [...prepared, ...summed, ...(factors === 'f32' ? single : [])]) {
+    for (const each of [...prepared, ...summed, ...loaded, ...(factors === 'f32' ? single : [])]) {
       let kernels = 1
       for (let k = 0; k < kernels; k++) {
         const selectKernel: SelectKernel = async (node, own) => {
@@ -151,6 +154,7 @@ for (const { shape, lanes, all, factors = 'f16' } of adapters) {
     for (const op of ['conv2d', 'conv2dInputGrad', 'conv2dWeightGrad', 'matmul']) some(`^${op}\\b.* ${M}x${N}x${K},`)
     some(', 2$')
     some('^conv2d\\+batchNormStatistics')
+    for (const op of ['conv2d', 'conv2dWeightGrad']) some(`^batchNorm\\+${op}\\b.* ${M}x${N}x${K},`)
     for (const tile of all ? ['32x32', '32x64', '64x32', '64x64', '128x64'] : []) some(` ${tile} by`)
   })
 }

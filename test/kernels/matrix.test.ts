@@ -6,9 +6,11 @@ import type { MatrixShape } from '#dist/engine/adapter.js'
 import { candidatesOf, type SelectKernel } from '#dist/engine/kernel-selection.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { type Data, spec } from '#dist/engine/shape.js'
+import { normalizedFormula } from '#dist/kernels/batchnorm.js'
 import { conv2d } from '#dist/kernels/conv2d.js'
 import type { ConvGeometry } from '#dist/kernels/conv2d-geometry.js'
 import { convCandidates, weightGradCandidates } from '#dist/kernels/conv2d-kernels.js'
+import { loaderOf } from '#dist/kernels/prologue.js'
 import { body, type Case, normal } from '../../cases/case.js'
 import { cases } from '../../cases/index.js'
 import { compareGradients, compareOutputs, compareRuns, type Prepared, prepare, runCase } from '../support/check.js'
@@ -161,8 +163,27 @@ for (const { shape, lanes, sizes: lanesToAsk = [lanes], factors = 'f16' } of oth
           forward.findIndex(({ usesMatrixUnits }) => !usesMatrixUnits),
           forward.length - 1,
         )
+        const vector = spec([channels])
+        const formula = { expr: normalizedFormula, first: 2 }
+        const loader = loaderOf(formula, [map, w, vector, vector, vector, vector], traits)
+        const loading =
+          channels % 8 === 0
+            ? [
+                ...convCandidates(
+                  'forward',
+                  g,
+                  { factors: [map, w], result: map },
+                  traits,
+                  undefined,
+                  undefined,
+                  loader,
+                ),
+                ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits, undefined, loader),
+              ]
+            : []
         const candidates = [
           ...forward,
+          ...loading,
           ...convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits),
           ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits),
         ].filter(({ usesMatrixUnits }) => usesMatrixUnits)

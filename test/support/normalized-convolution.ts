@@ -75,19 +75,27 @@ export function normalizedConvolution(
   }
 }
 
+/** The convolution behind a batch norm: taps along each axis, channels of its result. */
+export interface Reading {
+  readonly side: number
+  readonly columns: number
+  readonly options: Conv2dOptions
+}
+
 /** Batch norm in training and what reads it: a convolution, whose input gradient is that of what was normalised. */
 export function normalizedBefore(
   name: string,
   [n, height, width, channels]: readonly [number, number, number, number],
   formula: (typeof formulas)[number],
+  { side, columns, options }: Reading = { side: 3, columns: 24, options: { padding: 1 } },
 ): Case {
   const map = [n, height, width, channels]
-  const taps = 9 * channels
+  const taps = side ** 2 * channels
   return {
     ...body({
       inputs: {
         x: normal(map, { offset: 0.5 }),
-        w: normal([3, 3, channels, 24], { scale: taps ** -0.5 }),
+        w: normal([side, side, channels, columns], { scale: taps ** -0.5 }),
         shift: normal([channels]),
         residual: normal(map),
         weight: normal([channels], { scale: 0.3, offset: 1 }),
@@ -98,17 +106,17 @@ export function normalizedBefore(
       run: ({ x, w, shift, residual, ...rest }) => {
         const { y } = batchNormTraining(x, rest)
         const read = formula === 'relu' ? relu(y) : formula === 'bias' ? add(y, shift) : y
-        const out = conv2d(read, w, { padding: 1 })
+        const out = conv2d(read, w, options)
         return formula === 'residual' ? { out, also: mul(y, residual) } : { out }
       },
       reference: ({ x, w, shift, residual, ...rest }) => {
         const { y } = reference.batchNormTraining(x, rest)
         const read = formula === 'relu' ? reference.relu(y) : formula === 'bias' ? reference.add(y, shift) : y
-        const out = reference.conv2d(read, w, { padding: 1 })
+        const out = reference.conv2d(read, w, options)
         return formula === 'residual' ? { out, also: reference.mul(y, residual) } : { out }
       },
-      differentiable: ['x', 'weight', 'bias'],
-      full: ['runningMean', 'runningVar'],
+      differentiable: ['x', 'w', 'weight', 'bias'],
+      full: ['weight', 'bias', 'runningMean', 'runningVar'],
       terms: taps + n * height * width,
       halfRoundings: 8,
     }),
