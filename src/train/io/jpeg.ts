@@ -55,8 +55,9 @@ export function jpegHeader(bytes: Buffer): JpegHeader | undefined {
       const channels = data.readUInt8(5)
       if (data.length !== 6 + 3 * channels) return undefined
       const samplings = Array.from({ length: channels }, (_, i) => data.readUInt8(7 + 3 * i).toString(16))
-      const isPlain = marker === BASELINE && data.readUInt8() === 8 && PLAIN_SAMPLINGS.has(samplings.join(' '))
-      frame = { width: data.readUInt16BE(3), height: data.readUInt16BE(1), channels, isPlain }
+      const [height, width] = [data.readUInt16BE(1), data.readUInt16BE(3)]
+      const isUsual = marker === BASELINE && data.readUInt8() === 8 && PLAIN_SAMPLINGS.has(samplings.join(' '))
+      frame = { width, height, channels, isPlain: isUsual && width > 0 && height > 0 }
     } else if (marker === APPLICATION_1 && data.toString('latin1', 0, 4) === 'Exif') {
       orientations.push(orientationOf(data))
     } else if (marker === START_OF_SCAN) {

@@ -65,6 +65,7 @@ test('what a file says of itself', async () => {
     'EXIF with its directory outside': changed(exif, orientation + 6, 255),
     CMYK: await picture().toColourspace('cmyk').jpeg().toBuffer(),
     '12 bits': changed(file, frame + 4, 12),
+    'no rows': changed(file, frame + 6, 0),
     'arithmetic coding': changed(file, frame + 1, 0xc9),
     'colours at half the rows': changed(file, frame + 11, 0x12),
     'a scan of one channel': changed(file, file.indexOf('ffda', 'hex') + 4, 1),
