@@ -2,7 +2,6 @@ import type { AdapterTraits } from '../engine/adapter.js'
 import * as e from '../engine/expr.js'
 import { ceilDiv, type Dispatch, inputBuffer, outputBuffer, temporaryBuffer } from '../engine/kernel.js'
 import { mirrorFormat } from '../engine/mirror.js'
-import type { Spec } from '../engine/shape.js'
 import {
   type ConvGeometry,
   type ConvKind,
@@ -38,9 +37,6 @@ const busyWorkgroups = 12
 /** WebGPU's limit along an axis. */
 const mostWorkgroups = 65535
 
-/** They are for float32 alone. */
-const isSingle = ({ dtype }: Spec): boolean => dtype === 'f32'
-
 /** How the lanes of a subgroup share the output channels, four each. */
 function groupsOf(columns: number) {
   const quads = ceilDiv(columns, 4)
@@ -64,7 +60,6 @@ export function convNarrow(
   const [ROWS, TAPS] = [ceilDiv(g.kh, step), ceilDiv(g.kw, step)]
   const filled = byFours(channels)
   const taps = g.kh * g.kw
-  if (![a, w, result].every(isSingle)) return undefined
   if (ROWS * TAPS * filled > mostTerms || (g.dilation > 1 && taps > 1)) return undefined
   if (!canMirror(adapter, [filledElements(g.n, read), taps * filled * byFours(columns)])) return undefined
   const { QUADS, GROUPS, LANES, tiles, efficiency } = groupsOf(columns)
@@ -95,7 +90,7 @@ export function convNarrow(
   const storing =
     columns % 4 === 0
       ? together({ aliases: { U } }, storeQuads(expr, operands, epilogue?.result ?? result, 3))
-      : stored(U, epilogue, 3)
+      : together({ aliases: { Y: U } }, stored(U, epilogue, 3))
   const product: Dispatch = {
     multiplies: true,
     label,
@@ -132,7 +127,6 @@ export function weightGradNarrow(
 ): PanelCandidate | undefined {
   const taps = g.kh * g.kw
   const { xChannels: channels, yChannels: columns } = g
-  if (![x, dy, result].every(isSingle)) return undefined
   if (channels % 4 > 0 || columns % 4 > 0 || taps > 9 || (g.dilation > 1 && taps > 1)) return undefined
   const [read, written] = [xExtents(g), yExtents(g)]
   if (!canMirror(adapter, [filledElements(g.n, read), filledElements(g.n, written)])) return undefined
