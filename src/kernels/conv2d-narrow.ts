@@ -23,6 +23,8 @@ import { storedType } from './views.js'
 const pixelsAtOnce = 2
 /** Terms of a window above which what is written out for them fills the processor's caches, and takes long to compile. */
 const mostTerms = 144
+/** Channels that are read above which windows of a single pixel are left to panels: whole steps gain nothing. */
+const mostChannels = 32
 /** Products below which a kernel, whose text is made for its channels, saves less time in a run than it takes to compile. */
 const worthwhile = 2 ** 21
 /** Products for each pixel that is read below which filling its channels up to whole texels takes longer than is saved. */
@@ -90,7 +92,7 @@ export function convNarrow(
   const storing =
     columns % 4 === 0
       ? together({ aliases: { U } }, storeQuads(expr, operands, epilogue?.result ?? result, 3))
-      : stored(U, epilogue, 3)
+      : together({ aliases: { Y: U } }, stored(U, epilogue, 3))
   const product: Dispatch = {
     multiplies: true,
     label,
@@ -105,7 +107,8 @@ export function convNarrow(
   const products = pixels * taps * channels * columns
   const isWhole = filled === channels || (taps * channels * columns) / g.stride ** 2 >= worthFilling
   const reached = taps / (ROWS * TAPS * step ** 2)
-  return { candidate, isBest: efficiency * reached >= leastEfficiency && isWhole && products >= worthwhile }
+  const fills = efficiency * reached >= leastEfficiency
+  return { candidate, isBest: fills && isWhole && channels <= mostChannels && products >= worthwhile }
 }
 
 /** Least share of the lanes' sums of a weight gradient that are asked for. */

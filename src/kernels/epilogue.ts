@@ -69,7 +69,7 @@ ${stored.code}
 const isWide = ({ source, view }: { source: Spec; view: View }): boolean => view === 'full' && source.dtype !== 'u8'
 
 /**
- * The same for a shader that stores four channels of a pixel at once, by its hook `store_quad`, into an array of `vec4<U>`.
+ * The same for a shader that stores four channels of a pixel at once, by its hook `store_quad`, into an array of `Y`.
  * Operands that lie as the result does are loaded so, too.
  *
  * @param expr over the result (input 0) and the operands
@@ -100,10 +100,14 @@ ${code}
 fn store_quad(pixel: u32, n: u32, v: vec4f, values: array<array<f32, VALUES>, 4>) {
   let at = (pixel * s.out_c + n) / 4;
 ${loads.join('\n')}
-  y[at] = vec4<U>(${quad(each)});
+  y[at] = Y(${quad(each)});
 }`
   const constants = { Y_BINDING: first + operands.length, ...(values > 0 ? { VALUES: values } : {}) }
-  return { constants, aliases: { Y: 'vec4<U>' }, hooks: { ...hooks, store: '', store_quad: storeQuad } }
+  return {
+    constants,
+    aliases: { Y: `vec4<${storedType(result)}>` },
+    hooks: { ...hooks, store: '', store_quad: storeQuad },
+  }
 }
 
 const lanes = [0, 1, 2, 3, 4, 5, 6, 7]

@@ -34,7 +34,7 @@ const geometries = fc.record({
   n: fc.constantFrom(1, 2, 3),
   height: fc.integer({ min: 1, max: 12 }),
   width: fc.integer({ min: 1, max: 12 }),
-  channels: fc.constantFrom(3, 4, 8, 12, 16),
+  channels: fc.constantFrom(3, 4, 8, 12, 16, 64),
   out: fc.constantFrom(4, 5, 8, 12, 16, 22, 24, 32, 36),
   kernel: fc.constantFrom([1, 1], [3, 3], [2, 3], [3, 1]),
   stride: fc.constantFrom(1, 1, 2, 3),
