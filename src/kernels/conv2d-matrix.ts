@@ -239,15 +239,26 @@ function matrixTilings(product: Product, own: MatrixShader, adapter: AdapterTrai
   if (!first || !best) return []
   const ofSizes = sizes.flatMap((other) => tilingsOf(first.shape, other, product, own, adapter, units).slice(0, 1))
   const ofShapes = others.flatMap(({ tilings }) => tilings.slice(0, 1))
-  return [...first.tilings, ...otherSlices(best, product), ...ofSizes, ...ofShapes]
+  return [...first.tilings, ...otherSlices(best, product, adapter), ...ofSizes, ...ofShapes]
 }
 
-/** A tiling with whole sums; a weight gradient's, whose sums are long, with twice as many slices. */
-function otherSlices(tiling: Tiling, { long, terms }: Product): Tiling[] {
-  if (tiling.slices === 1) return []
-  if (!long) return [{ ...tiling, name: `${tiling.name}, whole sums`, slices: 1 }]
-  const twice = 2 * tiling.slices
-  return twice <= terms / 256 ? [{ ...tiling, name: `${tiling.name}, twice the slices`, slices: twice }] : []
+/**
+ * A tiling with whole sums, or with twice as many slices where it is a weight gradient's, whose sums are long; and with as many
+ * slices as keep an adapter busy.
+ */
+function otherSlices(tiling: Tiling, product: Product, adapter: AdapterTraits): Tiling[] {
+  const { slices } = tiling
+  const most = workgroupsOf(product, tiling, adapter).slices
+  const withSlices = (what: string, count: number): Tiling => ({
+    ...tiling,
+    name: `${tiling.name}, ${what}`,
+    slices: count,
+  })
+  const long = 2 * slices <= product.terms / 256 ? [withSlices('twice the slices', 2 * slices)] : []
+  return [
+    ...(slices === 1 ? [] : product.long ? long : [withSlices('whole sums', 1)]),
+    ...(slices < most ? [withSlices('more slices', most)] : []),
+  ]
 }
 
 /** Tilings on matrix units of a convolution, or of its input gradient; none where the adapter has no such units. */

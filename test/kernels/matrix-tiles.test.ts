@@ -14,8 +14,14 @@ const product = (rows: number, columns: number, terms: number, long: boolean): P
 
 test('sums are cut into as many slices as give each processor of a large GPU as much to do', () => {
   // 56 tiles of 128 by 256, of which a processor holds one: two slices take one round of 128, three slices two.
-  const [conv] = convMatrixTilings(product(16 * 21 * 21, 256, 9 * 2048, false), false, device.traits)
+  const [conv, ...others] = convMatrixTilings(product(16 * 21 * 21, 256, 9 * 2048, false), false, device.traits)
   assert.equal([conv?.rows, conv?.columns, conv?.slices], [128, 256, 2])
+  // The tuner tries one, and three, too.
+  const same = others.filter(({ name }) => name.startsWith(`${conv?.name},`))
+  assert.equal(
+    same.map(({ slices }) => slices),
+    [1, 3],
+  )
   // 18 tiles.
   const [weights] = weightGradMatrixTilings(product(9 * 256, 256, 32 * 81 * 81, true), device.traits)
   assert.equal([weights?.rows, weights?.columns, weights?.slices], [128, 256, 7])
