@@ -20,6 +20,8 @@ interface Variant {
   readonly needs?: string
   /** Element types that operators are tested with; both when absent. */
   readonly precision?: 'single' | 'half'
+  /** Further test files for it. */
+  readonly files?: readonly string[]
   /** Part of --quick, with these precisions. */
   readonly quick?: 'single' | 'half'
 }
@@ -40,7 +42,12 @@ const variants: readonly Variant[] = [
   { name: 'no subgroups', imitation: `without=${allOptional}` },
   { name: 'no f16', imitation: 'without=shader-f16', precision: 'single' },
   { name: 'no time stamps', imitation: 'without=timestamp-query', precision: 'single' },
-  { name: 'subgroups of 4', driver: { LP_NATIVE_VECTOR_WIDTH: '128' }, quick: 'single' },
+  {
+    name: 'subgroups of 4',
+    driver: { LP_NATIVE_VECTOR_WIDTH: '128' },
+    files: ['kernels/conv-tiles', 'kernels/depthwise', 'kernels/narrow', 'kernels/panels', 'kernels/winograd'],
+    quick: 'single',
+  },
   // There reads of textures give wrong values, so that kernels of GPUs are tested: they bind none.
   { name: 'subgroups of 16, kernels of GPUs', driver: { LP_NATIVE_VECTOR_WIDTH: '512' }, imitation: 'gpu' },
   {
@@ -70,7 +77,7 @@ const files = [
   'engine/store',
   'train/trainer/trainer',
   'train/trainer/amp',
-].map((name) => `${name}.test.js`)
+]
 
 const root = fileURLToPath(new URL('../../../', import.meta.url))
 
@@ -103,7 +110,8 @@ function jobsOf(variant: Variant, quick: boolean): Job[] {
     args: [...args, ...(precision ? ['--precision', precision] : [])],
   })
   if (quick) return variant.quick ? [operators(variant.quick, '--first')] : []
-  return [operators(variant.precision), ...files.map((script): Job => ({ variant, script, args: [] }))]
+  const test = (name: string): Job => ({ variant, script: `${name}.test.js`, args: [] })
+  return [operators(variant.precision), ...[...files, ...(variant.files ?? [])].map(test)]
 }
 
 interface Counts {
