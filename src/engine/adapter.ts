@@ -166,8 +166,8 @@ export function summarizeAdapter(adapter: WithAdapterInfo): AdapterSummary {
 }
 
 /** Whether kernels may read tensors as textures: SwiftShader compiles one that does for over a minute. */
-export const canReadTextures = ({ device, driver }: AdapterSummary): boolean =>
-  !/swiftshader/i.test(`${device} ${driver}`)
+export const canReadTextures = ({ architecture, device, driver }: AdapterSummary): boolean =>
+  !/swiftshader/i.test(`${architecture} ${device} ${driver}`)
 
 /** An adapter on one line: its name, driver and backend. */
 export const showAdapter = ({ device, driver, backend }: AdapterSummary): string =>

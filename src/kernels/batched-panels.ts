@@ -2,7 +2,7 @@ import type { AdapterTraits } from '../engine/adapter.js'
 import { ceilDiv, type Dispatch, type Operand } from '../engine/kernel.js'
 import { mirrorFormat } from '../engine/mirror.js'
 import { panelsOf, rowsOf } from './conv2d-panels.js'
-import * as shaders from './shaders.generated.js'
+import * as shaders from './mirror-shaders.generated.js'
 import { shader } from './shaders.js'
 
 /** Terms of a panel. */

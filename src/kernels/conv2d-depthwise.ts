@@ -20,7 +20,7 @@ import {
   yExtents,
 } from './conv2d-geometry.js'
 import { canMirror, mirrorType } from './conv2d-panels.js'
-import * as shaders from './shaders.generated.js'
+import * as shaders from './mirror-shaders.generated.js'
 import { shader } from './shaders.js'
 import { slicesOf, sumSlices, type Target } from './slice-sums.js'
 import { packType, storedType } from './views.js'

@@ -1,6 +1,5 @@
 import type { AdapterTraits } from '../engine/adapter.js'
 import { type Candidate, ceilDiv, flatGrid, inputBuffer, outputBuffer } from '../engine/kernel.js'
-import { convDepthwise, depthwiseWeightGrad } from './conv2d-depthwise.js'
 import {
   type ConvGeometry,
   type ConvKind,
@@ -11,19 +10,19 @@ import {
   xExtents,
   yExtents,
 } from './conv2d-geometry.js'
-import { slicesFor } from './conv2d-tiles.js'
+import { cpuLanes, slicesFor } from './conv2d-tiles.js'
 import * as shaders from './shaders.generated.js'
 import { shader } from './shaders.js'
 import { sliceSums, type Target } from './slice-sums.js'
 import { storedType } from './views.js'
 
 /** Kernels of a convolution in groups, or of its input gradient: x or dy, and w, to y or dx. */
-export function groupedCandidates(
+export async function groupedCandidates(
   kind: ConvKind,
   g: ConvGeometry,
   tensors: ConvTensors,
   adapter: AdapterTraits,
-): Candidate[] {
+): Promise<Candidate[]> {
   const types = factorTypes(tensors)
   const { inputGrad, label, read, written, step, pixels } = passOf(kind, g)
   const pixelsPerThread = 8
@@ -38,12 +37,18 @@ export function groupedCandidates(
     name: 'direct',
     dispatches: [{ label, ...operands, source, uniforms, grid: [x, y, step ** 2] as const }],
   }
+  if (cpuLanes(adapter) === undefined) return [direct]
+  const { convDepthwise } = await import('./conv2d-depthwise.js')
   const depthwise = convDepthwise(kind, g, tensors, adapter)
   return depthwise ? [depthwise, direct] : [direct]
 }
 
 /** Kernels of the weight gradient of a convolution in groups: x and dy to dw. */
-export function groupedWeightGrad(g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): Candidate[] {
+export async function groupedWeightGrad(
+  g: ConvGeometry,
+  tensors: ConvTensors,
+  adapter: AdapterTraits,
+): Promise<Candidate[]> {
   const types = factorTypes(tensors)
   const label = 'conv2dWeightGrad'
   const rows = (g.kh * g.kw * g.xChannels) / g.groups
@@ -56,6 +61,8 @@ export function groupedWeightGrad(g: ConvGeometry, tensors: ConvTensors, adapter
   const changes = { constants: { R: rowsPerThread }, aliases: { A: types[0], B: types[1] } }
   const kernel = { name: 'direct', shader: shaders.conv_grouped_weight_grad, changes, slices } as const
   const direct = sliceSums(kernel, { label, uniforms: uniforms(slices), grid: [across, 1, slices] }, target)
+  if (cpuLanes(adapter) === undefined) return [direct]
+  const { depthwiseWeightGrad } = await import('./conv2d-depthwise.js')
   const depthwise = depthwiseWeightGrad(g, tensors, adapter)
   return depthwise ? [depthwise, direct] : [direct]
 }

@@ -12,10 +12,7 @@ import {
   yExtents,
 } from './conv2d-geometry.js'
 import { convMatrixTilings, weightGradMatrixTilings } from './conv2d-matrix.js'
-import { convNarrow, weightGradNarrow } from './conv2d-narrow.js'
-import { convPanel, weightGradPanel, withMirrored } from './conv2d-panels.js'
-import { convTilings, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
-import { convWinograd, weightGradWinograd } from './conv2d-winograd.js'
+import { convTilings, cpuLanes, type Product, type Tiling, weightGradTilings } from './conv2d-tiles.js'
 import { exchangeAxes } from './exchange-axes.js'
 import type { Loader } from './prologue.js'
 import type { Reader } from './row-sums.js'
@@ -27,7 +24,7 @@ import { storedType } from './views.js'
  * @param reader a call that follows, and sums the rows of the result
  * @param loader of x, where that is computed as it is loaded
  */
-export function convCandidates(
+export async function convCandidates(
   kind: ConvKind,
   g: ConvGeometry,
   tensors: ConvTensors,
@@ -35,7 +32,7 @@ export function convCandidates(
   epilogue?: Epilogue,
   reader?: Reader,
   loader?: Loader,
-): Candidate[] {
+): Promise<Candidate[]> {
   const { inputGrad, label, read, written, pixels } = passOf(kind, g)
   const product = productOf(kind, g, tensors)
   const { columns: channels, phases } = product
@@ -58,10 +55,9 @@ export function convCandidates(
     return tiling.transposed ? withTransposedWeights(candidate, g, tensors.factors[1]) : candidate
   })
   // The kernels that read mirrors sum nothing on the way, and load x as it is.
-  if (reader || loader) return tiles
-  const panels = withMirrored(convPanel(kind, g, tensors, adapter, epilogue), tiles)
-  const others = withMirrored(convNarrow(kind, g, tensors, adapter, epilogue), panels)
-  return withMirrored(convWinograd(kind, g, tensors, adapter, epilogue), others)
+  if (reader || loader || cpuLanes(adapter) === undefined) return tiles
+  const { withMirroredConv } = await import('./conv2d-mirrored.js')
+  return withMirroredConv(kind, g, tensors, adapter, epilogue, tiles)
 }
 
 function productOf(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors): Product {
@@ -131,13 +127,13 @@ function withTransposedWeights(candidate: Candidate, g: ConvGeometry, weights: S
 }
 
 /** Kernels of the weight gradient of a convolution without groups: x and dy to dw. */
-export function weightGradCandidates(
+export async function weightGradCandidates(
   g: ConvGeometry,
   tensors: ConvTensors,
   adapter: AdapterTraits,
   epilogue?: Epilogue,
   loader?: Loader,
-): Candidate[] {
+): Promise<Candidate[]> {
   const label = 'conv2dWeightGrad'
   const product = weightGradProductOf(g, tensors)
   const { rows } = product
@@ -151,10 +147,9 @@ export function weightGradCandidates(
     const dispatch = { label, uniforms: uniforms(tiling.slices), grid }
     return loaded(sliceSums(tiling, dispatch, target, callOf(label, product)), loader)
   })
-  if (loader) return tiles
-  const panels = withMirrored(weightGradPanel(g, tensors, adapter, epilogue), tiles)
-  const others = withMirrored(weightGradNarrow(g, tensors, adapter, epilogue), panels)
-  return withMirrored(weightGradWinograd(g, tensors, adapter, epilogue), others)
+  if (loader || cpuLanes(adapter) === undefined) return tiles
+  const { withMirroredWeightGrad } = await import('./conv2d-mirrored.js')
+  return withMirroredWeightGrad(g, tensors, adapter, epilogue, tiles)
 }
 
 const weightGradProductOf = (g: ConvGeometry, tensors: ConvTensors): Product => ({

@@ -14,7 +14,7 @@ import {
 import { byFours, canMirror, filledElements, mirrorType, type PanelCandidate, Preparation } from './conv2d-panels.js'
 import { cpuLanes } from './conv2d-tiles.js'
 import { storeQuads } from './epilogue.js'
-import * as shaders from './shaders.generated.js'
+import * as shaders from './mirror-shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, operandsOf, slicesOf, stored, sumSlices, type Target, together } from './slice-sums.js'
 import { storedType } from './views.js'

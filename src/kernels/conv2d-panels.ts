@@ -22,7 +22,7 @@ import {
   yExtents,
 } from './conv2d-geometry.js'
 import { cpuLanes } from './conv2d-tiles.js'
-import * as shaders from './shaders.generated.js'
+import * as shaders from './mirror-shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, operandsOf, slicesOf, stored, sumSlices, type Target, together } from './slice-sums.js'
 import { storedType } from './views.js'

@@ -20,7 +20,7 @@ import {
   panelsOf,
   worthwhile,
 } from './conv2d-panels.js'
-import * as shaders from './shaders.generated.js'
+import * as shaders from './mirror-shaders.generated.js'
 import { shader } from './shaders.js'
 import { type Epilogue, operandsOf, stored, together } from './slice-sums.js'
 

@@ -29,7 +29,12 @@ const asConvolution = (rows: Shape, xChannels: number, yChannels: number): ConvG
 })
 
 /** Kernels of a product of matrices. */
-export function matmulCandidates({ inputs, outputs, attrs, adapter }: KernelContext<MatmulAttrs>): Candidate[] {
+export async function matmulCandidates({
+  inputs,
+  outputs,
+  attrs,
+  adapter,
+}: KernelContext<MatmulAttrs>): Promise<Candidate[]> {
   const [a = spec([]), b = spec([]), ...operands] = inputs
   const [y = spec([])] = outputs
   const { transposeA, transposeB } = attrs

@@ -51,7 +51,9 @@ fn main() {
 })
 
 const shaderFolder = new URL('../../../shaders/', import.meta.url)
-for (const file of readdirSync(shaderFolder).filter((name) => name.endsWith('.wgsl'))) {
+for (const file of readdirSync(shaderFolder, { encoding: 'utf8', recursive: true }).filter((name) =>
+  name.endsWith('.wgsl'),
+)) {
   const code = readFileSync(new URL(file, shaderFolder), 'utf8')
   const features = [...code.matchAll(/^enable (\w+);/gm)].map(([, name]) =>
     name === 'f16' ? 'shader-f16' : (name ?? '').replaceAll('_', '-'),

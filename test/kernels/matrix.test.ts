@@ -162,7 +162,7 @@ for (const { shape, lanes, sizes: lanesToAsk = [lanes], factors = 'f16' } of oth
         const g: ConvGeometry = { ...sizes, kh: 3, kw: 3, stride: 1, padding: 1, dilation: 1, groups: 1 }
         const map = spec([8, 81, 81, channels], 'f16')
         const w = spec([3, 3, channels, channels], 'f16')
-        const forward = convCandidates('forward', g, { factors: [map, w], result: map }, traits)
+        const forward = await convCandidates('forward', g, { factors: [map, w], result: map }, traits)
         // One that needs no units, behind all others.
         assert.is(
           forward.findIndex(({ usesMatrixUnits }) => !usesMatrixUnits),
@@ -174,7 +174,7 @@ for (const { shape, lanes, sizes: lanesToAsk = [lanes], factors = 'f16' } of oth
         const loading =
           channels % 8 === 0
             ? [
-                ...convCandidates(
+                ...(await convCandidates(
                   'forward',
                   g,
                   { factors: [map, w], result: map },
@@ -182,15 +182,21 @@ for (const { shape, lanes, sizes: lanesToAsk = [lanes], factors = 'f16' } of oth
                   undefined,
                   undefined,
                   loader,
-                ),
-                ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits, undefined, loader),
+                )),
+                ...(await weightGradCandidates(
+                  g,
+                  { factors: [map, map], result: spec(w.shape) },
+                  traits,
+                  undefined,
+                  loader,
+                )),
               ]
             : []
         const candidates = [
           ...forward,
           ...loading,
-          ...convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits),
-          ...weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits),
+          ...(await convCandidates('inputGrad', g, { factors: [map, w], result: map }, traits)),
+          ...(await weightGradCandidates(g, { factors: [map, map], result: spec(w.shape) }, traits)),
         ].filter(({ usesMatrixUnits }) => usesMatrixUnits)
         assert.ok(candidates.length >= 3)
         for (const { name, dispatches } of candidates) {

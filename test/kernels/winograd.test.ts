@@ -156,10 +156,10 @@ const traits: AdapterTraits = {
 }
 
 /** The kernels that the rule takes for a convolution that keeps the size of its maps, and for its gradients. */
-function chosen(
+async function chosen(
   [n, side, from, to]: readonly [number, number, number, number],
   { kernel = 3, stride = 1, dilation = 1, dtype = 'f32' as 'f32' | 'f16', adapter = traits } = {},
-): (string | undefined)[] {
+): Promise<(string | undefined)[]> {
   const [x, out] = [side, Math.ceil(side / stride)]
   const g: ConvGeometry = {
     ...{ n, xHeight: x, xWidth: x, xChannels: from, yHeight: out, yWidth: out, yChannels: to },
@@ -168,35 +168,36 @@ function chosen(
   const map = spec([n, x, x, from], dtype)
   const weights = spec([kernel, kernel, from, to], dtype)
   const result = spec([n, out, out, to], dtype)
-  return [
+  const candidates = await Promise.all([
     convCandidates('forward', g, { factors: [map, weights], result }, adapter),
     convCandidates('inputGrad', g, { factors: [result, weights], result: map }, adapter),
     weightGradCandidates(g, { factors: [map, result], result: weights }, adapter),
-  ].map(([first]) => first?.name)
+  ])
+  return candidates.map(([first]) => first?.name)
 }
 
 const three = (name: string) => [name, name, name]
 
-test('the rule takes them where transforms cost less than they save', () => {
-  assert.equal(chosen([16, 33, 304, 256]), three('winograd'))
-  assert.equal(chosen([8, 17, 128, 128]), three('winograd'))
-  assert.equal(chosen([4, 9, 256, 256]), three('panel'), 'few tiles')
-  assert.equal(chosen([4, 33, 64, 64]), three('panel'), 'few channels')
-  assert.is.not(chosen([16, 33, 304, 40])[0], 'winograd', 'a panel of which much is computed for nothing')
-  assert.equal(chosen([16, 9, 512, 512], { dilation: 2 }), three('panel'), 'many taps beside the map')
+test('the rule takes them where transforms cost less than they save', async () => {
+  assert.equal(await chosen([16, 33, 304, 256]), three('winograd'))
+  assert.equal(await chosen([8, 17, 128, 128]), three('winograd'))
+  assert.equal(await chosen([4, 9, 256, 256]), three('panel'), 'few tiles')
+  assert.equal(await chosen([4, 33, 64, 64]), three('panel'), 'few channels')
+  assert.is.not((await chosen([16, 33, 304, 40]))[0], 'winograd', 'a panel of which much is computed for nothing')
+  assert.equal(await chosen([16, 9, 512, 512], { dilation: 2 }), three('panel'), 'many taps beside the map')
 })
 
-test('the rule takes other kernels for other taps, types and adapters', () => {
+test('the rule takes other kernels for other taps, types and adapters', async () => {
   const large = [16, 33, 256, 256] as const
   for (const options of [{ kernel: 1 }, { stride: 2 }, { dtype: 'f16' as const }]) {
-    assert.equal(chosen(large, options), three('panel'), JSON.stringify(options))
+    assert.equal(await chosen(large, options), three('panel'), JSON.stringify(options))
   }
   for (const adapter of [
     { ...traits, software: false },
     { ...traits, subgroupSize: 16 },
     { ...traits, maxMirrorRows: 0 },
   ]) {
-    for (const name of chosen(large, { adapter })) assert.match(name ?? '', /^(workgroup|subgroup)/)
+    for (const name of await chosen(large, { adapter })) assert.match(name ?? '', /^(workgroup|subgroup)/)
   }
 })
 

@@ -160,9 +160,9 @@ test('--dry-run tells what a run takes of the device, and writes nothing', () =>
   )
   assert.match(stdout, /largest tensors of the step:\n( {2}\S.* f32\[[\d, ]+\] of [\d.]+ MiB\n)+limits of the adapter:/)
   assert.match(stdout, /memory: [\d.]+ MiB of [\d.]+ MiB that this machine has free, .*: fits\n/)
-  const counted = trainWith('count-buffers', 'counted', ...larger)
+  const counted = trainWith('count-memory', 'counted', ...larger)
   assert.is(counted.code, 0, counted.errors.join('\n'))
-  const actual = Number(/peak of buffers: (\d+)/.exec(counted.stdout)?.[1]) / 2 ** 20
+  const actual = Number(/peak of memory: (\d+)/.exec(counted.stdout)?.[1]) / 2 ** 20
   assert.ok(Math.abs(planned / actual - 1) < 0.03, `${planned} MiB planned, ${actual} MiB taken`)
 })
 

@@ -178,12 +178,12 @@ const latest = (name: string) => join(folder, name, 'latest.safetensors')
 test('a run takes no more than it may, and resumes with what it chose and the same bits', async () => {
   const limit = 2 ** 20
   const whole = ['--set', 'activation_checkpointing=[]']
-  const child = start('train.js', trainArgs('whole', ...whole, '--memory', '1MiB'), ['count-buffers.js'])
+  const child = start('train.js', trainArgs('whole', ...whole, '--memory', '1MiB'), ['count-memory.js'])
   assert.is(await child.ended, 0, child.output())
   const line =
     /^memory 1MiB: .*micro_batch: 1; ([\d.]+) MiB planned instead of 1\.\d MiB, 1\.\d\d times the time of a step /m
   assert.match(child.output(), line)
-  const peak = Number(/peak of buffers: (\d+)/.exec(child.output())?.[1])
+  const peak = Number(/peak of memory: (\d+)/.exec(child.output())?.[1])
   assert.ok(peak > 0.9 * limit && peak <= limit, `${peak} bytes taken`)
   assert.match(settings('whole'), /^micro_batch: 1$/m)
   assert.match(settings('whole'), /^memory: 1MiB$/m)
