@@ -28,6 +28,8 @@ export interface Tiling {
   readonly changes: Specialization
   /** What the shader binds behind its factors. */
   readonly reads?: readonly Operand[]
+  /** How it passes the first factor through a formula. */
+  readonly loading?: Specialization
   /** What one workgroup owns. */
   readonly rows: number
   readonly columns: number

@@ -7,7 +7,6 @@ import type { Specialization } from '../engine/shader.js'
 import { type Spec, spec } from '../engine/shape.js'
 import type { Tiling } from './conv2d-tiles.js'
 import { pointwiseKernel } from './pointwise-kernels.js'
-import { together } from './slice-sums.js'
 
 /** A formula over the first input and those from `first` on, which are per channel. */
 export interface LoadedFormula {
@@ -38,7 +37,7 @@ export function loaderOf({ expr, first }: LoadedFormula, inputs: readonly Spec[]
   return {
     through: (tiling) => {
       const isWidened = source.dtype === 'f16' && tiling.changes.aliases?.E === 'f32'
-      return { ...tiling, reads, changes: together(tiling.changes, loadedThrough(expr, operands.length, isWidened)) }
+      return { ...tiling, reads, loading: loadedThrough(expr, operands.length, isWidened) }
     },
     before: (candidate) => storedBefore(candidate, storing, source),
   }

@@ -68,7 +68,7 @@ export function storedInGroups({ extents, type: U, epilogue, sums }: Target, fir
 export function sliceSums(
   tiling: Pick<
     Tiling,
-    'name' | 'usesMatrixUnits' | 'storesGroups' | 'estimate' | 'shader' | 'changes' | 'reads' | 'slices'
+    'name' | 'usesMatrixUnits' | 'storesGroups' | 'estimate' | 'shader' | 'changes' | 'reads' | 'loading' | 'slices'
   >,
   dispatch: Pick<Dispatch, 'label' | 'uniforms' | 'grid'>,
   target: Target,
@@ -78,11 +78,12 @@ export function sliceSums(
   const factors = [inputBuffer(0), inputBuffer(1), ...(tiling.reads ?? [])]
   const first = factors.length + 1
   const { epilogue } = target
-  const product = (changes: Specialization) => shader(tiling.shader, together(tiling.changes, changes))
+  const loading = together(tiling.changes, tiling.loading ?? {})
+  const product = (changes: Specialization) => shader(tiling.shader, together(loading, changes))
   const storing = (what: Target) =>
     tiling.storesGroups ? storedInGroups(what, first) : stored(what.type, what.epilogue, first)
-  // An epilogue takes as long with every tiling.
-  const tuned = call === undefined ? undefined : { call, sources: [product({})] }
+  // What is stored passes through a formula as often with every tiling, and what is loaded seldom enough.
+  const tuned = call === undefined ? undefined : { call, sources: [shader(tiling.shader, tiling.changes)] }
   if (slices === 1) {
     const whole = {
       ...dispatch,
