@@ -243,19 +243,22 @@ function matrixTilings(product: Product, own: MatrixShader, adapter: AdapterTrai
 }
 
 /**
- * A tiling with other slices: whole sums, or as many slices as keep an adapter busy where those are more; of a weight
- * gradient, whose sums are long, twice as many where they are not.
+ * A tiling with whole sums, or with twice as many slices where it is a weight gradient's, whose sums are long; and with as many
+ * slices as keep an adapter busy.
  */
 function otherSlices(tiling: Tiling, product: Product, adapter: AdapterTraits): Tiling[] {
   const { slices } = tiling
-  const busy = workgroupsOf(product, tiling, adapter).slices
-  const withSlices = (what: string, count: number): Tiling[] => [
-    { ...tiling, name: `${tiling.name}, ${what}`, slices: count },
+  const most = workgroupsOf(product, tiling, adapter).slices
+  const withSlices = (what: string, count: number): Tiling => ({
+    ...tiling,
+    name: `${tiling.name}, ${what}`,
+    slices: count,
+  })
+  const long = 2 * slices <= product.terms / 256 ? [withSlices('twice the slices', 2 * slices)] : []
+  return [
+    ...(slices === 1 ? [] : product.long ? long : [withSlices('whole sums', 1)]),
+    ...(slices < most ? [withSlices('more slices', most)] : []),
   ]
-  if (slices > 1 && !product.long) return withSlices('whole sums', 1)
-  if (slices < busy) return withSlices('more slices', busy)
-  const twice = 2 * slices
-  return slices > 1 && twice <= product.terms / 256 ? withSlices('twice the slices', twice) : []
 }
 
 /** Tilings on matrix units of a convolution, or of its input gradient; none where the adapter has no such units. */
