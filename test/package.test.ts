@@ -119,6 +119,7 @@ test('a page takes what it uses, and nothing of Node', async () => {
   install()
   const product = `import { compile, matmul, openDevice } from 'atrous'; console.log(compile, matmul, openDevice)`
   const { bytes, gzipped } = await bundled(product)
+  // In one file are the kernels of all adapters; what a page loads of them is held in test/consumers.
   assert.ok(bytes < 195_000 && gzipped < 61_000, `${bytes} bytes, ${gzipped} gzipped`)
   const all = await bundled(`import * as engine from 'atrous'; console.log(engine)`)
   assert.ok(bytes < 0.7 * all.bytes, `${bytes} of ${all.bytes} bytes`)

@@ -8,8 +8,10 @@ import type { MatmulAttrs } from './matmul-kernels.js'
 export type BatchedMatmulAttrs = Pick<MatmulAttrs, 'transposeA' | 'transposeB'>
 
 /** The candidates and the kernel in panels, where it comes first if the rule prefers it. */
-export const withPanel = (context: KernelContext<BatchedMatmulAttrs>, others: readonly Candidate[]): Candidate[] =>
-  withMirrored(batchedMatmulPanel(context), others)
+export const withPanel = (
+  context: KernelContext<BatchedMatmulAttrs>,
+  others: readonly Candidate[],
+): readonly Candidate[] => withMirrored([batchedMatmulPanel(context)], others)
 
 /** The kernel in panels, of products in float32 whose terms and columns are multiples of four; undefined for others. */
 function batchedMatmulPanel({

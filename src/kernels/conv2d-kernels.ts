@@ -32,7 +32,7 @@ export async function convCandidates(
   epilogue?: Epilogue,
   reader?: Reader,
   loader?: Loader,
-): Promise<Candidate[]> {
+): Promise<readonly Candidate[]> {
   const { inputGrad, label, read, written, pixels } = passOf(kind, g)
   const product = productOf(kind, g, tensors)
   const { columns: channels, phases } = product
@@ -57,7 +57,7 @@ export async function convCandidates(
   // The kernels that read mirrors sum nothing on the way, and load x as it is.
   if (reader || loader || cpuLanes(adapter) === undefined) return tiles
   const { withMirroredConv } = await import('./conv2d-mirrored.js')
-  return withMirroredConv(kind, g, tensors, adapter, epilogue, tiles)
+  return withMirroredConv(tiles, kind, g, tensors, adapter, epilogue)
 }
 
 function productOf(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors): Product {
@@ -77,6 +77,7 @@ function productOf(kind: ConvKind, g: ConvGeometry, tensors: ConvTensors): Produ
 const matrixTilingOf = (kind: ConvKind, product: Product, adapter: AdapterTraits): Tiling | undefined =>
   adapter.software ? undefined : convMatrixTilings(product, kind === 'inputGrad', adapter)[0]
 
+/** Whether the best kernel by rule runs on matrix units. */
 export const onMatrixUnits = (kind: ConvKind, g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits): boolean =>
   matrixTilingOf(kind, productOf(kind, g, tensors), adapter) !== undefined
 
@@ -133,7 +134,7 @@ export async function weightGradCandidates(
   adapter: AdapterTraits,
   epilogue?: Epilogue,
   loader?: Loader,
-): Promise<Candidate[]> {
+): Promise<readonly Candidate[]> {
   const label = 'conv2dWeightGrad'
   const product = weightGradProductOf(g, tensors)
   const { rows } = product
@@ -149,7 +150,7 @@ export async function weightGradCandidates(
   })
   if (loader || cpuLanes(adapter) === undefined) return tiles
   const { withMirroredWeightGrad } = await import('./conv2d-mirrored.js')
-  return withMirroredWeightGrad(g, tensors, adapter, epilogue, tiles)
+  return withMirroredWeightGrad(tiles, g, tensors, adapter, epilogue)
 }
 
 const weightGradProductOf = (g: ConvGeometry, tensors: ConvTensors): Product => ({

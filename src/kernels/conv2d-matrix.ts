@@ -148,7 +148,7 @@ function timeOf(product: Product, tile: MatrixTile, slices: number, adapter: Ada
 }
 
 /** The slices of the sums, of those that keep an adapter busy or of fewer, that take the least time. */
-function slicesOf(product: Product, tile: MatrixTile, adapter: AdapterTraits): { slices: number; estimate: number } {
+function bestSlices(product: Product, tile: MatrixTile, adapter: AdapterTraits): { slices: number; estimate: number } {
   const most = workgroupsOf(product, tile, adapter).slices
   const all = Array.from({ length: most }, (_, i) => ({
     slices: i + 1,
@@ -180,7 +180,7 @@ function tilingsOf(
   const fitting = (tiles: readonly MatrixTile[]) =>
     tiles.filter(suits).flatMap((tile) => {
       const staging = stagingOf(tile, shape, own, units, adapter.maxWorkgroupStorage)
-      return staging ? [{ tile, staging, ...slicesOf(product, tile, adapter) }] : []
+      return staging ? [{ tile, staging, ...bestSlices(product, tile, adapter) }] : []
     })
   const divided = fitting(matrixTiles)
   const ordered = (divided.length > 0 ? divided : fitting(undividedTiles)).sort((a, b) => a.estimate - b.estimate)
@@ -248,17 +248,13 @@ function matrixTilings(product: Product, own: MatrixShader, adapter: AdapterTrai
  */
 function otherSlices(tiling: Tiling, product: Product, adapter: AdapterTraits): Tiling[] {
   const { slices } = tiling
-  const most = workgroupsOf(product, tiling, adapter).slices
-  const withSlices = (what: string, count: number): Tiling => ({
-    ...tiling,
-    name: `${tiling.name}, ${what}`,
-    slices: count,
-  })
-  const long = 2 * slices <= product.terms / 256 ? [withSlices('twice the slices', 2 * slices)] : []
-  return [
-    ...(slices === 1 ? [] : product.long ? long : [withSlices('whole sums', 1)]),
-    ...(slices < most ? [withSlices('more slices', most)] : []),
-  ]
+  const busy = workgroupsOf(product, tiling, adapter).slices
+  const twice = 2 * slices
+  const others = new Map<number, string>()
+  if (slices < busy) others.set(busy, 'more slices')
+  if (slices > 1 && !product.long) others.set(1, 'whole sums')
+  if (slices > 1 && product.long && twice <= product.terms / 256) others.set(twice, 'twice the slices')
+  return [...others].map(([count, what]) => ({ ...tiling, name: `${tiling.name}, ${what}`, slices: count }))
 }
 
 /** Tilings on matrix units of a convolution, or of its input gradient; none where the adapter has no such units. */

@@ -7,29 +7,25 @@ import { convPanel, weightGradPanel, withMirrored } from './conv2d-panels.js'
 import { convWinograd, weightGradWinograd } from './conv2d-winograd.js'
 import type { Epilogue } from './slice-sums.js'
 
+const convKernels = [convPanel, convNarrow, convWinograd]
+const weightGradKernels = [weightGradPanel, weightGradNarrow, weightGradWinograd]
+
 /** Of a convolution or its input gradient. */
-export function withMirroredConv(
-  kind: ConvKind,
-  g: ConvGeometry,
-  tensors: ConvTensors,
-  adapter: AdapterTraits,
-  epilogue: Epilogue | undefined,
+export const withMirroredConv = (
   tiles: readonly Candidate[],
-): Candidate[] {
-  const panels = withMirrored(convPanel(kind, g, tensors, adapter, epilogue), tiles)
-  const others = withMirrored(convNarrow(kind, g, tensors, adapter, epilogue), panels)
-  return withMirrored(convWinograd(kind, g, tensors, adapter, epilogue), others)
-}
+  ...call: [kind: ConvKind, g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits, epilogue?: Epilogue]
+): readonly Candidate[] =>
+  withMirrored(
+    convKernels.map((kernel) => kernel(...call)),
+    tiles,
+  )
 
 /** Of a weight gradient. */
-export function withMirroredWeightGrad(
-  g: ConvGeometry,
-  tensors: ConvTensors,
-  adapter: AdapterTraits,
-  epilogue: Epilogue | undefined,
+export const withMirroredWeightGrad = (
   tiles: readonly Candidate[],
-): Candidate[] {
-  const panels = withMirrored(weightGradPanel(g, tensors, adapter, epilogue), tiles)
-  const others = withMirrored(weightGradNarrow(g, tensors, adapter, epilogue), panels)
-  return withMirrored(weightGradWinograd(g, tensors, adapter, epilogue), others)
-}
+  ...call: [g: ConvGeometry, tensors: ConvTensors, adapter: AdapterTraits, epilogue?: Epilogue]
+): readonly Candidate[] =>
+  withMirrored(
+    weightGradKernels.map((kernel) => kernel(...call)),
+    tiles,
+  )

@@ -70,12 +70,7 @@ export function convNarrow(
   const each = Math.max(wanted, ceilDiv(strips, GROUPS * mostWorkgroups))
   const groups = ceilDiv(strips, GROUPS * each)
   const preparation = new Preparation()
-  const reads = [
-    preparation.mirrorMap(0, a, g.n, read),
-    inputGrad
-      ? preparation.mirror(1, w, [1, taps * columns, channels], [taps * columns, filled])
-      : preparation.mirror(1, w, [taps, channels, columns], [filled, byFours(columns)]),
-  ]
+  const reads = preparation.mirrorFactors(kind, g, [a, w])
   const IN_QUADS = filled / 4
   const TEXELS = TAPS * IN_QUADS
   const STEP = (inputGrad ? 1 : g.stride) * IN_QUADS

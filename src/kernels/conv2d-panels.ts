@@ -130,6 +130,22 @@ export class Preparation {
     const pixels = n * height * width
     return this.mirror(index, factor, [1, pixels, channels], [pixels, byFours(channels)])
   }
+
+  /**
+   * The mirrors of both factors of a convolution or its input gradient: the map that is read, [n, height, width, channels], and
+   * the weights [taps, in_c, out_c], or [taps * out_c, in_c] of an input gradient. What is summed over is filled up by fours.
+   */
+  mirrorFactors(kind: ConvKind, g: ConvGeometry, [map, weights]: ConvTensors['factors']): [Operand, Operand] {
+    const { inputGrad, read, written } = passOf(kind, g)
+    const [channels, columns] = [read[2], written[2]]
+    const taps = g.kh * g.kw
+    return [
+      this.mirrorMap(0, map, g.n, read),
+      inputGrad
+        ? this.mirror(1, weights, [1, taps * columns, channels], [taps * columns, byFours(channels)])
+        : this.mirror(1, weights, [taps, channels, columns], [byFours(channels), byFours(columns)]),
+    ]
+  }
 }
 
 /** A kernel that reads mirrors, and whether the rule prefers it to the others. */
@@ -138,10 +154,15 @@ export interface PanelCandidate {
   readonly isBest: boolean
 }
 
-/** The candidates with one that reads mirrors, in front of the others where the rule prefers it. */
-export const withMirrored = (mirrored: PanelCandidate | undefined, others: readonly Candidate[]): Candidate[] => {
-  if (!mirrored) return [...others]
-  return mirrored.isBest ? [mirrored.candidate, ...others] : [...others, mirrored.candidate]
+/** The candidates with those that read mirrors: where the rule prefers some they come first, the last of them in front. */
+export const withMirrored = (
+  mirrored: readonly (PanelCandidate | undefined)[],
+  others: readonly Candidate[],
+): readonly Candidate[] => {
+  const kernels = mirrored.flatMap((each) => each ?? [])
+  const preferred = (isBest: boolean) =>
+    kernels.filter((each) => each.isBest === isBest).map(({ candidate }) => candidate)
+  return [...preferred(true).reverse(), ...others, ...preferred(false)]
 }
 
 /** Rows of a workgroup: as many as its memory holds, unless that leaves cores idle. */
@@ -169,12 +190,7 @@ export function convPanel(
   const { constants, rows: most, tiles, isEfficient } = panelsOf(taps * filled, columns, termChoices, adapter)
   const rowsEach = rowsOf(rows, tiles * phases, most)
   const preparation = new Preparation()
-  const reads = [
-    preparation.mirrorMap(0, a, g.n, read),
-    inputGrad
-      ? preparation.mirror(1, w, [1, taps * columns, channels], [taps * columns, filled])
-      : preparation.mirror(1, w, [taps, channels, columns], [filled, byFours(columns)]),
-  ]
+  const reads = preparation.mirrorFactors(kind, g, [a, w])
   const changes = {
     constants: { ...constants, QUADS: constants.TERMS / 4, INPUT_GRAD: inputGrad },
     aliases: { A: mirrorType(a), B: mirrorType(w) },

@@ -34,7 +34,7 @@ export async function matmulCandidates({
   outputs,
   attrs,
   adapter,
-}: KernelContext<MatmulAttrs>): Promise<Candidate[]> {
+}: KernelContext<MatmulAttrs>): Promise<readonly Candidate[]> {
   const [a = spec([]), b = spec([]), ...operands] = inputs
   const [y = spec([])] = outputs
   const { transposeA, transposeB } = attrs

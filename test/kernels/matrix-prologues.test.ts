@@ -2,10 +2,7 @@
 // units, and which here does not say that it runs on the CPU.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Measurement, Tuning } from '#dist/engine/autotune.js'
-import type { Trace } from '#dist/engine/ir.js'
 import type { SelectKernel } from '#dist/engine/kernel-selection.js'
-import { measureKernels } from '#dist/engine/measure-kernels.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { type Data, spec } from '#dist/engine/shape.js'
@@ -22,6 +19,7 @@ import {
   prepare,
   runCase,
 } from '../support/check.js'
+import { assertKernelsAgree } from '../support/kernels-agree.js'
 import { normalizedBefore, type Reading } from '../support/normalized-convolution.js'
 import { skipUnless } from '../support/skip.js'
 
@@ -147,19 +145,7 @@ matrixTest('the bits are those of the stored value', async () => {
 
 matrixTest('the tuner finds the same results by all kernels', async () => {
   const program = await between(false)
-  const trace: Trace = { nodes: program.nodes, inputs: new Map(), outputs: new Map(), assigned: new Map() }
-  const calls = (await new Tuning().calls(trace, opened().traits)).filter(({ node }) =>
-    /^batchNorm\+relu\+conv2d/.test(node.name),
-  )
-  program.destroy()
-  assert.is(calls.length, 2)
-  const measured: Measurement[] = []
-  await measureKernels(opened(), calls, (measurement) => void measured.push(measurement))
-  for (const { call, kernels, milliseconds, wrong } of measured) {
-    assert.ok(kernels.length > 1)
-    assert.is(wrong, undefined, `${call}: ${wrong}`)
-    assert.not(milliseconds.includes(null), call)
-  }
+  await assertKernelsAgree(opened(), program, /^batchNorm\+relu\+conv2d/, 2)
 })
 
 test.after(() => device?.destroy())

@@ -2,9 +2,7 @@
 // units, and which here does not say that it runs on the CPU.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Measurement, Tuning } from '#dist/engine/autotune.js'
-import type { Tensor, Trace } from '#dist/engine/ir.js'
-import { measureKernels } from '#dist/engine/measure-kernels.js'
+import type { Tensor } from '#dist/engine/ir.js'
 import { findAdapters, open } from '#dist/engine/node.js'
 import { compile } from '#dist/engine/program.js'
 import { spec } from '#dist/engine/shape.js'
@@ -15,6 +13,7 @@ import { concat } from '#dist/kernels/movement.js'
 import { add, castCall, relu, sum } from '#dist/kernels/pointwise.js'
 import { Random } from '../../cases/case.js'
 import { compareGradients, compareOutputs, compareRuns, prepare, runCase } from '../support/check.js'
+import { assertKernelsAgree } from '../support/kernels-agree.js'
 import { formulas, layers, normalizedBefore, normalizedConvolution } from '../support/normalized-convolution.js'
 import { skipUnless } from '../support/skip.js'
 
@@ -252,19 +251,7 @@ matrixTest('the tuner finds the same results by all kernels', async () => {
     },
     { autocast: castCall },
   )
-  const trace: Trace = { nodes: program.nodes, inputs: new Map(), outputs: new Map(), assigned: new Map() }
-  const calls = (await new Tuning().calls(trace, opened().traits)).filter(({ node }) =>
-    /^conv2d.*(Statistics|sum)$/.test(node.name),
-  )
-  program.destroy()
-  assert.is(calls.length, 2)
-  const measured: Measurement[] = []
-  await measureKernels(opened(), calls, (measurement) => void measured.push(measurement))
-  for (const { call, kernels, milliseconds, wrong } of measured) {
-    assert.ok(kernels.length > 1)
-    assert.is(wrong, undefined, `${call}: ${wrong}`)
-    assert.not(milliseconds.includes(null), call)
-  }
+  await assertKernelsAgree(opened(), program, /^conv2d.*(Statistics|sum)$/, 2)
 })
 
 test.after(() => device?.destroy())

@@ -3,7 +3,7 @@ import { input, substitute } from '../expr.js'
 import { type Node, results, type Tensor, type Trace, valueKey } from '../ir.js'
 import { isFloat, sameShape } from '../shape.js'
 import { dropDead } from './drop-dead.js'
-import { rebuild } from './rewrite.js'
+import { readersOf, rebuild } from './rewrite.js'
 
 /**
  * Lets an operator with an epilogue, such as a convolution, pass its result through the pointwise formula that alone
@@ -11,11 +11,8 @@ import { rebuild } from './rewrite.js'
  */
 export function fuseEpilogues(trace: Trace, adapter: AdapterTraits): Trace {
   const kept = new Set(results(trace).map(valueKey))
-  const readers = new Map<string, Set<number>>()
-  for (const { id, inputs } of trace.nodes) {
-    for (const key of inputs.map(valueKey)) readers.set(key, (readers.get(key) ?? new Set()).add(id))
-  }
-  const isReadOnce = (value: Tensor) => !kept.has(valueKey(value)) && readers.get(valueKey(value))?.size === 1
+  const readers = readersOf(trace)
+  const isReadOnce = (value: Tensor) => !kept.has(valueKey(value)) && readers.get(valueKey(value))?.length === 1
   const fused = rebuild(trace, (node) => {
     for (const value of inOrder(node.inputs, adapter)) {
       const merged = isReadOnce(value) && merge(value, node, adapter)

@@ -2,7 +2,7 @@ import type { AdapterTraits } from '../adapter.js'
 import { input, substitute } from '../expr.js'
 import { type Node, type Prologue, results, type Tensor, type Trace, valueKey } from '../ir.js'
 import { byteLength, isFloat, type Spec, sameShape } from '../shape.js'
-import { relink } from './rewrite.js'
+import { readersOf, relink } from './rewrite.js'
 
 /**
  * Lets operators that pass an input through a formula as they load it, such as convolutions, compute a pointwise value that
@@ -11,15 +11,12 @@ import { relink } from './rewrite.js'
 export function fusePrologues(trace: Trace, adapter: AdapterTraits): Trace {
   const kept = new Set(results(trace).map(valueKey))
   const nodes = new Map(trace.nodes.map((node) => [node.id, node]))
-  const readers = new Map<string, Set<number>>()
-  for (const { id, inputs } of trace.nodes) {
-    for (const key of inputs.map(valueKey)) readers.set(key, (readers.get(key) ?? new Set()).add(id))
-  }
+  const readers = readersOf(trace)
   for (const producer of trace.nodes) {
     const key = `${producer.id}.0`
     const loading = kept.has(key) ? undefined : loadingOf(producer)
     if (!loading) continue
-    const reading = [...(readers.get(key) ?? [])].flatMap((id) => nodes.get(id) ?? [])
+    const reading = [...(readers.get(key) ?? [])].flatMap(({ id }) => nodes.get(id) ?? [])
     const merged = reading.flatMap((reader) => merge(reader, key, loading, adapter) ?? [])
     if (merged.length < reading.length || bytesGained(producer, loading, reading.length) <= 0) continue
     for (const node of merged) nodes.set(node.id, node)

@@ -1,7 +1,7 @@
 import type { AdapterTraits } from '../adapter.js'
 import { type Node, type Reading, rowSumsAccessOf, Tensor, type Trace, valueKey } from '../ir.js'
 import { sameShape } from '../shape.js'
-import { moveHandles } from './rewrite.js'
+import { moveHandles, readersOf } from './rewrite.js'
 
 /**
  * Lets an operator that sums its result on the way, such as a convolution, begin the sums over rows for which another one,
@@ -10,9 +10,7 @@ import { moveHandles } from './rewrite.js'
  */
 export async function fuseRowSums(trace: Trace, adapter: AdapterTraits): Promise<Trace> {
   const position = new Map(trace.nodes.map(({ id }, at) => [id, at]))
-  const readers = new Map<string, Node[]>()
-  for (const node of trace.nodes)
-    for (const key of new Set(node.inputs.map(valueKey))) readers.set(key, [...(readers.get(key) ?? []), node])
+  const readers = readersOf(trace)
   let id = Math.max(-1, ...trace.nodes.map((node) => node.id))
   const moved = new Map<string, Tensor>()
   /** By the reader's id. */

@@ -5,6 +5,19 @@ import { identityOf, valueText } from '../value-text.js'
 /** Where a pass says a value is now: a handle on it, whose shape the uses of the old value keep. */
 export type Moved = ReadonlyMap<string, Tensor>
 
+/** The nodes that read each value, by its key: in their order, and each once. */
+export function readersOf({ nodes }: Pick<Trace, 'nodes'>): ReadonlyMap<string, readonly Node[]> {
+  const readers = new Map<string, Node[]>()
+  for (const node of nodes) {
+    for (const key of new Set(node.inputs.map(valueKey))) {
+      const known = readers.get(key)
+      if (known) known.push(node)
+      else readers.set(key, [node])
+    }
+  }
+  return readers
+}
+
 /** A handle on the new place of a value, with the shape of the old handle. */
 export function follow(moved: Moved, tensor: Tensor): Tensor {
   const target = moved.get(valueKey(tensor))

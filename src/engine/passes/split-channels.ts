@@ -1,7 +1,7 @@
 import type { AdapterTraits } from '../adapter.js'
 import { type Node, results, Tensor, type Trace, valueKey } from '../ir.js'
 import { sameShape, spec } from '../shape.js'
-import { moveHandles } from './rewrite.js'
+import { moveHandles, readersOf } from './rewrite.js'
 
 /**
  * Where nothing but slices of its channels is read of a result, such as the gradient of a concatenation, each slice is
@@ -9,9 +9,7 @@ import { moveHandles } from './rewrite.js'
  */
 export function splitChannels(trace: Trace, adapter: AdapterTraits): Trace {
   const kept = new Set(results(trace).map(valueKey))
-  const readers = new Map<string, Node[]>()
-  for (const node of trace.nodes)
-    for (const key of new Set(node.inputs.map(valueKey))) readers.set(key, [...(readers.get(key) ?? []), node])
+  const readers = readersOf(trace)
   let id = Math.max(-1, ...trace.nodes.map((node) => node.id))
   const moved = new Map<string, Tensor>()
   const replacements = new Map<number, Node[]>()

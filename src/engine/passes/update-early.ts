@@ -1,4 +1,5 @@
 import { type Node, type Trace, valueKey } from '../ir.js'
+import { readersOf } from './rewrite.js'
 
 /**
  * Moves nodes that update a value in place, such as an optimizer's, to where their inputs are complete and everything
@@ -8,13 +9,7 @@ import { type Node, type Trace, valueKey } from '../ir.js'
  */
 export function updateEarly(trace: Trace): Trace {
   const positionOf = new Map(trace.nodes.map((node, position) => [node.id, position]))
-  const readers = new Map<string, { node: Node; position: number }[]>()
-  for (const [position, node] of trace.nodes.entries()) {
-    for (const value of node.inputs) {
-      const key = valueKey(value)
-      readers.set(key, [...(readers.get(key) ?? []), { node, position }])
-    }
-  }
+  const readers = readersOf(trace)
   const earliest = (node: Node): number => {
     const replaced = [...(node.op?.inplace?.(node.attrs as never).values() ?? [])]
     // Inputs and variables are there from the start, wherever they were first named.
@@ -22,7 +17,7 @@ export function updateEarly(trace: Trace): Trace {
     const read = replaced.flatMap((index) => {
       const value = node.inputs[index]
       const others = value ? (readers.get(valueKey(value)) ?? []) : []
-      return others.filter((reader) => reader.node !== node).map(({ position }) => position)
+      return others.filter((reader) => reader !== node).map(({ id }) => positionOf.get(id) ?? 0)
     })
     return Math.max(-1, ...made, ...read)
   }

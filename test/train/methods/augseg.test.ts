@@ -9,7 +9,6 @@ import { Store } from '#dist/engine/store.js'
 import { createModel } from '#dist/models/index.js'
 import { loadConfig } from '#dist/train/config/load.js'
 import type { Config } from '#dist/train/config/schema.js'
-import { bytesOf } from '#dist/train/data/batch.js'
 import { UserError } from '#dist/train/error.js'
 import { readSafetensors } from '#dist/train/io/safetensors.js'
 import { type AugSegSettings, augsegLearningRate, teacherDecay } from '#dist/train/methods/augseg.js'
@@ -25,6 +24,8 @@ import {
 import { Random } from '#dist/train/random.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
 import { checkBatches } from '#dist/train/trainer/micro-batches.js'
+import { randomBatch } from '../../../bench/random-field.js'
+import { Random as Draws } from '../../../cases/case.js'
 import { passes } from '../../golden/report.js'
 import { runTrajectory } from '../../golden/trajectory.js'
 import { messageOf } from '../../support/messages.js'
@@ -312,13 +313,7 @@ halfTest('a step that half precision skips leaves the teacher as it is', async (
   const model = createModel(new Store(device, 'model'), firstModelOf(config), new Random(2, 0, 6))
   const sizes = { iterationsPerEpoch: 3, labeled: 2, unlabeled: 2, height: 33, width: 33 }
   const trainer = await createTrainer(device, model, config, { ...sizes, amp: true })
-  const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
-  const data = Object.fromEntries(
-    fields.map(([name, field]) => [
-      name,
-      new Uint8Array(2 * bytesOf(field, 33)).map(() => random.integer(0, field.view === 'label' ? 6 : 256)),
-    ]),
-  )
+  const data = randomBatch(trainer.layout, 2, 33, 6, new Draws('a batch'))
   const teacher = trainer.run.stores?.teacher
   assert.ok(teacher)
   const before = await teacher.readAll()

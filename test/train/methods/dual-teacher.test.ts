@@ -9,7 +9,6 @@ import { createModel } from '#dist/models/index.js'
 import { mitPresets } from '#dist/models/mit.js'
 import { parametersOf } from '#dist/models/segmentation.js'
 import { type Config, loadConfig, parseConfig } from '#dist/train/config/load.js'
-import { bytesOf } from '#dist/train/data/batch.js'
 import type { dualTeacher } from '#dist/train/methods/dual-teacher.js'
 import { classMask, confidentBytes } from '#dist/train/methods/dual-teacher-losses.js'
 import { epochImages, firstModelOf, modelsOf } from '#dist/train/methods/index.js'
@@ -17,6 +16,8 @@ import type { Settings } from '#dist/train/methods/method.js'
 import { Random } from '#dist/train/random.js'
 import { createTrainer } from '#dist/train/trainer/create.js'
 import { learningRateAt } from '#dist/train/trainer/lr-schedule.js'
+import { randomBatch } from '../../../bench/random-field.js'
+import { Random as Draws } from '../../../cases/case.js'
 import { passes } from '../../golden/report.js'
 import { checkFinal, finalTensors, runsOf, runTrajectory } from '../../golden/trajectory.js'
 import { skipUnless } from '../../support/skip.js'
@@ -111,13 +112,7 @@ skipUnless(device.traits.half, 'the adapter has no shader-f16')(
     const model = createModel(new Store(device, 'model'), firstModelOf(config), new Random(2, 0, 6))
     const sizes = { iterationsPerEpoch: 3, labeled: 2, unlabeled: 2, height: 33, width: 33 }
     const trainer = await createTrainer(device, model, config, { ...sizes, amp: true })
-    const fields = trainer.layout.flatMap((stream) => Object.entries(stream.fields))
-    const data = Object.fromEntries(
-      fields.map(([name, field]) => [
-        name,
-        new Uint8Array(2 * bytesOf(field, 33)).map((_, i) => i % (field.view === 'label' ? 6 : 256)),
-      ]),
-    )
+    const data = randomBatch(trainer.layout, 2, 33, 6, new Draws('a batch'))
     const teacher = trainer.models[1]
     assert.ok(teacher)
     const names = parametersOf(teacher).map(({ name }) => name)
