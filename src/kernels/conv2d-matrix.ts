@@ -251,9 +251,9 @@ function otherSlices(tiling: Tiling, product: Product, adapter: AdapterTraits): 
   const busy = workgroupsOf(product, tiling, adapter).slices
   const twice = 2 * slices
   const others = new Map<number, string>()
-  if (slices < busy) others.set(busy, 'more slices')
   if (slices > 1 && !product.long) others.set(1, 'whole sums')
   if (slices > 1 && product.long && twice <= product.terms / 256) others.set(twice, 'twice the slices')
+  if (slices < busy && !others.has(busy)) others.set(busy, 'more slices')
   return [...others].map(([count, what]) => ({ ...tiling, name: `${tiling.name}, ${what}`, slices: count }))
 }
 
